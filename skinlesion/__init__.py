@@ -1,0 +1,3 @@
+"""Skin-lesion diagnosis from dermoscopic images and metadata, with PyTorch Lightning."""
+
+__version__ = "0.1.0"

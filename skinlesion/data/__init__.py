@@ -1,0 +1,1 @@
+"""From HAM10000's files to batches."""

@@ -1,0 +1,141 @@
+"""From a configuration to loaders: the table, the split, the metadata, the decoded images, in that order."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from skinlesion.config import DataConfig, SplitConfig, TrainConfig
+from skinlesion.data import splits
+from skinlesion.data.cache import ImageCache, open_cache
+from skinlesion.data.dataset import Batch, InOrder, LesionDataset, Shuffled, keep
+from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.table import read_table
+from skinlesion.data.transforms import Augment, ImageInput, augmentation
+from skinlesion.diagnoses import CODES
+
+Part = Literal["train", "val", "test"]
+JUDGED: tuple[Part, ...] = ("val", "test")
+
+
+class LesionDataModule(LightningDataModule):
+    """HAM10000, split by lesion.
+
+    The table is read and split when the object is made, so that a bad table is refused before anything is trained.
+    Images are decoded in `prepare_data`.
+
+    Args:
+        config: Of the training.
+        spec: What the backbone expects of an image.
+
+    Raises:
+        DataError: The table or the split cannot be used.
+    """
+
+    def __init__(self, config: TrainConfig, spec: ImageInput) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.frame = read_data(config.data)
+        self.split = assign(self.frame, config.split)
+        self.encoder = MetadataEncoder.fit(self.part_frame("train"))
+        self.first_draw = 0  # epochs of earlier phases: no draw is made twice
+        self._cache: ImageCache | None = None
+
+    @property
+    def cache(self) -> ImageCache:
+        """The decoded images of the whole table, made on first use."""
+        if self._cache is None:
+            self._cache = open_cache(self.frame, size=self.spec.size, cache_dir=Path(self.config.data.cache_dir))
+        return self._cache
+
+    def prepare_data(self) -> None:
+        """Decode the images that are not decoded yet."""
+        self.cache  # noqa: B018
+
+    def part_frame(self, part: Part) -> pd.DataFrame:
+        """The rows of one part, sorted by image id."""
+        image_ids = self.split.loc[self.split["split"] == part, "image_id"]
+        return self.frame[self.frame["image_id"].isin(image_ids)].reset_index(drop=True)
+
+    def class_counts(self) -> list[int]:
+        """Training images of each diagnosis, in class order."""
+        counts = np.bincount(targets(self.part_frame("train")), minlength=len(CODES))
+        return [int(count) for count in counts]
+
+    def augment(self) -> Augment:
+        """The random changes of training images."""
+        return augmentation(**asdict(self.config.augment), seed=self.config.seed)
+
+    def dataset(self, part: Part, augment: Augment | None) -> LesionDataset:
+        """One part, with its images changed by `augment` or as they are."""
+        frame = self.part_frame(part)
+        return LesionDataset(
+            self.cache,
+            frame["image_id"].tolist(),
+            metadata=self.encoder.encode(frame),
+            targets=targets(frame),
+            spec=self.spec,
+            augment=augment,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Training images, changed and shuffled anew each epoch."""
+        dataset = self.dataset("train", self.augment())
+        sampler = Shuffled(len(dataset), seed=self.config.seed, first_draw=self.first_draw)
+        return loader(dataset, sampler, batch_size=self.config.loader.batch_size, workers=self.config.loader.workers)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation images as they are."""
+        dataset = self.dataset("val", None)
+        settings = self.config.loader
+        return loader(dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=settings.workers)
+
+
+def read_data(config: DataConfig) -> pd.DataFrame:
+    """The checked frame that a configuration names."""
+    return read_table(
+        Path(config.root),
+        table=config.table,
+        images=config.images,
+        missing_images=config.missing_images,
+        extra_images=config.extra_images,
+    )
+
+
+def assign(frame: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
+    """The split frame that a configuration asks for."""
+    if config.policy == "file":
+        return splits.from_file(frame, Path(str(config.file)))
+    if config.policy == "grouped":
+        return splits.grouped(
+            frame, seed=config.seed, folds=config.folds, fold=config.fold, val_fraction=config.val_fraction
+        )
+    return splits.published(frame, seed=config.seed)
+
+
+def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """(N,) positions of the diagnoses in CODES."""
+    return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
+
+
+def loader(dataset: Dataset[Any], sampler: InOrder | Shuffled, *, batch_size: int, workers: int) -> DataLoader[Any]:
+    """A loader of whole batches.
+
+    A last training batch of one image is left out, since batch norm cannot be trained on it.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=keep,
+        drop_last=isinstance(sampler, Shuffled) and len(sampler) % batch_size == 1,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )

@@ -1,0 +1,127 @@
+"""Images, metadata and targets by index; and the order in which an epoch draws them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from skinlesion.data.cache import ImageCache
+from skinlesion.data.transforms import Augment, ImageInput, normalise
+
+Draw = tuple[int, int]
+"""An item's index, and the number of the draw (the epoch, counted over all phases)."""
+
+
+class Batch(TypedDict):
+    """What the network trains on."""
+
+    image: Tensor  # (B, 3, H, W) float, normalised
+    metadata: Tensor  # (B, M) float
+    target: Tensor  # (B,) int64, positions in CODES
+    image_id: list[str]
+
+
+class LesionDataset(Dataset[Batch]):
+    """One part of a split. Items are fetched a batch at a time, by draws.
+
+    Args:
+        cache: Holds the images.
+        image_ids: Of this part, in order.
+        metadata: Encoded, (N, M) float32.
+        targets: (N,) positions in CODES.
+        spec: What the backbone expects of an image.
+        augment: Changes an image by a draw; None: images stay as they are.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        image_ids: Sequence[str],
+        *,
+        metadata: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.int64],
+        spec: ImageInput,
+        augment: Augment | None,
+    ) -> None:
+        self.cache = cache
+        self.image_ids = list(image_ids)
+        self.metadata = torch.from_numpy(metadata)
+        self.targets = torch.from_numpy(targets)
+        self.spec = spec
+        self.augment = augment
+        self._rows = cache.rows(image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        """A batch of one."""
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        """The batch of some draws."""
+        indices = [index for index, _ in draws]
+        pixels = np.stack([self._pixels(index, draw) for index, draw in draws])  # (B, H, W, 3)
+        return {
+            "image": normalise(pixels, self.spec),
+            "metadata": self.metadata[indices],
+            "target": self.targets[indices],
+            "image_id": [self.image_ids[index] for index in indices],
+        }
+
+    def _pixels(self, index: int, draw: int) -> npt.NDArray[np.uint8]:
+        image = self.cache.images[self._rows[index]]
+        return image if self.augment is None else self.augment(np.array(image), draw * len(self) + index)
+
+
+def keep(batch: Any) -> Any:
+    """The collate function of datasets that give whole batches."""
+    return batch
+
+
+class InOrder(Sampler[Draw]):
+    """Every item once, in order: for validation, test and feature maps.
+
+    Args:
+        length: Number of items.
+        draw: Of all items.
+    """
+
+    def __init__(self, length: int, *, draw: int = 0) -> None:
+        self.length, self.draw = length, draw
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Draw]:
+        return iter((index, self.draw) for index in range(self.length))
+
+
+class Shuffled(Sampler[Draw]):
+    """Every item once, in an order that the seed and the draw fix. Lightning calls `set_epoch`.
+
+    Args:
+        length: Number of items.
+        seed: Fixes the orders.
+        first_draw: The draw of epoch 0: epochs of earlier phases count.
+    """
+
+    def __init__(self, length: int, *, seed: int, first_draw: int) -> None:
+        self.length, self.seed, self.first_draw = length, seed, first_draw
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch of the phase comes next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Draw]:
+        draw = self.first_draw + self.epoch
+        order = np.random.default_rng((self.seed, draw)).permutation(self.length)
+        return iter((int(index), draw) for index in order)

@@ -1,0 +1,182 @@
+"""What is known about the patient, as numbers: age, sex and localization, each possibly unknown."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from skinlesion.errors import CheckpointError, DataError
+
+FACTS = ("age", "sex", "localization")
+"""The three facts about the patient, and the only columns of a frame that the encoder reads."""
+
+UNKNOWN = "unknown"
+AGES = (0.0, 120.0)  # years, both ends included; 0 is a real age in HAM10000 (39 images)
+_NOTHING = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
+_NO_STATE = (
+    "metadata encoder: expected age_mean, age_std > 0, sexes and localizations, both with 'unknown' last; "
+    "take a checkpoint of this version of skinlesion."
+)
+
+
+def words(values: Iterable[object]) -> list[str]:
+    """Bring entries to lower case without outer blanks.
+
+    Returns:
+        One word an entry; "unknown" for None, NaN, "", "NA" and their like.
+    """
+    plain = (str(value).strip().lower() for value in values)
+    return [UNKNOWN if word in _NOTHING else word for word in plain]
+
+
+def ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Read ages, given as numbers or text.
+
+    Returns:
+        Ages in years, shape (N,), NaN where unknown; and, shape (N,), which entries are faulty: no number, or
+        outside 0 to 120.
+    """
+    entries = words(values)
+    years = np.asarray(pd.to_numeric(pd.Series(entries, dtype=object), errors="coerce"), dtype=np.float64)
+    given = np.array([entry != UNKNOWN for entry in entries], dtype=np.bool_)
+    return years, given & ~((years >= AGES[0]) & (years <= AGES[1]))
+
+
+@dataclass(frozen=True)
+class MetadataEncoder:
+    """Age standardised, sex and localization one-hot, as learned from a training split.
+
+    An unknown age is 0 (the mean) with a flag of 1. A sex or localization that is missing, or that the
+    training split did not hold, is the value "unknown", which always has a column of its own.
+
+    Attributes:
+        age_mean: Mean of the known training ages, years.
+        age_std: Their population standard deviation, years, above 0.
+        sexes: Known values in order, "unknown" last.
+        localizations: Known values in order, "unknown" last.
+    """
+
+    age_mean: float
+    age_std: float
+    sexes: tuple[str, ...]
+    localizations: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame) -> Self:
+        """Learn mean, deviation and values from a training split with the columns of `FACTS`.
+
+        Raises:
+            DataError: If a column is missing, an age is faulty, or there are no rows.
+        """
+        if len(frame) == 0:
+            raise DataError("metadata: no rows to learn from; expected the images of the training split.")
+        years = _checked_ages(frame)
+        known = years[~np.isnan(years)]
+        deviation = float(known.std()) if known.size else 0.0
+        return cls(
+            age_mean=float(known.mean()) if known.size else 0.0,
+            age_std=deviation if deviation > 0 else 1.0,  # one age only, or none: nothing to scale by
+            sexes=_vocabulary(frame["sex"]),
+            localizations=_vocabulary(frame["localization"]),
+        )
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild an encoder from what `state` gave.
+
+        Raises:
+            CheckpointError: If `state` is no state of an encoder.
+        """
+        try:
+            encoder = cls(
+                age_mean=float(state["age_mean"]),
+                age_std=float(state["age_std"]),
+                sexes=tuple(state["sexes"]),
+                localizations=tuple(state["localizations"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{_NO_STATE} Got {state!r}.") from error
+        if not encoder._sound() or set(state) != {field.name for field in fields(cls)}:
+            raise CheckpointError(f"{_NO_STATE} Got {state!r}.")
+        return encoder
+
+    def _sound(self) -> bool:
+        scales = np.isfinite([self.age_mean, self.age_std]).all() and self.age_std > 0
+        vocabularies = (self.sexes, self.localizations)
+        return bool(scales) and all(v[-1:] == (UNKNOWN,) and len({*v}) == len(v) for v in vocabularies)
+
+    def state(self) -> dict[str, Any]:
+        """Return plain numbers, texts and lists, for a checkpoint."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    def encode(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Turn facts into numbers.
+
+        Args:
+            frame: At least the columns of `FACTS`, N rows; no other column is looked at.
+
+        Returns:
+            Shape (N, M), M = `width`: age in standard deviations from the mean, 1 where the age is unknown,
+            one-hot sex, one-hot localization.
+
+        Raises:
+            DataError: If a column is missing or an age is faulty.
+        """
+        years = _checked_ages(frame)
+        unknown = np.isnan(years)
+        scaled = np.where(unknown, 0.0, (years - self.age_mean) / self.age_std)
+        parts = [
+            np.column_stack([scaled, unknown]),
+            _one_hot(frame["sex"], self.sexes),
+            _one_hot(frame["localization"], self.localizations),
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def missing(self) -> npt.NDArray[np.float32]:
+        """Return the row, shape (M,), of a patient of whom nothing is known."""
+        nobody = pd.DataFrame({fact: [None] for fact in FACTS}, dtype=object)
+        return self.encode(nobody).ravel()
+
+    @property
+    def width(self) -> int:
+        """M, the number of columns that `encode` gives."""
+        return len(self.columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The name of each column of `encode`, e.g. "sex=female"."""
+        sexes = (f"sex={value}" for value in self.sexes)
+        localizations = (f"localization={value}" for value in self.localizations)
+        return ("age", f"age={UNKNOWN}", *sexes, *localizations)
+
+    @property
+    def fact_of_column(self) -> tuple[int, ...]:
+        """The position in `FACTS` of the fact that each column of `encode` tells about."""
+        return tuple(FACTS.index(column.partition("=")[0]) for column in self.columns)
+
+
+def _checked_ages(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    absent = [fact for fact in FACTS if fact not in frame.columns]
+    if absent:
+        raise DataError(f"metadata: no column {', '.join(absent)}; expected {', '.join(FACTS)}, empty where unknown.")
+    years, faulty = ages(frame["age"])
+    if faulty.any():
+        given = frame["age"].loc[faulty].iloc[0]
+        raise DataError(
+            f"metadata: {int(faulty.sum())} faulty age(s), the first {given!r}; expected years from "
+            f"{AGES[0]:g} to {AGES[1]:g}, or nothing where the age is unknown."
+        )
+    return years
+
+
+def _vocabulary(values: Iterable[object]) -> tuple[str, ...]:
+    return (*sorted({*words(values)} - {UNKNOWN}), UNKNOWN)
+
+
+def _one_hot(values: Iterable[object], vocabulary: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    entries = [word if word in vocabulary else UNKNOWN for word in words(values)]
+    column = np.array(entries, dtype=object).reshape(-1, 1)  # (N, 1)
+    return np.asarray(column == np.array(vocabulary, dtype=object))  # (N, V)

@@ -1,0 +1,205 @@
+"""Training, validation and test split by lesion: the images of a lesion never stand in two of them.
+
+A split is a frame with image_id, lesion_id and split ("train", "val" or "test"), sorted by image_id, without
+the images that are left out. Chance comes from hashes of seed and lesion id alone, so a split depends neither
+on the order of the rows nor on the version of any library.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import pandas as pd
+
+from skinlesion.data.delimited import by_line, read_rows, some
+from skinlesion.diagnoses import NEVUS
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.files import write_text
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("image_id", "lesion_id", "split")
+
+logger = logging.getLogger(__name__)
+
+
+def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Split the lesions with one image 72/16.8/11.2 into train, val and test, stratified by diagnosis.
+
+    Lesions with several images go to train, except nevi with several images, which are left out. The sizes do
+    not depend on the seed; three lesions with one image are enough for a diagnosis to be in each split.
+
+    Args:
+        frame: image_id, lesion_id, diagnosis, as from `read_table`.
+        seed: Decides which lesions go where.
+
+    Raises:
+        DataError: If a split, or a diagnosis in a split, stays empty.
+    """
+    lesions = _lesions(frame, seed=seed)
+    single = {code: [lesion for lesion, n in found.items() if n == 1] for code, found in lesions.items()}
+    counts = {code: len(found) for code, found in single.items()}
+    trained = _shares(counts, held_out=0.28, leave=2)  # 0.28 of them for val and test, 0.4 of those for test
+    held_out = {code: counts[code] - trained[code] for code in counts}
+    validated = _shares(held_out, held_out=0.4, leave=1)
+
+    split_of = {lesion: "train" for code in lesions if code != NEVUS for lesion in lesions[code]}
+    for code, found in single.items():  # what stays at "train" from above are the lesions with several images
+        parts = ["train"] * trained[code] + ["val"] * validated[code]
+        split_of |= dict(zip_longest(found, parts, fillvalue="test"))
+    names = [split_of.get(lesion) for lesion in frame["lesion_id"]]
+    return _checked(frame, names, origin=f"split.policy=published, seed {seed}")
+
+
+def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fraction: float) -> pd.DataFrame:
+    """Use every image: one of `folds` parts is test, and of the others a part is val, the rest train.
+
+    The parts hold whole lesions and near equal shares of each diagnosis: lesions are dealt out by diagnosis,
+    those with most images first, each to the part that is emptiest for its share. (scikit-learn's
+    StratifiedGroupKFold does not stratify when it shuffles, up to version 1.7.)
+
+    Args:
+        frame: image_id, lesion_id, diagnosis, as from `read_table`.
+        seed: Decides which lesions go where; the parts of all `fold` of one seed belong together.
+        folds: Number of parts, 2 or more.
+        fold: Which of them is test, 0 to folds - 1.
+        val_fraction: Share of val among the images that are not test, above 0 and below 1.
+
+    Raises:
+        ConfigError: If `folds`, `fold` or `val_fraction` is out of range.
+        DataError: If a split, or a diagnosis in a split, stays empty.
+    """
+    if folds < 2 or not 0 <= fold < folds:
+        raise ConfigError(f"split.fold={fold}, split.folds={folds}: expected folds >= 2, fold 0 to folds - 1.")
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"split.val_fraction={val_fraction}: expected more than 0 and less than 1.")
+    lesions = _lesions(frame, seed=seed)
+    part_of = _deal(lesions, [1 / folds] * folds)
+    rest = {code: {x: n for x, n in found.items() if part_of[x] != fold} for code, found in lesions.items()}
+    rest_of = _deal(rest, [val_fraction, 1 - val_fraction])
+    split_of = {lesion: ("val", "train")[part] for lesion, part in rest_of.items()}
+    names = [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
+    return _checked(frame, names, origin=f"split.policy=grouped, seed {seed}, fold {fold} of {folds}")
+
+
+def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Read a split that `write_split` wrote, or any CSV with the columns image_id and split.
+
+    Args:
+        frame: image_id, lesion_id, diagnosis, as from `read_table`; images that the file lacks are left out.
+        path: The file; where it has a column lesion_id, it must agree with `frame`.
+
+    Raises:
+        DataError: If the file does not fit `frame`, puts a lesion into two splits, or leaves a split, or a
+            diagnosis in a split, empty.
+    """
+    rows, problems = read_rows(path, columns=("image_id", "split"))
+    problems = problems or list(_file_problems(frame, rows))
+    if problems:
+        raise _unusable(str(path), problems)
+    split_of = dict(zip(rows["image_id"], rows["split"].str.lower(), strict=True))
+    names = [split_of.get(image_id) for image_id in frame["image_id"]]
+    return _checked(frame, names, origin=str(path))
+
+
+def write_split(split: pd.DataFrame, path: Path) -> None:
+    """Write a split as CSV, whole or not at all."""
+    write_text(path, split.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n"))
+
+
+def fingerprint(split: pd.DataFrame) -> str:
+    """Return the SHA-256 of the sorted lines "image_id,split" in hexadecimal: equal for equal assignments."""
+    pairs = zip(split["image_id"], split["split"], strict=True)
+    lines = sorted(f"{image_id},{name}\n" for image_id, name in pairs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
+    """Give the lesions of each diagnosis, with their numbers of images, in an order that the seed decides."""
+    sizes = frame.groupby("lesion_id")["image_id"].nunique()
+    diagnosis_of = dict(zip(frame["lesion_id"], frame["diagnosis"], strict=True))
+    lesions: dict[str, dict[str, int]] = {code: {} for code in sorted(frame["diagnosis"].unique())}
+    for lesion in sorted(sizes.index, key=lambda name: hashlib.sha256(f"{seed},{name}".encode()).digest()):
+        lesions[diagnosis_of[lesion]][lesion] = int(sizes[lesion])
+    return lesions
+
+
+def _shares(counts: Mapping[str, int], *, held_out: float, leave: int) -> dict[str, int]:
+    """Say how many of each diagnosis to keep when a share is held out, by largest remainders.
+
+    At least one is kept and `leave` are left, as far as there are so many.
+    """
+    total = sum(counts.values())
+    kept = total - math.ceil(held_out * total)  # rounded as in scikit-learn's train_test_split
+    exact = {code: n * kept / max(total, 1) for code, n in counts.items()}
+    shares = {code: math.floor(share) for code, share in exact.items()}
+    by_remainder = sorted(counts, key=lambda code: (shares[code] - exact[code], code))
+    for code in by_remainder[: kept - sum(shares.values())]:
+        shares[code] += 1
+    return {code: max(min(max(shares[code], 1), n - leave), 0) for code, n in counts.items()}
+
+
+def _deal(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -> dict[str, int]:
+    """Deal lesions out to parts: each to the part with the fewest images of its diagnosis for its share."""
+    part_of: dict[str, int] = {}
+    images = [0] * len(shares)
+    for found in lesions.values():
+        dealt = [0] * len(shares)
+        for lesion in sorted(found, key=lambda name: -found[name]):  # big ones first, small ones even out
+            part = min(range(len(shares)), key=lambda p: (dealt[p] / shares[p], images[p] / shares[p]))
+            part_of[lesion] = part
+            dealt[part] += found[lesion]
+            images[part] += found[lesion]
+    return part_of
+
+
+def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
+    ids = rows["image_id"]
+    if (twice := ids.duplicated(keep=False)).any():
+        yield f"image_id in more than one row: {by_line(ids[twice])}; keep one row an image."
+    if not (known := ids.isin(frame["image_id"])).all():
+        yield f"image_id that is not in the table: {by_line(ids[~known])}; take these lines out."
+    if not (named := rows["split"].str.lower().isin(SPLITS)).all():
+        yield f"unknown split: {by_line(rows.loc[~named, 'split'])}; expected {', '.join(SPLITS)}."
+    if "lesion_id" in rows:
+        lesion_of = dict(zip(frame["image_id"], frame["lesion_id"], strict=True))
+        differs = known & (rows["lesion_id"] != ids.map(lesion_of))
+        if differs.any():
+            yield f"another lesion_id than the table's: {by_line(ids[differs])}; is it a split of this table?"
+
+
+def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -> pd.DataFrame:
+    used = [name is not None for name in names]
+    split = frame.loc[used, ["image_id", "lesion_id", "diagnosis"]]
+    split = split.assign(split=[name for name in names if name is not None])
+    split = split.sort_values("image_id", ignore_index=True)
+    problems = list(_problems(frame, split))
+    if problems:
+        raise _unusable(origin, problems)
+    if len(split) < len(frame):
+        logger.info("Split (%s): %s of %s images left out.", origin, len(frame) - len(split), len(frame))
+    return split[list(COLUMNS)]
+
+
+def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
+    names = split.groupby("lesion_id")["split"].unique()
+    torn = [f"{lesion} ({', '.join(sorted(found))})" for lesion, found in names.items() if len(found) > 1]
+    if torn:
+        yield f"lesions in more than one split: {some(torn)}; put all images of a lesion into one."
+    empty = [name for name in SPLITS if name not in set(split["split"])]
+    if empty:
+        yield f"no image in {' and '.join(empty)}; expected images in {', '.join(SPLITS)}."
+        return
+    for code, lesions in frame.groupby("diagnosis")["lesion_id"].nunique().items():
+        found = set(split.loc[split["diagnosis"] == code, "split"])
+        if lacking := [name for name in SPLITS if name not in found]:
+            yield (
+                f"diagnosis {code} ({lesions} lesions in all): none in {' and '.join(lacking)}; add lesions, "
+                "take another split.policy or fewer split.folds, or leave the diagnosis out of the table."
+            )
+
+
+def _unusable(origin: str, problems: Sequence[str]) -> DataError:
+    return DataError("\n- ".join([f"The split ({origin}) cannot be used:", *problems]))

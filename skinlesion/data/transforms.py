@@ -1,0 +1,113 @@
+"""What happens to pixels: fitting into the working size, random changes in training, normalisation."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network
+
+import albumentations as A
+import cv2
+import torch
+from torch import Tensor
+
+# OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
+cv2.setNumThreads(0)
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What a backbone expects of an image."""
+
+    size: tuple[int, int]  # (height, width) in pixels
+    mean: tuple[float, ...]  # of each channel in 0..1
+    std: tuple[float, ...]  # likewise
+
+
+Augment = Callable[[Image, int], Image]
+"""Image (H, W, 3) and a draw -> changed image; the same draw gives the same change."""
+
+
+def fit(image: Image, size: tuple[int, int]) -> Image:
+    """Resize an image to fit into `size`, keeping its aspect, and pad it with black in equal parts.
+
+    Args:
+        image: RGB, (h, w, 3).
+        size: (height, width) of the result, in pixels.
+    """
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner = (
+        min(width, max(1, round(image.shape[1] * scale))),
+        min(height, max(1, round(image.shape[0] * scale))),
+    )
+    smaller = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = smaller
+    return canvas
+
+
+def augmentation(
+    *, flip: float, rotation: float, shift: float, zoom: float, brightness: float, contrast: float, seed: int
+) -> Augment:
+    """The random changes of training images, as the published recipe has them.
+
+    Args:
+        flip: Probability of each of the two flips.
+        rotation: Degrees, drawn from -rotation to rotation.
+        shift: Fraction of the side, drawn likewise for each axis.
+        zoom: The scale is drawn from 1 - zoom to 1 + zoom.
+        brightness: Fraction of the full range, drawn likewise.
+        contrast: The factor is drawn from 1 - contrast to 1 + contrast.
+        seed: Together with a draw it fixes the change.
+
+    Returns:
+        A function of an image and a draw, whatever process calls it and in whatever order.
+    """
+    pipeline = A.Compose(
+        [
+            A.HorizontalFlip(p=flip),
+            A.VerticalFlip(p=flip),
+            A.RandomBrightnessContrast(
+                brightness_limit=(-brightness, brightness), contrast_limit=(-contrast, contrast), p=1
+            ),
+            A.Affine(
+                rotate=(-rotation, rotation),
+                translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
+                scale=(1 - zoom, 1 + zoom),
+                keep_ratio=True,
+                border_mode=cv2.BORDER_REFLECT_101,  # black wedges would be seen in training only
+                p=1,
+            ),
+        ]
+    )
+
+    def augment(image: Image, draw: int) -> Image:
+        pipeline.set_random_state(np.random.default_rng((seed, draw)), random.Random(f"{seed}-{draw}"))
+        changed: Image = pipeline(image=image)["image"]
+        return changed
+
+    return augment
+
+
+def normalise(images: Image, spec: ImageInput) -> Tensor:
+    """Pixels 0..255 to what a backbone expects.
+
+    Args:
+        images: RGB, (B, H, W, 3).
+        spec: Its mean and std are used.
+
+    Returns:
+        (B, 3, H, W), float32.
+    """
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, H, W)
+    return scaled.sub_(torch.tensor(spec.mean)[:, None, None]).div_(torch.tensor(spec.std)[:, None, None])

@@ -1,0 +1,74 @@
+"""`skinlesion evaluate`: a checkpoint or an ensemble on one part of its split, as tables and figures."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from skinlesion.config import EvaluateConfig
+from skinlesion.launch import launch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from skinlesion.data.datamodule import Part
+    from skinlesion.learning.checkpoint import TrainedModel
+
+log = logging.getLogger(__name__)
+
+
+def run(config: EvaluateConfig) -> None:
+    """Write predictions, metrics, report and figures, and print the headline.
+
+    Raises:
+        SkinlesionError: The model or the data cannot be used.
+    """
+    from skinlesion.evaluation.bootstrap import intervals
+    from skinlesion.evaluation.console import show_metrics
+    from skinlesion.evaluation.metrics import headline, report
+    from skinlesion.evaluation.predictions import soft_vote, write_table
+    from skinlesion.files import write_json
+    from skinlesion.learning.judge import judge_model
+
+    models, beside = _models(config)
+    part = cast("Part", config.split)
+    settings, accelerator = config.loader, config.accelerator
+    table = soft_vote(
+        [judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator) for model in models]
+    )
+    folder = Path(config.out) if config.out else beside / "evaluation"
+    write_table(table, folder / f"predictions_{part}.csv")
+    ranges = intervals(table, resamples=config.resamples, seed=config.seed, level=config.level)
+    measured = {**headline(table), "level": config.level, "intervals": ranges}
+    write_json(folder / f"metrics_{part}.json", measured)
+    write_json(folder / f"report_{part}.json", report(table))
+    _draw(table, models[0], config, folder)
+    show_metrics(f"{part} part, {config.level:.0%} intervals over lesions", [(beside.name, measured)])
+    log.info("Tables and figures: %s", folder)
+
+
+def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path]:
+    from skinlesion.learning.checkpoint import load_model
+    from skinlesion.learning.ensemble import read_ensemble
+
+    if config.checkpoint is not None:
+        model = load_model(Path(config.checkpoint))
+        return [model], model.path.parent
+    path = Path(str(config.ensemble))
+    return read_ensemble(path).models(), path if path.is_dir() else path.parent
+
+
+def _draw(table: "pd.DataFrame", model: "TrainedModel", config: EvaluateConfig, folder: Path) -> None:
+    from skinlesion.evaluation.curves import precision_recall, roc
+    from skinlesion.evaluation.figures import confusion_matrix, reliability, sample_sheet, save
+    from skinlesion.learning.judge import images_of
+
+    part = config.split
+    save(confusion_matrix(table), folder / f"confusion_matrix_{part}.png")
+    save(precision_recall(table), folder / f"precision_recall_{part}.png")
+    save(roc(table), folder / f"roc_{part}.png")
+    save(reliability(table, bins=config.bins), folder / f"reliability_{part}.png")
+    save(sample_sheet(table, images_of(model, config.data).image), folder / f"sample_sheet_{part}.png")
+
+
+if __name__ == "__main__":
+    launch("evaluate", EvaluateConfig, run)

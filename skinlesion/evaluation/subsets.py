@@ -1,0 +1,79 @@
+"""The search for an ensemble: each subset of the members, judged by macro-F1 of its mean probabilities."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from skinlesion.errors import DataError
+from skinlesion.evaluation.metrics import Floats, Integers, confusions, macro_f1
+
+_NUMBERS_AT_ONCE = 2**22  # mean probabilities held at a time: 32 MiB of float64
+_DIGITS = 12  # decimals to which macro-F1 decides: the rest is rounding, which must not break ties
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some members of an ensemble and how well they do together."""
+
+    members: tuple[int, ...]  # positions on the member axis, ascending
+    macro_f1: float  # 0..1, of the mean of their probabilities
+
+
+def search(probabilities: npt.ArrayLike, actual: npt.ArrayLike, *, smallest: int, largest: int) -> list[Subset]:
+    """Judge every subset of the members.
+
+    Args:
+        probabilities: (M, N, K), of M members for the same N images. Search on validation images: the best of
+            many subsets looks better than it is on the images that chose it.
+        actual: (N,) class indices.
+        smallest: The fewest members of a subset, at least 1.
+        largest: The most members of a subset; more than M counts as M.
+
+    Returns:
+        All subsets, best macro-F1 first; of equals the one with fewer members, then the lexicographically
+        first.
+
+    Raises:
+        DataError: If a probability is no finite number, or there are fewer members than `smallest`.
+        ValueError: If the shapes do not fit or `smallest` and `largest` are no range.
+    """
+    values, classes = np.asarray(probabilities, dtype=np.float64), np.asarray(actual, dtype=np.int64)
+    _check(values, classes, smallest=smallest, largest=largest)
+    sizes = range(smallest, min(largest, len(values)) + 1)
+    subsets = [members for size in sizes for members in combinations(range(len(values)), size)]
+    f1 = np.concatenate([macro_f1(each) for each in _confusions_of(subsets, values, actual=classes)])
+    order = np.argsort(-f1.round(_DIGITS), kind="stable")  # subsets stand fewest first, then lexicographically
+    return [Subset(subsets[place], float(f1[place])) for place in order]
+
+
+def _confusions_of(subsets: list[tuple[int, ...]], values: Floats, *, actual: Integers) -> Iterator[Integers]:
+    """Yield the (S, K, K) confusion matrices of successive S subsets, S bounded by memory."""
+    members, images, classes = values.shape
+    flat = values.reshape(members, images * classes)
+    at_once = max(1, _NUMBERS_AT_ONCE // flat.shape[1])
+    for start in range(0, len(subsets), at_once):
+        chunk = subsets[start : start + at_once]
+        chosen = np.zeros((len(chunk), members))  # (S, M), 1 for a member
+        for row, subset in enumerate(chunk):
+            chosen[row, list(subset)] = 1
+        # sum, divide and round just as the vote on predictions tables does, so that both decide the same
+        mean = (chosen @ flat / chosen.sum(axis=1, keepdims=True)).astype(np.float32)
+        predicted = mean.reshape(len(chunk), images, classes).argmax(axis=-1)  # (S, N)
+        yield confusions(actual, predicted, classes=classes)
+
+
+def _check(values: Floats, actual: Integers, *, smallest: int, largest: int) -> None:
+    if values.ndim != 3 or not values.size or actual.shape != values.shape[1:2]:
+        raise ValueError(
+            f"probabilities {values.shape} and actual {actual.shape} must be (M, N, K) and (N,), not empty"
+        )
+    if not 1 <= smallest <= largest:
+        raise ValueError(f"smallest is {smallest} and largest {largest}; expected 1 <= smallest <= largest")
+    if not np.isfinite(values).all():
+        bad = sorted({int(member) for member in np.argwhere(~np.isfinite(values))[:, 0]})
+        raise DataError(f"Members {bad} have probabilities that are no finite number. Evaluate them anew.")
+    if len(values) < smallest:
+        raise DataError(f"{len(values)} members were given, a subset needs {smallest}. Give more members.")

@@ -1,0 +1,1 @@
+"""Loss, training phases, cached features."""

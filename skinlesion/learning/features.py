@@ -1,0 +1,178 @@
+"""Feature maps of a frozen backbone: computed once per image and view, kept on disk, shared by all members."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypedDict, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from skinlesion.data.datamodule import LesionDataModule, Part, loader
+from skinlesion.data.dataset import Draw, InOrder, LesionDataset, Shuffled
+from skinlesion.errors import DataError
+from skinlesion.files import replacing
+from skinlesion.model.backbone import Backbone
+from skinlesion.progress import track
+
+log = logging.getLogger(__name__)
+
+_CPU_CHUNK = 8  # images
+
+
+class FeatureBatch(TypedDict):
+    """A Batch whose images have already been through the backbone."""
+
+    feature_map: Tensor  # (B, C, h, w) float
+    metadata: Tensor  # (B, M) float
+    target: Tensor  # (B,) int64
+    image_id: list[str]
+
+
+class FeatureDataset(Dataset[FeatureBatch]):
+    """One part of a split as feature maps.
+
+    Args:
+        views: Feature maps, each (N, C, h, w); a draw takes view `draw % len(views)`.
+        source: Gives metadata, targets and ids.
+    """
+
+    def __init__(self, views: Sequence[npt.NDArray[np.floating]], source: LesionDataset) -> None:
+        self.views = views
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: Draw) -> FeatureBatch:
+        """A batch of one."""
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: list[Draw]) -> FeatureBatch:
+        """The batch of some draws, all of one epoch."""
+        indices = [index for index, _ in draws]
+        view = self.views[draws[0][1] % len(self.views)]
+        return {
+            "feature_map": torch.from_numpy(np.asarray(view[indices], np.float32)),  # (B, C, h, w)
+            "metadata": self.source.metadata[indices],
+            "target": self.source.targets[indices],
+            "image_id": [self.source.image_ids[index] for index in indices],
+        }
+
+
+class FeatureStore:
+    """Feature maps of a data module's images under one frozen backbone.
+
+    View 0 is the image as it is, the others are augmented. Training maps are float16, so that several views fit on a
+    disk; validation and test maps are float32, so that what is judged is what the network gives.
+
+    Args:
+        backbone: Frozen; it is put into evaluation mode.
+        datamodule: Its images, its augmentation and its cache folder.
+        device: Where the backbone runs.
+    """
+
+    def __init__(self, backbone: Backbone, datamodule: LesionDataModule, *, device: torch.device) -> None:
+        self.backbone, self.datamodule, self.device = backbone, datamodule, device
+        self._fingerprint = _weights_digest(backbone)
+
+    def dataset(self, part: Part, views: int) -> FeatureDataset:
+        """One part as feature maps, computed now if they are not on disk."""
+        plain = self.datamodule.dataset(part, None)
+        maps = [self._maps(plain, part, 0)]
+        if views > 1:
+            changed = self.datamodule.dataset(part, self.datamodule.augment())
+            maps += [self._maps(changed, part, view) for view in range(1, views)]
+        return FeatureDataset(maps, plain)
+
+    def train_dataloader(self, views: int) -> DataLoader[FeatureBatch]:
+        """Training maps in the order in which the images would come."""
+        dataset = self.dataset("train", views)
+        config = self.datamodule.config
+        sampler = Shuffled(len(dataset), seed=config.seed, first_draw=self.datamodule.first_draw)
+        return loader(dataset, sampler, batch_size=config.loader.batch_size, workers=0)
+
+    def val_dataloader(self) -> DataLoader[FeatureBatch]:
+        """Validation maps."""
+        dataset = self.dataset("val", 1)
+        return loader(dataset, InOrder(len(dataset)), batch_size=self.datamodule.config.loader.batch_size, workers=0)
+
+    def _maps(self, source: LesionDataset, part: Part, view: int) -> npt.NDArray[np.floating]:
+        dtype = np.dtype(np.float16 if part == "train" else np.float32)
+        config = self.datamodule.config
+        augment = (asdict(config.augment), config.seed) if view else None
+        made_from = (
+            self._fingerprint,
+            source.cache.key,
+            source.image_ids,
+            asdict(source.spec),
+            view,
+            augment,
+            dtype.name,
+        )
+        key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+        path = Path(config.data.cache_dir) / f"features-{config.model.name}-{part}-view{view}-{key}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():  # another member may have made it while this one waited
+                    self._compute(path, source, view, dtype)
+        maps: npt.NDArray[np.floating] = np.load(path, mmap_mode="r")
+        return maps
+
+    @torch.inference_mode()
+    def _compute(self, path: Path, source: LesionDataset, view: int, dtype: np.dtype) -> None:
+        log.info("Computing feature maps of %d images, once: %s", len(source), path)
+        settings = self.datamodule.config.loader
+        sampler = InOrder(len(source), draw=view)
+        batches = loader(source, sampler, batch_size=settings.batch_size, workers=settings.workers)
+        net = self.backbone.to(self.device).eval()
+        maps: npt.NDArray[np.floating] | None = None
+        with replacing(path) as beside:
+            row = 0
+            for batch in track(batches, f"feature maps, view {view}", len(batches)):
+                features = backbone_maps(net, batch["image"].to(self.device)).cpu().numpy()  # (B, C, h, w)
+                if maps is None:
+                    maps = _allocate(beside, (len(source), *features.shape[1:]), dtype)
+                maps[row : row + len(features)] = features
+                row += len(features)
+            if isinstance(maps, np.memmap):
+                maps.flush()
+
+
+def backbone_maps(backbone: Backbone, image: Tensor) -> Tensor:
+    """Feature maps (B, C, h, w) of images (B, 3, H, W), without gradients.
+
+    On a CPU a few images at a time, channels last: their activations stay in the processor's cache. Measured with
+    MobileNetV2 at 200x150 on two cores: 143 images/s, against 50 with 64 at a time.
+    """
+    if image.device.type != "cpu":
+        return cast(Tensor, backbone(image))
+    chunks = torch.split(image.to(memory_format=torch.channels_last), _CPU_CHUNK)
+    return torch.cat([backbone(chunk).contiguous() for chunk in chunks])
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> npt.NDArray[np.floating]:
+    needed, free = int(np.prod(shape)) * dtype.itemsize, shutil.disk_usage(path.parent).free
+    if needed > free:  # a mapped file that outgrows its disk kills the process without a word
+        raise DataError(
+            f"{path.parent}: feature maps need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "make room, set data.cache_dir elsewhere or take fewer schedule.phases.head.views"
+        )
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _weights_digest(backbone: Backbone) -> str:
+    digest = hashlib.sha256(repr(backbone).encode())
+    for name, tensor in backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

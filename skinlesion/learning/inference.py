@@ -1,0 +1,102 @@
+"""From batches to probabilities."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from skinlesion.data.dataset import Batch
+from skinlesion.data.transforms import normalise
+from skinlesion.learning.checkpoint import TrainedModel
+from skinlesion.learning.features import FeatureBatch, backbone_maps
+from skinlesion.model.network import Network
+from skinlesion.progress import track
+
+
+def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
+    """Logits (B, K), from images or from cached feature maps."""
+    if "feature_map" in batch:
+        features = cast(FeatureBatch, batch)
+        return cast(Tensor, network.head(features["feature_map"], features["metadata"]))
+    return cast(Tensor, network(batch["image"], batch["metadata"]))
+
+
+@torch.inference_mode()
+def probabilities(
+    network: Network, batches: Iterable[Batch | FeatureBatch], *, device: torch.device, label: str, total: int
+) -> npt.NDArray[np.float32]:
+    """Softmax probabilities of all items, in order.
+
+    Args:
+        network: Put into evaluation mode.
+        batches: Of images or feature maps.
+        device: Where the network runs.
+        label: Of the progress bar.
+        total: Number of batches.
+
+    Returns:
+        (N, K).
+    """
+    network.to(device).eval()
+    parts = []
+    for batch in track(batches, label, total):
+        moved = cast(Any, {key: _to(value, device) for key, value in batch.items()})
+        parts.append(_answer(network, moved).float().softmax(dim=1).cpu().numpy())  # (B, K)
+    return np.concatenate(parts)
+
+
+def diagnose(
+    model: TrainedModel,
+    pixels: npt.NDArray[np.uint8],
+    *,
+    facts: Mapping[str, float | str | None],
+    device: torch.device,
+    batch_size: int,
+) -> npt.NDArray[np.float32]:
+    """Probabilities of images of one patient.
+
+    Args:
+        model: A trained model.
+        pixels: Images fitted into the model's size, (N, H, W, 3), RGB.
+        facts: age in years, sex, localization; None where unknown.
+        device: Where the network runs.
+        batch_size: Images at a time.
+
+    Returns:
+        (N, K).
+    """
+    row = model.encoder.encode(pd.DataFrame({fact: [value] for fact, value in facts.items()}, dtype=object))  # (1, M)
+    metadata = torch.from_numpy(row).expand(len(pixels), -1)  # (N, M)
+    starts = range(0, len(pixels), batch_size)
+    batches = (
+        cast(
+            Batch,
+            {
+                "image": normalise(pixels[start : start + batch_size], model.spec),
+                "metadata": metadata[start : start + batch_size],
+            },
+        )
+        for start in starts
+    )
+    return probabilities(model.network, batches, device=device, label=model.name, total=len(starts))
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that Lightning takes for an accelerator: auto, cpu, gpu and so on."""
+    return Fabric(accelerator=accelerator, devices=1).device
+
+
+def _answer(network: Network, batch: Batch | FeatureBatch) -> Tensor:
+    if "feature_map" in batch:
+        return logits(network, batch)
+    feature_map = backbone_maps(network.backbone, batch["image"])  # (B, C, h, w)
+    return cast(Tensor, network.head(feature_map, batch["metadata"]))
+
+
+def _to(value: object, device: torch.device) -> object:
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,107 @@
+"""From a trained network and one part of a split to a predictions table."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from skinlesion.config import DataConfig, LoaderConfig, SourceConfig, TrainConfig
+from skinlesion.data.cache import ImageCache, open_cache
+from skinlesion.data.datamodule import LesionDataModule, Part, loader, read_data, targets
+from skinlesion.data.dataset import InOrder, LesionDataset
+from skinlesion.errors import DataError
+from skinlesion.evaluation.predictions import build_table
+from skinlesion.learning.checkpoint import TrainedModel
+from skinlesion.learning.features import FeatureDataset, FeatureStore
+from skinlesion.learning.inference import device_of, probabilities
+from skinlesion.model.network import Network
+
+
+def judge_run(network: Network, datamodule: LesionDataModule, part: Part) -> pd.DataFrame:
+    """The predictions of a run that has just been trained.
+
+    Where the backbone stayed frozen in all phases, its cached feature maps are used.
+    """
+    config = datamodule.config
+    device = device_of(config.trainer.accelerator)
+    dataset: LesionDataset | FeatureDataset = datamodule.dataset(part, None)
+    if _cached_throughout(config):
+        dataset = FeatureStore(network.backbone, datamodule, device=device).dataset(part, views=1)
+    return _table(network, dataset, datamodule.part_frame(part), device=device, settings=config.loader, label=part)
+
+
+def judge_model(
+    model: TrainedModel, part: Part, *, source: SourceConfig, settings: LoaderConfig, accelerator: str
+) -> pd.DataFrame:
+    """The predictions of a checkpoint on the part of the split that it was trained with.
+
+    Args:
+        model: Names the images of the part.
+        part: Which.
+        source: Where the images are.
+        settings: Of the loader.
+        accelerator: As Lightning names them.
+
+    Raises:
+        DataError: The data lack some of the part's images.
+    """
+    frame, cache = _images(model, source)
+    missing = sorted(set(model.split[part]) - set(frame["image_id"]))
+    if missing:
+        raise DataError(
+            f"{len(missing)} images of the {part} part of {model.path} are not there "
+            f"({', '.join(missing[:5])}); give the data it was trained on as data.root=FOLDER"
+        )
+    frame = frame[frame["image_id"].isin(model.split[part])].reset_index(drop=True)
+    dataset = LesionDataset(
+        cache,
+        frame["image_id"].tolist(),
+        metadata=model.encoder.encode(frame),
+        targets=targets(frame),
+        spec=model.spec,
+        augment=None,
+    )
+    return _table(model.network, dataset, frame, device=device_of(accelerator), settings=settings, label=model.name)
+
+
+def images_of(model: TrainedModel, source: SourceConfig) -> ImageCache:
+    """The decoded images of a model's data set, at its size."""
+    return _images(model, source)[1]
+
+
+def _images(model: TrainedModel, source: SourceConfig) -> tuple[pd.DataFrame, ImageCache]:
+    data = DataConfig(**model.config["data"])
+    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir)
+    frame = read_data(data)
+    return frame, open_cache(frame, size=model.spec.size, cache_dir=Path(data.cache_dir))
+
+
+def _cached_throughout(config: TrainConfig) -> bool:
+    return all(phase.views > 0 for phase in config.schedule.phases.values())
+
+
+def _table(
+    network: Network,
+    dataset: Any,
+    frame: pd.DataFrame,
+    *,
+    device: torch.device,
+    settings: LoaderConfig,
+    label: str,
+) -> pd.DataFrame:
+    batches = loader(
+        dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=_workers(dataset, settings)
+    )
+    answers = probabilities(network, batches, device=device, label=f"predicting {label}", total=len(batches))
+    return build_table(
+        frame["image_id"].tolist(),
+        frame["lesion_id"].tolist(),
+        probabilities=answers,
+        actual=frame["diagnosis"].tolist(),
+    )
+
+
+def _workers(dataset: Any, settings: LoaderConfig) -> int:
+    return 0 if isinstance(dataset, FeatureDataset) else settings.workers

@@ -1,0 +1,203 @@
+"""Training in phases: successive fits, each from the best weights so far, each of which can be killed and resumed.
+
+Lightning's BackboneFinetuning is not used: it freezes again on resume and leaves batch norm training while frozen.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from skinlesion.config import PhaseConfig, TrainConfig
+from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.errors import CheckpointError
+from skinlesion.files import replacing, write_json
+from skinlesion.learning.features import FeatureStore
+from skinlesion.learning.history import History, write_history
+from skinlesion.learning.module import LesionClassifier
+from skinlesion.learning.progress_bar import PhaseBar
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A phase that has run to its end."""
+
+    phase: str
+    checkpoint: str  # file name in the folder of phases
+    macro_f1: float  # of the best epoch, on validation
+    trainable: dict[str, bool]  # layers of the backbone, in depth order
+    rows: list[dict[str, Any]]  # the history so far
+
+
+def run_phases(
+    module: LesionClassifier, datamodule: LesionDataModule, *, config: TrainConfig, folder: Path
+) -> list[Finished]:
+    """Run the phases that have not run yet, and leave best.ckpt, metrics.csv and layer_state.json in `folder`.
+
+    Args:
+        module: Takes each phase's weights, and holds the best ones in the end.
+        datamodule: Gives images, or their cached feature maps where the backbone is frozen.
+        config: Its schedule, trainer, logger and seed are used.
+        folder: Of the run; what an earlier, interrupted run left in it is gone on with.
+    """
+    finished = _read_finished(folder)
+    for number, (name, phase) in enumerate(config.schedule.phases.items()):
+        if number < len(finished):
+            continue
+        if finished:
+            _load(module, _best(finished, folder))
+        finished.append(_run_phase(module, datamodule, name, phase, config=config, folder=folder, before=finished))
+        write_json(_state(folder), [asdict(one) for one in finished])
+        log.info("%s: phase %s, %s", folder.name, name, _summary(finished))
+    best = _best(finished, folder)
+    _load(module, best)
+    with replacing(folder / "best.ckpt") as beside:
+        shutil.copyfile(best, beside)
+    write_history(finished[-1].rows, folder / "metrics.csv")
+    write_json(folder / "layer_state.json", {one.phase: {"head": True, **one.trainable} for one in finished})
+    return finished
+
+
+def _run_phase(
+    module: LesionClassifier,
+    datamodule: LesionDataModule,
+    name: str,
+    phase: PhaseConfig,
+    *,
+    config: TrainConfig,
+    folder: Path,
+    before: list[Finished],
+) -> Finished:
+    rows = before[-1].rows if before else []
+    datamodule.first_draw = len(rows)
+    module.begin(phase, weight_decay=config.schedule.weight_decay)
+    module.record["phase"] = name
+    best = ModelCheckpoint(
+        _phases(folder),
+        filename=f"{len(before)}-{name}",
+        monitor="val/macro_f1",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    history = History(folder / "metrics.csv", phase=name, rows=rows)
+    stopping = EarlyStopping("val/loss", patience=phase.patience)
+    callbacks = [history, stopping, EpochSeed(config.seed, first_draw=len(rows)), best, last]
+    trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
+    resumed = _interrupted(folder, name, phase)
+    if resumed is None or not resumed.complete:
+        loaders = _loaders(module, datamodule, phase, trainer)
+        trainer.fit(module, *loaders, ckpt_path=None if resumed is None else resumed.path, weights_only=True)
+    checkpoint = _read_plain(folder / "last.ckpt")
+    macro_f1 = max(row["val/macro_f1"] for row in _rows(checkpoint)[len(rows) :])
+    trainable = module.network.backbone.trainable()
+    return Finished(name, f"{len(before)}-{name}.ckpt", macro_f1, trainable, _rows(checkpoint))
+
+
+def _loaders(
+    module: LesionClassifier, datamodule: LesionDataModule, phase: PhaseConfig, trainer: Trainer
+) -> tuple[Any, Any]:
+    if not phase.views:
+        return datamodule.train_dataloader(), datamodule.val_dataloader()
+    store = FeatureStore(module.network.backbone, datamodule, device=trainer.strategy.root_device)
+    return store.train_dataloader(phase.views), store.val_dataloader()
+
+
+def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, callbacks: list[Callback]) -> Trainer:
+    """A Lightning Trainer with the configuration's own arguments."""
+    board = TensorBoardLogger(folder, name="tensorboard", version=name)
+    bar = [PhaseBar(name, label=folder.name)] if config.trainer.enable_progress_bar else []
+    return Trainer(
+        **{**asdict(config.trainer), "enable_progress_bar": False},  # PhaseBar takes the place of Lightning's
+        max_epochs=epochs,
+        callbacks=[*callbacks, *bar],
+        logger=board if config.logger == "tensorboard" else False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=True,
+    )
+
+
+class EpochSeed(Callback):
+    """Seeds every epoch on its own, so that a resumed epoch draws what it would have drawn.
+
+    Args:
+        seed: Of the run.
+        first_draw: Epochs of earlier phases.
+    """
+
+    def __init__(self, seed: int, *, first_draw: int) -> None:
+        self.seed, self.first_draw = seed, first_draw
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed Python, NumPy and torch for this epoch and process."""
+        draw = self.first_draw + trainer.current_epoch
+        torch.manual_seed(hash((self.seed, draw, trainer.global_rank)))
+
+
+@dataclass(frozen=True)
+class _Interrupted:
+    path: Path
+    complete: bool  # the phase had come to its end, only its mark was missing
+
+
+def _interrupted(folder: Path, name: str, phase: PhaseConfig) -> _Interrupted | None:
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    checkpoint = _read_plain(path)
+    if checkpoint["skinlesion"]["phase"] != name:
+        return None
+    waits = [state["wait_count"] for key, state in checkpoint["callbacks"].items() if key.startswith("EarlyStopping")]
+    return _Interrupted(path, waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs)
+
+
+def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = checkpoint["callbacks"]["History"]["rows"]
+    return rows
+
+
+def _read_plain(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); start anew with resume=restart") from error
+    return checkpoint
+
+
+def _load(module: LesionClassifier, path: Path) -> None:
+    module.load_state_dict(_read_plain(path)["state_dict"])
+
+
+def _summary(finished: list[Finished]) -> str:
+    before = len(finished[-2].rows) if len(finished) > 1 else 0
+    epochs = len(finished[-1].rows) - before
+    return f"{epochs} epochs, best val macro-F1 {finished[-1].macro_f1:.3f}"
+
+
+def _phases(folder: Path) -> Path:
+    return folder / "phases"
+
+
+def _state(folder: Path) -> Path:
+    return _phases(folder) / "finished.json"
+
+
+def _read_finished(folder: Path) -> list[Finished]:
+    path = _state(folder)
+    return [Finished(**one) for one in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+
+def _best(finished: list[Finished], folder: Path) -> Path:
+    best = max(finished, key=lambda one: one.macro_f1)
+    return _phases(folder) / best.checkpoint

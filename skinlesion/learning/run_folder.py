@@ -1,0 +1,92 @@
+"""The folder of one training run: claimed by one configuration and one process, gone on with, or started anew."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from skinlesion.config import TrainConfig
+from skinlesion.errors import ConfigError
+from skinlesion.files import write_text
+
+# What may differ between a run and its continuation: it changes nothing in the result.
+_FREE = {
+    "out",
+    "member",
+    "expected_members",
+    "resume",
+    "logger",
+    "data.cache_dir",
+    "loader.workers",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+}
+
+
+@contextmanager
+def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
+    """Hold the folder for this process and this configuration; write config.yaml.
+
+    Args:
+        folder: Of the run.
+        config: Its `resume` says whether what lies there is gone on with or deleted.
+
+    Raises:
+        ConfigError: The folder belongs to another configuration, or another process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"out={folder}: another process is training there; wait for it or give another out") from None
+    try:
+        if config.resume == "restart":
+            _clear(folder)
+        _refuse_other(folder, config)
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+        yield
+    finally:
+        lock.release()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder has come to its end: metrics.json is written last."""
+    return (folder / "metrics.json").exists()
+
+
+def _refuse_other(folder: Path, config: TrainConfig) -> None:
+    path = folder / "config.yaml"
+    if not path.exists():
+        return
+    there = _flat(OmegaConf.to_container(OmegaConf.load(path)))
+    here = _flat(asdict(config))
+    differing = sorted(
+        key for key in there.keys() | here.keys() if there.get(key) != here.get(key) and key not in _FREE
+    )
+    if differing:
+        first = differing[0]
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise ConfigError(
+            f"out={folder}: holds a run with {first}={there.get(first)}, this one has {here.get(first)}{more}; "
+            "give another out, or resume=restart to delete that run"
+        )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {key: value for name, part in node.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()

@@ -1,0 +1,1 @@
+"""The network: backbone, fusion gate, attention, funnel."""

@@ -1,0 +1,121 @@
+"""The network: a backbone's feature map, fused with metadata, attended to, pooled and narrowed to logits."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from skinlesion.errors import ConfigError
+from skinlesion.model.backbone import Backbone
+from skinlesion.model.cbam import CBAM
+from skinlesion.model.fact_dropout import FactDropout
+from skinlesion.model.funnel import Funnel
+from skinlesion.model.fusion import FusionGate
+
+Fusion = Literal["gate", "concatenate", "none"]
+Attention = Literal["cbam", "channel", "none"]
+
+
+class Network(nn.Module):
+    """Image and metadata to logits.
+
+    Args:
+        backbone: Image to feature map.
+        head: Feature map and metadata to logits, made for the backbone's number of channels.
+    """
+
+    def __init__(self, backbone: Backbone, head: "Head") -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
+        """Map `image` (B, 3, height, width) and `metadata` (B, M) to logits (B, K)."""
+        feature_map = self.backbone(image)  # (B, C, H, W)
+        logits: Tensor = self.head(feature_map, metadata)  # (B, K)
+        return logits
+
+
+class Head(nn.Module):
+    """Feature map and metadata to logits: fact dropout, fusion, attention, global average pooling, funnel.
+
+    It stands apart from the backbone so that it can also be trained on stored feature maps.
+
+    Args:
+        channels: C, the number of channels of the feature map.
+        missing: (M,) float, the encoding of a patient of whom nothing is known.
+        fact_of_column: (M,) integer, which fact (0, 1, ...) each metadata column encodes.
+        fact_dropout: Probability in 0..1 that a fact goes missing in training; see FactDropout.
+        fusion: How metadata enters: "gate" scales the channels of the map (FusionGate), "concatenate" appends the
+            metadata to the pooled vector, "none" ignores them, so that the model sees the image alone.
+        gate_hidden: Units of the gate's hidden layer.
+        gate_noise: Standard deviation of the noise on that layer in training.
+        gate_alpha: Initial value of the gate's learned scalar.
+        attention: "cbam" weighs channels and positions, "channel" only channels, "none" neither.
+        reduction: Channels per hidden unit of the channel attention.
+        spatial_kernel: Side of the spatial attention's kernel, odd.
+        funnel: Widths of the dense layers, may be empty.
+        dropout: Dropout after the first dense layer, halved at each further one.
+        classes: K, the number of logits.
+
+    Raises:
+        ConfigError: If `fusion` or `attention` is none of the words above, or the kernel is even.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        missing: Tensor,
+        fact_of_column: Tensor,
+        fact_dropout: float,
+        fusion: Fusion,
+        gate_hidden: int,
+        gate_noise: float,
+        gate_alpha: float,
+        attention: Attention,
+        reduction: int,
+        spatial_kernel: int,
+        funnel: Sequence[int],
+        dropout: float,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        _check("fusion", fusion, get_args(Fusion))
+        _check("attention", attention, get_args(Attention))
+        self.fusion = fusion
+        width = len(missing)
+        # what is not used is not made: its weights would stand in checkpoints without ever being trained
+        self.fact_dropout: FactDropout | None = None
+        self.gate: FusionGate | None = None
+        self.attention: CBAM | None = None
+        if fusion != "none":
+            self.fact_dropout = FactDropout(missing, fact_of_column, probability=fact_dropout)
+        if fusion == "gate":
+            self.gate = FusionGate(width, channels, hidden=gate_hidden, noise=gate_noise, alpha=gate_alpha)
+        if attention != "none":
+            kernel = spatial_kernel if attention == "cbam" else None
+            self.attention = CBAM(channels, reduction=reduction, kernel=kernel)
+        features = channels + width if fusion == "concatenate" else channels
+        self.funnel = Funnel(features, widths=funnel, dropout=dropout, classes=classes)
+
+    def forward(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
+        """Map `feature_map` (B, C, H, W) and `metadata` (B, M) to logits (B, K)."""
+        x = feature_map
+        if self.fact_dropout is not None:
+            metadata = self.fact_dropout(metadata)  # (B, M)
+        if self.gate is not None:
+            x = self.gate(x, metadata)  # (B, C, H, W)
+        if self.attention is not None:
+            x = self.attention(x)  # (B, C, H, W)
+        x = x.mean(dim=(2, 3))  # (B, C)
+        if self.fusion == "concatenate":
+            x = torch.cat((x, metadata), dim=1)  # (B, C + M)
+        logits: Tensor = self.funnel(x)  # (B, K)
+        return logits
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

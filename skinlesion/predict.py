@@ -1,0 +1,138 @@
+"""`skinlesion predict`: images, and what is known of the patient, to probabilities."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skinlesion.config import PredictConfig
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.launch import launch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from skinlesion.learning.checkpoint import TrainedModel
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def run(config: PredictConfig) -> None:
+    """Print a table for people, or JSON for programs, with a row for each readable image.
+
+    Raises:
+        SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
+    """
+    models = _models(config)
+    _check_facts(models[0], config)
+    table, unreadable = _diagnose(models, _files(Path(config.image)), config)
+    for message in unreadable:
+        log.warning("%s", message)
+    if table.empty:
+        raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
+    if config.format == "json":
+        print(json.dumps({"predictions": _as_plain(table), "unreadable": unreadable, "note": NOTE}, indent=2))
+    else:
+        _show(table)
+
+
+NOTE = "research use only, not a medical device"
+
+
+def _models(config: PredictConfig) -> list["TrainedModel"]:
+    from skinlesion.learning.checkpoint import load_model
+    from skinlesion.learning.ensemble import read_ensemble
+
+    if config.checkpoint is not None:
+        return [load_model(Path(config.checkpoint))]
+    return read_ensemble(Path(str(config.ensemble))).models()
+
+
+def _check_facts(model: "TrainedModel", config: PredictConfig) -> None:
+    known = {"sex": model.encoder.sexes, "localization": model.encoder.localizations}
+    for fact, values in known.items():
+        given = getattr(config, fact)
+        if given is not None and given.strip().lower() not in values:
+            raise ConfigError(f"{fact}={given}: not known to the model; expected one of {', '.join(values)}")
+
+
+def _files(image: Path) -> list[Path]:
+    if image.is_file():
+        return [image]
+    if not image.is_dir():
+        raise DataError(f"image={image}: no such file or folder")
+    files = sorted(path for path in image.iterdir() if path.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise DataError(f"image={image}: no image in this folder; expected files ending in {', '.join(EXTENSIONS)}")
+    return files
+
+
+def _diagnose(
+    models: list["TrainedModel"], files: list[Path], config: PredictConfig
+) -> tuple["pd.DataFrame", list[str]]:
+    import numpy as np
+    import pandas as pd
+
+    from skinlesion.diagnoses import CODES
+    from skinlesion.learning.inference import device_of, diagnose
+
+    sizes = {model.spec.size for model in models}
+    images, unreadable = _decode(files, sizes)
+    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
+    device, size = device_of(config.accelerator), config.loader.batch_size
+    votes = []
+    for model in models if images else ():
+        pixels = np.stack([decoded[model.spec.size] for decoded in images.values()])  # (N, H, W, 3)
+        votes.append(diagnose(model, pixels, facts=facts, device=device, batch_size=size))
+    table = pd.DataFrame(np.mean(votes, axis=0) if votes else [], columns=list(CODES))
+    table.insert(0, "image", [str(path) for path in images])
+    return table, unreadable
+
+
+def _decode(files: list[Path], sizes: set[tuple[int, int]]) -> tuple[dict[Path, dict[tuple[int, int], Any]], list[str]]:
+    from skinlesion.data.cache import decode
+
+    images: dict[Path, dict[tuple[int, int], Any]] = {}
+    unreadable: list[str] = []
+    for path in files:
+        try:
+            images[path] = {size: decode(path, size) for size in sizes}
+        except DataError as error:
+            unreadable.append(str(error))
+    return images, unreadable
+
+
+def _as_plain(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    from skinlesion.diagnoses import CODES, DIAGNOSES
+
+    rows = []
+    for _, row in table.iterrows():
+        probabilities = {code: round(float(row[code]), 6) for code in CODES}
+        code = max(probabilities, key=probabilities.__getitem__)
+        diagnosis = DIAGNOSES[CODES.index(code)]
+        answer = {"predicted": code, "name": diagnosis.name, "category": diagnosis.category}
+        rows.append({"image": row["image"], **answer, "probabilities": probabilities})
+    return rows
+
+
+def _show(table: "pd.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from skinlesion.diagnoses import CODES
+
+    shown = Table(title=f"Probabilities ({NOTE})", title_justify="left")
+    for heading in ("image", "likeliest", "category"):
+        shown.add_column(heading)
+    for code in CODES:
+        shown.add_column(code, justify="right")
+    for row in _as_plain(table):
+        values = [f"{row['probabilities'][code]:.3f}" for code in CODES]
+        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values)
+    Console(width=140).print(shown)
+
+
+if __name__ == "__main__":
+    launch("predict", PredictConfig, run)

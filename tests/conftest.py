@@ -1,0 +1,81 @@
+"""What several tests share: one thread, a synthetic data set, composed configurations, one small trained run."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two OpenMP threads beside other load are many times slower
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from skinlesion.config import TrainConfig
+from skinlesion.data.phantom import write_phantom
+from skinlesion.gate import config_dir, typed
+
+torch.set_num_threads(1)
+
+Schema = TypeVar("Schema")
+
+SMALL = (
+    "model=tiny_resnet",
+    "model.image_size=[32,32]",
+    "model.funnel=[16]",
+    "loader.batch_size=32",
+    "trainer.enable_progress_bar=false",
+    "logger=none",
+    "schedule.phases.head.epochs=2",
+    "schedule.phases.head.views=2",
+)
+SHORT = tuple(f"schedule.phases.{phase}.epochs=2" for phase in ("high", "middle"))
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic HAM10000 of 240 images."""
+    root = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(root, n=240, image_size=(40, 30), seed=1)
+    return root
+
+
+def composed(verb: str, schema: type[Schema], *overrides: str) -> Schema:
+    """The configuration of a verb, through the gate."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return typed(compose(verb, list(overrides)), schema)
+
+
+@pytest.fixture
+def small_config(phantom_root: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """A training that takes seconds, on the synthetic data."""
+
+    def make(*overrides: str) -> TrainConfig:
+        places = (f"data.root={phantom_root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'run'}")
+        return composed("train", TrainConfig, *SMALL, *places, *overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A finished head-only run; its configuration says where."""
+    from skinlesion.train import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    places = (f"data.root={phantom_root}", f"data.cache_dir={folder / 'cache'}", f"out={folder / 'first'}")
+    config = composed("train", TrainConfig, *SMALL, *places, "schedule=head_only")
+    run(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(trained: TrainConfig) -> Path:
+    """Three finished members that go together, in one folder."""
+    from skinlesion.train import run
+
+    for name, seed in (("second", 2), ("third", 3)):
+        run(replace(trained, seed=seed, out=str(Path(trained.out).parent / name)))
+    return Path(trained.out).parent

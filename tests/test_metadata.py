@@ -1,0 +1,261 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.testing as npt
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from skinlesion.data.metadata import FACTS, MetadataEncoder, ages, words
+from skinlesion.errors import CheckpointError, DataError
+
+NOTHING = ["", " ", "NA", "n/a", "nan", "None", "null", "?", "unknown", "Unknown ", None, float("nan"), pd.NA]
+
+
+def facts(*rows: tuple[Any, Any, Any]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(FACTS), dtype=object)
+
+
+TRAIN = facts((20.0, "male", "back"), (60.0, "female", "face"), (40.0, "female", "back"), (np.nan, "male", "unknown"))
+
+
+def encoder() -> MetadataEncoder:
+    return MetadataEncoder.fit(TRAIN)
+
+
+def test_columns_are_named_and_belong_to_facts() -> None:
+    assert encoder().columns == (
+        "age", "age=unknown",
+        "sex=female", "sex=male", "sex=unknown",
+        "localization=back", "localization=face", "localization=unknown",
+    )  # fmt: skip
+    assert encoder().width == 8
+    assert encoder().fact_of_column == (0, 0, 1, 1, 1, 2, 2, 2)
+
+
+def test_encoding_by_hand() -> None:
+    # mean 40, population variance (20² + 20² + 0²) / 3
+    deviation = (800 / 3) ** 0.5
+    given = facts((60, "male", "face"), (None, "unknown", "ear"))
+    expected = [[20 / deviation, 0, 0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0, 0, 1]]
+    npt.assert_allclose(encoder().encode(given), expected, rtol=1e-6)
+    assert encoder().encode(given).dtype == np.float32
+
+
+def test_an_age_of_zero_is_an_age() -> None:
+    (newborn,) = encoder().encode(facts((0, "male", "back")))
+    npt.assert_allclose(newborn[:2], [-40 / (800 / 3) ** 0.5, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=repr)
+def test_nothing_known_is_the_row_of_missing(nothing: Any) -> None:
+    npt.assert_array_equal(encoder().encode(facts((nothing, nothing, nothing)))[0], encoder().missing())
+
+
+def test_missing_has_flag_and_unknowns_only() -> None:
+    row = dict(zip(encoder().columns, encoder().missing(), strict=True))
+    assert {name for name, value in row.items() if value} == {
+        "age=unknown", "sex=unknown", "localization=unknown",
+    }  # fmt: skip
+    assert set(row.values()) == {np.float32(0), np.float32(1)}
+
+
+def test_a_dropped_fact_is_its_columns_taken_from_missing() -> None:
+    # what training does to a batch must be what encoding does to a patient without that fact
+    fact_of_column = np.array(encoder().fact_of_column)
+    whole = encoder().encode(facts((60, "male", "face")))[0]
+    for position, fact in enumerate(FACTS):
+        dropped = np.where(fact_of_column == position, encoder().missing(), whole)
+        without = facts((60, "male", "face")).assign(**{fact: [None]})
+        npt.assert_array_equal(dropped, encoder().encode(without)[0])
+
+
+def test_unseen_values_are_unknown_and_case_does_not_matter() -> None:
+    given = facts((40, "MALE ", " Back"), (40, "other", "tail"))
+    first, second = encoder().encode(given)
+    npt.assert_array_equal(first, encoder().encode(facts((40, "male", "back")))[0])
+    npt.assert_array_equal(second[2:], encoder().missing()[2:])
+
+
+def test_unknown_has_a_column_even_if_training_knew_everything() -> None:
+    fitted = MetadataEncoder.fit(facts((40, "male", "back"), (50, "female", "back")))
+    assert fitted.sexes == ("female", "male", "unknown")
+    assert fitted.localizations == ("back", "unknown")
+
+
+@pytest.mark.parametrize("age", [33.0, None])
+def test_ages_without_spread_are_not_scaled(age: float | None) -> None:
+    fitted = MetadataEncoder.fit(facts((age, "male", "back"), (age, "male", "back")))
+    assert fitted.age_std == 1.0
+    npt.assert_array_equal(fitted.encode(facts((age, "male", "back")))[0, 0], 0)
+
+
+def test_encoding_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    sites, sexes = ["back", "ear", "face", "unknown"], ["female", "male", "unknown"]
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(0, 86, 200).astype(float),
+            "sex": rng.choice(sexes, 200),
+            "localization": rng.choice(sites, 200),
+        }
+    )
+    got = MetadataEncoder.fit(frame).encode(frame)
+    npt.assert_allclose(got[:, :1], StandardScaler().fit_transform(frame[["age"]].to_numpy()), atol=1e-6)
+    reference = OneHotEncoder(sparse_output=False).fit_transform(frame[["sex", "localization"]].to_numpy(object))
+    npt.assert_array_equal(got[:, 2:], reference)  # alphabetical order has unknown last here too
+
+
+def test_only_the_three_facts_reach_the_encoder() -> None:
+    rng = np.random.default_rng(1)
+    frame = pd.concat([TRAIN] * 5, ignore_index=True)
+    told = frame.assign(
+        image_id=[f"ISIC_{n}" for n in range(20)],
+        lesion_id=[f"HAM_{n // 2}" for n in range(20)],
+        diagnosis=rng.choice(["mel", "nv"], 20),
+        dx_type=rng.choice(["histo", "follow_up", "consensus"], 20),
+        dataset=rng.choice(["rosendahl", "vidir_modern"], 20),
+        path=[f"/data/{n}.jpg" for n in range(20)],
+    )
+    others = [column for column in told.columns if column not in FACTS]
+    shuffled = told.assign(**{column: rng.permutation(told[column].to_numpy(object)) for column in others})
+    assert not shuffled.equals(told)
+    expected = MetadataEncoder.fit(frame)
+    for table in (told, shuffled, told[told.columns[::-1]], *(told.drop(columns=column) for column in others)):
+        assert MetadataEncoder.fit(table) == expected
+        npt.assert_array_equal(expected.encode(table), expected.encode(frame))
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.none() | st.floats(0, 120),
+            st.sampled_from(["female", "male", "unknown", "", None]),
+            st.none() | st.text(max_size=5),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_one_hot_parts_and_state_hold_for_any_patients(rows: list[tuple[Any, Any, Any]]) -> None:
+    frame = facts(*rows)
+    fitted = MetadataEncoder.fit(frame)
+    encoded = fitted.encode(frame)
+    fact_of_column = np.array(fitted.fact_of_column)
+    assert encoded.shape == (len(rows), fitted.width)
+    assert np.isfinite(encoded).all()
+    npt.assert_array_equal(encoded[:, fact_of_column == 1].sum(axis=1), 1)
+    npt.assert_array_equal(encoded[:, fact_of_column == 2].sum(axis=1), 1)
+    npt.assert_array_equal(encoded[:, 1], [age is None for age, _, _ in rows])
+    again = MetadataEncoder.from_state(json.loads(json.dumps(fitted.state())))
+    assert again == fitted
+
+
+def test_rows_are_encoded_one_by_one() -> None:
+    together = encoder().encode(TRAIN)
+    apart = [encoder().encode(TRAIN.iloc[[n]])[0] for n in range(len(TRAIN))]
+    npt.assert_array_equal(together, np.stack(apart))
+
+
+def test_the_frame_is_left_as_it_was() -> None:
+    frame = TRAIN.copy()
+    encoder().encode(frame)
+    pd.testing.assert_frame_equal(frame, TRAIN)
+
+
+def test_an_empty_frame_encodes_to_no_rows() -> None:
+    assert encoder().encode(TRAIN.iloc[:0]).shape == (0, 8)
+
+
+def test_state_is_plain() -> None:
+    state = encoder().state()
+    assert {key: type(value) for key, value in state.items()} == {
+        "age_mean": float, "age_std": float, "sexes": list, "localizations": list,
+    }  # fmt: skip
+    assert {type(value) for value in state["sexes"] + state["localizations"]} == {str}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"age_std": 0.0},
+        {"age_std": float("nan")},
+        {"age_mean": "old"},
+        {"age_mean": None},
+        {"sexes": None},
+        {"sexes": []},
+        {"sexes": ["unknown", "male"]},
+        {"sexes": ["male", "male", "unknown"]},
+        {"dataset": ["rosendahl"]},
+    ],
+    ids=str,
+)
+def test_states_that_fit_no_encoder_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="metadata encoder: expected age_mean"):
+        MetadataEncoder.from_state(encoder().state() | change)
+
+
+def test_a_state_with_a_key_missing_is_refused() -> None:
+    state = encoder().state()
+    del state["localizations"]
+    with pytest.raises(CheckpointError, match="localizations"):
+        MetadataEncoder.from_state(state)
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_missing_column_is_named(fact: str) -> None:
+    frame = TRAIN.drop(columns=fact)
+    with pytest.raises(DataError, match=f"no column {fact}"):
+        encoder().encode(frame)
+    with pytest.raises(DataError, match=f"no column {fact}"):
+        MetadataEncoder.fit(frame)
+
+
+@pytest.mark.parametrize("age", ["old", -1, 121, float("inf"), "80,0"])
+def test_faulty_ages_are_refused(age: Any) -> None:
+    with pytest.raises(DataError, match=r"1 faulty age.*0 to 120"):
+        encoder().encode(facts((40, "male", "back"), (age, "male", "back")))
+
+
+def test_there_is_nothing_to_learn_from_no_rows() -> None:
+    with pytest.raises(DataError, match="no rows to learn from"):
+        MetadataEncoder.fit(TRAIN.iloc[:0])
+
+
+def test_ages_as_text_or_number() -> None:
+    years, faulty = ages(["80.0", " 5 ", 0, 120, "", None, "NA", "x", "-3", "1e3"])
+    npt.assert_array_equal(years[:7], [80, 5, 0, 120, np.nan, np.nan, np.nan])
+    npt.assert_array_equal(faulty, [False] * 7 + [True] * 3)
+
+
+def test_words_of_any_kind_of_column() -> None:
+    expected = ["back", "unknown", "unknown"]
+    for values in (
+        pd.Series(["Back ", None, ""]),
+        pd.Series(["Back ", None, ""], dtype=object),
+        pd.Series(["Back ", None, ""], dtype="string"),
+        pd.Series(["Back ", None, ""], dtype="category"),
+        ["Back ", None, ""],
+    ):
+        assert words(values) == expected
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("SKINLESION_SHARED" not in os.environ, reason="SKINLESION_SHARED is not set: real HAM10000 needed")
+def test_ham10000_has_twenty_columns() -> None:
+    table = pd.read_csv(Path(os.environ["SKINLESION_SHARED"]) / "ham10000" / "HAM10000_metadata")
+    fitted = MetadataEncoder.fit(table)
+    encoded = fitted.encode(table)
+    assert fitted.width == 2 + 3 + 15
+    known = table["age"].dropna()
+    assert (fitted.age_mean, fitted.age_std) == (pytest.approx(known.mean()), pytest.approx(known.std(ddof=0)))
+    counts = dict(zip(fitted.columns, encoded.sum(axis=0), strict=True))
+    assert counts["age=unknown"] == counts["sex=unknown"] == 57
+    assert counts["localization=unknown"] == 234
+    assert counts["localization=acral"] == 7

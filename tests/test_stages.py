@@ -1,0 +1,94 @@
+"""Stages: every parameter in exactly one leaf, and the leaves in the order in which they run."""
+
+import itertools
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from skinlesion.model.stages import find_stages, lineage, own_parameters, remaining, title
+
+SAM = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 64, "global_attn_indexes": (1,)}
+NETWORKS = [
+    ("test_resnet", {}),
+    ("test_efficientnet", {}),
+    ("test_convnext", {}),  # layer scale: parameters of a block itself
+    ("test_byobnet", {}),
+    ("test_nfnet", {}),
+    ("densenet121", {}),
+    ("mobilenetv3_large_100", {}),
+    ("samvit_base_patch16", SAM),  # position embedding: a parameter of the network itself
+]
+
+
+def build(name: str, kwargs: dict) -> nn.Module:
+    return timm.create_model(name, num_classes=0, global_pool="", **kwargs)
+
+
+@pytest.mark.parametrize(("name", "kwargs"), NETWORKS)
+def test_every_parameter_belongs_to_exactly_one_leaf(name, kwargs):
+    net = build(name, kwargs)
+    leaves = [leaf for stage in find_stages(net, name=name) for leaf in stage]
+    found = [id(parameter) for leaf in leaves for parameter in own_parameters(net, leaf)]
+    assert sorted(found) == sorted(id(parameter) for parameter in net.parameters())
+    assert len(leaves) == len(set(leaves))
+
+
+@pytest.mark.parametrize(("name", "kwargs"), NETWORKS)
+def test_each_stage_runs_before_the_next(name, kwargs):
+    net = build(name, kwargs).eval()
+    order: list[str] = []
+    for leaf, module in net.named_modules():
+        module.register_forward_pre_hook(lambda module, arguments, leaf=leaf: order.append(leaf))
+    with torch.no_grad():
+        net(torch.zeros(1, 3, 64, 64))
+    runs = [[order.index(leaf) for leaf in stage if leaf in order] for stage in find_stages(net, name=name)]
+    for this, following in itertools.pairwise(runs):
+        assert max(this) < min(following)
+
+
+def test_stages_of_a_small_resnet_by_hand():
+    stages = find_stages(build("resnet18", {}), name="resnet18")
+    assert stages[0] == ["conv1", "bn1"]
+    assert stages[1] == [f"layer1.{block}.{leaf}" for block in (0, 1) for leaf in ("conv1", "bn1", "conv2", "bn2")]
+    assert [title(stage) for stage in stages] == ["conv1 to bn1", "layer1", "layer2", "layer3", "layer4"]
+
+
+def test_position_embedding_goes_with_the_stem():
+    stages = find_stages(build("samvit_base_patch16", SAM), name="samvit_base_patch16")
+    assert stages[0] == ["patch_embed.proj", "pos_embed"]
+
+
+class Bare(nn.Module):
+    """Only the net itself owns a parameter that timm's matcher puts into no group of modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.a = nn.Linear(1, 1)
+        self.b = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(self.scale * x))
+
+    def group_matcher(self, coarse: bool) -> dict[str, object]:
+        return {"stem": r"^scale", "blocks": [(r"^a", (0,)), (r"^b", (1,))]}
+
+
+def test_parameter_without_neighbours_goes_with_the_stem():
+    assert find_stages(Bare(), name="bare") == [["a", "scale"], ["b"]]
+
+
+def test_what_was_cut_away_is_dropped():
+    net = build("test_resnet", {})
+    stages = find_stages(net, name="test_resnet")
+    net.layer4, net.layer3[0].bn2 = nn.Identity(), nn.Identity()
+    kept = remaining(stages, net)
+    assert kept[:3] == stages[:3]
+    assert kept[3] == [leaf for leaf in stages[3] if leaf != "layer3.0.bn2"]
+    assert len(kept) == 4
+
+
+def test_lineage():
+    assert lineage("layer3.0.conv1") == ["", "layer3", "layer3.0", "layer3.0.conv1"]
