@@ -26,6 +26,7 @@ from skinlesion.progress import track
 log = logging.getLogger(__name__)
 
 _CPU_CHUNK = 8  # images
+_FORMAT = 1  # of the files; raise it when the maps or their layout change
 
 
 class FeatureBatch(TypedDict):
@@ -41,7 +42,7 @@ class FeatureDataset(Dataset[FeatureBatch]):
     """One part of a split as feature maps.
 
     Args:
-        views: Feature maps, each (N, C, h, w); a draw takes view `draw % len(views)`.
+        views: Feature maps, each (N, h, w, C), channels last; a draw takes view `draw % len(views)`.
         source: Gives metadata, targets and ids.
     """
 
@@ -60,8 +61,9 @@ class FeatureDataset(Dataset[FeatureBatch]):
         """The batch of some draws, all of one epoch."""
         indices = [index for index, _ in draws]
         view = self.views[draws[0][1] % len(self.views)]
+        maps = torch.from_numpy(view[indices]).float()  # (B, h, w, C)
         return {
-            "feature_map": torch.from_numpy(np.asarray(view[indices], np.float32)),  # (B, C, h, w)
+            "feature_map": maps.permute(0, 3, 1, 2),  # (B, C, h, w)
             "metadata": self.source.metadata[indices],
             "target": self.source.targets[indices],
             "image_id": [self.source.image_ids[index] for index in indices],
@@ -110,6 +112,7 @@ class FeatureStore:
         config = self.datamodule.config
         augment = (asdict(config.augment), config.seed) if view else None
         made_from = (
+            _FORMAT,
             self._fingerprint,
             source.cache.key,
             source.image_ids,
@@ -139,7 +142,8 @@ class FeatureStore:
         with replacing(path) as beside:
             row = 0
             for batch in track(batches, f"feature maps, view {view}", len(batches)):
-                features = backbone_maps(net, batch["image"].to(self.device)).cpu().numpy()  # (B, C, h, w)
+                features = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
+                features = features.permute(0, 2, 3, 1).cpu().numpy()  # (B, h, w, C)
                 if maps is None:
                     maps = _allocate(beside, (len(source), *features.shape[1:]), dtype)
                 maps[row : row + len(features)] = features
@@ -157,7 +161,7 @@ def backbone_maps(backbone: Backbone, image: Tensor) -> Tensor:
     if image.device.type != "cpu":
         return cast(Tensor, backbone(image))
     chunks = torch.split(image.to(memory_format=torch.channels_last), _CPU_CHUNK)
-    return torch.cat([backbone(chunk).contiguous() for chunk in chunks])
+    return torch.cat([backbone(chunk) for chunk in chunks])
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> npt.NDArray[np.floating]:

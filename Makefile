@@ -1,0 +1,37 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+SKINLESION := $(BIN)/skinlesion
+
+.PHONY: help demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vote, draw the figures (minutes)
+	$(SKINLESION) phantom data.root=demo/data
+	$(SKINLESION) train sweep=six experiment=demo
+	$(SKINLESION) ensemble members=demo/runs
+	$(SKINLESION) evaluate ensemble=demo/runs/ensemble/ensemble.json split=test
+
+test: lint ## lint, types and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(BIN)/.installed ## lint and types alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(BIN)/.installed ## put the code into the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## delete what the demo made
+	rm -rf demo
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

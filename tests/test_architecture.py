@@ -1,0 +1,95 @@
+"""The house: imports go one way, there is no circle, and files and functions stay small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import skinlesion
+
+PACKAGE = Path(skinlesion.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" and "conf" not in path.parts)
+
+# Each row may import from itself and from rows above it.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("skinlesion", "diagnoses", "errors", "files", "progress", "config", "gate", "launch", "model"),
+    ("data", "evaluation"),
+    ("learning",),
+    ("train", "evaluate", "ensemble", "predict", "audit", "phantom"),
+    ("cli", "__main__"),
+)
+BLIND = ("model", "learning/focal", "data/splits", "data/metadata", "evaluation/figures", "evaluation/curves")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """The package's own modules that a file imports, also inside functions; names without `skinlesion.`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("skinlesion.") for name in found if name.startswith("skinlesion.")}
+
+
+def row_of(module: str) -> int:
+    top = module.split(".")[0]
+    return next((number for number, row in enumerate(ROWS) if top in row), 0)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_go_one_way(path: Path) -> None:
+    own = row_of(module_of(path))
+    for name in imports_of(path):
+        assert row_of(name) <= own, f"{module_of(path)} imports {name} from a row below it"
+
+
+def test_every_file_has_a_row() -> None:
+    known = {name for row in ROWS for name in row}
+    assert {module_of(path).split(".")[0] for path in FILES} <= known
+    assert len(FILES) > 60
+
+
+def test_there_is_no_circle() -> None:
+    modules = {module_of(path) for path in FILES}
+    graph = {
+        module_of(path): {m for m in modules if any(name == m or name.startswith(f"{m}.") for name in imports_of(path))}
+        for path in FILES
+    }
+    while graph:
+        free = {module for module, needed in graph.items() if not needed & graph.keys() - {module}}
+        assert free, f"a circle among {sorted(graph)}"
+        graph = {module: needed for module, needed in graph.items() if module not in free}
+
+
+@pytest.mark.parametrize("prefix", BLIND)
+def test_some_never_see_a_configuration(prefix: str) -> None:
+    chosen = [path for path in FILES if str(path.relative_to(PACKAGE)).startswith(prefix)]
+    assert chosen
+    for path in chosen:
+        assert not any(name.startswith("config.") for name in imports_of(path)), path
+
+
+def test_one_place_spells_the_codes() -> None:
+    for path in FILES:
+        if path.name not in ("diagnoses.py",) and "phantom" not in path.name:
+            assert '"akiec"' not in path.read_text(), path
+
+
+def test_files_are_one_idea_and_functions_one_thing() -> None:
+    for path in FILES:
+        text = path.read_text()
+        assert text.count("\n") <= 230 or path.name == "config.py", f"{path} is long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno - (ast.get_docstring(node) or "").count("\n")
+                assert length <= 50, f"{path}: {node.name} has {length} lines"
+
+
+def test_nothing_is_called_utils() -> None:
+    assert not {path.stem for path in PACKAGE.rglob("*")} & {"utils", "base", "common", "core", "helpers", "manager"}

@@ -1,0 +1,212 @@
+"""The ensemble: who may vote, what it leaves, and that it can be run again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import composed
+
+from skinlesion.config import EnsembleConfig, EvaluateConfig, TrainConfig
+from skinlesion.ensemble import run
+from skinlesion.errors import CheckpointError
+from skinlesion.evaluation.metrics import headline
+from skinlesion.evaluation.predictions import probabilities, read_predictions, soft_vote
+from skinlesion.learning.ensemble import read_ensemble
+
+FAST = ("resamples=200", "data.cache_dir=unused")
+
+
+def ensemble(*overrides: str) -> EnsembleConfig:
+    return composed("ensemble", EnsembleConfig, *FAST, *overrides)
+
+
+@pytest.fixture
+def sweep(sweep_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the sweep that a test may break."""
+    return Path(shutil.copytree(sweep_folder, tmp_path / "sweep", ignore=shutil.ignore_patterns("cache", "ensemble")))
+
+
+def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ensemble(f"members={sweep}"))
+    folder = sweep / "ensemble"
+    assert {path.name for path in folder.iterdir()} == {
+        "ensemble.json",
+        "metrics.json",
+        "predictions_val.csv",
+        "predictions_test.csv",
+    }
+    about = json.loads((folder / "ensemble.json").read_text())
+    assert [member["name"] for member in about["members"]] == ["first", "second", "third"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    members = [sweep / about["members"][position]["name"] for position in about["chosen"]]
+    for part in ("val", "test"):
+        voted = soft_vote([read_predictions(member / f"predictions_{part}.csv") for member in members])
+        for metric, value in headline(voted).items():
+            assert metrics[part][metric] == pytest.approx(value, abs=1e-12)
+            low, high = metrics[part]["intervals"][metric]
+            assert low <= metrics[part][metric] <= high
+    shown = capsys.readouterr().out
+    for said in ("first", "second", "third", "mean of all 3", "chosen on validation", "macro-F1", "balanced accuracy"):
+        assert said in shown
+
+
+def test_the_choice_is_the_best_on_validation(sweep: Path) -> None:
+    run(ensemble(f"members={sweep}"))
+    chosen = json.loads((sweep / "ensemble" / "ensemble.json").read_text())["chosen"]
+    tables = [read_predictions(sweep / name / "predictions_val.csv") for name in ("first", "second", "third")]
+    scores = {
+        subset: headline(soft_vote([tables[position] for position in subset]))["macro_f1"]
+        for subset in ((0, 1), (0, 2), (1, 2), (0, 1, 2))
+    }
+    assert scores[tuple(chosen)] == max(scores.values())
+
+
+def test_test_labels_do_not_move_the_choice(sweep: Path) -> None:
+    run(ensemble(f"members={sweep}"))
+    first = (sweep / "ensemble" / "ensemble.json").read_text()
+    for name in ("first", "second", "third"):
+        path = sweep / name / "predictions_test.csv"
+        table = read_predictions(path)
+        table.assign(actual=np.random.default_rng(0).permutation(table["actual"])).to_csv(path, index=False)
+    run(ensemble(f"members={sweep}"))
+    assert (sweep / "ensemble" / "ensemble.json").read_text() == first
+
+
+def test_copies_of_a_member_vote_like_the_member(sweep: Path, tmp_path: Path) -> None:
+    paths = []
+    for name in ("a", "b"):
+        shutil.copytree(sweep / "first", tmp_path / name)
+        paths.append(str(tmp_path / name / "best.ckpt"))
+    run(ensemble(f"members=[{','.join(paths)}]", f"out={tmp_path / 'out'}"))
+    one = probabilities(read_predictions(sweep / "first" / "predictions_test.csv"))
+    np.testing.assert_array_equal(probabilities(read_predictions(tmp_path / "out" / "predictions_test.csv")), one)
+
+
+def test_checkpoints_alone_are_enough(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    """Without tables beside them, members predict again, and give what they gave."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copy(sweep / name / "best.ckpt", tmp_path / name)
+    members = f"members=[{tmp_path / 'first' / 'best.ckpt'},{tmp_path / 'second'}]"
+    run(ensemble(members, f"out={tmp_path / 'out'}", f"data.cache_dir={trained.data.cache_dir}"))
+    again = probabilities(read_predictions(tmp_path / "out" / "predictions_val.csv"))
+    tables = [read_predictions(sweep / name / "predictions_val.csv") for name in ("first", "second")]
+    np.testing.assert_allclose(again, probabilities(soft_vote(tables)), atol=1e-5)
+
+
+def test_a_stale_table_is_not_believed(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    """A table that another checkpoint made is made anew."""
+    shutil.copy(sweep / "second" / "best.ckpt", sweep / "first" / "best.ckpt")
+    run(ensemble(f"members={sweep}", f"data.cache_dir={trained.data.cache_dir}"))
+    measured = json.loads((sweep / "ensemble" / "metrics.json").read_text())["members"]
+    assert measured["first"]["val"]["macro_f1"] == measured["second"]["val"]["macro_f1"]
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        run(ensemble(*overrides))
+    assert len(str(caught.value).splitlines()) <= 3
+    return str(caught.value)
+
+
+def test_refuses_an_unfinished_member(sweep: Path) -> None:
+    (sweep / "second" / "metrics.json").unlink()
+    assert "second not finished" in refused(f"members={sweep}")
+
+
+def test_refuses_another_number_than_expected(sweep: Path) -> None:
+    message = refused(f"members={sweep}", "expected=6")
+    assert "3 members (first, second, third), expected 6" in message
+
+
+def test_refuses_what_the_sweep_did_not_announce(sweep: Path) -> None:
+    path = sweep / "first" / "config.yaml"
+    path.write_text(path.read_text().replace("expected_members: null", "expected_members: 6"))
+    assert "expected 6" in refused(f"members={sweep}")
+    run(ensemble(f"members={sweep}", "expected=3"))
+
+
+def test_refuses_missing_and_broken_checkpoints(sweep: Path) -> None:
+    path = sweep / "second" / "best.ckpt"
+    path.write_bytes(path.read_bytes()[:5000])
+    assert str(path) in refused(f"members={sweep}")
+    path.unlink()
+    assert "no such checkpoint" in refused(f"members={sweep}")
+
+
+def test_refuses_a_foreign_checkpoint(sweep: Path) -> None:
+    torch.save({"state_dict": {}}, sweep / "third" / "best.ckpt")
+    assert "not a checkpoint of skinlesion" in refused(f"members={sweep}")
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [("fingerprint", "0" * 64, "another split"), ("classes", ["a"], "classes")])
+def test_refuses_members_that_do_not_go_together(sweep: Path, key: str, value: object, said: str) -> None:
+    path = sweep / "third" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["skinlesion"][key] = value
+    torch.save(checkpoint, path)
+    message = refused(f"members={sweep}")
+    assert said in message
+    assert str(path) in message
+
+
+def test_refuses_an_empty_folder_and_a_single_run(sweep: Path, tmp_path: Path) -> None:
+    assert "no runs there" in refused(f"members={tmp_path / 'nothing'}")
+    assert "one model" in refused(f"members={sweep / 'first'}")
+
+
+def test_an_ensemble_is_refused_when_a_member_has_changed(sweep: Path) -> None:
+    run(ensemble(f"members={sweep}"))
+    moved = sweep.with_name("moved")
+    sweep.rename(moved)  # paths in the file are relative to it
+    assert len(read_ensemble(moved / "ensemble").members) == 3
+    shutil.copy(moved / "first" / "best.ckpt", moved / "second" / "best.ckpt")
+    with pytest.raises(CheckpointError, match="has changed"):
+        read_ensemble(moved / "ensemble")
+    with pytest.raises(CheckpointError, match=r"not a readable ensemble\.json"):
+        read_ensemble(moved / "first")
+
+
+def test_evaluate_runs_a_checkpoint_again(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    from skinlesion.evaluate import run as evaluate
+
+    places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path / 'judged'}", "resamples=200")
+    evaluate(composed("evaluate", EvaluateConfig, f"checkpoint={sweep / 'first' / 'best.ckpt'}", "split=test", *places))
+    folder = tmp_path / "judged"
+    figures = ("confusion_matrix", "precision_recall", "reliability", "roc", "sample_sheet")
+    expected = {f"{figure}_test.png" for figure in figures}
+    expected |= {"predictions_test.csv", "metrics_test.json", "report_test.json"}
+    assert {path.name for path in folder.iterdir()} == expected
+    again, before = (read_predictions(path / "predictions_test.csv") for path in (folder, sweep / "first"))
+    np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+    report = json.loads((folder / "report_test.json").read_text())
+    assert report["per_diagnosis"]["nv"]["support"] == (again["actual"] == "nv").sum()
+
+
+def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    from skinlesion.evaluate import run as evaluate
+
+    run(ensemble(f"members={sweep}"))
+    places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path / 'judged'}", "resamples=200")
+    evaluate(composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=val", *places))
+    again, before = (read_predictions(path / "predictions_val.csv") for path in (tmp_path / "judged", sweep / "ensemble"))
+    np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+
+
+def test_evaluate_names_missing_images(
+    sweep: Path, small_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from skinlesion.data.phantom import write_phantom
+    from skinlesion.errors import DataError
+    from skinlesion.evaluate import run as evaluate
+
+    write_phantom(tmp_path / "other", n=100, image_size=(40, 30), seed=3)
+    config = composed("evaluate", EvaluateConfig, f"checkpoint={sweep / 'first'}", "split=test")
+    source = replace(config.data, root=str(tmp_path / "other"), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"not there .*data\.root"):
+        evaluate(replace(config, data=source))

@@ -1,0 +1,96 @@
+"""Feature maps: computed once, shared, keyed by what they are made from, and equal to what the network gives."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skinlesion.config import TrainConfig
+from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.errors import DataError
+from skinlesion.learning.build import build_backbone, image_input
+from skinlesion.learning.features import FeatureStore, backbone_maps
+from skinlesion.model.backbone import Backbone
+
+CPU = torch.device("cpu")
+Config = Callable[..., TrainConfig]
+
+
+def store(config: TrainConfig, *, seed: int = 0) -> FeatureStore:
+    torch.manual_seed(seed)
+    backbone = build_backbone(config.model)
+    backbone.freeze()
+    return FeatureStore(backbone, LesionDataModule(config, image_input(config.model, backbone)), device=CPU)
+
+
+def files(config: TrainConfig) -> set[str]:
+    return {path.name for path in Path(config.data.cache_dir).glob("features-*.npy")}
+
+
+def test_maps_are_the_backbones_own(small_config: Config) -> None:
+    made = store(small_config())
+    dataset = made.dataset("val", 1)
+    batch = dataset[(3, 0)]
+    image = made.datamodule.dataset("val", None)[(3, 0)]
+    with torch.inference_mode():
+        expected = made.backbone.eval()(image["image"])
+    torch.testing.assert_close(batch["feature_map"], expected)
+    assert batch["image_id"] == image["image_id"]
+    assert torch.equal(batch["target"], image["target"])
+
+
+def test_training_views_are_the_augmented_images(small_config: Config) -> None:
+    made = store(small_config())
+    dataset = made.dataset("train", 3)
+    changed = made.datamodule.dataset("train", made.datamodule.augment())
+    for draw, view in ((0, 0), (1, 1), (2, 2), (5, 2)):
+        source = made.datamodule.dataset("train", None) if view == 0 else changed
+        with torch.inference_mode():
+            expected = made.backbone.eval()(source[(7, view)]["image"])
+        got = dataset[(7, draw)]["feature_map"]
+        torch.testing.assert_close(got, expected, rtol=2e-3, atol=2e-3)  # kept as float16
+
+
+def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    store(config).dataset("train", 2)
+    before = files(config)
+    assert len(before) == 2
+    monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("ran again"))
+    store(config).dataset("train", 2)
+    store(small_config("loss.gamma=1", "schedule.phases.head.rate=0.1")).dataset("train", 2)  # another member
+    assert files(config) == before
+
+
+@pytest.mark.parametrize("change", ["seed=9", "augment.zoom=0.3", "model.mean=[0.1,0.2,0.3]", "split.seed=1"])
+def test_what_they_are_made_from_is_in_the_key(change: str, small_config: Config) -> None:
+    config = small_config()
+    store(config).dataset("train", 2)
+    before = files(config)
+    store(small_config(change)).dataset("train", 2)
+    assert len(files(config)) > len(before)
+
+
+def test_other_weights_make_other_maps(small_config: Config) -> None:
+    config = small_config()
+    one, other = (store(config, seed=seed).dataset("val", 1) for seed in (0, 1))
+    assert len(files(config)) == 2
+    assert not np.array_equal(one.views[0], other.views[0])
+
+
+def test_a_full_disk_is_said_before_it_is_full(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(DataError, match=r"cache_dir"):
+        store(config).dataset("val", 1)
+    assert not files(config)
+
+
+def test_a_few_images_at_a_time_change_nothing() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("test_efficientnet", kwargs={}, feature_level=None, batch_norm_eps=None).eval()
+    image = torch.randn(19, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone_maps(backbone, image), backbone(image))

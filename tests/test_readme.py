@@ -1,0 +1,66 @@
+"""What the README says can be typed: its commands compose, its files and targets exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from test_gate import SCHEMAS
+
+from skinlesion.cli import VERBS, usage
+from skinlesion.gate import config_dir, typed
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "data/README.md", "CONTRIBUTING.md")
+FENCE = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
+
+
+def command_lines() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in FENCE.findall((ROOT / page).read_text()):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [line.split(" #")[0].strip() for line in lines if line.strip()]
+    return found
+
+
+COMMANDS = [line for line in command_lines() if line.startswith("skinlesion ")]
+
+
+def test_there_are_commands_for_every_verb() -> None:
+    assert {shlex.split(line)[1] for line in COMMANDS} == set(VERBS)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_each_command_composes(line: str) -> None:
+    verb, *arguments = shlex.split(line)[1:]
+    by_hand = "-m" in arguments
+    overrides = [argument for argument in arguments if argument != "-m"]
+    if by_hand:  # the first of each list, as the first job has it
+        overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", override) for override in overrides]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose(verb, overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        assert typed(compose(verb, overrides), SCHEMAS[verb][0])
+    HydraConfig.instance().cfg = None
+
+
+def test_each_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for line in command_lines() for name in re.findall(r"^make ([a-z-]+)", line)}
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http|#|mailto)([^)#]+)", (ROOT / page).read_text()):
+            assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
+def test_usage_lists_every_verb() -> None:
+    for verb in VERBS:
+        assert (ROOT / "skinlesion" / f"{verb}.py").exists()
+        assert verb in usage()

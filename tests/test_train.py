@@ -1,0 +1,194 @@
+"""A run: what it leaves, that seeds fix it, that it can be killed, continued, skipped and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SHORT, SMALL
+
+from skinlesion.config import TrainConfig
+from skinlesion.diagnoses import CODES
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.train import run
+
+Config = Callable[..., TrainConfig]
+
+LEFT = {
+    "config.yaml",
+    "best.ckpt",
+    "last.ckpt",
+    "metrics.csv",
+    "metrics.json",
+    "history.png",
+    "layer_state.json",
+    "split.csv",
+    "predictions_val.csv",
+    "predictions_test.csv",
+}
+
+
+def test_what_a_run_leaves(trained: TrainConfig) -> None:
+    folder = Path(trained.out)
+    assert {path.name for path in folder.iterdir() if path.is_file()} - {".lock"} == LEFT
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for part in ("val", "test"):
+        assert set(metrics[part]) == {"accuracy", "macro_f1", "balanced_accuracy"}
+        table = pd.read_csv(folder / f"predictions_{part}.csv")
+        assert list(table.columns) == ["image_id", "lesion_id", *CODES, "actual", "predicted"]
+        assert metrics[part]["accuracy"] == (table["actual"] == table["predicted"]).mean()
+    split = pd.read_csv(folder / "split.csv")
+    assert list(split.columns) == ["image_id", "lesion_id", "split"]
+    tested = split.loc[split["split"] == "test", "image_id"]
+    assert set(pd.read_csv(folder / "predictions_test.csv")["image_id"]) == set(tested)
+
+
+def test_a_checkpoint_is_plain_data(trained: TrainConfig) -> None:
+    checkpoint = torch.load(Path(trained.out) / "best.ckpt", weights_only=True)
+    about = checkpoint["skinlesion"]
+    assert about["classes"] == list(CODES)
+    assert about["config"]["model"]["backbone"] == "test_resnet"
+    assert len(about["fingerprint"]) == 64
+    assert set(about["split"]) == {"train", "val", "test"}
+    assert sum(about["class_counts"]) == len(about["split"]["train"])
+    assert {"torch", "timm", "lightning"} <= set(about["versions"])
+    assert json.loads(json.dumps(about)) == about
+
+
+def test_the_best_checkpoint_is_the_best_epoch(trained: TrainConfig) -> None:
+    from skinlesion.evaluation.metrics import headline
+    from skinlesion.evaluation.predictions import read_predictions
+
+    folder = Path(trained.out)
+    history = pd.read_csv(folder / "metrics.csv")
+    judged = headline(read_predictions(folder / "predictions_val.csv"))
+    assert judged["macro_f1"] == pytest.approx(history["val/macro_f1"].max(), abs=1e-6)
+    assert (history["rate"] == 1e-3).all()
+
+
+def metrics_of(folder: Path) -> tuple[str, dict[str, object]]:
+    about = json.loads((folder / "metrics.json").read_text())
+    about.pop("checkpoint_sha256")
+    return (folder / "metrics.csv").read_text(), about
+
+
+def test_seeds_fix_everything(small_config: Config, tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("one", "two")]
+    for out in outs:
+        run(replace(small_config(*SHORT), out=str(out), data=small_config().data))
+    assert metrics_of(outs[0]) == metrics_of(outs[1])
+    assert (outs[0] / "predictions_test.csv").read_bytes() == (outs[1] / "predictions_test.csv").read_bytes()
+    run(replace(small_config(*SHORT, "seed=2"), out=str(tmp_path / "three")))
+    assert metrics_of(tmp_path / "three") != metrics_of(outs[0])
+
+
+def test_phases_unfreeze_from_the_top(small_config: Config, tmp_path: Path) -> None:
+    config = small_config(*SHORT, "model.high=layer4", "model.middle=layer3.0.conv2")
+    run(config)
+    state = json.loads((Path(config.out) / "layer_state.json").read_text())
+    assert list(state) == ["head", "high", "middle"]
+    assert [name for name, trained in state["head"].items() if trained] == ["head"]
+    high = {name for name, trained in state["high"].items() if trained}
+    assert high == {name for name in state["high"] if name == "head" or name.startswith("layer4")}
+    middle = {name for name, trained in state["middle"].items() if trained}
+    assert high < middle
+    assert "layer3.0.conv2" in middle
+    assert "layer3.0.conv1" not in middle
+    history = pd.read_csv(Path(config.out) / "metrics.csv")
+    assert history["phase"].tolist() == ["head"] * 2 + ["high"] * 2 + ["middle"] * 2
+    assert history["epoch"].tolist() == list(range(6))
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_as_if_nothing_had_happened(
+    small_config: Config, phantom_root: Path, tmp_path: Path
+) -> None:
+    """Killed in each phase (SIGKILL, so nothing can be tidied up), it ends where an uninterrupted run ends."""
+    overrides = [*SMALL, *(f"schedule.phases.{name}.epochs=3" for name in ("head", "high", "middle"))]
+    places = [f"data.root={phantom_root}", f"data.cache_dir={tmp_path / 'cache'}"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-m", "skinlesion.train", *overrides, *places, f"out={killed}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for rows in (1, 4, 7):  # in the first epochs of head, high and middle
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for_rows(killed / "metrics.csv", rows, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (killed / "metrics.json").exists(), "it was killed too late to tell anything"
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    run(replace(small_config(*overrides[-3:]), out=str(whole)))
+    assert metrics_of(killed) == metrics_of(whole)
+    assert (killed / "predictions_test.csv").read_bytes() == (whole / "predictions_test.csv").read_bytes()
+    assert (killed / "layer_state.json").read_bytes() == (whole / "layer_state.json").read_bytes()
+
+
+def _wait_for_rows(path: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if path.exists() and len(path.read_text().splitlines()) > rows:
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    pytest.fail("no epoch in 90 seconds")
+
+
+def test_a_finished_run_is_not_trained_again(trained: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(trained.out).glob("*.ckpt")}
+    monkeypatch.setattr("skinlesion.train._train", lambda *_: pytest.fail("trained again"))
+    run(trained)
+    assert {path: path.stat().st_mtime_ns for path in Path(trained.out).glob("*.ckpt")} == before
+
+
+def test_another_configuration_is_refused(trained: TrainConfig) -> None:
+    other = replace(trained, loss=replace(trained.loss, gamma=1.5))
+    with pytest.raises(ConfigError, match=r"loss\.gamma=2\.0, this one has 1\.5") as caught:
+        run(other)
+    assert "resume=restart" in str(caught.value)
+
+
+def test_a_place_or_the_number_of_workers_may_change(trained: TrainConfig) -> None:
+    run(replace(trained, loader=replace(trained.loader, workers=3), logger="tensorboard"))
+
+
+def test_a_run_that_is_at_work_is_left_alone(trained: TrainConfig) -> None:
+    from skinlesion.learning.run_folder import claimed
+
+    with claimed(Path(trained.out), trained), pytest.raises(ConfigError, match="another process"):
+        run(trained)
+
+
+def test_restart_begins_anew(small_config: Config) -> None:
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1")
+    run(config)
+    first = (Path(config.out) / "best.ckpt").stat().st_mtime_ns
+    (Path(config.out) / "leftover.txt").write_text("old")
+    run(replace(config, resume="restart", seed=5))
+    assert (Path(config.out) / "best.ckpt").stat().st_mtime_ns != first
+    assert not (Path(config.out) / "leftover.txt").exists()
+
+
+def test_bad_data_is_refused_before_training(small_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        run(small_config(f"data.root={tmp_path / 'nowhere'}"))
+
+
+@pytest.mark.parametrize("ablation", ["model.fusion=none", "model.fusion=concatenate", "model.attention=none"])
+def test_ablations_train(ablation: str, small_config: Config) -> None:
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", ablation)
+    run(config)
+    assert (Path(config.out) / "metrics.json").exists()
+
+
+def test_without_cache_the_frozen_phase_learns_the_same_way(small_config: Config) -> None:
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=2", "schedule.phases.head.views=0")
+    run(config)
+    assert not list(Path(config.data.cache_dir).glob("features-*"))
+    assert (Path(config.out) / "metrics.json").exists()
