@@ -3,6 +3,7 @@
 Values live in YAML under `conf/`; nothing here has a default. `gate.typed` merges one into the other.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from skinlesion.errors import ConfigError
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:
-    if not holds:
+    if not holds or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(f"{key}={value}: expected {expected}")
 
 
@@ -228,6 +229,9 @@ class TrainerConfig:
     enable_progress_bar: bool
 
     def __post_init__(self) -> None:
+        _require(str(self.devices) == "1", "trainer.devices", self.devices, "1: several devices are not supported yet")
+        _require(self.num_nodes == 1, "trainer.num_nodes", self.num_nodes, "1: several machines are not supported yet")
+        _choice("trainer.precision", str(self.precision), ("32-true", "32", "16-mixed", "bf16-mixed"))
         for key in ("num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
             _require(getattr(self, key) >= 1, f"trainer.{key}", getattr(self, key), "at least 1")
         clip = self.gradient_clip_val
@@ -236,6 +240,10 @@ class TrainerConfig:
             value = getattr(self, key)
             fits = value >= 1 if isinstance(value, int) else 0 < value <= 1
             _require(fits, f"trainer.{key}", value, "a number of batches, or a fraction above 0, at most 1.0")
+
+
+def _seed(seed: int) -> None:
+    _require(0 <= seed < 2**32, "seed", seed, "a whole number, 0 to 2**32 - 1")
 
 
 @dataclass
@@ -258,7 +266,8 @@ class TrainConfig:
     trainer: TrainerConfig
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number, 0 to 2**32 - 1")
+        _seed(self.seed)
+        _require(self.out.strip() != "", "out", self.out, "a folder")
         _choice("resume", self.resume, ("auto", "restart"))
         _choice("logger", self.logger, ("tensorboard", "none"))
 
@@ -268,7 +277,7 @@ class SourceConfig:
     """Where a trained model finds the images; null: where it was trained."""
 
     root: str | None  # folder that holds the table and the image folders
-    cache_dir: str  # folder of decoded images; safe to delete
+    cache_dir: str | None  # folder of decoded images; safe to delete
 
 
 def _one_model(checkpoint: str | None, ensemble: str | None) -> None:
@@ -295,6 +304,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _choice("split", self.split, ("val", "test"))
+        _seed(self.seed)
         _one_model(self.checkpoint, self.ensemble)
         _require(self.bins >= 2, "bins", self.bins, "at least 2")
         _check_bootstrap(self.resamples, self.level)
@@ -322,6 +332,7 @@ class EnsembleConfig:
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
+        _seed(self.seed)
         listed = isinstance(self.members, list) and all(isinstance(member, str) for member in self.members)
         named = (isinstance(self.members, str) or listed) and len(self.members) > 0
         _require(named, "members", self.members, "a sweep's folder or a list of checkpoints")
@@ -370,6 +381,7 @@ class AuditConfig:
     split: SplitConfig
 
     def __post_init__(self) -> None:
+        _seed(self.seed)
         _require(0 <= self.distance <= 32, "distance", self.distance, "0 to 32 bits")
         _require(0 < self.similarity <= 1, "similarity", self.similarity, "more than 0, at most 1")
         _require(1 <= self.each <= 20, "each", self.each, "1 to 20")

@@ -25,7 +25,7 @@ def run(config: EnsembleConfig) -> None:
     from skinlesion.evaluation.predictions import soft_vote, write_table
     from skinlesion.files import write_json
     from skinlesion.learning.checkpoint import load_model
-    from skinlesion.learning.ensemble import check_count, check_together, describe, find_members
+    from skinlesion.learning.ensemble import check_count, check_together, describe, find_members, unique_names
 
     paths, announced = find_members(config.members)
     check_count(paths, announced if config.expected is None else config.expected)
@@ -38,7 +38,7 @@ def run(config: EnsembleConfig) -> None:
     for part, tables in (("val", val), ("test", test)):
         write_table(soft_vote([tables[position] for position in chosen]), folder / f"predictions_{part}.csv")
     write_json(folder / "ensemble.json", describe(models, chosen, folder))
-    names = [model.name for model in models]
+    names = unique_names(models)
     measured = _measure({"val": val, "test": test}, chosen, names, config)
     write_json(folder / "metrics.json", measured)
     _show(measured, names)

@@ -24,6 +24,12 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def discard_leftovers(path: Path) -> None:
+    """Delete what killed processes left beside `path`. Only for those who hold a lock on it."""
+    for beside in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        beside.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as beside:

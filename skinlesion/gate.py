@@ -3,9 +3,9 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TypeVar, cast, get_type_hints
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -111,8 +111,3 @@ def _override_error(text: str) -> str:
     if unknown_group:
         return f"{unknown_group[1]}: unknown key"
     return " ".join(lines[:2])
-
-
-def field_names(schema: Any) -> list[str]:
-    """The names of a dataclass's fields, in order."""
-    return [field.name for field in fields(schema)]

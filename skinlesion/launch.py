@@ -42,11 +42,19 @@ def launch(verb: str, schema: type[Schema], run: Callable[[Schema], None]) -> No
     with tempfile.TemporaryDirectory() as folder:
         failures = Path(folder) / "failures.jsonl"
         os.environ[_FAILURES] = str(failures)
-        task = _recording(lambda config: run(typed(config, schema)))
+        started: list[bool] = []
+
+        def job(config: DictConfig) -> None:
+            started.append(True)
+            run(typed(config, schema))
+
         try:
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=verb)(task)()
-        except (HydraException, OmegaConfBaseException) as error:
-            if wants_traces:
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=verb)(_recording(job))()
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except Exception as error:
+            composing = isinstance(error, HydraException | OmegaConfBaseException) or not started
+            if wants_traces or not composing:
                 raise
             _refuse(verb, explain(error, schema))
         finally:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skinlesion.config import TrainConfig
-from skinlesion.errors import ConfigError
 from skinlesion.launch import job_number, launch, multirun
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ def run(config: TrainConfig) -> None:
     Raises:
         SkinlesionError: The data, the weights or the folder cannot be used.
     """
-    _refuse_nested_sweep(config)
     from skinlesion.learning.run_folder import claimed, is_finished  # heavy: after the gate
 
     folder = run_folder(config)
@@ -88,14 +86,6 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
     write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})
-
-
-def _refuse_nested_sweep(config: TrainConfig) -> None:
-    if multirun() and config.trainer.devices not in (1, "1"):
-        raise ConfigError(
-            f"trainer.devices={config.trainer.devices}: a member of a sweep takes one device; "
-            "several processes of one member would each start the sweep again"
-        )
 
 
 if __name__ == "__main__":

@@ -144,7 +144,9 @@ def test_refuses_a_foreign_checkpoint(sweep: Path) -> None:
     assert "not a checkpoint of skinlesion" in refused(f"members={sweep}")
 
 
-@pytest.mark.parametrize(("key", "value", "said"), [("fingerprint", "0" * 64, "another split"), ("classes", ["a"], "classes")])
+@pytest.mark.parametrize(
+    ("key", "value", "said"), [("fingerprint", "0" * 64, "another split"), ("classes", ["a"], "classes")]
+)
 def test_refuses_members_that_do_not_go_together(sweep: Path, key: str, value: object, said: str) -> None:
     path = sweep / "third" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
@@ -194,13 +196,13 @@ def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_
     run(ensemble(f"members={sweep}"))
     places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path / 'judged'}", "resamples=200")
     evaluate(composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=val", *places))
-    again, before = (read_predictions(path / "predictions_val.csv") for path in (tmp_path / "judged", sweep / "ensemble"))
+    again, before = (
+        read_predictions(path / "predictions_val.csv") for path in (tmp_path / "judged", sweep / "ensemble")
+    )
     np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
 
 
-def test_evaluate_names_missing_images(
-    sweep: Path, small_config: Callable[..., TrainConfig], tmp_path: Path
-) -> None:
+def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     from skinlesion.data.phantom import write_phantom
     from skinlesion.errors import DataError
     from skinlesion.evaluate import run as evaluate

@@ -1,5 +1,6 @@
 """The LightningModule: rates, parameter groups, and one network behind images and feature maps."""
 
+import itertools
 import math
 
 import numpy as np
@@ -36,7 +37,9 @@ def classifier() -> LesionClassifier:
         dropout=0.5,
         classes=7,
     )
-    return LesionClassifier(Network(backbone, head), FocalLoss(torch.ones(7), gamma=2.0, smoothing=0.1), classes=7, record={})
+    return LesionClassifier(
+        Network(backbone, head), FocalLoss(torch.ones(7), gamma=2.0, smoothing=0.1), classes=7, record={}
+    )
 
 
 def test_the_rate_warms_up_then_decays_to_a_tenth() -> None:
@@ -45,7 +48,7 @@ def test_the_rate_warms_up_then_decays_to_a_tenth() -> None:
     assert factors[10] == 1
     np.testing.assert_allclose(factors[60], (1 + 0.1) / 2)  # the cosine's middle
     np.testing.assert_allclose(factors[110], 0.1)
-    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors[10:]))
 
 
 def test_without_decay_the_rate_stays() -> None:

@@ -49,7 +49,9 @@ def test_gives_what_training_gave(
     np.testing.assert_allclose([answer["probabilities"][code] for code in CODES], own[list(CODES)].tolist(), atol=1e-5)
 
 
-def test_missing_facts_are_fine_and_facts_matter(checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_facts_are_fine_and_facts_matter(
+    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = f"image={sorted(images.iterdir())[0]}"
     predict(checkpoint, image, "format=json")
     without = answers(capsys)["predictions"][0]["probabilities"]

@@ -112,19 +112,23 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     small_config: Config, phantom_root: Path, tmp_path: Path
 ) -> None:
     """Killed in each phase (SIGKILL, so nothing can be tidied up), it ends where an uninterrupted run ends."""
-    overrides = [*SMALL, *(f"schedule.phases.{name}.epochs=3" for name in ("head", "high", "middle"))]
+    overrides = [
+        *SMALL,
+        "loader.workers=2",
+        *(f"schedule.phases.{name}.epochs=4" for name in ("head", "high", "middle")),
+    ]
     places = [f"data.root={phantom_root}", f"data.cache_dir={tmp_path / 'cache'}"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "skinlesion.train", *overrides, *places, f"out={killed}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for rows in (1, 4, 7):  # in the first epochs of head, high and middle
+    for rows in (2, 6, 10):  # the second epoch of head, high and middle has ended: the first one's checkpoint is there
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for_rows(killed / "metrics.csv", rows, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (killed / "metrics.json").exists(), "it was killed too late to tell anything"
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    run(replace(small_config(*overrides[-3:]), out=str(whole)))
+    run(replace(small_config(*overrides[-4:]), out=str(whole)))
     assert metrics_of(killed) == metrics_of(whole)
     assert (killed / "predictions_test.csv").read_bytes() == (whole / "predictions_test.csv").read_bytes()
     assert (killed / "layer_state.json").read_bytes() == (whole / "layer_state.json").read_bytes()
@@ -172,7 +176,7 @@ def test_restart_begins_anew(small_config: Config) -> None:
     (Path(config.out) / "leftover.txt").write_text("old")
     run(replace(config, resume="restart", seed=5))
     assert (Path(config.out) / "best.ckpt").stat().st_mtime_ns != first
-    assert not (Path(config.out) / "leftover.txt").exists()
+    assert (Path(config.out) / "leftover.txt").exists(), "what no run made is not deleted"
 
 
 def test_bad_data_is_refused_before_training(small_config: Config, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import ImageOps
 
 from skinlesion.data.transforms import Image, fit
 from skinlesion.errors import DataError
-from skinlesion.files import replacing
+from skinlesion.files import discard_leftovers, replacing
 from skinlesion.progress import track
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():  # another process may have made it while this one waited
+                discard_leftovers(path)
                 _build(path, paths, size)
     return ImageCache(path, key, image_ids)
 

@@ -83,6 +83,17 @@ def load_model(path: Path) -> TrainedModel:
     """
     path = path / "best.ckpt" if path.is_dir() else path
     checkpoint = read_checkpoint(path)
+    try:
+        return _trained_model(path, checkpoint)
+    except (KeyError, TypeError, RuntimeError) as error:
+        made_by = checkpoint["skinlesion"].get("versions", {}).get("skinlesion", "unknown")
+        raise CheckpointError(
+            f"{path}: made by skinlesion {made_by}, which this version, {__version__}, cannot read "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); use that version or train again"
+        ) from error
+
+
+def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
     about = checkpoint["skinlesion"]
     encoder = MetadataEncoder.from_state(about["encoder"])
     config = ModelConfig(**about["config"]["model"])
@@ -91,7 +102,7 @@ def load_model(path: Path) -> TrainedModel:
     network.load_state_dict({name[len(_PREFIX) :]: weights[name] for name in weights if name.startswith(_PREFIX)})
     image = {name: tuple(value) for name, value in about["image_input"].items()}
     return TrainedModel(
-        name=path.parent.name,
+        name=path.resolve().parent.name,
         path=path,
         network=network.eval(),
         encoder=encoder,

@@ -37,7 +37,7 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
         CheckpointError: No member, or a member of the sweep that has not finished; all are named.
     """
     if not isinstance(members, str):
-        return [_checkpoint(Path(member)) for member in members], None
+        return _distinct([_checkpoint(Path(member)) for member in members]), None
     folder = Path(members)
     if folder.is_file() or (folder / "best.ckpt").exists():
         raise CheckpointError(
@@ -53,6 +53,23 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
         )
     announced = OmegaConf.select(OmegaConf.load(runs[0] / "config.yaml"), "expected_members")
     return [_checkpoint(run) for run in runs], announced
+
+
+def _distinct(paths: list[Path]) -> list[Path]:
+    twice = sorted({str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1})
+    if twice or len(paths) < 2:
+        said = f"given twice: {', '.join(twice)}" if twice else f"{len(paths)} member"
+        raise CheckpointError(f"members: {said}; expected at least two different checkpoints")
+    return paths
+
+
+def unique_names(models: Sequence[TrainedModel]) -> list[str]:
+    """A name for each member: its folder's, with the folder above where two are alike."""
+    names = [model.name for model in models]
+    return [
+        f"{model.path.resolve().parent.parent.name}/{name}" if names.count(name) > 1 else name
+        for model, name in zip(models, names, strict=True)
+    ]
 
 
 def check_count(found: Sequence[Path], expected: int | None) -> None:

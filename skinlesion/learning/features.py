@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from skinlesion.data.datamodule import LesionDataModule, Part, loader
 from skinlesion.data.dataset import Draw, InOrder, LesionDataset, Shuffled
 from skinlesion.errors import DataError
-from skinlesion.files import replacing
+from skinlesion.files import discard_leftovers, replacing
 from skinlesion.model.backbone import Backbone
 from skinlesion.progress import track
 
@@ -127,11 +127,11 @@ class FeatureStore:
         if not path.exists():
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():  # another member may have made it while this one waited
+                    discard_leftovers(path)
                     self._compute(path, source, view, dtype)
         maps: npt.NDArray[np.floating] = np.load(path, mmap_mode="r")
         return maps
 
-    @torch.inference_mode()
     def _compute(self, path: Path, source: LesionDataset, view: int, dtype: np.dtype) -> None:
         log.info("Computing feature maps of %d images, once: %s", len(source), path)
         settings = self.datamodule.config.loader
@@ -142,8 +142,9 @@ class FeatureStore:
         with replacing(path) as beside:
             row = 0
             for batch in track(batches, f"feature maps, view {view}", len(batches)):
-                features = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
-                features = features.permute(0, 2, 3, 1).cpu().numpy()  # (B, h, w, C)
+                with torch.inference_mode():
+                    feature_map = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
+                features = feature_map.permute(0, 2, 3, 1).cpu().numpy()  # (B, h, w, C)
                 if maps is None:
                     maps = _allocate(beside, (len(source), *features.shape[1:]), dtype)
                 maps[row : row + len(features)] = features

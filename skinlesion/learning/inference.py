@@ -8,10 +8,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from skinlesion.data.dataset import Batch
 from skinlesion.data.transforms import normalise
+from skinlesion.errors import ConfigError
 from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.learning.features import FeatureBatch, backbone_maps
 from skinlesion.model.network import Network
@@ -88,7 +90,10 @@ def diagnose(
 
 def device_of(accelerator: str) -> torch.device:
     """The device that Lightning takes for an accelerator: auto, cpu, gpu and so on."""
-    return Fabric(accelerator=accelerator, devices=1).device
+    try:
+        return Fabric(accelerator=accelerator, devices=1).device
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ConfigError(f"accelerator={accelerator}: {str(error).splitlines()[0]}") from error
 
 
 def _answer(network: Network, batch: Batch | FeatureBatch) -> Tensor:

@@ -73,7 +73,7 @@ def images_of(model: TrainedModel, source: SourceConfig) -> ImageCache:
 
 def _images(model: TrainedModel, source: SourceConfig) -> tuple[pd.DataFrame, ImageCache]:
     data = DataConfig(**model.config["data"])
-    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir)
+    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
     frame = read_data(data)
     return frame, open_cache(frame, size=model.spec.size, cache_dir=Path(data.cache_dir))
 

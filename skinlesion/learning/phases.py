@@ -5,6 +5,7 @@ Lightning's BackboneFinetuning is not used: it freezes again on resume and leave
 
 import json
 import logging
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from skinlesion.config import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.errors import CheckpointError
+from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
+from skinlesion.learning.checkpoint import read_checkpoint
 from skinlesion.learning.features import FeatureStore
 from skinlesion.learning.history import History, write_history
 from skinlesion.learning.module import LesionClassifier
@@ -50,6 +54,7 @@ def run_phases(
         folder: Of the run; what an earlier, interrupted run left in it is gone on with.
     """
     finished = _read_finished(folder)
+    _check_before(module, config, folder)
     for number, (name, phase) in enumerate(config.schedule.phases.items()):
         if number < len(finished):
             continue
@@ -97,11 +102,38 @@ def _run_phase(
     resumed = _interrupted(folder, name, phase)
     if resumed is None or not resumed.complete:
         loaders = _loaders(module, datamodule, phase, trainer)
+        if resumed is not None:
+            loaders[0].sampler.set_epoch(resumed.epoch + 1)  # workers fetch ahead, before Lightning says so
+        module.train()  # computing feature maps has put the backbone to rest; its frozen stages stay so
         trainer.fit(module, *loaders, ckpt_path=None if resumed is None else resumed.path, weights_only=True)
-    checkpoint = _read_plain(folder / "last.ckpt")
+    checkpoint = read_checkpoint(folder / "last.ckpt")
+    _refuse_divergence(_rows(checkpoint), name)
     macro_f1 = max(row["val/macro_f1"] for row in _rows(checkpoint)[len(rows) :])
     trainable = module.network.backbone.trainable()
     return Finished(name, f"{len(before)}-{name}.ckpt", macro_f1, trainable, _rows(checkpoint))
+
+
+def _check_before(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
+    """Find out now, not hours later, what the last phase would stumble over."""
+    for name, phase in config.schedule.phases.items():
+        module.begin(phase, weight_decay=config.schedule.weight_decay)
+        make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
+    last = folder / "last.ckpt"
+    if last.exists():
+        before = read_checkpoint(last)["skinlesion"]
+        if any(before[key] != module.record[key] for key in ("fingerprint", "encoder", "class_counts")):
+            raise CheckpointError(
+                f"{folder}: the data or their split have changed since this run began; "
+                "give another out, or resume=restart to delete it"
+            )
+
+
+def _refuse_divergence(rows: list[dict[str, Any]], phase: str) -> None:
+    if not math.isfinite(rows[-1]["val/loss"]):
+        raise ConfigError(
+            f"phase {phase} diverged in epoch {rows[-1]['epoch']}: val/loss is {rows[-1]['val/loss']}; "
+            f"lower schedule.phases.{phase}.rate and start anew with resume=restart"
+        )
 
 
 def _loaders(
@@ -115,17 +147,29 @@ def _loaders(
 
 def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, callbacks: list[Callback]) -> Trainer:
     """A Lightning Trainer with the configuration's own arguments."""
-    board = TensorBoardLogger(folder, name="tensorboard", version=name)
+    board = TensorBoardLogger(folder, name="tensorboard", version=name) if config.logger == "tensorboard" else False
     bar = [PhaseBar(name, label=folder.name)] if config.trainer.enable_progress_bar else []
-    return Trainer(
-        **{**asdict(config.trainer), "enable_progress_bar": False},  # PhaseBar takes the place of Lightning's
-        max_epochs=epochs,
-        callbacks=[*callbacks, *bar],
-        logger=board if config.logger == "tensorboard" else False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=True,
-    )
+    try:
+        return Trainer(
+            **{**asdict(config.trainer), "enable_progress_bar": False},  # PhaseBar takes the place of Lightning's
+            max_epochs=epochs,
+            callbacks=[*callbacks, *bar],
+            logger=board,
+            plugins=[WholeCheckpoints()],
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it. Lightning's own way goes through another file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint, whole or not at all."""
+        with replacing(Path(path)) as beside:
+            torch.save(checkpoint, beside)
 
 
 class EpochSeed(Callback):
@@ -139,15 +183,16 @@ class EpochSeed(Callback):
     def __init__(self, seed: int, *, first_draw: int) -> None:
         self.seed, self.first_draw = seed, first_draw
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed Python, NumPy and torch for this epoch and process."""
-        draw = self.first_draw + trainer.current_epoch
-        torch.manual_seed(hash((self.seed, draw, trainer.global_rank)))
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed torch at an epoch's first batch: making a loader's iterator draws too, but not on resume."""
+        if batch_idx == 0:
+            torch.manual_seed(hash((self.seed, self.first_draw + trainer.current_epoch)))
 
 
 @dataclass(frozen=True)
 class _Interrupted:
     path: Path
+    epoch: int  # that was finished last, from 0
     complete: bool  # the phase had come to its end, only its mark was missing
 
 
@@ -155,11 +200,12 @@ def _interrupted(folder: Path, name: str, phase: PhaseConfig) -> _Interrupted | 
     path = folder / "last.ckpt"
     if not path.exists():
         return None
-    checkpoint = _read_plain(path)
+    checkpoint = read_checkpoint(path)
     if checkpoint["skinlesion"]["phase"] != name:
         return None
     waits = [state["wait_count"] for key, state in checkpoint["callbacks"].items() if key.startswith("EarlyStopping")]
-    return _Interrupted(path, waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs)
+    complete = waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs
+    return _Interrupted(path, checkpoint["epoch"], complete)
 
 
 def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
@@ -167,16 +213,8 @@ def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_plain(path: Path) -> dict[str, Any]:
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); start anew with resume=restart") from error
-    return checkpoint
-
-
 def _load(module: LesionClassifier, path: Path) -> None:
-    module.load_state_dict(_read_plain(path)["state_dict"])
+    module.load_state_dict(read_checkpoint(path)["state_dict"])
 
 
 def _summary(finished: list[Finished]) -> str:

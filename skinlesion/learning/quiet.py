@@ -12,7 +12,7 @@ def quiet() -> None:
         ".*does not have many workers.*",  # images come decoded out of a cache, or as feature maps
         ".*number of training batches.*smaller than the logging interval.*",  # epochs are logged, not steps
         ".*Checkpoint directory .* exists and is not empty.*",  # a run is gone on with on purpose
-        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen stages are, on purpose
+        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen stages, on purpose
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 on newer torch
     ):
         warnings.filterwarnings("ignore", message)

@@ -27,6 +27,20 @@ _FREE = {
     "trainer.log_every_n_steps",
 }
 
+_PROGRESS = ("metrics.json", "last.ckpt", "phases")  # any of them: something would be lost
+_LEFT = (
+    *_PROGRESS,
+    "best.ckpt",
+    "config.yaml",
+    "history.png",
+    "layer_state.json",
+    "metrics.csv",
+    "predictions_test.csv",
+    "predictions_val.csv",
+    "split.csv",
+    "tensorboard",
+)
+
 
 @contextmanager
 def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
@@ -62,7 +76,7 @@ def is_finished(folder: Path) -> bool:
 
 def _refuse_other(folder: Path, config: TrainConfig) -> None:
     path = folder / "config.yaml"
-    if not path.exists():
+    if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return
     there = _flat(OmegaConf.to_container(OmegaConf.load(path)))
     here = _flat(asdict(config))
@@ -85,8 +99,10 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
+    """Delete what a run leaves, and nothing else: `out` may have been mistyped."""
+    for name in _LEFT:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != ".lock":
-            path.unlink()
+        else:
+            path.unlink(missing_ok=True)
