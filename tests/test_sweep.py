@@ -17,7 +17,7 @@ def sweep(phantom_root: Path, folder: Path, *overrides: str) -> subprocess.Compl
     places = (f"data.root={phantom_root}", f"data.cache_dir={folder / 'cache'}", f"out={folder / 'runs'}")
     few = ("schedule=head_only", "schedule.phases.head.epochs=1")
     return subprocess.run(
-        [sys.executable, "-m", "skinlesion", "train", *SMALL, *few, *places, *overrides],
+        [sys.executable, "-m", "skinlesion", "train", *overrides, *SMALL, *few, *places],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

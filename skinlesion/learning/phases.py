@@ -13,10 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from skinlesion.config import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
@@ -26,7 +23,7 @@ from skinlesion.learning.checkpoint import read_checkpoint
 from skinlesion.learning.features import FeatureStore
 from skinlesion.learning.history import History, write_history
 from skinlesion.learning.module import LesionClassifier
-from skinlesion.learning.progress_bar import PhaseBar
+from skinlesion.learning.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -143,33 +140,6 @@ def _loaders(
         return datamodule.train_dataloader(), datamodule.val_dataloader()
     store = FeatureStore(module.network.backbone, datamodule, device=trainer.strategy.root_device)
     return store.train_dataloader(phase.views), store.val_dataloader()
-
-
-def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, callbacks: list[Callback]) -> Trainer:
-    """A Lightning Trainer with the configuration's own arguments."""
-    board = TensorBoardLogger(folder, name="tensorboard", version=name) if config.logger == "tensorboard" else False
-    bar = [PhaseBar(name, label=folder.name)] if config.trainer.enable_progress_bar else []
-    try:
-        return Trainer(
-            **{**asdict(config.trainer), "enable_progress_bar": False},  # PhaseBar takes the place of Lightning's
-            max_epochs=epochs,
-            callbacks=[*callbacks, *bar],
-            logger=board,
-            plugins=[WholeCheckpoints()],
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it. Lightning's own way goes through another file system."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint, whole or not at all."""
-        with replacing(Path(path)) as beside:
-            torch.save(checkpoint, beside)
 
 
 class EpochSeed(Callback):
