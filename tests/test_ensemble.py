@@ -212,3 +212,16 @@ def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., 
     source = replace(config.data, root=str(tmp_path / "other"), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"not there .*data\.root"):
         evaluate(replace(config, data=source))
+
+
+def test_refuses_a_member_given_twice(sweep: Path, tmp_path: Path) -> None:
+    one = sweep / "first" / "best.ckpt"
+    assert "given twice" in refused(f"members=[{one},{sweep / 'first'}]", f"out={tmp_path / 'out'}")
+    assert "at least two" in refused(f"members=[{one}]", f"out={tmp_path / 'out'}")
+
+
+def test_members_of_the_same_name_are_told_apart(sweep: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(sweep / "second", tmp_path / "other" / "first"))
+    run(ensemble(f"members=[{sweep / 'first'},{other}]", f"out={tmp_path / 'out'}"))
+    measured = json.loads((tmp_path / "out" / "metrics.json").read_text())["members"]
+    assert list(measured) == ["sweep/first", "other/first"]

@@ -196,3 +196,49 @@ def test_without_cache_the_frozen_phase_learns_the_same_way(small_config: Config
     run(config)
     assert not list(Path(config.data.cache_dir).glob("features-*"))
     assert (Path(config.out) / "metrics.json").exists()
+
+
+def test_a_stage_that_is_not_there_is_named_before_anything_is_trained(small_config: Config) -> None:
+    config = small_config("model.middle=blocks.3")
+    with pytest.raises(ConfigError, match=r"blocks\.3"):
+        run(config)
+    assert not (Path(config.out) / "last.ckpt").exists()
+    run(small_config("schedule=head_only", "schedule.phases.head.epochs=1"))  # mended: the folder is not taken
+
+
+def test_what_lightning_refuses_is_said_in_a_line(small_config: Config) -> None:
+    with pytest.raises(ConfigError, match="trainer: Lightning refuses it") as caught:
+        run(small_config("trainer.accelerator=abacus"))
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_divergence_is_said(small_config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"phase head diverged in epoch \d+.*schedule\.phases\.head\.rate"):
+        run(small_config("schedule.phases.head.rate=1e30", "trainer.gradient_clip_val=null"))
+
+
+def test_changed_data_are_noticed(small_config: Config) -> None:
+    from skinlesion.errors import CheckpointError
+
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1")
+    run(config)
+    folder = Path(config.out)
+    (folder / "metrics.json").unlink()
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    last["skinlesion"]["fingerprint"] = "0" * 64
+    torch.save(last, folder / "last.ckpt")
+    with pytest.raises(CheckpointError, match="have changed since this run began"):
+        run(config)
+
+
+def test_unfrozen_stages_are_trained_in_training_mode(small_config: Config) -> None:
+    """Also in the process that has just computed feature maps, which puts the backbone to rest."""
+    config = small_config(*SHORT)
+    run(config)
+    before, after = (
+        torch.load(Path(config.out) / "phases" / name, weights_only=True)["state_dict"]
+        for name in ("0-head.ckpt", "2-middle.ckpt")
+    )
+    key = "network.backbone.net.layer4.0.bn1.num_batches_tracked"
+    assert int(before[key]) == 0
+    assert int(after[key]) > 0
