@@ -120,6 +120,7 @@ class FeatureStore:
             view,
             augment,
             dtype.name,
+            self.device.type,  # a GPU rounds otherwise
         )
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
         path = Path(config.data.cache_dir) / f"features-{config.model.name}-{part}-view{view}-{key}.npy"
