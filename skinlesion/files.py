@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 
 @contextmanager
@@ -24,10 +26,22 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def discard_leftovers(path: Path) -> None:
-    """Delete what killed processes left beside `path`. Only for those who hold a lock on it."""
-    for beside in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-        beside.unlink(missing_ok=True)
+def build_once(path: Path, build: Callable[[], None]) -> None:
+    """Call `build`, which makes `path`, if it is not there; one process does so while the others wait.
+
+    Args:
+        path: The file. What killed builders left beside it is deleted first.
+        build: Makes it with `replacing`.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():  # another process has made it while this one waited
+            return
+        for leftover in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+            leftover.unlink(missing_ok=True)
+        build()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,13 +12,12 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
 from skinlesion.data.transforms import Image, fit
 from skinlesion.errors import DataError
-from skinlesion.files import discard_leftovers, replacing
+from skinlesion.files import build_once, replacing
 from skinlesion.progress import track
 
 log = logging.getLogger(__name__)
@@ -72,12 +71,7 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
     image_ids = tuple(frame["image_id"])
     key = _key(image_ids, paths, size)
     path = cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
-    if not path.exists():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():  # another process may have made it while this one waited
-                discard_leftovers(path)
-                _build(path, paths, size)
+    build_once(path, lambda: _build(path, paths, size))
     return ImageCache(path, key, image_ids)
 
 

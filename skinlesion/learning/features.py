@@ -12,14 +12,13 @@ from typing import TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from skinlesion.data.datamodule import LesionDataModule, Part, loader
 from skinlesion.data.dataset import Draw, InOrder, LesionDataset, Shuffled
 from skinlesion.errors import DataError
-from skinlesion.files import discard_leftovers, replacing
+from skinlesion.files import build_once, replacing
 from skinlesion.model.backbone import Backbone
 from skinlesion.progress import track
 
@@ -124,12 +123,7 @@ class FeatureStore:
         )
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
         path = Path(config.data.cache_dir) / f"features-{config.model.name}-{part}-view{view}-{key}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with FileLock(path.with_suffix(".lock")):
-                if not path.exists():  # another member may have made it while this one waited
-                    discard_leftovers(path)
-                    self._compute(path, source, view, dtype)
+        build_once(path, lambda: self._compute(path, source, view, dtype))
         maps: npt.NDArray[np.floating] = np.load(path, mmap_mode="r")
         return maps
 
