@@ -72,10 +72,17 @@ class AugmentConfig:
     zoom: float  # fraction of the scale, either way
     brightness: float  # fraction, either way
     contrast: float  # fraction, either way
+    hue: float  # fraction of the colour circle, either way
+    saturation: float  # fraction, either way
+    square: float  # probability that only a square part is seen, fitted as a square photograph would be
+    square_side: float  # least side of that square, as a fraction of the image's shorter side
 
     def __post_init__(self) -> None:
+        _require(0 <= self.hue <= 0.5, "augment.hue", self.hue, "0 to 0.5")
+        _require(0 <= self.square <= 1, "augment.square", self.square, "0 to 1")
+        _require(0.1 <= self.square_side <= 1, "augment.square_side", self.square_side, "0.1 to 1")
         _require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "0 to 180 degrees")
-        for key in ("flip", "shift", "zoom", "brightness", "contrast"):
+        for key in ("flip", "shift", "zoom", "brightness", "contrast", "saturation"):
             value = getattr(self, key)
             _require(
                 0 <= value <= (1 if key == "flip" else 0.9),
@@ -162,7 +169,7 @@ class PhaseConfig:
     backbone_rate: float  # learning rate of the unfrozen stages
     warmup_epochs: float  # epochs of linear warm-up to the rate
     final_rate_fraction: float  # cosine decay ends at this fraction of the rate; 1: no decay
-    views: int  # frozen backbone: augmented views whose features are cached; 0: no cache, a new view each epoch
+    views: int  # views of each image whose maps, of what is frozen, are cached; 0: no cache, a new view each epoch
 
 
 @dataclass
@@ -193,8 +200,6 @@ def _check_phase(key: str, phase: PhaseConfig) -> None:
     _require(phase.rate > 0, f"{key}.rate", phase.rate, "more than 0")
     fraction = phase.final_rate_fraction
     _require(0 < fraction <= 1, f"{key}.final_rate_fraction", fraction, "more than 0, at most 1")
-    cached = phase.views > 0 and phase.unfreeze is not None
-    _require(not cached, f"{key}.views", phase.views, "0 where a part of the backbone is unfrozen")
 
 
 @dataclass

@@ -30,6 +30,8 @@ class ImageInput:
     std: tuple[float, ...]  # likewise
 
 
+_SQUARE = 1  # sets its random numbers apart from those of the other changes
+
 Augment = Callable[[Image, int], Image]
 """Image (H, W, 3) and a draw -> changed image; the same draw gives the same change."""
 
@@ -57,9 +59,20 @@ def fit(image: Image, size: tuple[int, int]) -> Image:
 
 
 def augmentation(
-    *, flip: float, rotation: float, shift: float, zoom: float, brightness: float, contrast: float, seed: int
+    *,
+    flip: float,
+    rotation: float,
+    shift: float,
+    zoom: float,
+    brightness: float,
+    contrast: float,
+    hue: float,
+    saturation: float,
+    square: float,
+    square_side: float,
+    seed: int,
 ) -> Augment:
-    """The random changes of training images, as the published recipe has them.
+    """The random changes of training images: the published recipe's, and, where asked for, colour and framing.
 
     Args:
         flip: Probability of each of the two flips.
@@ -68,11 +81,21 @@ def augmentation(
         zoom: The scale is drawn from 1 - zoom to 1 + zoom.
         brightness: Fraction of the full range, drawn likewise.
         contrast: The factor is drawn from 1 - contrast to 1 + contrast.
+        hue: Fraction of the colour circle, drawn likewise.
+        saturation: The factor is drawn from 1 - saturation to 1 + saturation.
+        square: Probability that a square part of the image is all that is seen.
+        square_side: The square's side is drawn from this fraction of the image's shorter side to that side.
         seed: Together with a draw it fixes the change.
 
     Returns:
         A function of an image and a draw, whatever process calls it and in whatever order.
     """
+    # what is not asked for is left out, so that it draws no random numbers
+    colours = [
+        A.ColorJitter(
+            brightness=(1, 1), contrast=(1, 1), saturation=(1 - saturation, 1 + saturation), hue=(-hue, hue), p=1
+        )
+    ]
     pipeline = A.Compose(
         [
             A.HorizontalFlip(p=flip),
@@ -88,15 +111,25 @@ def augmentation(
                 border_mode=cv2.BORDER_REFLECT_101,  # black wedges would be seen in training only
                 p=1,
             ),
+            *(colours if hue or saturation else []),
         ]
     )
 
     def augment(image: Image, draw: int) -> Image:
         pipeline.set_random_state(np.random.default_rng((seed, draw)), random.Random(f"{seed}-{draw}"))
         changed: Image = pipeline(image=image)["image"]
-        return changed
+        rng = np.random.default_rng((seed, draw, _SQUARE))
+        return _square_part(changed, rng, least=square_side) if rng.random() < square else changed
 
     return augment
+
+
+def _square_part(image: Image, rng: np.random.Generator, *, least: float) -> Image:
+    """A random square of an image, fitted into its size as a square photograph would be."""
+    height, width = image.shape[:2]
+    side = max(1, round(min(height, width) * rng.uniform(least, 1)))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    return fit(image[top : top + side, left : left + side], (height, width))
 
 
 def normalise(images: Image, spec: ImageInput) -> Tensor:

@@ -1,4 +1,4 @@
-"""Feature maps of a frozen backbone: computed once per image and view, kept on disk, shared by all members."""
+"""Maps of what is frozen in a backbone: computed once per image and view, kept on disk, shared by all members."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from skinlesion.data.datamodule import LesionDataModule, Part, loader
@@ -29,9 +29,9 @@ _FORMAT = 1  # of the files; raise it when the maps or their layout change
 
 
 class FeatureBatch(TypedDict):
-    """A Batch whose images have already been through the backbone."""
+    """A Batch whose images have already been through what is frozen in the backbone."""
 
-    feature_map: Tensor  # (B, C, h, w) float
+    feature_map: Tensor  # (B, C, h, w) float, what `Backbone.lower` gives
     metadata: Tensor  # (B, M) float
     target: Tensor  # (B,) int64
     image_id: list[str]
@@ -70,20 +70,20 @@ class FeatureDataset(Dataset[FeatureBatch]):
 
 
 class FeatureStore:
-    """Feature maps of a data module's images under one frozen backbone.
+    """Maps of a data module's images under the frozen part of one backbone: all of it, or what stands below.
 
     View 0 is the image as it is, the others are augmented. Training maps are float16, so that several views fit on a
     disk; validation and test maps are float32, so that what is judged is what the network gives.
 
     Args:
-        backbone: Frozen; it is put into evaluation mode.
+        backbone: Its frozen part, as it is now, is used and put into evaluation mode.
         datamodule: Its images, its augmentation and its cache folder.
         device: Where the backbone runs.
     """
 
     def __init__(self, backbone: Backbone, datamodule: LesionDataModule, *, device: torch.device) -> None:
-        self.backbone, self.datamodule, self.device = backbone, datamodule, device
-        self._fingerprint = _weights_digest(backbone)
+        self.backbone, self.datamodule, self.device = backbone.lower(), datamodule, device
+        self._fingerprint = _weights_digest(self.backbone)
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
         """One part as feature maps, computed now if they are not on disk."""
@@ -148,8 +148,8 @@ class FeatureStore:
                 maps.flush()
 
 
-def backbone_maps(backbone: Backbone, image: Tensor) -> Tensor:
-    """Feature maps (B, C, h, w) of images (B, 3, H, W), without gradients.
+def backbone_maps(backbone: nn.Module, image: Tensor) -> Tensor:
+    """Maps (B, C, h, w) that a backbone, or its lower part, gives of images (B, 3, H, W), without gradients.
 
     On a CPU a few images at a time, channels last: their activations stay in the processor's cache. Measured with
     MobileNetV2 at 200x150 on two cores: 143 images/s, against 50 with 64 at a time.
@@ -165,12 +165,12 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> npt.NDArra
     if needed > free:  # a mapped file that outgrows its disk kills the process without a word
         raise DataError(
             f"{path.parent}: feature maps need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "make room, set data.cache_dir elsewhere or take fewer schedule.phases.head.views"
+            "make room, set data.cache_dir elsewhere or take fewer views (schedule.phases.NAME.views)"
         )
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
-def _weights_digest(backbone: Backbone) -> str:
+def _weights_digest(backbone: nn.Module) -> str:
     digest = hashlib.sha256(repr(backbone).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())

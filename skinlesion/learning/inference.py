@@ -21,10 +21,11 @@ from skinlesion.progress import track
 
 
 def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
-    """Logits (B, K), from images or from cached feature maps."""
+    """Logits (B, K), from images or from cached maps of what is frozen."""
     if "feature_map" in batch:
         features = cast(FeatureBatch, batch)
-        return cast(Tensor, network.head(features["feature_map"], features["metadata"]))
+        feature_map = network.backbone.upper(features["feature_map"])  # (B, C, h, w)
+        return cast(Tensor, network.head(feature_map, features["metadata"]))
     return cast(Tensor, network(batch["image"], batch["metadata"]))
 
 

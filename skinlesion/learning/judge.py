@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skinlesion.config import DataConfig, LoaderConfig, SourceConfig, TrainConfig
+from skinlesion.config import DataConfig, LoaderConfig, ScheduleConfig, SourceConfig, TrainConfig
 from skinlesion.data.cache import ImageCache, open_cache
 from skinlesion.data.datamodule import LesionDataModule, Part, loader, read_data, targets
 from skinlesion.data.dataset import InOrder, LesionDataset
@@ -16,18 +16,20 @@ from skinlesion.evaluation.predictions import build_table
 from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.learning.features import FeatureDataset, FeatureStore
 from skinlesion.learning.inference import device_of, probabilities
+from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 
 
 def judge_run(network: Network, datamodule: LesionDataModule, part: Part) -> pd.DataFrame:
     """The predictions of a run that has just been trained.
 
-    Where the backbone stayed frozen in all phases, its cached feature maps are used.
+    Where all phases ran on cached maps, the maps of what no phase trained are used.
     """
     config = datamodule.config
     device = device_of(config.trainer.accelerator)
     dataset: LesionDataset | FeatureDataset = datamodule.dataset(part, None)
     if _cached_throughout(config):
+        network.backbone.unfreeze(lowest(network.backbone, config.schedule))
         dataset = FeatureStore(network.backbone, datamodule, device=device).dataset(part, views=1)
     return _table(network, dataset, datamodule.part_frame(part), device=device, settings=config.loader, label=part)
 
@@ -76,6 +78,12 @@ def _images(model: TrainedModel, source: SourceConfig) -> tuple[pd.DataFrame, Im
     data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
     frame = read_data(data)
     return frame, open_cache(frame, size=model.spec.size, cache_dir=Path(data.cache_dir))
+
+
+def lowest(backbone: Backbone, schedule: ScheduleConfig) -> int | str | None:
+    """Where the phase begins that trains most of the backbone; None if it stays frozen."""
+    starts = [phase.unfreeze for phase in schedule.phases.values()]
+    return max(starts, key=lambda start: backbone.count_trained(start))
 
 
 def _cached_throughout(config: TrainConfig) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skinlesion.errors import ConfigError
 from skinlesion.model.feature_level import REFUSALS, accepted_image, cut_after, find_layout, levels
 from skinlesion.model.stages import find_stages, lineage, own_parameters, remaining, title
+from skinlesion.model.trunk import Halves, split_before
 
 CHEAP_SIDES = (64, 96)  # px, to check a network on before its own size is tried
 RESERVED = ("pretrained", "num_classes", "global_pool", "features_only", "checkpoint_path", "in_chans")
@@ -53,12 +54,24 @@ class Backbone(nn.Module):
         self.channels, self._channels_last = find_layout(self.net, name=name, sides=sides)
         self._stages = remaining(stages, self.net)
         self._frozen: frozenset[str] = frozenset()
+        self._split: tuple[Halves, ...] = ()  # made when first asked for; in a tuple, since it is no part of its own
         self._resting: frozenset[str] = frozenset()
 
     def forward(self, image: Tensor) -> Tensor:
         """Map `image` (B, 3, height, width) to a feature map (B, C, H, W)."""
-        x: Tensor = self.net(image)  # (B, C, H, W), or (B, H, W, C) from swin-like networks
-        return x.permute(0, 3, 1, 2) if self._channels_last else x  # (B, C, H, W)
+        return self._channels_first(self.net(image))
+
+    def lower(self) -> nn.Module:
+        """The frozen part that no trained part stands before: images to the trunk's map, or the whole, frozen.
+
+        Raises:
+            ConfigError: There is no one map from which the rest could run.
+        """
+        return self if self.frozen else self._halves().lower
+
+    def upper(self, trunk_map: Tensor) -> Tensor:
+        """Map what `lower` gave, of one batch, to the feature map (B, C, H, W); gradients reach what is trained."""
+        return trunk_map if self.frozen else self._channels_first(self._halves().upper(trunk_map))
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
@@ -117,9 +130,13 @@ class Backbone(nn.Module):
         for position, leaf in enumerate(leaves):
             for parameter in own_parameters(self.net, leaf):
                 parameter.requires_grad_(position >= first)
-        self._frozen = frozenset(leaves[:first])
+        self._frozen, self._split = frozenset(leaves[:first]), ()
         self._resting = self._find_resting()
         self.train(self.training)
+
+    def count_trained(self, start: int | str | None) -> int:
+        """How many leaves `unfreeze(start)` would train."""
+        return len(self._leaves()) - self._position(start)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set the training mode of what is not frozen; what is stays in evaluation mode."""
@@ -127,6 +144,17 @@ class Backbone(nn.Module):
         for name, module in self.net.named_modules():
             module.training = mode and name not in self._resting
         return self
+
+    def _halves(self) -> Halves:
+        if not self._split:
+            device = next(self.net.parameters()).device
+            image = accepted_image(self.net, name=self.name, sides=(*CHEAP_SIDES, self.input_size), device=device)
+            trained = [leaf for leaf, is_trained in self.trainable().items() if is_trained]
+            self._split = (split_before(self.net, trained, name=self.name, image=image),)
+        return self._split[0]
+
+    def _channels_first(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2) if self._channels_last else x  # swin-like networks give (B, H, W, C)
 
     def _leaves(self) -> list[str]:
         return [leaf for stage in self._stages for leaf in stage]

@@ -60,15 +60,17 @@ def find_layout(net: nn.Module, *, name: str, sides: Sequence[int]) -> Layout:
     )
 
 
-def accepted_image(net: nn.Module, *, name: str, sides: Sequence[int]) -> Tensor:
-    """Find the first of `sides` (pixels) that `net` runs on and return such an image (1, 3, side, side).
+def accepted_image(
+    net: nn.Module, *, name: str, sides: Sequence[int], device: torch.device | None = None
+) -> Tensor:
+    """Find the first of `sides` (pixels) that `net`, on `device`, runs on; return such an image (1, 3, side, side).
 
     Raises:
         ConfigError: If it runs on none of them.
     """
     found: object = None
     for side in sides:
-        image = _noise(side)
+        image = _noise(side).to(device)
         found = _run(net, image)
         if not isinstance(found, Exception):
             return image
@@ -188,7 +190,7 @@ def _objection(level: str, trace: _Trace) -> str:
 
 def _run(net: nn.Module, image: Tensor) -> object:
     """Run `net` in evaluation mode; where it refuses, return the exception."""
-    with _evaluating(net), torch.no_grad():
+    with evaluating(net), torch.no_grad():
         try:
             return net(image)
         except REFUSALS as refusal:
@@ -196,7 +198,7 @@ def _run(net: nn.Module, image: Tensor) -> object:
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """Put `net` in evaluation mode, then give every module its training flag back."""
     flags = [(module, module.training) for module in net.modules()]
     net.eval()
