@@ -285,6 +285,11 @@ class SourceConfig:
     cache_dir: str | None  # folder of decoded images; safe to delete
 
 
+def _check_tta(tta: str | None) -> None:
+    if tta is not None:
+        _choice("tta", tta, ("none", "flips", "dihedral"))
+
+
 def _one_model(checkpoint: str | None, ensemble: str | None) -> None:
     given = [value for value in (checkpoint, ensemble) if value is not None]
     if len(given) != 1:
@@ -302,6 +307,7 @@ class EvaluateConfig:
     resamples: int  # of the bootstrap over lesions
     level: float  # of the intervals
     seed: int  # of the bootstrap
+    tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
     bins: int  # of the reliability diagram
     accelerator: str  # auto | cpu | gpu …, as Lightning names them
     data: SourceConfig
@@ -310,6 +316,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         _choice("split", self.split, ("val", "test"))
         _seed(self.seed)
+        _check_tta(self.tta)
         _one_model(self.checkpoint, self.ensemble)
         _require(self.bins >= 2, "bins", self.bins, "at least 2")
         _check_bootstrap(self.resamples, self.level)
@@ -327,6 +334,7 @@ class EnsembleConfig:
     members: Any  # a sweep's folder, or a list of checkpoints
     expected: int | None  # number of members; null: what the sweep announced, or any number
     out: str | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
+    tta: str  # none | flips | dihedral: which turns of an image vote
     smallest: int  # size of the subsets that are searched
     largest: int
     resamples: int  # of the bootstrap over lesions
@@ -338,6 +346,7 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         _seed(self.seed)
+        _check_tta(self.tta)
         listed = isinstance(self.members, list) and all(isinstance(member, str) for member in self.members)
         named = (isinstance(self.members, str) or listed) and len(self.members) > 0
         _require(named, "members", self.members, "a sweep's folder or a list of checkpoints")
@@ -362,11 +371,13 @@ class PredictConfig:
     age: float | None  # years
     sex: str | None  # female | male
     localization: str | None  # as in HAM10000: back, face, scalp, …
+    tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
     format: str  # table | json
     accelerator: str  # auto | cpu | gpu …
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
+        _check_tta(self.tta)
         _one_model(self.checkpoint, self.ensemble)
         _choice("format", self.format, ("table", "json"))
         _require(self.age is None or 0 <= self.age <= 120, "age", self.age, "0 to 120 years, or null")

@@ -37,7 +37,7 @@ def run(config: EnsembleConfig) -> None:
     test = [_predictions(model, "test", config) for model in models]  # read only now that the choice is made
     for part, tables in (("val", val), ("test", test)):
         write_table(soft_vote([tables[position] for position in chosen]), folder / f"predictions_{part}.csv")
-    write_json(folder / "ensemble.json", describe(models, chosen, folder))
+    write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta))
     names = unique_names(models)
     measured = _measure({"val": val, "test": test}, chosen, names, config)
     write_json(folder / "metrics.json", measured)
@@ -50,10 +50,11 @@ def _predictions(model: "TrainedModel", part: "Part", config: EnsembleConfig) ->
     from skinlesion.learning.ensemble import own_predictions
     from skinlesion.learning.judge import judge_model
 
-    table = own_predictions(model, part)
+    table = own_predictions(model, part) if config.tta == "none" else None  # a run judges images as they are
     if table is not None:
         return table
-    return judge_model(model, part, source=config.data, settings=config.loader, accelerator=config.accelerator)
+    settings, accelerator = config.loader, config.accelerator
+    return judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator, tta=config.tta)
 
 
 def _choose(tables: list["pd.DataFrame"], config: EnsembleConfig) -> list[int]:

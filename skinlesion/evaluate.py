@@ -29,16 +29,19 @@ def run(config: EvaluateConfig) -> None:
     from skinlesion.files import write_json
     from skinlesion.learning.judge import judge_model
 
-    models, beside = _models(config)
+    models, beside, tta = _models(config)
     part = cast("Part", config.split)
     settings, accelerator = config.loader, config.accelerator
     table = soft_vote(
-        [judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator) for model in models]
+        [
+            judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator, tta=tta)
+            for model in models
+        ]
     )
     folder = Path(config.out) if config.out else beside / "evaluation"
     write_table(table, folder / f"predictions_{part}.csv")
     ranges = intervals(table, resamples=config.resamples, seed=config.seed, level=config.level)
-    measured = {**headline(table), "level": config.level, "intervals": ranges}
+    measured = {**headline(table), "tta": tta, "level": config.level, "intervals": ranges}
     write_json(folder / f"metrics_{part}.json", measured)
     write_json(folder / f"report_{part}.json", report(table))
     _draw(table, models[0], config, folder)
@@ -46,15 +49,16 @@ def run(config: EvaluateConfig) -> None:
     log.info("Tables and figures: %s", folder)
 
 
-def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path]:
+def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str]:
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
 
     if config.checkpoint is not None:
         model = load_model(Path(config.checkpoint))
-        return [model], model.path.parent
+        return [model], model.path.parent, config.tta or "none"
     path = Path(str(config.ensemble))
-    return read_ensemble(path).models(), path if path.is_dir() else path.parent
+    ensemble = read_ensemble(path)
+    return ensemble.models(), path if path.is_dir() else path.parent, config.tta or ensemble.tta
 
 
 def _draw(table: "pd.DataFrame", model: "TrainedModel", config: EvaluateConfig, folder: Path) -> None:

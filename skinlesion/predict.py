@@ -25,9 +25,9 @@ def run(config: PredictConfig) -> None:
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
     """
-    models = _models(config)
+    models, tta = _models(config)
     _check_facts(models[0], config)
-    table, unreadable = _diagnose(models, _files(Path(config.image)), config)
+    table, unreadable = _diagnose(models, _files(Path(config.image)), config, tta=tta)
     for message in unreadable:
         log.warning("%s", message)
     if table.empty:
@@ -41,13 +41,14 @@ def run(config: PredictConfig) -> None:
 NOTE = "research use only, not a medical device"
 
 
-def _models(config: PredictConfig) -> list["TrainedModel"]:
+def _models(config: PredictConfig) -> tuple[list["TrainedModel"], str]:
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
 
     if config.checkpoint is not None:
-        return [load_model(Path(config.checkpoint))]
-    return read_ensemble(Path(str(config.ensemble))).models()
+        return [load_model(Path(config.checkpoint))], config.tta or "none"
+    ensemble = read_ensemble(Path(str(config.ensemble)))
+    return ensemble.models(), config.tta or ensemble.tta
 
 
 def _check_facts(model: "TrainedModel", config: PredictConfig) -> None:
@@ -70,7 +71,7 @@ def _files(image: Path) -> list[Path]:
 
 
 def _diagnose(
-    models: list["TrainedModel"], files: list[Path], config: PredictConfig
+    models: list["TrainedModel"], files: list[Path], config: PredictConfig, *, tta: str
 ) -> tuple["pd.DataFrame", list[str]]:
     import numpy as np
     import pandas as pd
@@ -85,7 +86,7 @@ def _diagnose(
     votes = []
     for model in models if images else ():
         pixels = np.stack([decoded[model.spec.size] for decoded in images.values()])  # (N, H, W, 3)
-        votes.append(diagnose(model, pixels, facts=facts, device=device, batch_size=size))
+        votes.append(diagnose(model, pixels, facts=facts, device=device, batch_size=size, tta=tta))
     table = pd.DataFrame(np.mean(votes, axis=0) if votes else [], columns=list(CODES))
     table.insert(0, "image", [str(path) for path in images])
     return table, unreadable

@@ -6,7 +6,18 @@ import torch
 
 from skinlesion.data.transforms import ImageInput, augmentation, fit, normalise
 
-STILL = {"flip": 0.0, "rotation": 0, "shift": 0.0, "zoom": 0.0, "brightness": 0.0, "contrast": 0.0}
+STILL = {
+    "flip": 0.0,
+    "rotation": 0,
+    "shift": 0.0,
+    "zoom": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "hue": 0.0,
+    "saturation": 0.0,
+    "square": 0.0,
+    "square_side": 1.0,
+}
 
 
 def picture(height: int = 24, width: int = 32) -> np.ndarray:
@@ -42,6 +53,7 @@ def test_flips_flip() -> None:
 
 def test_a_draw_fixes_the_change() -> None:
     settings = {"flip": 0.5, "rotation": 45, "shift": 0.075, "zoom": 0.15, "brightness": 0.15, "contrast": 0.15}
+    settings |= {"hue": 0.1, "saturation": 0.2, "square": 0.5, "square_side": 0.5}
     one, other = augmentation(**settings, seed=1), augmentation(**settings, seed=1)
     forth = [one(picture(), draw) for draw in range(8)]
     back = [other(picture(), draw) for draw in reversed(range(8))][::-1]
@@ -82,3 +94,36 @@ def test_normalise_by_hand() -> None:
     assert result.shape == (1, 3, 1, 2)
     torch.testing.assert_close(result[0, :, 0, 1], torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(result[0, :, 0, 0], torch.tensor([-1.0, -2.0, 0.0]))
+
+
+def test_a_square_part_comes_as_a_square_photograph_would() -> None:
+    image = picture(30, 60)
+    change = augmentation(**{**STILL, "square": 1.0}, seed=1)
+    lefts = set()
+    for draw in range(20):
+        changed = change(image, draw)
+        assert changed.shape == (30, 60, 3)
+        assert changed[:, :15].max() == changed[:, 45:].max() == 0  # as `fit` pads a square image
+        inner = changed[:, 15:45]
+        lefts |= {left for left in range(31) if np.array_equal(image[:, left : left + 30], inner)}
+    assert len(lefts) > 5
+
+
+def test_square_parts_are_as_frequent_and_as_large_as_asked() -> None:
+    white = np.full((40, 40, 3), 255, np.uint8)
+    white[:, 20:] = 0
+    half = augmentation(**{**STILL, "square": 0.5, "square_side": 0.5}, seed=1)
+    changed = sum(not np.array_equal(half(white, draw), white) for draw in range(200))
+    assert 70 < changed < 130
+
+
+def test_hue_and_saturation_turn_colours_alone() -> None:
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 200
+    hues = [augmentation(**{**STILL, "hue": 0.1}, seed=1)(red, draw)[0, 0] for draw in range(20)]
+    assert all(max(colour) == 200 for colour in hues)  # as bright as before
+    assert len({tuple(colour) for colour in hues}) > 5
+    grey = np.full((4, 4, 3), 90, np.uint8)
+    pale = augmentation(**{**STILL, "saturation": 0.5}, seed=1)
+    assert all(np.abs(pale(grey, draw).astype(int) - 90).max() <= 1 for draw in range(10))
+    assert len({tuple(pale(picture(), draw)[0, 0]) for draw in range(10)}) > 5

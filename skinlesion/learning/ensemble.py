@@ -22,6 +22,7 @@ class EnsembleFile:
 
     members: list[Path]  # checkpoints
     chosen: list[int]  # positions in members
+    tta: str  # which flips and turns of an image vote
 
     def models(self) -> list[TrainedModel]:
         """The chosen members, loaded and checked against each other."""
@@ -112,7 +113,9 @@ def own_predictions(model: TrainedModel, part: Part) -> pd.DataFrame | None:
     return read_predictions(table) if made_by == file_digest(model.path) else None
 
 
-def describe(models: Sequence[TrainedModel], chosen: Sequence[int], folder: Path) -> dict[str, Any]:
+def describe(
+    models: Sequence[TrainedModel], chosen: Sequence[int], folder: Path, *, tta: str = "none"
+) -> dict[str, Any]:
     """The contents of an ensemble.json that lies in `folder`."""
     return {
         "members": [
@@ -124,6 +127,7 @@ def describe(models: Sequence[TrainedModel], chosen: Sequence[int], folder: Path
             for model in models
         ],
         "chosen": list(chosen),
+        "tta": tta,
         "classes": list(models[0].classes),
         "fingerprint": models[0].fingerprint,
     }
@@ -148,7 +152,7 @@ def read_ensemble(path: Path) -> EnsembleFile:
     for checkpoint, digest in listed:
         if file_digest(_checkpoint(checkpoint)) != digest:
             raise CheckpointError(f"{checkpoint}: has changed since {path} was made; make the ensemble again")
-    return EnsembleFile([checkpoint for checkpoint, _ in listed], chosen)
+    return EnsembleFile([checkpoint for checkpoint, _ in listed], chosen, str(about.get("tta", "none")))
 
 
 def _checkpoint(path: Path) -> Path:

@@ -16,6 +16,7 @@ from skinlesion.data.transforms import normalise
 from skinlesion.errors import ConfigError
 from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.learning.features import FeatureBatch, backbone_maps
+from skinlesion.learning.turns import turned
 from skinlesion.model.network import Network
 from skinlesion.progress import track
 
@@ -31,7 +32,13 @@ def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
 
 @torch.inference_mode()
 def probabilities(
-    network: Network, batches: Iterable[Batch | FeatureBatch], *, device: torch.device, label: str, total: int
+    network: Network,
+    batches: Iterable[Batch | FeatureBatch],
+    *,
+    device: torch.device,
+    label: str,
+    total: int,
+    tta: str = "none",
 ) -> npt.NDArray[np.float32]:
     """Softmax probabilities of all items, in order.
 
@@ -41,6 +48,7 @@ def probabilities(
         device: Where the network runs.
         label: Of the progress bar.
         total: Number of batches.
+        tta: Which flips and turns of each image vote, see `turns.turned`; of cached maps there are none.
 
     Returns:
         (N, K).
@@ -49,7 +57,7 @@ def probabilities(
     parts = []
     for batch in track(batches, label, total):
         moved = cast(Any, {key: _to(value, device) for key, value in batch.items()})
-        parts.append(_answer(network, moved).float().softmax(dim=1).cpu().numpy())  # (B, K)
+        parts.append(_vote(network, moved, tta).cpu().numpy())  # (B, K)
     return np.concatenate(parts)
 
 
@@ -60,6 +68,7 @@ def diagnose(
     facts: Mapping[str, float | str | None],
     device: torch.device,
     batch_size: int,
+    tta: str = "none",
 ) -> npt.NDArray[np.float32]:
     """Probabilities of images of one patient.
 
@@ -69,6 +78,7 @@ def diagnose(
         facts: age in years, sex, localization; None where unknown.
         device: Where the network runs.
         batch_size: Images at a time.
+        tta: Which flips and turns of each image vote.
 
     Returns:
         (N, K).
@@ -86,7 +96,7 @@ def diagnose(
         )
         for start in starts
     )
-    return probabilities(model.network, batches, device=device, label=model.name, total=len(starts))
+    return probabilities(model.network, batches, device=device, label=model.name, total=len(starts), tta=tta)
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -95,6 +105,17 @@ def device_of(accelerator: str) -> torch.device:
         return Fabric(accelerator=accelerator, devices=1).device
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigError(f"accelerator={accelerator}: {str(error).splitlines()[0]}") from error
+
+
+def _vote(network: Network, batch: Batch | FeatureBatch, tta: str) -> Tensor:
+    """Probabilities (B, K), the mean over an image's flips and turns."""
+    if "feature_map" in batch:
+        return _answer(network, batch).float().softmax(dim=1)
+    votes = [
+        _answer(network, cast(Batch, {**batch, "image": image})).float().softmax(dim=1)
+        for image in turned(batch["image"], tta)
+    ]
+    return torch.stack(votes).mean(dim=0)
 
 
 def _answer(network: Network, batch: Batch | FeatureBatch) -> Tensor:

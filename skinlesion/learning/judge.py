@@ -35,7 +35,13 @@ def judge_run(network: Network, datamodule: LesionDataModule, part: Part) -> pd.
 
 
 def judge_model(
-    model: TrainedModel, part: Part, *, source: SourceConfig, settings: LoaderConfig, accelerator: str
+    model: TrainedModel,
+    part: Part,
+    *,
+    source: SourceConfig,
+    settings: LoaderConfig,
+    accelerator: str,
+    tta: str = "none",
 ) -> pd.DataFrame:
     """The predictions of a checkpoint on the part of the split that it was trained with.
 
@@ -45,6 +51,7 @@ def judge_model(
         source: Where the images are.
         settings: Of the loader.
         accelerator: As Lightning names them.
+        tta: Which flips and turns of each image vote.
 
     Raises:
         DataError: The data lack some of the part's images.
@@ -65,7 +72,8 @@ def judge_model(
         spec=model.spec,
         augment=None,
     )
-    return _table(model.network, dataset, frame, device=device_of(accelerator), settings=settings, label=model.name)
+    device = device_of(accelerator)
+    return _table(model.network, dataset, frame, device=device, settings=settings, label=model.name, tta=tta)
 
 
 def images_of(model: TrainedModel, source: SourceConfig) -> ImageCache:
@@ -98,11 +106,13 @@ def _table(
     device: torch.device,
     settings: LoaderConfig,
     label: str,
+    tta: str = "none",
 ) -> pd.DataFrame:
     batches = loader(
         dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=_workers(dataset, settings)
     )
-    answers = probabilities(network, batches, device=device, label=f"predicting {label}", total=len(batches))
+    label = f"predicting {label}"
+    answers = probabilities(network, batches, device=device, label=label, total=len(batches), tta=tta)
     return build_table(
         frame["image_id"].tolist(),
         frame["lesion_id"].tolist(),

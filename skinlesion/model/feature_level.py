@@ -60,9 +60,7 @@ def find_layout(net: nn.Module, *, name: str, sides: Sequence[int]) -> Layout:
     )
 
 
-def accepted_image(
-    net: nn.Module, *, name: str, sides: Sequence[int], device: torch.device | None = None
-) -> Tensor:
+def accepted_image(net: nn.Module, *, name: str, sides: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Find the first of `sides` (pixels) that `net`, on `device`, runs on; return such an image (1, 3, side, side).
 
     Raises:
