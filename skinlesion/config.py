@@ -169,6 +169,7 @@ class PhaseConfig:
     backbone_rate: float  # learning rate of the unfrozen stages
     warmup_epochs: float  # epochs of linear warm-up to the rate
     final_rate_fraction: float  # cosine decay ends at this fraction of the rate; 1: no decay
+    mixup: float  # concentration of the Beta distribution by which two items are blended; 0: they are not
     views: int  # views of each image whose maps, of what is frozen, are cached; 0: no cache, a new view each epoch
 
 
@@ -193,6 +194,7 @@ def _check_phase(key: str, phase: PhaseConfig) -> None:
         ("patience", 1),
         ("backbone_rate", 0),
         ("warmup_epochs", 0),
+        ("mixup", 0),
         ("views", 0),
     ):
         value = getattr(phase, name)

@@ -50,7 +50,7 @@ def test_each_choice_composes(path: Path) -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    assert len(GROUPS) == 25
+    assert len(GROUPS) == 28
     top = {path.name for path in config_dir().glob("*.yaml")}
     assert top == PRIMARY | {"launch.yaml"}
 
@@ -78,7 +78,10 @@ def test_no_file_is_forgotten() -> None:
         ("split.policy=file", "split.file"),
         ("split.fold=5", "split.fold=5: expected 0 to 4"),
         ("schedule.phases.head.rate=0", "schedule.phases.head.rate=0.0"),
-        ("schedule.phases.high.views=2", "schedule.phases.high.views=2"),
+        ("schedule.phases.high.views=-1", "schedule.phases.high.views=-1"),
+        ("schedule.phases.high.mixup=-1", "schedule.phases.high.mixup=-1"),
+        ("augment.square=2", "augment.square=2"),
+        ("augment.hue=0.6", "augment.hue=0.6"),
         ("schedule.phases.head.epochs=0", "schedule.phases.head.epochs=0"),
         ("augment.rotation=200", "augment.rotation=200"),
         ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5"),

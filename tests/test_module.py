@@ -15,7 +15,7 @@ from skinlesion.model.network import Head, Network
 
 
 def phase(unfreeze: int | str | None = None) -> PhaseConfig:
-    return PhaseConfig(unfreeze, 1, 1, 1e-3, 1e-4, 0, 0.1, 0)
+    return PhaseConfig(unfreeze, 1, 1, 1e-3, 1e-4, 0, 0.1, mixup=0, views=0)
 
 
 def classifier() -> LesionClassifier:

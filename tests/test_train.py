@@ -242,3 +242,26 @@ def test_unfrozen_stages_are_trained_in_training_mode(small_config: Config) -> N
     key = "network.backbone.net.layer4.0.bn1.num_batches_tracked"
     assert int(before[key]) == 0
     assert int(after[key]) > 0
+
+
+def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, tmp_path: Path) -> None:
+    """The same phases over the same, unchanged images: with maps cached below the trained stages, and without."""
+    still = [f"augment.{key}=0" for key in ("flip", "rotation", "shift", "zoom", "brightness", "contrast")]
+    folders = [tmp_path / name for name in ("cached", "plain")]
+    for folder, views in zip(folders, (1, 0), strict=True):
+        cached = [f"schedule.phases.{name}.views={views}" for name in ("head", "high")]
+        phases = ["schedule=three_phase", "~schedule.phases.middle", "schedule.phases.high.epochs=2", *cached]
+        run(replace(small_config("model.high=layer3", *still, *phases), out=str(folder)))
+    histories = [pd.read_csv(folder / "metrics.csv") for folder in folders]
+    for column in ("train/loss", "val/loss"):  # training maps are kept as float16
+        assert histories[0][column].tolist() == pytest.approx(histories[1][column].tolist(), rel=5e-3)
+    tables = [pd.read_csv(folder / "predictions_test.csv")[list(CODES)] for folder in folders]
+    assert abs(tables[0] - tables[1]).max().max() < 0.01
+    names = sorted(path.name.split("-")[2] for path in (tmp_path / "cache").glob("features-*.npy"))
+    assert names == ["test", "train", "train", "val", "val"]  # frozen throughout, and below layer3
+
+
+def test_a_trunk_that_cannot_be_cut_is_refused_at_once(small_config: Config) -> None:
+    cached = ("model.high=layer3.0.conv2", "schedule.phases.high.views=1")
+    with pytest.raises(ConfigError, match=r"no single map"):
+        run(small_config("schedule=three_phase", *cached))

@@ -14,6 +14,7 @@ from skinlesion.data.dataset import Batch
 from skinlesion.learning.features import FeatureBatch
 from skinlesion.learning.focal import FocalLoss
 from skinlesion.learning.inference import logits
+from skinlesion.learning.mixup import mixed_loss
 from skinlesion.model.network import Network
 
 
@@ -52,7 +53,12 @@ class LesionClassifier(LightningModule):
 
     def training_step(self, batch: Batch | FeatureBatch, _: int) -> Tensor:
         """The loss of a training batch."""
-        loss: Tensor = self.criterion(self(batch), batch["target"])
+        concentration = self._phase().mixup
+        loss: Tensor = (
+            mixed_loss(self.criterion, self.forward, batch, concentration=concentration)
+            if concentration
+            else self.criterion(self(batch), batch["target"])
+        )
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
         return loss
 

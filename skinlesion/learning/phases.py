@@ -114,6 +114,8 @@ def _check_before(module: LesionClassifier, config: TrainConfig, folder: Path) -
     """Find out now, not hours later, what the last phase would stumble over."""
     for name, phase in config.schedule.phases.items():
         module.begin(phase, weight_decay=config.schedule.weight_decay)
+        if phase.views:
+            module.network.backbone.lower()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
     last = folder / "last.ckpt"
     if last.exists():
