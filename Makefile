@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 SKINLESION := $(BIN)/skinlesion
 
-.PHONY: help demo test lint format clean
+DATA ?= data
+WEIGHTS ?= weights
+CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
+
+.PHONY: help demo results results-gpu test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +17,18 @@ demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vo
 	$(SKINLESION) train sweep=six experiment=demo
 	$(SKINLESION) ensemble members=demo/runs
 	$(SKINLESION) evaluate ensemble=demo/runs/ensemble/ensemble.json split=test
+
+results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA=folder WEIGHTS=folder)
+	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(CPU)
+	$(SKINLESION) ensemble members=runs/ham10000_cpu
+	$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned $(CPU)
+	$(SKINLESION) ensemble members=runs/ham10000_cpu_tuned tta=flips
+
+results-gpu: results ## and those that need one; these have never been run
+	$(SKINLESION) train sweep=six experiment=ham10000_gpu data.root=$(DATA)
+	$(SKINLESION) ensemble members=runs/ham10000_gpu tta=flips
+	$(SKINLESION) train experiment=ham10000_xception model=legacy_xception data.root=$(DATA) \
+		model.pretrained=$(WEIGHTS)/legacy_xception.safetensors
 
 test: lint ## lint, types and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
