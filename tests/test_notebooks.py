@@ -1,0 +1,64 @@
+"""The notebooks: they run on the synthetic data, define nothing, and hold no output in git."""
+
+import ast
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from conftest import composed
+from nbclient import NotebookClient
+
+from skinlesion.config import EnsembleConfig
+from skinlesion.ensemble import run
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NAMES = ("01_dataset", "02_ensemble", "03_errors")
+FIGURES = {"01_dataset": 5, "02_ensemble": 4, "03_errors": 3}
+
+
+def read(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code(notebook: Any) -> list[str]:
+    return [cell.source.replace("%matplotlib inline", "") for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="session")
+def voted(sweep_folder: Path) -> Path:
+    """The members' folder, with their ensemble in it."""
+    run(composed("ensemble", EnsembleConfig, f"members={sweep_folder}", "resamples=100", "accelerator=cpu"))
+    return sweep_folder
+
+
+def test_these_are_all() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_holds_no_output_and_defines_nothing(name: str) -> None:
+    notebook = read(name)
+    for cell in notebook.cells:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    nodes = [node for source in code(notebook) for node in ast.walk(ast.parse(source))]
+    assert not [node for node in nodes if isinstance(node, definitions)]
+    assert len(json.dumps(notebook)) < 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the Jupyter client's own making
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs(name: str, phantom_root: Path, voted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKINLESION_DATA", str(phantom_root))
+    monkeypatch.setenv("SKINLESION_RUNS", str(voted))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]))
+    notebook = read(name)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == FIGURES[name]
