@@ -111,7 +111,7 @@ def test_phases_unfreeze_from_the_top(small_config: Config, tmp_path: Path) -> N
 def test_a_killed_run_continues_as_if_nothing_had_happened(
     small_config: Config, phantom_root: Path, tmp_path: Path
 ) -> None:
-    """Killed in each phase (SIGKILL, so nothing can be tidied up), it ends where an uninterrupted run ends."""
+    """Killed in each phase (SIGKILL: nothing can be tidied up) and moved, it ends where an uninterrupted run ends."""
     overrides = [
         *SMALL,
         "loader.workers=2",
@@ -119,15 +119,18 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     ]
     places = [f"data.root={phantom_root}", f"data.cache_dir={tmp_path / 'cache'}"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "skinlesion.train", *overrides, *places, f"out={killed}"]
+    command = [sys.executable, "-m", "skinlesion.train", *overrides, *places]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for rows in (2, 6, 10):  # the second epoch of head, high and middle has ended: the first one's checkpoint is there
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, f"out={killed}"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         _wait_for_rows(killed / "metrics.csv", rows, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (killed / "metrics.json").exists(), "it was killed too late to tell anything"
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+        killed = killed.rename(tmp_path / f"moved-{rows}")  # a folder may be moved between two sittings
+    subprocess.run([*command, f"out={killed}"], check=True, env=environment, capture_output=True)
     run(replace(small_config(*overrides[-4:]), out=str(whole)))
     assert metrics_of(killed) == metrics_of(whole)
     assert (killed / "predictions_test.csv").read_bytes() == (whole / "predictions_test.csv").read_bytes()

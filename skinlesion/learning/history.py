@@ -42,6 +42,6 @@ class History(Callback):
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write the rows as a CSV, whole or not at all."""
+    """Write the rows as a CSV with six significant digits, whole or not at all."""
     with replacing(path) as beside:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(beside, index=False)
+        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(beside, index=False, float_format="%.6g")

@@ -19,6 +19,7 @@ from skinlesion.config import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
+from skinlesion.learning.best import BestOfPhase
 from skinlesion.learning.checkpoint import read_checkpoint
 from skinlesion.learning.features import FeatureStore
 from skinlesion.learning.history import History, write_history
@@ -83,14 +84,7 @@ def _run_phase(
     datamodule.first_draw = len(rows)
     module.begin(phase, weight_decay=config.schedule.weight_decay)
     module.record["phase"] = name
-    best = ModelCheckpoint(
-        _phases(folder),
-        filename=f"{len(before)}-{name}",
-        monitor="val/macro_f1",
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    best = BestOfPhase(_phases(folder), filename=f"{len(before)}-{name}")
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     history = History(folder / "metrics.csv", phase=name, rows=rows)
     stopping = EarlyStopping("val/loss", patience=phase.patience)
