@@ -73,23 +73,39 @@ def _files(image: Path) -> list[Path]:
 def _diagnose(
     models: list["TrainedModel"], files: list[Path], config: PredictConfig, *, tta: str
 ) -> tuple["pd.DataFrame", list[str]]:
+    """A batch of files at a time, so that a large folder needs no more memory than a small one."""
     import numpy as np
     import pandas as pd
 
     from skinlesion.diagnoses import CODES
     from skinlesion.learning.inference import device_of, diagnose
+    from skinlesion.progress import track
 
-    sizes = {model.spec.size for model in models}
-    images, unreadable = _decode(files, sizes)
     facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
     device, size = device_of(config.accelerator), config.loader.batch_size
-    votes = []
-    for model in models if images else ():
-        pixels = np.stack([decoded[model.spec.size] for decoded in images.values()])  # (N, H, W, 3)
-        votes.append(diagnose(model, pixels, facts=facts, device=device, batch_size=size, tta=tta))
-    table = pd.DataFrame(np.mean(votes, axis=0) if votes else [], columns=list(CODES))
-    table.insert(0, "image", [str(path) for path in images])
+    chunks = [files[start : start + size] for start in range(0, len(files), size)]
+    read: list[str] = []
+    unreadable: list[str] = []
+    votes = [np.empty((0, len(CODES)), np.float32)]
+    for chunk in track(chunks, "predicting", len(chunks)):
+        images, broken = _decode(chunk, {model.spec.size for model in models})
+        read += [str(path) for path in images]
+        unreadable += broken
+        if images:
+            members = [
+                diagnose(model, _stacked(images, model.spec.size), facts=facts, device=device, tta=tta)
+                for model in models
+            ]
+            votes.append(np.mean(members, axis=0))  # (B, K)
+    table = pd.DataFrame(np.concatenate(votes), columns=list(CODES))
+    table.insert(0, "image", read)
     return table, unreadable
+
+
+def _stacked(images: dict[Path, dict[tuple[int, int], Any]], size: tuple[int, int]) -> Any:
+    import numpy as np
+
+    return np.stack([decoded[size] for decoded in images.values()])  # (B, H, W, 3)
 
 
 def _decode(files: list[Path], sizes: set[tuple[int, int]]) -> tuple[dict[Path, dict[tuple[int, int], Any]], list[str]]:

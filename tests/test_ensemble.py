@@ -137,6 +137,11 @@ def test_refuses_missing_and_broken_checkpoints(sweep: Path) -> None:
     assert str(path) in refused(f"members={sweep}")
     path.unlink()
     assert "no such checkpoint" in refused(f"members={sweep}")
+    other = sweep / "third" / "best.ckpt"
+    other.unlink()
+    said = refused(f"members=[{path},{other}]", f"out={sweep / 'vote'}")
+    assert str(path) in said
+    assert str(other) in said
 
 
 def test_refuses_a_foreign_checkpoint(sweep: Path) -> None:

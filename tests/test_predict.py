@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from conftest import composed
@@ -11,6 +13,8 @@ from conftest import composed
 from skinlesion.config import PredictConfig, TrainConfig
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.learning import inference
+from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.predict import run
 
 
@@ -75,6 +79,29 @@ def test_a_folder_goes_on_past_unreadable_images(
     assert len(answer["unreadable"]) == 1
     assert "broken.jpg" in answer["unreadable"][0]
     assert "not a medical device" in answer["note"]
+
+
+def test_a_folder_is_read_a_batch_at_a_time(
+    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=256")
+    at_once = answers(capsys)["predictions"]
+    seen: list[int] = []
+    diagnose = inference.diagnose
+
+    def counted(model: TrainedModel, pixels: npt.NDArray[np.uint8], **others: Any) -> npt.NDArray[np.float32]:
+        seen.append(len(pixels))
+        return diagnose(model, pixels, **others)
+
+    monkeypatch.setattr(inference, "diagnose", counted)
+    predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=50")
+    batches = answers(capsys)["predictions"]
+    assert len(seen) > 2
+    assert set(seen[:-1]) == {50}
+    assert sum(seen) == len(at_once)
+    assert [row["image"] for row in batches] == [row["image"] for row in at_once]
+    for row, other in zip(batches, at_once, strict=True):
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=2e-6)
 
 
 def test_the_table_for_people(checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:

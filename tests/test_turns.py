@@ -57,7 +57,7 @@ def test_the_vote_is_the_mean_and_does_not_mind_a_flip(trained: TrainConfig) -> 
     known = {"age": 50.0, "sex": "male", "localization": "back"}
 
     def vote(given: np.ndarray, tta: str) -> np.ndarray:
-        return diagnose(model, np.ascontiguousarray(given), facts=known, device=CPU, batch_size=2, tta=tta)
+        return diagnose(model, np.ascontiguousarray(given), facts=known, device=CPU, tta=tta)
 
     four = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
     expected = np.mean([vote(each, "none") for each in four], axis=0)

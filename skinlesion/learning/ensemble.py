@@ -38,7 +38,7 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
         CheckpointError: No member, or a member of the sweep that has not finished; all are named.
     """
     if not isinstance(members, str):
-        return _distinct([_checkpoint(Path(member)) for member in members]), None
+        return _distinct(_checkpoints([Path(member) for member in members])), None
     folder = Path(members)
     if folder.is_file() or (folder / "best.ckpt").exists():
         raise CheckpointError(
@@ -53,7 +53,7 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
             f"members={members}: {', '.join(unfinished)} not finished; run the sweep's command again, it goes on there"
         )
     announced = OmegaConf.select(OmegaConf.load(runs[0] / "config.yaml"), "expected_members")
-    return [_checkpoint(run) for run in runs], announced
+    return _checkpoints(runs), announced
 
 
 def _distinct(paths: list[Path]) -> list[Path]:
@@ -149,14 +149,16 @@ def read_ensemble(path: Path) -> EnsembleFile:
         chosen = [int(position) for position in about["chosen"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable ensemble.json ({error}); make it with `ensemble`") from error
+    _checkpoints([checkpoint for checkpoint, _ in listed])
     for checkpoint, digest in listed:
-        if file_digest(_checkpoint(checkpoint)) != digest:
+        if file_digest(checkpoint) != digest:
             raise CheckpointError(f"{checkpoint}: has changed since {path} was made; make the ensemble again")
     return EnsembleFile([checkpoint for checkpoint, _ in listed], chosen, str(about.get("tta", "none")))
 
 
-def _checkpoint(path: Path) -> Path:
-    path = path / "best.ckpt" if path.is_dir() else path
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; a finished run leaves it as best.ckpt")
-    return path
+def _checkpoints(paths: Sequence[Path]) -> list[Path]:
+    found = [path / "best.ckpt" if path.is_dir() else path for path in paths]
+    absent = [str(path) for path in found if not path.is_file()]
+    if absent:
+        raise CheckpointError(f"{', '.join(absent)}: no such checkpoint; a finished run leaves it as best.ckpt")
+    return found

@@ -61,42 +61,36 @@ def probabilities(
     return np.concatenate(parts)
 
 
+@torch.inference_mode()
 def diagnose(
     model: TrainedModel,
     pixels: npt.NDArray[np.uint8],
     *,
     facts: Mapping[str, float | str | None],
     device: torch.device,
-    batch_size: int,
     tta: str = "none",
 ) -> npt.NDArray[np.float32]:
-    """Probabilities of images of one patient.
+    """Probabilities of some images of one patient, all at once.
 
     Args:
-        model: A trained model.
-        pixels: Images fitted into the model's size, (N, H, W, 3), RGB.
+        model: A trained model; its network is put into evaluation mode.
+        pixels: Images fitted into the model's size, (B, H, W, 3), RGB.
         facts: age in years, sex, localization; None where unknown.
         device: Where the network runs.
-        batch_size: Images at a time.
         tta: Which flips and turns of each image vote.
 
     Returns:
-        (N, K).
+        (B, K).
     """
     row = model.encoder.encode(pd.DataFrame({fact: [value] for fact, value in facts.items()}, dtype=object))  # (1, M)
-    metadata = torch.from_numpy(row).expand(len(pixels), -1)  # (N, M)
-    starts = range(0, len(pixels), batch_size)
-    batches = (
-        cast(
-            Batch,
-            {
-                "image": normalise(pixels[start : start + batch_size], model.spec),
-                "metadata": metadata[start : start + batch_size],
-            },
-        )
-        for start in starts
-    )
-    return probabilities(model.network, batches, device=device, label=model.name, total=len(starts), tta=tta)
+    batch: Batch = {
+        "image": normalise(pixels, model.spec).to(device),
+        "metadata": torch.from_numpy(row).expand(len(pixels), -1).to(device),  # (B, M)
+        "target": torch.empty(0, dtype=torch.int64),
+        "image_id": [],
+    }
+    votes: npt.NDArray[np.float32] = _vote(model.network.to(device).eval(), batch, tta).cpu().numpy()
+    return votes
 
 
 def device_of(accelerator: str) -> torch.device:
