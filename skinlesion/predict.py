@@ -109,7 +109,7 @@ def _stacked(images: dict[Path, dict[tuple[int, int], Any]], size: tuple[int, in
 
 
 def _decode(files: list[Path], sizes: set[tuple[int, int]]) -> tuple[dict[Path, dict[tuple[int, int], Any]], list[str]]:
-    from skinlesion.data.cache import decode
+    from skinlesion.data.pixels import decode
 
     images: dict[Path, dict[tuple[int, int], Any]] = {}
     unreadable: list[str] = []

@@ -18,7 +18,15 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("train", "evaluate", "ensemble", "predict", "audit", "phantom"),
     ("cli", "__main__"),
 )
-BLIND = ("model", "learning/focal", "data/splits", "data/metadata", "evaluation/figures", "evaluation/curves")
+BLIND = (
+    "model",
+    "learning/focal",
+    "data/splits",
+    "data/metadata",
+    "data/pixels",
+    "evaluation/figures",
+    "evaluation/curves",
+)
 
 
 def module_of(path: Path) -> str:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion.data.cache import decode, open_cache
+from skinlesion.data.cache import open_cache
+from skinlesion.data.pixels import decode
 from skinlesion.errors import DataError
 
 SIZE = (12, 16)

@@ -10,7 +10,7 @@ import torch
 from skinlesion.config import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import InOrder, Shuffled
-from skinlesion.data.transforms import ImageInput
+from skinlesion.data.pixels import ImageInput
 from skinlesion.diagnoses import CODES
 
 SPEC = ImageInput((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

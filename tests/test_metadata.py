@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +261,43 @@ def test_ham10000_has_twenty_columns() -> None:
     assert counts["age=unknown"] == counts["sex=unknown"] == 57
     assert counts["localization=unknown"] == 234
     assert counts["localization=acral"] == 7
+
+
+@given(
+    st.one_of(st.none(), st.floats(0, 120), st.just("unknown")),
+    st.sampled_from([None, "male", "Female ", "other"]),
+    st.sampled_from([None, "back", "FACE", "ear", ""]),
+)
+def test_a_patient_is_encoded_as_a_row(age: Any, sex: Any, localization: Any) -> None:
+    row = encoder().encode(facts((age, sex, localization)))[0]
+    given = {"age": age, "sex": sex, "localization": localization}
+    npt.assert_array_equal(encoder().encode_patient(given), row)
+    npt.assert_array_equal(
+        encoder().encode_patient({fact: given[fact] for fact in FACTS if given[fact]}),
+        row if age != 0 else encoder().encode(facts((None, sex, localization)))[0],
+    )
+
+
+def test_a_faulty_age_of_a_patient_is_refused() -> None:
+    with pytest.raises(DataError, match="the first 130"):
+        encoder().encode_patient({"age": 130})
+
+
+@given(st.text(st.sampled_from("0123456789.e+-_x ٣"), max_size=6))
+def test_ages_are_the_numbers_that_pandas_reads(entry: str) -> None:
+    years, faulty = ages([entry])
+    expected = pd.to_numeric(pd.Series(words([entry]), dtype=object), errors="coerce").iloc[0]
+    npt.assert_array_equal(years, [expected])
+    known = words([entry]) != ["unknown"]
+    assert faulty[0] == (known and not 0 <= expected <= 120)
+
+
+def test_pixels_and_facts_need_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys\n"
+        "from skinlesion.data import metadata, pixels\n"
+        "heavy = {'torch', 'pandas', 'albumentations', 'scipy', 'sklearn', 'timm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr

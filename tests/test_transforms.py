@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skinlesion.data.transforms import ImageInput, augmentation, fit, normalise
+from skinlesion.data.pixels import ImageInput, fit
+from skinlesion.data.transforms import augmentation, normalise
 
 STILL = {
     "flip": 0.0,

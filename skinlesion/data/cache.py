@@ -12,10 +12,8 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from PIL import Image as PillowImage
-from PIL import ImageOps
 
-from skinlesion.data.transforms import Image, fit
+from skinlesion.data.pixels import Image, decode
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
 from skinlesion.progress import track
@@ -73,20 +71,6 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
     path = cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
     build_once(path, lambda: _build(path, paths, size))
     return ImageCache(path, key, image_ids)
-
-
-def decode(path: Path, size: tuple[int, int]) -> Image:
-    """Read an image file, upright and RGB, and fit it into `size`.
-
-    Raises:
-        DataError: The file cannot be read as an image.
-    """
-    try:
-        with PillowImage.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return fit(np.asarray(upright), size)
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
 
 
 def _key(image_ids: Sequence[str], paths: Sequence[Path], size: tuple[int, int]) -> str:

@@ -16,8 +16,9 @@ from skinlesion.data import splits
 from skinlesion.data.cache import ImageCache, open_cache
 from skinlesion.data.dataset import Batch, InOrder, LesionDataset, Shuffled, keep
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.pixels import ImageInput
 from skinlesion.data.table import read_table
-from skinlesion.data.transforms import Augment, ImageInput, augmentation
+from skinlesion.data.transforms import Augment, augmentation
 from skinlesion.diagnoses import CODES
 
 Part = Literal["train", "val", "test"]

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from skinlesion.data.cache import ImageCache
-from skinlesion.data.transforms import Augment, ImageInput, normalise
+from skinlesion.data.pixels import ImageInput
+from skinlesion.data.transforms import Augment, normalise
 
 Draw = tuple[int, int]
 """An item's index, and the number of the draw (the epoch, counted over all phases)."""

@@ -1,14 +1,21 @@
-"""What is known about the patient, as numbers: age, sex and localization, each possibly unknown."""
+"""What is known about the patient, as numbers: age, sex and localization, each possibly unknown.
 
-from collections.abc import Iterable
+An encoder is applied with numpy alone, so that a service starts without pandas.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from skinlesion.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Columns: TypeAlias = "pd.DataFrame | Mapping[str, Sequence[object]]"
 
 FACTS = ("age", "sex", "localization")
 """The three facts about the patient, and the only columns of a frame that the encoder reads."""
@@ -40,7 +47,7 @@ def ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray
         outside 0 to 120.
     """
     entries = words(values)
-    years = np.asarray(pd.to_numeric(pd.Series(entries, dtype=object), errors="coerce"), dtype=np.float64)
+    years = np.array([_number(entry) for entry in entries], dtype=np.float64)
     given = np.array([entry != UNKNOWN for entry in entries], dtype=np.bool_)
     return years, given & ~((years >= AGES[0]) & (years <= AGES[1]))
 
@@ -65,7 +72,7 @@ class MetadataEncoder:
     localizations: tuple[str, ...]
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame) -> Self:
+    def fit(cls, frame: "pd.DataFrame") -> Self:
         """Learn mean, deviation and values from a training split with the columns of `FACTS`.
 
         Raises:
@@ -112,7 +119,7 @@ class MetadataEncoder:
         """Return plain numbers, texts and lists, for a checkpoint."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
-    def encode(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+    def encode(self, frame: "pd.DataFrame") -> npt.NDArray[np.float32]:
         """Turn facts into numbers.
 
         Args:
@@ -125,20 +132,37 @@ class MetadataEncoder:
         Raises:
             DataError: If a column is missing or an age is faulty.
         """
-        years = _checked_ages(frame)
+        return self._encode(frame)
+
+    def encode_patient(self, facts: Mapping[str, float | str | None]) -> npt.NDArray[np.float32]:
+        """Turn the facts of one patient into numbers, as `encode` does.
+
+        Args:
+            facts: By the names in `FACTS`; what is None or left out is unknown.
+
+        Returns:
+            Shape (M,).
+
+        Raises:
+            DataError: If the age is faulty.
+        """
+        row: npt.NDArray[np.float32] = self._encode({fact: [facts.get(fact)] for fact in FACTS})[0]
+        return row
+
+    def _encode(self, columns: _Columns) -> npt.NDArray[np.float32]:
+        years = _checked_ages(columns)
         unknown = np.isnan(years)
         scaled = np.where(unknown, 0.0, (years - self.age_mean) / self.age_std)
         parts = [
             np.column_stack([scaled, unknown]),
-            _one_hot(frame["sex"], self.sexes),
-            _one_hot(frame["localization"], self.localizations),
+            _one_hot(columns["sex"], self.sexes),
+            _one_hot(columns["localization"], self.localizations),
         ]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def missing(self) -> npt.NDArray[np.float32]:
         """Return the row, shape (M,), of a patient of whom nothing is known."""
-        nobody = pd.DataFrame({fact: [None] for fact in FACTS}, dtype=object)
-        return self.encode(nobody).ravel()
+        return self.encode_patient({})
 
     @property
     def width(self) -> int:
@@ -158,18 +182,26 @@ class MetadataEncoder:
         return tuple(FACTS.index(column.partition("=")[0]) for column in self.columns)
 
 
-def _checked_ages(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
-    absent = [fact for fact in FACTS if fact not in frame.columns]
+def _checked_ages(columns: _Columns) -> npt.NDArray[np.float64]:
+    absent = [fact for fact in FACTS if fact not in columns]
     if absent:
         raise DataError(f"metadata: no column {', '.join(absent)}; expected {', '.join(FACTS)}, empty where unknown.")
-    years, faulty = ages(frame["age"])
+    years, faulty = ages(columns["age"])
     if faulty.any():
-        given = frame["age"].loc[faulty].iloc[0]
+        given = list(columns["age"])[int(faulty.argmax())]
         raise DataError(
             f"metadata: {int(faulty.sum())} faulty age(s), the first {given!r}; expected years from "
             f"{AGES[0]:g} to {AGES[1]:g}, or nothing where the age is unknown."
         )
     return years
+
+
+def _number(entry: str) -> float:
+    """The number that `entry` spells in plain digits; NaN if it spells none."""
+    try:
+        return float(entry) if entry.isascii() and "_" not in entry else np.nan
+    except ValueError:
+        return np.nan
 
 
 def _vocabulary(values: Iterable[object]) -> tuple[str, ...]:

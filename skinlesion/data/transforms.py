@@ -1,12 +1,10 @@
-"""What happens to pixels: fitting into the working size, random changes in training, normalisation."""
+"""What happens to pixels in training and evaluation: random changes, and normalisation to a tensor."""
 
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network
 
@@ -15,47 +13,12 @@ import cv2
 import torch
 from torch import Tensor
 
-# OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
-cv2.setNumThreads(0)
-
-Image = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """What a backbone expects of an image."""
-
-    size: tuple[int, int]  # (height, width) in pixels
-    mean: tuple[float, ...]  # of each channel in 0..1
-    std: tuple[float, ...]  # likewise
-
+from skinlesion.data.pixels import Image, ImageInput
 
 _SQUARE = 1  # sets its random numbers apart from those of the other changes
 
 Augment = Callable[[Image, int], Image]
 """Image (H, W, 3) and a draw -> changed image; the same draw gives the same change."""
-
-
-def fit(image: Image, size: tuple[int, int]) -> Image:
-    """Resize an image to fit into `size`, keeping its aspect, and pad it with black in equal parts.
-
-    Args:
-        image: RGB, (h, w, 3).
-        size: (height, width) of the result, in pixels.
-    """
-    height, width = size
-    if image.shape[:2] == size:
-        return image
-    scale = min(height / image.shape[0], width / image.shape[1])
-    inner = (
-        min(width, max(1, round(image.shape[1] * scale))),
-        min(height, max(1, round(image.shape[0] * scale))),
-    )
-    smaller = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
-    canvas[top : top + inner[1], left : left + inner[0]] = smaller
-    return canvas
 
 
 def augmentation(

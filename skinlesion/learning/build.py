@@ -7,7 +7,7 @@ import torch
 
 from skinlesion.config import LossConfig, ModelConfig
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.transforms import ImageInput
+from skinlesion.data.pixels import ImageInput
 from skinlesion.diagnoses import CODES
 from skinlesion.learning.focal import FocalLoss, inverse_frequency_weights
 from skinlesion.model.backbone import Backbone

@@ -13,8 +13,8 @@ from skinlesion import __version__
 from skinlesion.config import ModelConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.pixels import ImageInput
 from skinlesion.data.splits import fingerprint
-from skinlesion.data.transforms import ImageInput
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import CheckpointError
 from skinlesion.learning.build import as_plain, build_backbone, build_network
