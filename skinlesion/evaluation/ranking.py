@@ -182,7 +182,7 @@ def _own_terms(
     b = (run - offset)[inverse]  # images of the lesion at or above each of its images
     true, reached = (values[before[rows]] for values in counts)
     terms = np.where(reached > b, (true - b) / np.maximum(reached - b, 1), 0.0)
-    return np.bincount(lesion[mine], weights=terms, minlength=int(lesion.max()) + 1)
+    return np.asarray(np.bincount(lesion[mine], weights=terms, minlength=int(lesion.max()) + 1), dtype=np.float64)
 
 
 def _mean(each: list[Floats]) -> Floats:

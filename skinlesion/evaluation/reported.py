@@ -163,7 +163,7 @@ def _calibrated(table: pd.DataFrame, index: Any, *, bins: int) -> OfSums:
     gap = (targets(table) == predicted_targets(table)) - confidence
     columns, ends = [np.ones(len(table)), brier(table), negative_log_likelihood(table)], [3]
     for edges in ("width", "mass"):
-        limits = bin_edges(confidence, bins=bins, edges=edges)  # type: ignore[arg-type]
+        limits = bin_edges(confidence, bins=bins, edges=edges)
         columns += list((np.eye(len(limits) - 1)[bin_of(confidence, limits)] * gap[:, None]).T)
         ends.append(len(columns))
 

@@ -91,14 +91,12 @@ def _slope(wrong: Floats, logits: Floats) -> Floats:
 
 def _curvature(values: Floats, logits: Floats) -> Floats:
     """The Hessian of the summed loss: (2K, 2K)."""
+    kinds = (logits, np.ones_like(logits))
     blocks = [
-        [-np.einsum("ni,nj->ij", values * left, values * right) for right in (logits, np.ones_like(logits))]
-        for left in (logits, np.ones_like(logits))
+        [np.diag((values * left * right).sum(axis=0)) - (values * left).T @ (values * right) for right in kinds]
+        for left in kinds
     ]
-    for row, left in enumerate((logits, 1.0)):
-        for column, right in enumerate((logits, 1.0)):
-            blocks[row][column] += np.diag((values * left * right).sum(axis=0))
-    return np.block(blocks)
+    return np.asarray(np.block(blocks))
 
 
 def _penalised(found: Floats, logits: Floats, wanted: Floats, neutral: Floats, ridge: float) -> float:

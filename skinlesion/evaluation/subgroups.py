@@ -1,6 +1,7 @@
 """Every number by sex, age band, localization, image source and kind of confirmation."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _labels(values: "pd.Series[Any]", fact: str, bands: Sequence[float]) -> list
     if fact != "age":
         return [str(value) if isinstance(value, str) and value.strip() else UNKNOWN for value in values]
     starts = np.asarray(bands, dtype=np.float64)
-    ends = [f"{low:02.0f}-{high - 1:02.0f}" for low, high in zip(starts[:-1], starts[1:], strict=True)]
+    ends = [f"{low:02.0f}-{high - 1:02.0f}" for low, high in pairwise(starts)]
     names = np.array([*ends, f"{starts[-1]:.0f}+", UNKNOWN], dtype=object)
     years = values.to_numpy(dtype=np.float64)
     place = np.where(np.isnan(years), len(names) - 1, np.searchsorted(starts, np.nan_to_num(years), side="right") - 1)
