@@ -1,0 +1,141 @@
+"""Temperature and vector scaling: probabilities that are as sure as they are right, fitted on validation.
+
+Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, ICML 2017, arXiv:1706.04599. They scale
+logits; the logarithm of a probability is its logit up to a constant that softmax takes out, so probabilities, also
+the mean of several members', are enough. Needs numpy alone.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skinlesion.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+
+SMALLEST = 1e-12  # a smaller probability counts as this one, so that its logarithm is finite
+HOTTEST = 20.0  # temperatures are looked for between its inverse and itself
+_HALVINGS = 60
+_STEPS = 100  # of Newton's method
+_CLOSE = 1e-10  # the gradient at which it stops
+
+
+def tempered(probabilities: npt.ArrayLike, temperature: float) -> Floats:
+    """Flatten (temperature above 1) or sharpen (below 1) probabilities: softmax(log p / T), (N, K) -> (N, K).
+
+    Raises:
+        ValueError: The temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; expected more than 0")
+    return _softmax(_logits(probabilities) / temperature)
+
+
+def vector_scaled(probabilities: npt.ArrayLike, weight: npt.ArrayLike, bias: npt.ArrayLike) -> Floats:
+    """Scale and shift each diagnosis's logit: softmax(w log p + b), with (N, K), (K,) and (K,) -> (N, K)."""
+    return _softmax(_logits(probabilities) * np.asarray(weight, dtype=np.float64) + np.asarray(bias, dtype=np.float64))
+
+
+def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """The temperature at which the negative log-likelihood is least, between 1 / `HOTTEST` and `HOTTEST`.
+
+    Args:
+        probabilities: (N, K) of validation images.
+        targets: (N,) class indices.
+
+    Raises:
+        DataError: There are fewer than two images, all have one diagnosis, or a probability is no finite number.
+    """
+    logits, actual = _checked(probabilities, targets)
+    coldest, hottest = -np.log(HOTTEST), np.log(HOTTEST)
+    low, high = coldest, hottest  # of log(1 / T), in which the slope's sign changes once: the loss is convex in 1 / T
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        values = _softmax(logits * np.exp(middle))
+        slope = ((values * logits).sum(axis=1) - logits[np.arange(len(actual)), actual]).mean()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return float(np.exp(-(low + high) / 2))
+
+
+def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> dict[str, list[float]]:
+    """The `weight` and `bias` of vector scaling at which the negative log-likelihood is least, by Newton's method.
+
+    Args:
+        probabilities: (N, K) of validation images.
+        targets: (N,) class indices.
+        ridge: How many images' worth (1/2 ridge (|w - 1|² + |b|²) is added to the sum over images) draw the result
+            towards no change: without it a diagnosis of few images could be scaled at will.
+
+    Raises:
+        DataError: As of `fit_temperature`.
+    """
+    logits, actual = _checked(probabilities, targets)
+    images, classes = logits.shape
+    wanted = np.eye(classes)[actual]
+    neutral = np.concatenate([np.ones(classes), np.zeros(classes)])
+    found = neutral.copy()
+    for _ in range(_STEPS):
+        values = _softmax(logits * found[:classes] + found[classes:])
+        slope = _slope(values - wanted, logits) + ridge * (found - neutral)
+        if np.abs(slope).max() < _CLOSE * images:
+            break
+        step = np.linalg.solve(_curvature(values, logits) + ridge * np.eye(2 * classes), slope)
+        found = _downhill(found, step, slope, loss=lambda x: _penalised(x, logits, wanted, neutral, ridge))
+    return {"weight": found[:classes].tolist(), "bias": found[classes:].tolist()}
+
+
+def _slope(wrong: Floats, logits: Floats) -> Floats:
+    return np.concatenate([(wrong * logits).sum(axis=0), wrong.sum(axis=0)])
+
+
+def _curvature(values: Floats, logits: Floats) -> Floats:
+    """The Hessian of the summed loss: (2K, 2K)."""
+    kinds = (logits, np.ones_like(logits))
+    blocks = [
+        [np.diag((values * left * right).sum(axis=0)) - (values * left).T @ (values * right) for right in kinds]
+        for left in kinds
+    ]
+    return np.asarray(np.block(blocks))
+
+
+def _penalised(found: Floats, logits: Floats, wanted: Floats, neutral: Floats, ridge: float) -> float:
+    classes = logits.shape[1]
+    values = _log_softmax(logits * found[:classes] + found[classes:])
+    return float(-(values * wanted).sum() + ridge / 2 * ((found - neutral) ** 2).sum())
+
+
+def _downhill(found: Floats, step: Floats, slope: Floats, *, loss: Any) -> Floats:
+    """Take the Newton step, or the first half, quarter … of it that lowers the loss enough (Armijo)."""
+    now, share = loss(found), 1.0
+    while share > 1e-6 and loss(found - share * step) > now - 1e-4 * share * float(slope @ step):
+        share /= 2
+    return found - share * step
+
+
+def _logits(probabilities: npt.ArrayLike) -> Floats:
+    return np.asarray(np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST)))
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _softmax(logits: Floats) -> Floats:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def _checked(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.int64]]:
+    values, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int64)
+    if values.ndim != 2 or actual.shape != values.shape[:1]:
+        raise ValueError(f"probabilities {values.shape} and targets {actual.shape} must be (N, K) and (N,)")
+    if not np.isfinite(values).all():
+        raise DataError("a probability is no finite number; scaling cannot be fitted: evaluate the model anew")
+    if len(np.unique(actual)) < 2:
+        raise DataError(
+            f"{len(actual)} validation images of {len(np.unique(actual))} diagnosis: scaling is not computable; "
+            "fit it on images of at least two diagnoses"
+        )
+    return _logits(values), actual
