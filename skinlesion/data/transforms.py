@@ -13,7 +13,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from skinlesion.data.pixels import Image, ImageInput
+from skinlesion.data.pixels import Image, ImageInput, fit
 
 _SQUARE = 1  # sets its random numbers apart from those of the other changes
 
