@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.config import AuditConfig
+from skinlesion.config.audit import AuditConfig
 from skinlesion.launch import launch
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ def configuration(verb: str, schema: type[Schema], *overrides: str) -> Schema:
 
     Args:
         verb: train, evaluate, audit and so on.
-        schema: The verb's dataclass in `skinlesion.config`.
+        schema: The verb's dataclass in `skinlesion.config.VERB`.
         overrides: As on the command line, `data.root=demo/data`.
 
     Raises:

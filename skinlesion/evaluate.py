@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from skinlesion.config import EvaluateConfig
+from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.launch import launch
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from skinlesion.config import PhantomConfig
+from skinlesion.config.phantom import PhantomConfig
 from skinlesion.launch import launch
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.config import PredictConfig
+from skinlesion.config.predict import PredictConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.launch import launch
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skinlesion.config import TrainConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import InOrder, Shuffled
 from skinlesion.data.pixels import ImageInput

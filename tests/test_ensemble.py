@@ -11,7 +11,9 @@ import pytest
 import torch
 from conftest import composed
 
-from skinlesion.config import EnsembleConfig, EvaluateConfig, TrainConfig
+from skinlesion.config.ensemble import EnsembleConfig
+from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.ensemble import run
 from skinlesion.errors import CheckpointError
 from skinlesion.evaluation.metrics import headline

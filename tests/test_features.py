@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinlesion.config import TrainConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import DataError
 from skinlesion.learning.build import build_backbone, image_input

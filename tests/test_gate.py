@@ -10,14 +10,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from skinlesion.config import (
-    AuditConfig,
-    EnsembleConfig,
-    EvaluateConfig,
-    PhantomConfig,
-    PredictConfig,
-    TrainConfig,
-)
+from skinlesion.config.audit import AuditConfig
+from skinlesion.config.ensemble import EnsembleConfig
+from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.phantom import PhantomConfig
+from skinlesion.config.predict import PredictConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
 from skinlesion.gate import config_dir, known_keys, typed
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinlesion.config import TrainConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.learning.features import FeatureBatch
 from skinlesion.learning.mixup import mixed, mixed_loss
 from skinlesion.train import run

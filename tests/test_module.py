@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinlesion.config import PhaseConfig
+from skinlesion.config.schedule import PhaseConfig
 from skinlesion.learning.focal import FocalLoss
 from skinlesion.learning.module import LesionClassifier, rate_factor
 from skinlesion.model.backbone import Backbone

@@ -11,7 +11,7 @@ import pytest
 from conftest import composed
 from nbclient import NotebookClient
 
-from skinlesion.config import EnsembleConfig
+from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.ensemble import run
 
 FOLDER = Path(__file__).parent.parent / "notebooks"

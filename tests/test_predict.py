@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from conftest import composed
 
-from skinlesion.config import PredictConfig, TrainConfig
+from skinlesion.config.predict import PredictConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.learning import inference
@@ -116,7 +117,7 @@ def test_the_table_for_people(checkpoint: str, images: Path, capsys: pytest.Capt
 def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from conftest import composed as compose
 
-    from skinlesion.config import EnsembleConfig
+    from skinlesion.config.ensemble import EnsembleConfig
     from skinlesion.ensemble import run as ensemble
 
     members = [sweep_folder / name for name in ("first", "second")]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import SHORT, SMALL
 
-from skinlesion.config import TrainConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.train import run

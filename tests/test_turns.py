@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from skinlesion.config import ConfigError, TrainConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.transforms import ImageInput
+from skinlesion.errors import ConfigError
 from skinlesion.learning.checkpoint import load_model
 from skinlesion.learning.inference import diagnose
 from skinlesion.learning.turns import turned

@@ -11,7 +11,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.config import DataConfig, SplitConfig, TrainConfig
+from skinlesion.config.data import DataConfig, SplitConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data import splits
 from skinlesion.data.cache import ImageCache, open_cache
 from skinlesion.data.dataset import Batch, InOrder, LesionDataset, Shuffled, keep

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 
-from skinlesion.config import LossConfig, ModelConfig
+from skinlesion.config.model import LossConfig, ModelConfig
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.pixels import ImageInput
 from skinlesion.diagnoses import CODES

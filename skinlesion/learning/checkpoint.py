@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from skinlesion import __version__
-from skinlesion.config import ModelConfig, TrainConfig
+from skinlesion.config.model import ModelConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.pixels import ImageInput

@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skinlesion.config import DataConfig, LoaderConfig, ScheduleConfig, SourceConfig, TrainConfig
+from skinlesion.config.data import DataConfig, LoaderConfig, SourceConfig
+from skinlesion.config.schedule import ScheduleConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.cache import ImageCache, open_cache
 from skinlesion.data.datamodule import LesionDataModule, Part, loader, read_data, targets
 from skinlesion.data.dataset import InOrder, LesionDataset

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from skinlesion.config import PhaseConfig
+from skinlesion.config.schedule import PhaseConfig
 from skinlesion.data.dataset import Batch
 from skinlesion.learning.features import FeatureBatch
 from skinlesion.learning.focal import FocalLoss

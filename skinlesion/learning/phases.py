@@ -15,7 +15,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from skinlesion.config import PhaseConfig, TrainConfig
+from skinlesion.config.schedule import PhaseConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from skinlesion.config import TrainConfig
+from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
 from skinlesion.files import write_text
 

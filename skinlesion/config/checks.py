@@ -1,0 +1,45 @@
+"""Checks of values, each raising a ConfigError that names the key, the value and what was expected."""
+
+import math
+from collections.abc import Sequence
+
+from skinlesion.errors import ConfigError
+
+
+def require(holds: bool, key: str, value: object, expected: str) -> None:
+    """Refuse `key=value` unless it `holds`, or where it is no finite number.
+
+    Raises:
+        ConfigError: It says what was `expected`.
+    """
+    if not holds or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(f"{key}={value}: expected {expected}")
+
+
+def require_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a word that is none of the choices."""
+    require(value in choices, key, value, f"one of {', '.join(choices)}")
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a seed that not all generators take."""
+    require(0 <= seed < 2**32, "seed", seed, "a whole number, 0 to 2**32 - 1")
+
+
+def require_tta(tta: str | None) -> None:
+    """Refuse an unknown kind of test-time augmentation; None leaves it to the model."""
+    if tta is not None:
+        require_choice("tta", tta, ("none", "flips", "dihedral"))
+
+
+def require_one_model(checkpoint: str | None, ensemble: str | None) -> None:
+    """Refuse no model, or two."""
+    given = [value for value in (checkpoint, ensemble) if value is not None]
+    if len(given) != 1:
+        raise ConfigError(f"{len(given)} models given: expected one, as checkpoint=best.ckpt or ensemble=ensemble.json")
+
+
+def require_bootstrap(resamples: int, level: float) -> None:
+    """Refuse too few resamples to read an interval from, or a level that is none."""
+    require(resamples >= 100, "resamples", resamples, "at least 100")
+    require(0.5 <= level < 1, "level", level, "0.5 or more, less than 1")

@@ -1,0 +1,41 @@
+"""The schema of `skinlesion ensemble`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from skinlesion.config.checks import require, require_bootstrap, require_seed, require_tta
+from skinlesion.config.data import LoaderConfig, SourceConfig
+
+
+@dataclass
+class EnsembleConfig:
+    """`skinlesion ensemble`."""
+
+    members: Any  # a sweep's folder, or a list of checkpoints
+    expected: int | None  # number of members; null: what the sweep announced, or any number
+    out: str | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
+    tta: str  # none | flips | dihedral: which turns of an image vote
+    smallest: int  # size of the subsets that are searched
+    largest: int
+    resamples: int  # of the bootstrap over lesions
+    level: float  # of the intervals
+    seed: int  # of the bootstrap
+    accelerator: str  # auto | cpu | gpu …, for members without predictions tables
+    data: SourceConfig
+    loader: LoaderConfig
+
+    def __post_init__(self) -> None:
+        require_seed(self.seed)
+        require_tta(self.tta)
+        listed = isinstance(self.members, list) and all(isinstance(member, str) for member in self.members)
+        named = (isinstance(self.members, str) or listed) and len(self.members) > 0
+        require(named, "members", self.members, "a sweep's folder or a list of checkpoints")
+        require(self.expected is None or self.expected >= 2, "expected", self.expected, "at least 2, or null")
+        require(1 <= self.smallest <= self.largest, "smallest", self.smallest, f"1 to {self.largest} (largest)")
+        require(
+            not isinstance(self.members, list) or self.out is not None,
+            "out",
+            self.out,
+            "a folder, where members is a list",
+        )
+        require_bootstrap(self.resamples, self.level)

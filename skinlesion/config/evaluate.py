@@ -1,0 +1,39 @@
+"""The schema of `skinlesion evaluate`."""
+
+from dataclasses import dataclass
+
+from skinlesion.config.checks import (
+    require,
+    require_bootstrap,
+    require_choice,
+    require_one_model,
+    require_seed,
+    require_tta,
+)
+from skinlesion.config.data import LoaderConfig, SourceConfig
+
+
+@dataclass
+class EvaluateConfig:
+    """`skinlesion evaluate`."""
+
+    checkpoint: str | None  # a best.ckpt
+    ensemble: str | None  # or an ensemble.json
+    split: str  # val | test
+    out: str | None  # folder of the results; null: a folder beside the model
+    resamples: int  # of the bootstrap over lesions
+    level: float  # of the intervals
+    seed: int  # of the bootstrap
+    tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
+    bins: int  # of the reliability diagram
+    accelerator: str  # auto | cpu | gpu …, as Lightning names them
+    data: SourceConfig
+    loader: LoaderConfig
+
+    def __post_init__(self) -> None:
+        require_choice("split", self.split, ("val", "test"))
+        require_seed(self.seed)
+        require_tta(self.tta)
+        require_one_model(self.checkpoint, self.ensemble)
+        require(self.bins >= 2, "bins", self.bins, "at least 2")
+        require_bootstrap(self.resamples, self.level)
