@@ -54,6 +54,17 @@ def test_parts_in_their_order():
     torch.testing.assert_close(module(X, METADATA), module.funnel(F.adaptive_avg_pool2d(x, 1).flatten(1)))
 
 
+@pytest.mark.parametrize("fusion", ["gate", "concatenate", "none"])
+def test_the_funnel_narrows_the_pooled_features(fusion):
+    module = head(fusion=fusion, funnel=[10]).eval()
+    logits, pooled = module.embed(X, METADATA)
+    assert torch.equal(logits, module(X, METADATA))
+    x = module.attention(module.gate(X, METADATA) if fusion == "gate" else X)
+    torch.testing.assert_close(pooled, F.adaptive_avg_pool2d(x, 1).flatten(1))
+    features = torch.cat((pooled, METADATA), dim=1) if fusion == "concatenate" else pooled
+    torch.testing.assert_close(logits, module.funnel(features))
+
+
 def test_concatenation_comes_after_pooling():
     module = head(fusion="concatenate", attention="none").eval()
     expected = module.funnel(torch.cat((F.adaptive_avg_pool2d(X, 1).flatten(1), METADATA), dim=1))
@@ -125,6 +136,13 @@ def test_network_is_head_after_backbone(network):
     network.eval()
     stored: Tensor = network.backbone(IMAGE)
     assert torch.equal(network(IMAGE, METADATA), network.head(stored, METADATA))
+
+
+def test_a_network_embeds_an_image(network):
+    network.eval()
+    logits, pooled = network.embed(IMAGE, METADATA)
+    assert torch.equal(logits, network(IMAGE, METADATA))
+    assert pooled.shape == (6, network.backbone.channels)
 
 
 def test_head_learns_while_the_backbone_is_frozen(network):

@@ -36,6 +36,10 @@ class Network(nn.Module):
         logits: Tensor = self.head(feature_map, metadata)  # (B, K)
         return logits
 
+    def embed(self, image: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
+        """Map as `forward` does, and give the pooled features too: logits (B, K) and (B, C)."""
+        return self.head.embed(self.backbone(image), metadata)
+
 
 class Head(nn.Module):
     """Feature map and metadata to logits: fact dropout, fusion, attention, global average pooling, funnel.
@@ -89,6 +93,7 @@ class Head(nn.Module):
         # what is not used is not made: its weights would stand in checkpoints without ever being trained
         self.fact_dropout: FactDropout | None = None
         self.gate: FusionGate | None = None
+        self.fused = nn.Identity()  # what explanations look at: the map that metadata have scaled
         self.attention: CBAM | None = None
         if fusion != "none":
             self.fact_dropout = FactDropout(missing, fact_of_column, probability=fact_dropout)
@@ -102,18 +107,24 @@ class Head(nn.Module):
 
     def forward(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
         """Map `feature_map` (B, C, H, W) and `metadata` (B, M) to logits (B, K)."""
-        x = feature_map
+        return self.embed(feature_map, metadata)[0]
+
+    def embed(self, feature_map: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
+        """Map as `forward` does, and give the pooled features too.
+
+        Returns:
+            Logits (B, K), and the mean (B, C) over the positions of the fused and attended map: what the funnel
+            narrows, without the metadata that "concatenate" appends.
+        """
         if self.fact_dropout is not None:
             metadata = self.fact_dropout(metadata)  # (B, M)
-        if self.gate is not None:
-            x = self.gate(x, metadata)  # (B, C, H, W)
+        x = self.fused(feature_map if self.gate is None else self.gate(feature_map, metadata))  # (B, C, H, W)
         if self.attention is not None:
             x = self.attention(x)  # (B, C, H, W)
-        x = x.mean(dim=(2, 3))  # (B, C)
-        if self.fusion == "concatenate":
-            x = torch.cat((x, metadata), dim=1)  # (B, C + M)
-        logits: Tensor = self.funnel(x)  # (B, K)
-        return logits
+        pooled: Tensor = x.mean(dim=(2, 3))  # (B, C)
+        features = torch.cat((pooled, metadata), dim=1) if self.fusion == "concatenate" else pooled  # (B, C [+ M])
+        logits: Tensor = self.funnel(features)  # (B, K)
+        return logits, pooled
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
