@@ -29,5 +29,8 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
 CODES: tuple[str, ...] = tuple(diagnosis.code for diagnosis in DIAGNOSES)
 """The class order: position k of every logit and probability vector is CODES[k]."""
 
+CHALLENGE: tuple[str, ...] = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+"""The order of the columns in the CSV files of the ISIC challenges, where codes stand in capitals."""
+
 NEVUS = "nv"
 MELANOMA = "mel"

@@ -23,6 +23,8 @@ def run(config: EvaluateConfig) -> None:
         SkinlesionError: The model or the data cannot be used.
     """
     from skinlesion.evaluation.bootstrap import intervals
+    from skinlesion.evaluation.challenge import challenge
+    from skinlesion.evaluation.challenge_table import write_entry, write_truth
     from skinlesion.evaluation.console import show_metrics
     from skinlesion.evaluation.metrics import headline, report
     from skinlesion.evaluation.predictions import soft_vote, write_table
@@ -40,10 +42,13 @@ def run(config: EvaluateConfig) -> None:
     )
     folder = Path(config.out) if config.out else beside / "evaluation"
     write_table(table, folder / f"predictions_{part}.csv")
+    write_entry(table, folder / f"challenge_{part}.csv")
+    write_truth(table, folder / f"challenge_truth_{part}.csv")
     ranges = intervals(table, resamples=config.resamples, seed=config.seed, level=config.level)
     measured = {**headline(table), "tta": tta, "level": config.level, "intervals": ranges}
     write_json(folder / f"metrics_{part}.json", measured)
-    write_json(folder / f"report_{part}.json", report(table))
+    scored = challenge(table, resamples=config.resamples, seed=config.seed, level=config.level, method="percentile")
+    write_json(folder / f"report_{part}.json", {**report(table), "challenge": scored})
     _draw(table, models[0], config, folder)
     show_metrics(f"{part} part, {config.level:.0%} intervals over lesions", [(beside.name, measured)])
     log.info("Tables and figures: %s", folder)

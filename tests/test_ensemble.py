@@ -190,11 +190,17 @@ def test_evaluate_runs_a_checkpoint_again(sweep: Path, trained: TrainConfig, tmp
     figures = ("confusion_matrix", "precision_recall", "reliability", "roc", "sample_sheet")
     expected = {f"{figure}_test.png" for figure in figures}
     expected |= {"predictions_test.csv", "metrics_test.json", "report_test.json"}
+    expected |= {"challenge_test.csv", "challenge_truth_test.csv"}
     assert {path.name for path in folder.iterdir()} == expected
     again, before = (read_predictions(path / "predictions_test.csv") for path in (folder, sweep / "first"))
     np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
     report = json.loads((folder / "report_test.json").read_text())
     assert report["per_diagnosis"]["nv"]["support"] == (again["actual"] == "nv").sum()
+    scored = report["challenge"]
+    assert scored["balanced_accuracy"]["value"] == pytest.approx(report["balanced_accuracy"], abs=1e-9)
+    assert scored["per_category"]["NV"]["auc"]["value"] == pytest.approx(
+        report["per_diagnosis"]["nv"]["auroc"], abs=1e-9
+    )
 
 
 def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from skinlesion.evaluation.resampling import Replicates, without_each
 
 
 @dataclass(frozen=True)
-class _OneClass:
+class OneClass:
     """The images of a table by where they stand among the T different scores of a diagnosis's own images."""
 
     own: Any  # (T, L) sparse: images of the diagnosis with this score, by lesion
@@ -39,7 +39,7 @@ class Ranking:
         self._lesions = int(index.max()) + 1
         self._given = actual, probabilities, index
         self._classes = [
-            _sorted(actual == k, probabilities[:, k], index, lesions=self._lesions) for k in range(len(CODES))
+            sort_class(actual == k, probabilities[:, k], index, lesions=self._lesions) for k in range(len(CODES))
         ]
 
     def resampled(self, weights: Floats) -> Replicates:
@@ -47,7 +47,7 @@ class Ranking:
         areas, precisions = [], []
         counts = np.ascontiguousarray(weights.T)  # (L, R)
         for each in self._classes:
-            area, precision = _areas(each, counts)
+            area, precision = auroc_and_ap(each, counts)
             areas.append(area)
             precisions.append(precision)
         return _named(areas, precisions)
@@ -61,14 +61,22 @@ class Ranking:
         return _named([area for area, _ in pairs], [precision for _, precision in pairs])
 
 
-def _sorted(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any], index: Integers, *, lesions: int) -> _OneClass:
+def sort_class(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any], index: Integers, *, lesions: int) -> OneClass:
+    """Sort the images of a table by the probability of one diagnosis.
+
+    Args:
+        positive: (N,) whether an image has the diagnosis.
+        score: (N,) its probability.
+        index: (N,) lesion numbers, 0..L-1.
+        lesions: L.
+    """
     thresholds, place = np.unique(-score[positive].astype(np.float64), return_inverse=True)  # highest score first
     negative = -score[~positive].astype(np.float64)
     left = np.searchsorted(thresholds, negative, side="left")  # the first threshold that reaches the image
     on_it = np.isin(negative, thresholds)
     shape = (len(thresholds), lesions)
     kept = left < len(thresholds)
-    return _OneClass(
+    return OneClass(
         own=_counted(place, index[positive], shape),
         reached=_counted(left[kept], index[~positive][kept], shape),
         tied=_counted(left[on_it], index[~positive][on_it], shape) if on_it.any() else None,
@@ -80,7 +88,7 @@ def _counted(rows: npt.NDArray[Any], columns: Integers, shape: tuple[int, int]) 
     return csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
-def _areas(each: _OneClass, counts: Floats) -> tuple[Floats, Floats]:
+def auroc_and_ap(each: OneClass, counts: Floats) -> tuple[Floats, Floats]:
     """AUROC and average precision, (R,) each, for (L, R) counts of lesions."""
     own = each.own @ counts  # (T, R) positives at each threshold
     false = np.cumsum(each.reached @ counts, axis=0)  # negatives at or above it
