@@ -139,7 +139,8 @@ def _or_one(part: Floats, whole: Floats) -> Floats:
 
 def _remarks(table: pd.DataFrame) -> dict[str, str]:
     """What is to be said of numbers without a denominator, by name."""
-    actual, values = np.eye(len(CODES), dtype=bool)[targets(table)], probabilities(table)
+    actual = targets(table)[:, None] == np.arange(len(CODES))  # (N, K)
+    values = probabilities(table)
     told = values > 0.5
     without = {
         "sensitivity": ~actual.any(axis=0),
