@@ -35,12 +35,25 @@ def decode(path: Path, size: tuple[int, int]) -> Image:
     Raises:
         DataError: The file cannot be read as an image.
     """
+    return fit(read(path), size)
+
+
+def read(path: Path) -> Image:
+    """Read an image file, upright and RGB, (h, w, 3).
+
+    Raises:
+        DataError: The file cannot be read as an image.
+    """
     try:
         with PillowImage.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return fit(np.asarray(upright), size)
+            return upright(image)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
+
+
+def upright(image: PillowImage.Image) -> Image:
+    """The pixels of an opened image, (h, w, 3), RGB, turned as its EXIF orientation says."""
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def fit(image: Image, size: tuple[int, int]) -> Image:
