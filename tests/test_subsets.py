@@ -59,6 +59,18 @@ def test_a_tie_that_rounding_makes_is_decided_as_the_vote_decides_it() -> None:
     assert search(values, [0], smallest=2, largest=2) == [Subset(members=(0, 1), macro_f1=1.0)]
 
 
+def test_images_that_all_members_agree_on_are_counted_too() -> None:
+    """Half of the images are settled before any subset is tried, a few of them wrongly."""
+    values, actual = random_members(6, 60, seed=11)
+    values[:, :30] = np.eye(7)[(actual[:30] + (np.arange(30) % 5 == 0)) % 7]
+    found = search(values, actual, smallest=2, largest=6)
+    expected = by_loop(values, actual, range(2, 7))
+    assert [subset.members for subset in found] == [members for _, _, members in expected]
+    np.testing.assert_allclose([subset.macro_f1 for subset in found], [-f1 for f1, _, _ in expected], atol=1e-9)
+    everywhere = search(values[:, :30], actual[:30], smallest=2, largest=2)
+    assert len({subset.macro_f1 for subset in everywhere}) == 1
+
+
 def test_nine_members_have_456_subsets_of_two_to_six() -> None:
     values, actual = random_members(9, 10, seed=2)
     found = search(values, actual, smallest=2, largest=6)

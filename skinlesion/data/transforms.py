@@ -3,8 +3,11 @@
 import os
 import random
 from collections.abc import Callable
+from functools import cache
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network
 
@@ -103,7 +106,18 @@ def normalise(images: Image, spec: ImageInput) -> Tensor:
         spec: Its mean and std are used.
 
     Returns:
-        (B, 3, H, W), float32.
+        (B, 3, H, W), float32, channels last in memory.
     """
-    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, H, W)
-    return scaled.sub_(torch.tensor(spec.mean)[:, None, None]).div_(torch.tensor(spec.std)[:, None, None])
+    count, height, width, _ = images.shape
+    rows = images.reshape(count * height, width, 3)
+    # a look into a table of 256 x 3 numbers is a third of the work of arithmetic on every pixel
+    scaled = cv2.LUT(rows, _table(spec)).reshape(images.shape)  # (B, H, W, 3)
+    return torch.from_numpy(scaled).permute(0, 3, 1, 2)
+
+
+@cache
+def _table(spec: ImageInput) -> npt.NDArray[np.float32]:
+    """What becomes of each pixel value in each channel, (256, 1, 3)."""
+    values = torch.arange(256).float().div(255)[:, None]  # (256, 1)
+    scaled = values.sub(torch.tensor(spec.mean)).div(torch.tensor(spec.std))  # (256, 3)
+    return cast(npt.NDArray[np.float32], scaled.numpy().reshape(256, 1, 3))

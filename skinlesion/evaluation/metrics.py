@@ -1,5 +1,6 @@
 """Metrics of a predictions table: of the confusion matrix, and of how the probabilities rank the images."""
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +34,7 @@ def confusions(actual: Integers, predicted: Integers, *, classes: int = len(CODE
     actual, predicted = np.broadcast_arrays(actual, predicted)
     if actual.size and not 0 <= min(actual.min(), predicted.min()) <= max(actual.max(), predicted.max()) < classes:
         raise ValueError(f"class indices must lie in 0..{classes - 1}")
-    cells = (actual * classes + predicted).reshape(-1, actual.shape[-1])  # (B, N)
+    cells = (actual * classes + predicted).reshape(math.prod(actual.shape[:-1]), actual.shape[-1])  # (B, N)
     first_cells = np.arange(len(cells))[:, None] * classes**2
     counts = np.bincount((cells + first_cells).ravel(), minlength=len(cells) * classes**2)
     return counts.reshape(*actual.shape[:-1], classes, classes)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from skinlesion.errors import DataError
 from skinlesion.evaluation.metrics import Floats, Integers, confusions, macro_f1
 
-_NUMBERS_AT_ONCE = 2**22  # mean probabilities held at a time: 32 MiB of float64
+_NUMBERS_AT_ONCE = 2**14  # mean probabilities held at a time: they stay in the processor's cache
+_MARGIN = 1e-6  # between the two largest probabilities: ten times what rounding to float32 can turn
 _DIGITS = 12  # decimals to which macro-F1 decides: the rest is rounding, which must not break ties
 
 
@@ -51,24 +52,44 @@ def search(probabilities: npt.ArrayLike, actual: npt.ArrayLike, *, smallest: int
 
 def _confusions_of(subsets: list[tuple[int, ...]], values: Floats, *, actual: Integers) -> Iterator[Integers]:
     """Yield the (S, K, K) confusion matrices of successive S subsets, S bounded by memory."""
-    members, images, classes = values.shape
-    flat = values.reshape(members, images * classes)
-    at_once = max(1, _NUMBERS_AT_ONCE // flat.shape[1])
+    settled = _settled(values)
+    common = confusions(actual[settled], values[0, settled].argmax(axis=-1), classes=values.shape[2])  # (K, K)
+    by_class = np.ascontiguousarray(values[:, ~settled].transpose(2, 0, 1))  # (K, M, N)
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, by_class.shape[2]))
     for start in range(0, len(subsets), at_once):
         chunk = subsets[start : start + at_once]
-        chosen = np.zeros((len(chunk), members))  # (S, M), 1 for a member
+        chosen = np.zeros((len(chunk), len(values)))  # (S, M), 1 for a member
         for row, subset in enumerate(chunk):
             chosen[row, list(subset)] = 1
+        predicted = _predicted(chosen, by_class)  # (S, N)
+        yield common + confusions(actual[~settled], predicted, classes=len(by_class))
+
+
+def _settled(values: Floats) -> npt.NDArray[np.bool_]:
+    """Which images every subset decides alike, since all members do, by more than rounding could turn: (N,)."""
+    largest = values.argmax(axis=-1)  # (M, N)
+    second, first = np.partition(values, -2, axis=-1)[..., -2:].transpose(2, 0, 1)  # (M, N)
+    settled: npt.NDArray[np.bool_] = ((largest == largest[0]) & (first - second > _MARGIN)).all(axis=0)
+    return settled
+
+
+def _predicted(chosen: Floats, by_class: Floats) -> Integers:
+    """The class of the largest mean probability, the first one of equals: (S, M) and (K, M, N) -> (S, N)."""
+    members = chosen.sum(axis=1, keepdims=True)  # (S, 1)
+    largest = np.full((len(chosen), by_class.shape[2]), -np.inf, np.float32)
+    predicted = np.zeros(largest.shape, np.int8)
+    for k, each in enumerate(by_class):  # class by class: whole rows at a time, which argmax over seven is not
         # sum, divide and round just as the vote on predictions tables does, so that both decide the same
-        mean = (chosen @ flat / chosen.sum(axis=1, keepdims=True)).astype(np.float32)
-        predicted = mean.reshape(len(chunk), images, classes).argmax(axis=-1)  # (S, N)
-        yield confusions(actual, predicted, classes=classes)
+        mean = (chosen @ each / members).astype(np.float32)  # (S, N)
+        np.maximum(predicted, np.multiply(mean > largest, k, dtype=np.int8), out=predicted)  # k is the highest so far
+        np.maximum(largest, mean, out=largest)
+    return predicted.astype(np.int64)
 
 
 def _check(values: Floats, actual: Integers, *, smallest: int, largest: int) -> None:
-    if values.ndim != 3 or not values.size or actual.shape != values.shape[1:2]:
+    if values.ndim != 3 or not values.size or values.shape[2] < 2 or actual.shape != values.shape[1:2]:
         raise ValueError(
-            f"probabilities {values.shape} and actual {actual.shape} must be (M, N, K) and (N,), not empty"
+            f"probabilities {values.shape} and actual {actual.shape} must be (M, N, K) and (N,), not empty, K > 1"
         )
     if not 1 <= smallest <= largest:
         raise ValueError(f"smallest is {smallest} and largest {largest}; expected 1 <= smallest <= largest")
