@@ -15,3 +15,7 @@ class DataError(SkinlesionError):
 
 class CheckpointError(SkinlesionError):
     """A checkpoint, ensemble or weight file that cannot be used."""
+
+
+class BundleError(SkinlesionError):
+    """An exported bundle that cannot be used."""

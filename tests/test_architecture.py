@@ -14,8 +14,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("skinlesion", "diagnoses", "errors", "files", "progress", "config", "gate", "compose", "launch", "model"),
     ("data", "evaluation"),
+    ("bundle",),
     ("learning",),
-    ("train", "evaluate", "ensemble", "predict", "audit", "phantom"),
+    ("bundling",),
+    ("train", "evaluate", "ensemble", "predict", "audit", "phantom", "export"),
     ("cli", "__main__"),
 )
 BLIND = (
