@@ -1,8 +1,9 @@
 """Checks of values, each raising a ConfigError that names the key, the value and what was expected."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError
 
 
@@ -19,6 +20,12 @@ def require(holds: bool, key: str, value: object, expected: str) -> None:
 def require_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a word that is none of the choices."""
     require(value in choices, key, value, f"one of {', '.join(choices)}")
+
+
+def require_classes(key: str, classes: Mapping[str, str]) -> None:
+    """Refuse words that stand neither for a diagnosis, nor for leaving images out or refusing them."""
+    for word, meaning in classes.items():
+        require_choice(f"{key}.{word}", meaning, (*CODES, "drop", "error"))
 
 
 def require_seed(seed: int) -> None:

@@ -1,17 +1,21 @@
 """Where images and table are, how lesions are split, how training images are changed and batched."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from skinlesion.config.checks import require, require_choice
+from skinlesion.config.checks import require, require_choice, require_classes
 
 
 @dataclass
 class DataConfig:
     """Where the images and the table are, and how they are read."""
 
-    root: str  # folder that holds the table and the image folders
-    table: str  # file name of the table in root; its extension may be left out
+    root: str  # folder that holds the tables and the image folders
+    table: str  # file name of the table in root; HAM10000's may lack its extension. Where classes are given: the labels
+    metadata: str | None  # file name of the patients' facts in root, where they are not in the table
     images: list[str]  # names of the image folders in root
+    classes: dict[str, str] | None  # what the labels' words stand for: a code, drop or error; null: HAM10000's table
     missing_images: str  # error | drop: what to do with rows without an image
     extra_images: str  # error | ignore: what to do with images without a row
     cache_dir: str  # folder of decoded images and frozen features; safe to delete
@@ -20,6 +24,14 @@ class DataConfig:
         require_choice("data.missing_images", self.missing_images, ("error", "drop"))
         require_choice("data.extra_images", self.extra_images, ("error", "ignore"))
         require(len(self.images) > 0, "data.images", self.images, "at least one folder name")
+        require_classes("data.classes", self.classes or {})
+        beside = self.metadata is None or self.classes is not None
+        require(beside, "data.metadata", self.metadata, "null, as HAM10000's table holds the facts (data.classes=null)")
+
+
+def stored_data(values: Mapping[str, Any]) -> DataConfig:
+    """The configuration that a checkpoint holds, also one from before data sets with label files were read."""
+    return DataConfig(**{"metadata": None, "classes": None, **values})
 
 
 @dataclass

@@ -16,6 +16,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data import splits
 from skinlesion.data.cache import ImageCache, open_cache
 from skinlesion.data.dataset import Batch, InOrder, LesionDataset, Shuffled, keep
+from skinlesion.data.labelled import read_labelled
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.pixels import ImageInput
 from skinlesion.data.table import read_table
@@ -100,9 +101,20 @@ class LesionDataModule(LightningDataModule):
 
 
 def read_data(config: DataConfig) -> pd.DataFrame:
-    """The checked frame that a configuration names."""
+    """The checked frame that a configuration names: HAM10000's table, or labels whose words `classes` explains."""
+    root = Path(config.root).expanduser()
+    if config.classes is not None:
+        return read_labelled(
+            [root / name for name in config.images],
+            labels=root / config.table,
+            metadata=None if config.metadata is None else root / config.metadata,
+            classes=config.classes,
+            missing_images=config.missing_images,
+            extra_images=config.extra_images,
+            key="data",
+        ).frame
     return read_table(
-        Path(config.root),
+        root,
         table=config.table,
         images=config.images,
         missing_images=config.missing_images,

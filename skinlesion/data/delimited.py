@@ -25,7 +25,7 @@ def read_rows(path: Path, *, columns: Sequence[str]) -> tuple[pd.DataFrame, list
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return pd.DataFrame(), [f"cannot be read as text ({error}); save it anew as CSV in UTF-8."]
     if not lines:
-        return pd.DataFrame(), [f"the file is empty; expected a header with {', '.join(columns)}."]
+        return pd.DataFrame(), [f"the file is empty; expected a header with {', '.join(columns) or 'names'}."]
     (_, names), *body = lines
     header = [name.lower() for name in names]
     sound = {number: fields for number, fields in body if len(fields) == len(header)}
