@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.launch import launch
@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from skinlesion.data.datamodule import Part
+    from skinlesion.evaluation.conformal import Score
     from skinlesion.learning.checkpoint import TrainedModel
 
 log = logging.getLogger(__name__)
 
 
 def run(config: EnsembleConfig) -> None:
-    """Search the subsets, write ensemble.json, both predictions tables and metrics.json, and print the table.
+    """Search the subsets, write ensemble.json, all predictions tables and metrics.json, and print the table.
 
     Raises:
         SkinlesionError: Members that are missing, broken, unfinished, too few or do not go together.
     """
+    from skinlesion.evaluation.members import measure
     from skinlesion.evaluation.predictions import soft_vote, write_table
     from skinlesion.files import write_json
     from skinlesion.learning.checkpoint import load_model
@@ -32,14 +34,18 @@ def run(config: EnsembleConfig) -> None:
     models = [load_model(path) for path in paths]
     check_together(models)
     folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
+    names = unique_names(models)
     val = [_predictions(model, "val", config) for model in models]
     chosen = _choose(val, config)
-    test = [_predictions(model, "test", config) for model in models]  # read only now that the choice is made
-    for part, tables in (("val", val), ("test", test)):
-        write_table(soft_vote([tables[position] for position in chosen]), folder / f"predictions_{part}.csv")
-    write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta))
-    names = unique_names(models)
-    measured = _measure({"val": val, "test": test}, chosen, names, config)
+    fitted = _fit(val, chosen, names, config)
+    test = [_predictions(model, "test", config) for model in models]  # read only now that all choices are made
+    tables = {"val": val, "test": test}
+    for part, each in tables.items():
+        write_table(soft_vote([each[position] for position in chosen]), folder / f"predictions_{part}.csv")
+        for name, table in zip(names, each, strict=True):
+            write_table(table, folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")
+    write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta, fitted=fitted))
+    measured = measure(tables, chosen, names, fitted["calibration"], **_settings(config))
     write_json(folder / "metrics.json", measured)
     _show(measured, names)
     log.info("Ensemble: %s", folder / "ensemble.json")
@@ -69,35 +75,62 @@ def _choose(tables: list["pd.DataFrame"], config: EnsembleConfig) -> list[int]:
     return list(best.members)
 
 
-def _measure(
-    tables: dict[str, list["pd.DataFrame"]], chosen: list[int], names: list[str], config: EnsembleConfig
-) -> dict[str, Any]:
-    from skinlesion.evaluation.bootstrap import intervals
-    from skinlesion.evaluation.metrics import headline
+def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config: EnsembleConfig) -> dict[str, Any]:
+    """What the file keeps of validation: calibration, operating points, prediction sets."""
+    from skinlesion.evaluation.fitted import fit_calibration, fit_decisions, hurts, with_calibration
     from skinlesion.evaluation.predictions import soft_vote
 
-    def judged(table: "pd.DataFrame") -> dict[str, Any]:
-        ranges = intervals(table, resamples=config.resamples, seed=config.seed, level=config.level)
-        return {**headline(table), "intervals": ranges}
+    voted = soft_vote([val[position] for position in chosen])
+    calibration = fit_calibration(voted, method=config.calibration, bins=config.bins)
+    if "note" in calibration:
+        log.warning("Not calibrated: %s", calibration["note"])
+    elif hurts(calibration):
+        log.warning(
+            "calibration=%s makes the likelihood of left-out lesions worse; compare `folds` in ensemble.json, and "
+            "consider calibration=none",
+            config.calibration,
+        )
+    each = [fit_calibration(table, method=config.calibration, bins=config.bins) for table in val]
+    members = [
+        {"name": name, "temperature": found.get("temperature"), "vector": found.get("vector")}
+        for name, found in zip(names, each, strict=True)
+    ]
+    decisions = fit_decisions(
+        with_calibration(voted, calibration),
+        sensitivities=config.sensitivities,
+        alphas=config.alphas,
+        score=cast("Score", config.conformal),
+    )
+    return {"calibration": {**calibration, "members": members}, **decisions}
 
-    measured: dict[str, Any] = {"chosen": [names[position] for position in chosen], "level": config.level}
-    for part, members in tables.items():
-        measured[part] = judged(soft_vote([members[position] for position in chosen]))
-    measured["all_members"] = {part: judged(soft_vote(members)) for part, members in tables.items()}
-    measured["members"] = {
-        name: {part: judged(members[position]) for part, members in tables.items()}
-        for position, name in enumerate(names)
+
+def _settings(config: EnsembleConfig) -> dict[str, Any]:
+    return {
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "level": config.level,
+        "method": config.interval,
+        "bins": config.bins,
     }
-    return measured
 
 
 def _show(measured: dict[str, Any], names: list[str]) -> None:
-    from skinlesion.evaluation.console import show_metrics
+    from skinlesion.evaluation.console import show_metrics, show_table
+    from skinlesion.evaluation.metrics import HEADLINE
 
     rows = [(name, measured["members"][name]["test"]) for name in names]
     rows.append((f"mean of all {len(names)}", measured["all_members"]["test"]))
     rows.append((f"chosen on validation: {len(measured['chosen'])}", measured["test"]))
-    show_metrics(f"Test part, {measured['level']:.0%} intervals over lesions", rows)
+    show_metrics(f"Test part, {measured['level']:.0%} intervals over lesions ({measured['interval']})", rows)
+    versus = measured["against_best_member"]
+    gains = [(metric, _gain(versus["test"][metric])) for metric in HEADLINE]
+    show_table(f"Test part, more than {versus['name']}, the best member on validation", ("metric", "gain"), gains)
+
+
+def _gain(found: dict[str, Any]) -> str:
+    from skinlesion.evaluation.console import with_interval
+
+    return with_interval(found, sign=True) + ("" if found["p"] is None else f", p = {found['p']:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The ensemble: who may vote, what it leaves, and that it can be run again."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +11,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed
+from scipy.special import softmax
 
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.ensemble import run
-from skinlesion.errors import CheckpointError
+from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.evaluation import operating_points
 from skinlesion.evaluation.metrics import headline
-from skinlesion.evaluation.predictions import probabilities, read_predictions, soft_vote
+from skinlesion.evaluation.predictions import probabilities, read_predictions, soft_vote, targets
+from skinlesion.evaluation.scaling import calibrated
 from skinlesion.learning.ensemble import read_ensemble
 
-FAST = ("resamples=200", "data.cache_dir=unused")
+BEFORE = ("members", "chosen", "tta", "classes", "fingerprint")  # keys of the first ensemble.json
+FAST = ("resamples=100", "interval=percentile", "data.cache_dir=unused")
 
 
 def ensemble(*overrides: str) -> EnsembleConfig:
@@ -38,6 +43,7 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
     folder = sweep / "ensemble"
     assert {path.name for path in folder.iterdir()} == {
         "ensemble.json",
+        "members",
         "metrics.json",
         "predictions_val.csv",
         "predictions_test.csv",
@@ -52,6 +58,17 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
             assert metrics[part][metric] == pytest.approx(value, abs=1e-12)
             low, high = metrics[part]["intervals"][metric]
             assert low <= metrics[part][metric] <= high
+        for name in ("first", "second", "third"):
+            own = (sweep / name / f"predictions_{part}.csv").read_bytes()
+            assert (folder / "members" / name / f"predictions_{part}.csv").read_bytes() == own
+    best = max(("first", "second", "third"), key=lambda name: metrics["members"][name]["val"]["macro_f1"])
+    against = metrics["against_best_member"]
+    assert against["name"] == best
+    gain = metrics["test"]["accuracy"] - metrics["members"][best]["test"]["accuracy"]
+    assert against["test"]["accuracy"]["value"] == pytest.approx(gain, abs=1e-12)
+    # a temperature moves no prediction
+    assert metrics["calibrated"]["test"]["accuracy"] == metrics["test"]["accuracy"]
+    assert metrics["calibrated"]["val"]["numbers"]["nll"]["value"] <= metrics["val"]["numbers"]["nll"]["value"]
     shown = capsys.readouterr().out
     for said in ("first", "second", "third", "mean of all 3", "chosen on validation", "macro-F1", "balanced accuracy"):
         assert said in shown
@@ -77,6 +94,48 @@ def test_test_labels_do_not_move_the_choice(sweep: Path) -> None:
         table.assign(actual=np.random.default_rng(0).permutation(table["actual"])).to_csv(path, index=False)
     run(ensemble(f"members={sweep}"))
     assert (sweep / "ensemble" / "ensemble.json").read_text() == first
+
+
+def test_what_is_fitted_on_validation_is_kept(sweep: Path) -> None:
+    run(ensemble(f"members={sweep}", "alphas=[0.2,0.1]", "sensitivities=[0.5]"))
+    found = read_ensemble(sweep / "ensemble")
+    val = read_predictions(sweep / "ensemble" / "predictions_val.csv")
+    assert found.calibration is not None
+    values = calibrated(probabilities(val), found.calibration)
+    logits = np.log(probabilities(val).astype(np.float64)) / found.calibration["temperature"]
+    np.testing.assert_allclose(values, softmax(logits, axis=1), atol=1e-9)
+    assert [member["name"] for member in found.calibration["members"]] == ["first", "second", "third"]
+    points = operating_points.fit(values, targets(val), sensitivities=[0.5])
+    assert [point["target"] for point in found.operating_points or []] == ["mel", "malignant"]
+    for kept, expected in zip(found.operating_points or [], points, strict=True):
+        assert kept["threshold"] == pytest.approx(expected["threshold"], abs=1e-6)
+    assert [sets["alpha"] for sets in found.conformal or []] == [0.2, 0.1]
+
+
+def test_an_ensemble_of_before_still_loads(sweep: Path) -> None:
+    run(ensemble(f"members={sweep}"))
+    path = sweep / "ensemble" / "ensemble.json"
+    kept = {key: value for key, value in json.loads(path.read_text()).items() if key in BEFORE}
+    path.write_text(json.dumps(kept))
+    found = read_ensemble(path)
+    assert (found.calibration, found.operating_points, found.conformal) == (None, None, None)
+    assert calibrated(np.eye(7), found.calibration).tolist() == np.eye(7).tolist()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("alphas=[0.1,1.5]", "alphas=[0.1,1.5]: expected different numbers above 0, below 1"),
+        ("sensitivities=[]", "sensitivities=[]: expected"),
+        ("sensitivities=[0.9,0.9]", "different"),
+        ("calibration=platt", "expected one of temperature, vector, none"),
+        ("conformal=lac", "expected one of aps, raps"),
+        ("interval=normal", "expected one of bca, percentile"),
+    ],
+)
+def test_settings_out_of_range_are_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        ensemble("members=x", override)
 
 
 def test_copies_of_a_member_vote_like_the_member(sweep: Path, tmp_path: Path) -> None:

@@ -50,3 +50,10 @@ def require_bootstrap(resamples: int, level: float) -> None:
     """Refuse too few resamples to read an interval from, or a level that is none."""
     require(resamples >= 100, "resamples", resamples, "at least 100")
     require(0.5 <= level < 1, "level", level, "0.5 or more, less than 1")
+
+
+def require_shares(key: str, values: Sequence[float], example: str) -> None:
+    """Refuse an empty list, or one with a number that is no share between 0 and 1."""
+    named = f"{key}=[{','.join(str(value) for value in values)}]"
+    if not values or not all(0 < value < 1 for value in values) or len(set(values)) < len(values):
+        raise ConfigError(f"{named}: expected different numbers above 0, below 1, such as {key}=[{example}]")

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from skinlesion.config.checks import require, require_bootstrap, require_seed, require_tta
+from skinlesion.config.checks import (
+    require,
+    require_bootstrap,
+    require_choice,
+    require_seed,
+    require_shares,
+    require_tta,
+)
 from skinlesion.config.data import LoaderConfig, SourceConfig
 
 
@@ -17,6 +24,12 @@ class EnsembleConfig:
     tta: str  # none | flips | dihedral: which turns of an image vote
     smallest: int  # size of the subsets that are searched
     largest: int
+    calibration: str  # temperature | vector | none: how the mean of the members is calibrated
+    sensitivities: list[float]  # that the operating points are to reach on validation
+    alphas: list[float]  # shares of images whose prediction set may lack the actual diagnosis; the first is in use
+    conformal: str  # aps | raps: the score of the prediction sets
+    bins: int  # of the calibration errors
+    interval: str  # bca | percentile: kind of the intervals
     resamples: int  # of the bootstrap over lesions
     level: float  # of the intervals
     seed: int  # of the bootstrap
@@ -39,3 +52,9 @@ class EnsembleConfig:
             "a folder, where members is a list",
         )
         require_bootstrap(self.resamples, self.level)
+        require_choice("interval", self.interval, ("bca", "percentile"))
+        require_choice("calibration", self.calibration, ("temperature", "vector", "none"))
+        require_choice("conformal", self.conformal, ("aps", "raps"))
+        require(self.bins >= 2, "bins", self.bins, "at least 2")
+        require_shares("sensitivities", self.sensitivities, "0.9")
+        require_shares("alphas", self.alphas, "0.1")

@@ -40,6 +40,21 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
     console.print(title, table, sep="\n")
 
 
+def with_interval(found: dict[str, Any], *, sign: bool = False) -> str:
+    """A number with its interval, for people.
+
+    Args:
+        found: `value`, `low` and `high`, each None where it cannot be computed.
+        sign: Show the sign of positive numbers too, as for a difference.
+    """
+    if found["value"] is None:
+        return "not computable"
+    form = "+.3f" if sign else ".3f"
+    if found["low"] is None:
+        return f"{found['value']:{form}} [no interval]"
+    return f"{found['value']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+
+
 def _cell(measured: dict[str, Any], metric: str) -> str:
     low, high = measured["intervals"][metric]
-    return f"{measured[metric]:.3f} [{low:.3f}, {high:.3f}]"
+    return with_interval({"value": measured[metric], "low": low, "high": high})

@@ -14,6 +14,7 @@ from skinlesion.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
+METHODS = ("temperature", "vector", "none")
 SMALLEST = 1e-12  # a smaller probability counts as this one, so that its logarithm is finite
 HOTTEST = 20.0  # temperatures are looked for between its inverse and itself
 _HALVINGS = 60
@@ -35,6 +36,29 @@ def tempered(probabilities: npt.ArrayLike, temperature: float) -> Floats:
 def vector_scaled(probabilities: npt.ArrayLike, weight: npt.ArrayLike, bias: npt.ArrayLike) -> Floats:
     """Scale and shift each diagnosis's logit: softmax(w log p + b), with (N, K), (K,) and (K,) -> (N, K)."""
     return _softmax(_logits(probabilities) * np.asarray(weight, dtype=np.float64) + np.asarray(bias, dtype=np.float64))
+
+
+def calibrated(probabilities: npt.ArrayLike, calibration: dict[str, Any] | None) -> Floats:
+    """Apply what an ensemble keeps under `calibration` to the mean of its members' probabilities.
+
+    Args:
+        probabilities: (N, K), uncalibrated.
+        calibration: As from `fitted.fit_calibration`; None, or the method "none", leaves the probabilities as they are.
+
+    Returns:
+        (N, K).
+
+    Raises:
+        DataError: The method is not known.
+    """
+    method = "none" if calibration is None else calibration["method"]
+    if calibration is None or method == "none":
+        return np.array(probabilities, dtype=np.float64)
+    if method == "temperature":
+        return tempered(probabilities, float(calibration["temperature"]))
+    if method == "vector":
+        return vector_scaled(probabilities, **calibration["vector"])
+    raise DataError(f"calibration method {method} is not known; expected {', '.join(METHODS)}: update skinlesion")
 
 
 def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ class EnsembleFile:
     members: list[Path]  # checkpoints
     chosen: list[int]  # positions in members
     tta: str  # which flips and turns of an image vote
+    calibration: dict[str, Any] | None = None  # of the mean of the members, see `scaling.calibrated`; None: not fitted
+    operating_points: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `operating_points.fit`
+    conformal: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `conformal.fit`; first: in use
 
     def models(self) -> list[TrainedModel]:
         """The chosen members, loaded and checked against each other."""
@@ -114,9 +117,22 @@ def own_predictions(model: TrainedModel, part: Part) -> pd.DataFrame | None:
 
 
 def describe(
-    models: Sequence[TrainedModel], chosen: Sequence[int], folder: Path, *, tta: str = "none"
+    models: Sequence[TrainedModel],
+    chosen: Sequence[int],
+    folder: Path,
+    *,
+    tta: str = "none",
+    fitted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The contents of an ensemble.json that lies in `folder`."""
+    """The contents of an ensemble.json that lies in `folder`.
+
+    Args:
+        models: All members.
+        chosen: Positions of those that vote.
+        folder: From which the checkpoints are named.
+        tta: Which flips and turns of an image vote.
+        fitted: What was fitted on validation after the vote: `calibration`, `operating_points`, `conformal`.
+    """
     return {
         "members": [
             {
@@ -130,6 +146,7 @@ def describe(
         "tta": tta,
         "classes": list(models[0].classes),
         "fingerprint": models[0].fingerprint,
+        **(fitted or {}),
     }
 
 
@@ -153,7 +170,14 @@ def read_ensemble(path: Path) -> EnsembleFile:
     for checkpoint, digest in listed:
         if file_digest(checkpoint) != digest:
             raise CheckpointError(f"{checkpoint}: has changed since {path} was made; make the ensemble again")
-    return EnsembleFile([checkpoint for checkpoint, _ in listed], chosen, str(about.get("tta", "none")))
+    return EnsembleFile(
+        members=[checkpoint for checkpoint, _ in listed],
+        chosen=chosen,
+        tta=str(about.get("tta", "none")),
+        calibration=about.get("calibration"),
+        operating_points=about.get("operating_points"),
+        conformal=about.get("conformal"),
+    )
 
 
 def _checkpoints(paths: Sequence[Path]) -> list[Path]:
