@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.launch import launch
@@ -22,16 +22,17 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         SkinlesionError: The model or the data cannot be used.
     """
-    from skinlesion.evaluation.bootstrap import intervals
     from skinlesion.evaluation.challenge import challenge
     from skinlesion.evaluation.challenge_table import write_entry, write_truth
     from skinlesion.evaluation.console import show_metrics
-    from skinlesion.evaluation.metrics import headline, report
+    from skinlesion.evaluation.fitted import with_calibration
+    from skinlesion.evaluation.judged import judged
+    from skinlesion.evaluation.metrics import report
     from skinlesion.evaluation.predictions import soft_vote, write_table
     from skinlesion.files import write_json
     from skinlesion.learning.judge import judge_model
 
-    models, beside, tta = _models(config)
+    models, beside, tta, calibration = _models(config)
     part = cast("Part", config.split)
     settings, accelerator = config.loader, config.accelerator
     table = soft_vote(
@@ -44,26 +45,34 @@ def run(config: EvaluateConfig) -> None:
     write_table(table, folder / f"predictions_{part}.csv")
     write_entry(table, folder / f"challenge_{part}.csv")
     write_truth(table, folder / f"challenge_truth_{part}.csv")
-    ranges = intervals(table, resamples=config.resamples, seed=config.seed, level=config.level)
-    measured = {**headline(table), "tta": tta, "level": config.level, "intervals": ranges}
+    sampled: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed, "level": config.level}
+    sampled["method"] = config.interval
+    measured = {"tta": tta, "level": config.level, **judged(table, **sampled, bins=config.bins)}
+    if config.calibrated and calibration is not None:
+        scaled = with_calibration(table, calibration)
+        write_table(scaled, folder / f"predictions_{part}_calibrated.csv")
+        measured["calibrated"] = judged(scaled, **sampled, bins=config.bins)
     write_json(folder / f"metrics_{part}.json", measured)
-    scored = challenge(table, resamples=config.resamples, seed=config.seed, level=config.level, method="percentile")
+    scored = challenge(table, **sampled)
     write_json(folder / f"report_{part}.json", {**report(table), "challenge": scored})
     _draw(table, models[0], config, folder)
-    show_metrics(f"{part} part, {config.level:.0%} intervals over lesions", [(beside.name, measured)])
+    show_metrics(
+        f"{part} part, {config.level:.0%} intervals over lesions ({config.interval})", [(beside.name, measured)]
+    )
     log.info("Tables and figures: %s", folder)
 
 
-def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str]:
+def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str, dict[str, Any] | None]:
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
 
     if config.checkpoint is not None:
         model = load_model(Path(config.checkpoint))
-        return [model], model.path.parent, config.tta or "none"
+        return [model], model.path.parent, config.tta or "none", None
     path = Path(str(config.ensemble))
     ensemble = read_ensemble(path)
-    return ensemble.models(), path if path.is_dir() else path.parent, config.tta or ensemble.tta
+    beside = path if path.is_dir() else path.parent
+    return ensemble.models(), beside, config.tta or ensemble.tta, ensemble.calibration
 
 
 def _draw(table: "pd.DataFrame", model: "TrainedModel", config: EvaluateConfig, folder: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from skinlesion.learning.checkpoint import TrainedModel
+    from skinlesion.learning.ensemble import EnsembleFile
 
 log = logging.getLogger(__name__)
 
@@ -25,30 +26,31 @@ def run(config: PredictConfig) -> None:
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
     """
-    models, tta = _models(config)
+    models, ensemble, tta = _models(config)
     _check_facts(models[0], config)
     table, unreadable = _diagnose(models, _files(Path(config.image)), config, tta=tta)
     for message in unreadable:
         log.warning("%s", message)
     if table.empty:
         raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
+    answers = _answers(table, ensemble if config.calibrated else None)
     if config.format == "json":
-        print(json.dumps({"predictions": _as_plain(table), "unreadable": unreadable, "note": NOTE}, indent=2))
+        print(json.dumps({"predictions": answers, "unreadable": unreadable, "note": NOTE}, indent=2))
     else:
-        _show(table)
+        _show(answers)
 
 
 NOTE = "research use only, not a medical device"
 
 
-def _models(config: PredictConfig) -> tuple[list["TrainedModel"], str]:
+def _models(config: PredictConfig) -> tuple[list["TrainedModel"], "EnsembleFile | None", str]:
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
 
     if config.checkpoint is not None:
-        return [load_model(Path(config.checkpoint))], config.tta or "none"
+        return [load_model(Path(config.checkpoint))], None, config.tta or "none"
     ensemble = read_ensemble(Path(str(config.ensemble)))
-    return ensemble.models(), config.tta or ensemble.tta
+    return ensemble.models(), ensemble, config.tta or ensemble.tta
 
 
 def _check_facts(model: "TrainedModel", config: PredictConfig) -> None:
@@ -121,20 +123,37 @@ def _decode(files: list[Path], sizes: set[tuple[int, int]]) -> tuple[dict[Path, 
     return images, unreadable
 
 
-def _as_plain(table: "pd.DataFrame") -> list[dict[str, Any]]:
+def _answers(table: "pd.DataFrame", ensemble: "EnsembleFile | None") -> list[dict[str, Any]]:
+    """A plain row an image; of a calibrated ensemble with its prediction set and the probabilities before."""
     from skinlesion.diagnoses import CODES, DIAGNOSES
+    from skinlesion.evaluation.conformal import prediction_sets
+    from skinlesion.evaluation.scaling import calibrated
 
+    given = table[list(CODES)].to_numpy()
+    values = calibrated(given, None if ensemble is None else ensemble.calibration)
     rows = []
-    for _, row in table.iterrows():
-        probabilities = {code: round(float(row[code]), 6) for code in CODES}
-        code = max(probabilities, key=probabilities.__getitem__)
-        diagnosis = DIAGNOSES[CODES.index(code)]
-        answer = {"predicted": code, "name": diagnosis.name, "category": diagnosis.category}
-        rows.append({"image": row["image"], **answer, "probabilities": probabilities})
+    for place, image in enumerate(table["image"]):
+        diagnosis = DIAGNOSES[int(values[place].argmax())]
+        answer = {"predicted": diagnosis.code, "name": diagnosis.name, "category": diagnosis.category}
+        row = {"image": image, **answer, "probabilities": _by_code(values[place])}
+        if ensemble is not None and ensemble.calibration is not None:
+            row |= {"uncalibrated": _by_code(given[place])}
+        if ensemble is not None and ensemble.conformal:
+            fitted = ensemble.conformal[0]
+            held = prediction_sets(values[place : place + 1], fitted)[0]
+            codes = [code for code, inside in zip(CODES, held, strict=True) if inside]
+            row |= {"prediction_set": codes, "coverage_wanted": round(1 - fitted["alpha"], 6)}
+        rows.append(row)
     return rows
 
 
-def _show(table: "pd.DataFrame") -> None:
+def _by_code(values: Any) -> dict[str, float]:
+    from skinlesion.diagnoses import CODES
+
+    return {code: round(float(value), 6) for code, value in zip(CODES, values, strict=True)}
+
+
+def _show(answers: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -145,9 +164,13 @@ def _show(table: "pd.DataFrame") -> None:
         shown.add_column(heading)
     for code in CODES:
         shown.add_column(code, justify="right")
-    for row in _as_plain(table):
+    wanted = answers[0].get("coverage_wanted")
+    if wanted is not None:
+        shown.add_column(f"set ({wanted:.0%})")
+    for row in answers:
         values = [f"{row['probabilities'][code]:.3f}" for code in CODES]
-        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values)
+        sets = [] if wanted is None else [" ".join(row["prediction_set"])]
+        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values, *sets)
     Console(width=140).print(shown)
 
 

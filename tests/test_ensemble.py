@@ -268,10 +268,15 @@ def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_
     run(ensemble(f"members={sweep}"))
     places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path / 'judged'}", "resamples=200")
     evaluate(composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=val", *places))
-    again, before = (
-        read_predictions(path / "predictions_val.csv") for path in (tmp_path / "judged", sweep / "ensemble")
-    )
+    folder = tmp_path / "judged"
+    again, before = (read_predictions(path / "predictions_val.csv") for path in (folder, sweep / "ensemble"))
     np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+    measured = json.loads((folder / "metrics_val.json").read_text())
+    scaled = read_predictions(folder / "predictions_val_calibrated.csv")
+    assert scaled["predicted"].tolist() == again["predicted"].tolist()
+    nll = -np.log(probabilities(scaled).astype(float)[np.arange(len(scaled)), targets(scaled)]).mean()
+    assert measured["calibrated"]["numbers"]["nll"]["value"] == pytest.approx(nll, abs=1e-6)
+    assert nll <= measured["numbers"]["nll"]["value"]
 
 
 def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:

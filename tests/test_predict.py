@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from conftest import composed
+from scipy.special import softmax
 
 from skinlesion.config.predict import PredictConfig
 from skinlesion.config.train import TrainConfig
@@ -127,11 +128,22 @@ def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys:
     capsys.readouterr()
     image = f"image={sorted(images.iterdir())[0]}"
     votes = []
-    for model in (*(f"checkpoint={member}" for member in members), f"ensemble={out / 'ensemble.json'}"):
-        predict(model, image, "format=json")
+    whole = f"ensemble={out / 'ensemble.json'}"
+    for model in (*(f"checkpoint={member}" for member in members), whole):
+        predict(model, image, "format=json", "calibrated=false")
         probabilities = answers(capsys)["predictions"][0]["probabilities"]
         votes.append([probabilities[code] for code in CODES])
     np.testing.assert_allclose(votes[2], np.mean(votes[:2], axis=0), atol=2e-6)
+    predict(whole, image, "format=json")
+    answer = answers(capsys)["predictions"][0]
+    assert list(answer["uncalibrated"].values()) == votes[2]
+    temperature = json.loads((out / "ensemble.json").read_text())["calibration"]["temperature"]
+    expected = softmax(np.log(votes[2]) / temperature)
+    np.testing.assert_allclose(list(answer["probabilities"].values()), expected, atol=1e-4)
+    assert answer["predicted"] in answer["prediction_set"]
+    assert answer["coverage_wanted"] == 0.9
+    predict(whole, image)
+    assert "set (90%)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

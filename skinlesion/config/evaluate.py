@@ -21,6 +21,8 @@ class EvaluateConfig:
     ensemble: str | None  # or an ensemble.json
     split: str  # val | test
     out: str | None  # folder of the results; null: a folder beside the model
+    calibrated: bool  # give the numbers after an ensemble's calibration too; the predictions themselves stay as voted
+    interval: str  # bca | percentile: kind of the intervals
     resamples: int  # of the bootstrap over lesions
     level: float  # of the intervals
     seed: int  # of the bootstrap
@@ -34,6 +36,7 @@ class EvaluateConfig:
         require_choice("split", self.split, ("val", "test"))
         require_seed(self.seed)
         require_tta(self.tta)
+        require_choice("interval", self.interval, ("bca", "percentile"))
         require_one_model(self.checkpoint, self.ensemble)
         require(self.bins >= 2, "bins", self.bins, "at least 2")
         require_bootstrap(self.resamples, self.level)

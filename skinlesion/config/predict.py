@@ -17,6 +17,7 @@ class PredictConfig:
     sex: str | None  # female | male
     localization: str | None  # as in HAM10000: back, face, scalp, …
     tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
+    calibrated: bool  # give an ensemble's calibrated probabilities; false: the members' mean as it is
     format: str  # table | json
     accelerator: str  # auto | cpu | gpu …
     loader: LoaderConfig
