@@ -1,5 +1,6 @@
 """Feature maps: computed once, shared, keyed by what they are made from, and equal to what the network gives."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.data.datamodule import JUDGED, LesionDataModule
 from skinlesion.errors import DataError
 from skinlesion.learning.build import build_backbone, image_input
 from skinlesion.learning.features import FeatureStore, backbone_maps
@@ -61,16 +62,49 @@ def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("ran again"))
     store(config).dataset("train", 2)
     store(small_config("loss.gamma=1", "schedule.phases.head.rate=0.1")).dataset("train", 2)  # another member
+    for change in ("split.seed=1", "split.policy=grouped"):
+        for part in JUDGED:
+            store(small_config(change)).dataset(part, 1)  # the same images, otherwise divided
     assert files(config) == before
 
 
-@pytest.mark.parametrize("change", ["seed=9", "augment.zoom=0.3", "model.mean=[0.1,0.2,0.3]", "split.seed=1"])
+@pytest.mark.parametrize("change", ["seed=9", "augment.zoom=0.3", "model.mean=[0.1,0.2,0.3]"])
 def test_what_they_are_made_from_is_in_the_key(change: str, small_config: Config) -> None:
     config = small_config()
     store(config).dataset("train", 2)
     before = files(config)
     store(small_config(change)).dataset("train", 2)
     assert len(files(config)) > len(before)
+
+
+def test_splits_choose_their_own_rows_of_shared_maps(small_config: Config) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    for change in ("split.seed=666", "split.seed=1", "split.policy=grouped"):
+        made = store(small_config(change))
+        dataset = made.dataset("train", 2)
+        assert len(dataset) == len(made.datamodule.part_frame("train"))
+        for index in range(0, len(dataset), 7):
+            batch = dataset[(index, 1)]
+            (image_id,) = batch["image_id"]
+            assert made.datamodule.part_frame("train")["image_id"][index] == image_id
+            assert torch.equal(seen.setdefault(image_id, batch["feature_map"]), batch["feature_map"])
+    distinct = torch.cat(list(seen.values())).flatten(1).unique(dim=0)
+    assert len(distinct) == len(seen)  # every image has maps of its own
+
+
+def test_what_is_judged_is_kept_exactly_and_views_are_kept_small(small_config: Config) -> None:
+    plain, changed = store(small_config()).dataset("test", 2).views
+    assert plain.dtype == np.float32
+    assert changed.dtype == np.float16
+
+
+def test_use_renews_a_file(small_config: Config) -> None:
+    config = small_config()
+    store(config).dataset("val", 1)
+    (path,) = Path(config.data.cache_dir).glob("features-*.npy")
+    os.utime(path, (0, 0))
+    store(config).dataset("val", 1)
+    assert path.stat().st_mtime > 0
 
 
 def test_other_weights_make_other_maps(small_config: Config) -> None:

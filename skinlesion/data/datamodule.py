@@ -77,15 +77,11 @@ class LesionDataModule(LightningDataModule):
 
     def dataset(self, part: Part, augment: Augment | None) -> LesionDataset:
         """One part, with its images changed by `augment` or as they are."""
-        frame = self.part_frame(part)
-        return LesionDataset(
-            self.cache,
-            frame["image_id"].tolist(),
-            metadata=self.encoder.encode(frame),
-            targets=targets(frame),
-            spec=self.spec,
-            augment=augment,
-        )
+        return self._dataset(self.part_frame(part), augment)
+
+    def whole(self, augment: Augment | None) -> LesionDataset:
+        """Every image of the table, in the order of the image cache, whatever its part."""
+        return self._dataset(self.frame, augment)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training images, changed and shuffled anew each epoch."""
@@ -98,6 +94,16 @@ class LesionDataModule(LightningDataModule):
         dataset = self.dataset("val", None)
         settings = self.config.loader
         return loader(dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=settings.workers)
+
+    def _dataset(self, frame: pd.DataFrame, augment: Augment | None) -> LesionDataset:
+        return LesionDataset(
+            self.cache,
+            frame["image_id"].tolist(),
+            metadata=self.encoder.encode(frame),
+            targets=targets(frame),
+            spec=self.spec,
+            augment=augment,
+        )
 
 
 def read_data(config: DataConfig) -> pd.DataFrame:

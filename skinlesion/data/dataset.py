@@ -1,5 +1,6 @@
 """Images, metadata and targets by index; and the order in which an epoch draws them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
@@ -54,7 +55,7 @@ class LesionDataset(Dataset[Batch]):
         self.targets = torch.from_numpy(targets)
         self.spec = spec
         self.augment = augment
-        self._rows = cache.rows(image_ids)
+        self.rows = cache.rows(image_ids)  # of the cache's images
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -75,8 +76,13 @@ class LesionDataset(Dataset[Batch]):
         }
 
     def _pixels(self, index: int, draw: int) -> npt.NDArray[np.uint8]:
-        image = self.cache.images[self._rows[index]]
-        return image if self.augment is None else self.augment(np.array(image), draw * len(self) + index)
+        image = self.cache.images[self.rows[index]]
+        return image if self.augment is None else self.augment(np.array(image), _draw_of(self.image_ids[index], draw))
+
+
+def _draw_of(image_id: str, draw: int) -> int:
+    """The draw of one image: made from its id, so that it is the same in every part, split and order."""
+    return int.from_bytes(hashlib.blake2b(f"{draw} {image_id}".encode(), digest_size=8).digest())
 
 
 def keep(batch: Any) -> Any:

@@ -1,13 +1,14 @@
-"""Maps of what is frozen in a backbone: computed once per image and view, kept on disk, shared by all members."""
+"""Maps of what is frozen in a backbone: once for each image and view, kept on disk, shared by members and splits."""
 
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from skinlesion.progress import track
 log = logging.getLogger(__name__)
 
 _CPU_CHUNK = 8  # images
-_FORMAT = 1  # of the files; raise it when the maps or their layout change
+_FORMAT = 2  # of the files; raise it when the maps or their layout change
 
 
 class FeatureBatch(TypedDict):
@@ -41,8 +42,9 @@ class FeatureDataset(Dataset[FeatureBatch]):
     """One part of a split as feature maps.
 
     Args:
-        views: Feature maps, each (N, h, w, C), channels last; a draw takes view `draw % len(views)`.
-        source: Gives metadata, targets and ids.
+        views: Feature maps of the whole table, each (images, h, w, C), channels last, in the order of the source's
+            image cache; a draw takes view `draw % len(views)`.
+        source: Gives metadata, targets, ids, and where each image stands in the cache.
     """
 
     def __init__(self, views: Sequence[npt.NDArray[np.floating]], source: LesionDataset) -> None:
@@ -60,7 +62,7 @@ class FeatureDataset(Dataset[FeatureBatch]):
         """The batch of some draws, all of one epoch."""
         indices = [index for index, _ in draws]
         view = self.views[draws[0][1] % len(self.views)]
-        maps = torch.from_numpy(view[indices]).float()  # (B, h, w, C)
+        maps = torch.from_numpy(view[[self.source.rows[index] for index in indices]]).float()  # (B, h, w, C)
         return {
             "feature_map": maps.permute(0, 3, 1, 2),  # (B, C, h, w)
             "metadata": self.source.metadata[indices],
@@ -72,8 +74,9 @@ class FeatureDataset(Dataset[FeatureBatch]):
 class FeatureStore:
     """Maps of a data module's images under the frozen part of one backbone: all of it, or what stands below.
 
-    View 0 is the image as it is, the others are augmented. Training maps are float16, so that several views fit on a
-    disk; validation and test maps are float32, so that what is judged is what the network gives.
+    A file holds one view of every image of the table, so that all splits, folds and members share it. View 0 is the
+    image as it is, in float32: what is judged is what the network gives. The others are augmented and only trained
+    on: they are float16, so that several of them fit on a disk. A file's time is that of its last use.
 
     Args:
         backbone: Its frozen part, as it is now, is used and put into evaluation mode.
@@ -87,12 +90,7 @@ class FeatureStore:
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
         """One part as feature maps, computed now if they are not on disk."""
-        plain = self.datamodule.dataset(part, None)
-        maps = [self._maps(plain, part, 0)]
-        if views > 1:
-            changed = self.datamodule.dataset(part, self.datamodule.augment())
-            maps += [self._maps(changed, part, view) for view in range(1, views)]
-        return FeatureDataset(maps, plain)
+        return FeatureDataset([self._maps(view) for view in range(views)], self.datamodule.dataset(part, None))
 
     def train_dataloader(self, views: int) -> DataLoader[FeatureBatch]:
         """Training maps in the order in which the images would come."""
@@ -106,28 +104,28 @@ class FeatureStore:
         dataset = self.dataset("val", 1)
         return loader(dataset, InOrder(len(dataset)), batch_size=self.datamodule.config.loader.batch_size, workers=0)
 
-    def _maps(self, source: LesionDataset, part: Part, view: int) -> npt.NDArray[np.floating]:
-        dtype = np.dtype(np.float16 if part == "train" else np.float32)
+    def _maps(self, view: int) -> npt.NDArray[np.floating]:
         config = self.datamodule.config
+        source = self.datamodule.whole(self.datamodule.augment() if view else None)
         augment = (asdict(config.augment), config.seed) if view else None
         made_from = (
             _FORMAT,
             self._fingerprint,
             source.cache.key,
-            source.image_ids,
             asdict(source.spec),
             view,
             augment,
-            dtype.name,
             self.device.type,  # a GPU rounds otherwise
         )
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-        path = Path(config.data.cache_dir) / f"features-{config.model.name}-{part}-view{view}-{key}.npy"
-        build_once(path, lambda: self._compute(path, source, view, dtype))
+        path = Path(config.data.cache_dir) / f"features-{config.model.name}-view{view}-{key}.npy"
+        build_once(path, lambda: self._compute(path, source, view))
+        with suppress(PermissionError):  # of a cache that others own
+            path.touch()
         maps: npt.NDArray[np.floating] = np.load(path, mmap_mode="r")
         return maps
 
-    def _compute(self, path: Path, source: LesionDataset, view: int, dtype: np.dtype) -> None:
+    def _compute(self, path: Path, source: LesionDataset, view: int) -> None:
         log.info("Computing feature maps of %d images, once: %s", len(source), path)
         settings = self.datamodule.config.loader
         sampler = InOrder(len(source), draw=view)
@@ -141,7 +139,7 @@ class FeatureStore:
                     feature_map = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
                 features = feature_map.permute(0, 2, 3, 1).cpu().numpy()  # (B, h, w, C)
                 if maps is None:
-                    maps = _allocate(beside, (len(source), *features.shape[1:]), dtype)
+                    maps = _allocate(beside, (len(source), *features.shape[1:]), _dtype(view))
                 maps[row : row + len(features)] = features
                 row += len(features)
             if isinstance(maps, np.memmap):
@@ -160,7 +158,11 @@ def backbone_maps(backbone: nn.Module, image: Tensor) -> Tensor:
     return torch.cat([backbone(chunk) for chunk in chunks])
 
 
-def _allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> npt.NDArray[np.floating]:
+def _dtype(view: int) -> "np.dtype[Any]":
+    return np.dtype(np.float16 if view else np.float32)
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> npt.NDArray[np.floating]:
     needed, free = int(np.prod(shape)) * dtype.itemsize, shutil.disk_usage(path.parent).free
     if needed > free:  # a mapped file that outgrows its disk kills the process without a word
         raise DataError(
