@@ -10,7 +10,7 @@ from scipy import stats
 from torchvision.transforms.v2 import functional as vision
 
 from skinlesion.data.batch_augment import CHANCES, BatchAugment
-from skinlesion.data.chances import chances, splitmix64
+from skinlesion.data.chances import PARTS, chances, splitmix64
 from skinlesion.data.colours import hue_turned, saturated
 from skinlesion.data.pixels import fit
 from skinlesion.data.transforms import augmentation
@@ -123,21 +123,21 @@ def test_the_generator_is_splitmix64() -> None:
 
 
 def test_chances_are_uniform_and_depend_on_seed_and_draw_alone() -> None:
-    drawn = chances(range(4000), seed=3, count=CHANCES)
+    drawn = chances(range(4000), seed=3, count=CHANCES) / PARTS
     assert drawn.min() >= 0
     assert drawn.max() < 1
     assert min(stats.kstest(column, "uniform").pvalue for column in drawn.T) > 1e-3
     assert np.abs(np.corrcoef(drawn.T) - np.eye(CHANCES)).max() < 0.07
     assert abs(np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]) < 0.07  # of neighbouring draws
-    np.testing.assert_array_equal(chances([17, 2**64 - 1, 5], seed=3, count=CHANCES)[[0, 2]], drawn[[17, 5]])
-    assert not np.array_equal(chances(range(10), seed=4, count=CHANCES), drawn[:10])
+    np.testing.assert_array_equal(chances([17, 2**64 - 1, 5], seed=3, count=CHANCES)[[0, 2]] / PARTS, drawn[[17, 5]])
+    assert not np.array_equal(chances(range(10), seed=4, count=CHANCES) / PARTS, drawn[:10])
 
 
 def both(policy: dict[str, float], image: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """The CPU's changes of an image and the device's, each (draws, H, W, 3) float."""
     one = augmentation(**{**STILL, **policy}, seed=1)
     by_image = np.stack([one(image.copy(), draw) for draw in range(draws)]).astype(np.float64)
-    drawn = chances(range(draws), seed=1, count=CHANCES)
+    drawn = chances(range(draws), seed=1, count=CHANCES) / PARTS
     return by_image, changed(np.broadcast_to(image, (draws, *image.shape)).copy(), drawn, **policy).astype(np.float64)
 
 

@@ -2,16 +2,20 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from skinlesion.config.schedule import PhaseConfig
+from skinlesion.config.speed import SpeedConfig
 from skinlesion.learning.focal import FocalLoss
 from skinlesion.learning.module import LesionClassifier, rate_factor
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Head, Network
+
+SPEED = SpeedConfig(channels_last=True, fused_optimizer=True, compile="none")
 
 
 def phase(unfreeze: int | str | None = None) -> PhaseConfig:
@@ -57,7 +61,7 @@ def test_without_decay_the_rate_stays() -> None:
 
 def test_norms_biases_and_alpha_do_not_decay() -> None:
     module = classifier()
-    module.begin(phase("layer4"), weight_decay=1e-4)
+    module.begin(phase("layer4"), weight_decay=1e-4, speed=SPEED)
     groups = module._groups(phase("layer4"))
     plain = {id(parameter) for group in groups if group["weight_decay"] == 0 for parameter in group["params"]}
     decayed = {id(parameter) for group in groups if group["weight_decay"] == 1e-4 for parameter in group["params"]}
@@ -74,7 +78,7 @@ def test_norms_biases_and_alpha_do_not_decay() -> None:
 
 def test_a_frozen_backbone_is_not_among_the_parameters() -> None:
     module = classifier()
-    module.begin(phase(None), weight_decay=0.0)
+    module.begin(phase(None), weight_decay=0.0, speed=SPEED)
     trained = {id(parameter) for group in module._groups(phase(None)) for parameter in group["params"]}
     assert not trained & {id(parameter) for parameter in module.network.backbone.parameters()}
     assert trained == {id(parameter) for parameter in module.network.head.parameters()}
@@ -82,7 +86,7 @@ def test_a_frozen_backbone_is_not_among_the_parameters() -> None:
 
 def test_frozen_stages_get_no_gradient_and_keep_their_statistics() -> None:
     module = classifier()
-    module.begin(phase("layer4"), weight_decay=0.0)
+    module.begin(phase("layer4"), weight_decay=0.0, speed=SPEED)
     module.train()
     before = {name: value.clone() for name, value in module.network.backbone.state_dict().items()}
     module(
@@ -98,7 +102,7 @@ def test_frozen_stages_get_no_gradient_and_keep_their_statistics() -> None:
 @pytest.mark.parametrize("mode", [True, False])
 def test_feature_maps_stand_for_images(mode: bool) -> None:
     module = classifier()
-    module.begin(phase(None), weight_decay=0.0)
+    module.begin(phase(None), weight_decay=0.0, speed=SPEED)
     module.train(mode)
     image, metadata = torch.randn(4, 3, 32, 32), torch.randn(4, 5)
     rest = {"metadata": metadata, "target": torch.zeros(4, dtype=torch.int64), "image_id": ["a"] * 4}
@@ -114,3 +118,38 @@ def test_a_first_loss_is_near_chance() -> None:
     module = classifier()
     loss = module.criterion(torch.zeros(3, 7), torch.tensor([0, 3, 6]))
     assert float(loss) == pytest.approx((6 / 7) ** 2 * math.log(7), rel=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_maps_and_weights_are_laid_out_alike(channels_last: bool) -> None:
+    module = classifier()
+    module.begin(phase("layer4"), weight_decay=0.0, speed=replace(SPEED, channels_last=channels_last))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    other = torch.contiguous_format if channels_last else torch.channels_last
+    given = torch.randn(2, 3, 8, 8).contiguous(memory_format=other)
+    batch = module.on_after_batch_transfer({"image": given, "metadata": torch.zeros(2, 5)}, 0)
+    assert batch["image"].is_contiguous(memory_format=layout)
+    assert torch.equal(batch["image"], given)
+    weights = [parameter for parameter in module.network.parameters() if parameter.ndim == 4]
+    assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
+
+
+def test_layout_changes_results_by_rounding_alone() -> None:
+    answers = []
+    for channels_last in (True, False):
+        module = classifier().eval()
+        module.begin(phase(None), weight_decay=0.0, speed=replace(SPEED, channels_last=channels_last))
+        image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        batch = module.on_after_batch_transfer({"image": image, "metadata": torch.zeros(2, 5)}, 0)
+        answers.append(module(batch))
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_is_compiled_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *, mode: asked.append(f"{type(self).__name__} {mode}"))
+    module = classifier()
+    module.begin(phase(None), weight_decay=0.0, speed=SPEED)
+    assert asked == []
+    module.begin(phase(None), weight_decay=0.0, speed=replace(SPEED, compile="reduce-overhead"))
+    assert asked == ["Network reduce-overhead", "Head reduce-overhead"]

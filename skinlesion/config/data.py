@@ -1,7 +1,7 @@
 """Where images and table are, how lesions are split, how training images are changed and batched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from skinlesion.config.checks import require, require_choice, require_classes
@@ -32,6 +32,22 @@ class DataConfig:
 def stored_data(values: Mapping[str, Any]) -> DataConfig:
     """The configuration that a checkpoint holds, also one from before data sets with label files were read."""
     return DataConfig(**{"metadata": None, "classes": None, **values})
+
+
+def reading(settings: Mapping[str, Any]) -> DataConfig:
+    """How images and table were read in a training, of whichever version, with these settings."""
+    return DataConfig(**{field.name: settings[field.name] for field in fields(DataConfig)})
+
+
+@dataclass
+class TrainingDataConfig(DataConfig):
+    """What training needs beside that."""
+
+    augment_on: str  # cpu | device: where training images are changed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("data.augment_on", self.augment_on, ("cpu", "device"))
 
 
 @dataclass

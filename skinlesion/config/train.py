@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from skinlesion.config.checks import require, require_choice, require_seed
-from skinlesion.config.data import AugmentConfig, DataConfig, LoaderConfig, SplitConfig
+from skinlesion.config.data import AugmentConfig, LoaderConfig, SplitConfig, TrainingDataConfig
 from skinlesion.config.model import LossConfig, ModelConfig
 from skinlesion.config.schedule import ScheduleConfig
+from skinlesion.config.speed import SpeedConfig
 
 
 @dataclass
@@ -51,7 +52,7 @@ class TrainConfig:
     seed: int  # of weights, shuffles, augmentation, dropout
     resume: str  # auto | restart: go on with what lies in out, or delete it first
     logger: str  # tensorboard | none
-    data: DataConfig
+    data: TrainingDataConfig
     split: SplitConfig
     augment: AugmentConfig
     model: ModelConfig
@@ -59,6 +60,7 @@ class TrainConfig:
     schedule: ScheduleConfig
     loader: LoaderConfig
     trainer: TrainerConfig
+    speed: SpeedConfig
 
     def __post_init__(self) -> None:
         require_seed(self.seed)

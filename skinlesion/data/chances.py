@@ -11,6 +11,9 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+_BITS = 24  # that float32 holds of a number below 1
+PARTS = 2**_BITS
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio, odd
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
@@ -18,8 +21,8 @@ _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 Words = npt.NDArray[np.uint64]
 
 
-def chances(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.float32]:
-    """Uniform random numbers in [0, 1) for some draws.
+def chances(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.int32]:
+    """Uniform random numbers for some draws, as whole numbers: half precision must not round them on their way.
 
     Args:
         draws: Of the batch's items, each 0 to 2**64 - 1.
@@ -27,11 +30,10 @@ def chances(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.fl
         count: Numbers a draw.
 
     Returns:
-        (B, count).
+        (B, count), 0 to PARTS - 1: a fraction once divided by PARTS.
     """
     starts = _mixed(np.array(draws, np.uint64) ^ splitmix64(np.array([seed], np.uint64), 1)[:, 0])  # (B,)
-    # 24 bits are what float32 holds of a number below 1
-    return cast(npt.NDArray[np.float32], (splitmix64(starts, count) >> np.uint64(40)).astype(np.float32) / 2**24)
+    return (splitmix64(starts, count) >> np.uint64(64 - _BITS)).astype(np.int32)
 
 
 def splitmix64(states: Words, count: int) -> Words:

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 from skinlesion.config.data import DataConfig, SplitConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data import splits
+from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.cache import ImageCache, open_cache
-from skinlesion.data.dataset import Batch, InOrder, LesionDataset, Shuffled, keep
+from skinlesion.data.dataset import InOrder, LesionDataset, Shuffled, keep
 from skinlesion.data.labelled import read_labelled
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.on_device import Developer, RawDataset, upload
 from skinlesion.data.pixels import ImageInput
 from skinlesion.data.table import read_table
 from skinlesion.data.transforms import Augment, augmentation
@@ -49,6 +51,7 @@ class LesionDataModule(LightningDataModule):
         self.encoder = MetadataEncoder.fit(self.part_frame("train"))
         self.first_draw = 0  # epochs of earlier phases: no draw is made twice
         self._cache: ImageCache | None = None
+        self._developer: Developer | None = None
 
     @property
     def cache(self) -> ImageCache:
@@ -83,17 +86,34 @@ class LesionDataModule(LightningDataModule):
         """Every image of the table, in the order of the image cache, whatever its part."""
         return self._dataset(self.frame, augment)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Training images, changed and shuffled anew each epoch."""
-        dataset = self.dataset("train", self.augment())
-        sampler = Shuffled(len(dataset), seed=self.config.seed, first_draw=self.first_draw)
-        return loader(dataset, sampler, batch_size=self.config.loader.batch_size, workers=self.config.loader.workers)
+    def developer(self, device: torch.device) -> Developer | None:
+        """What makes batches of the raw ones that the loaders give from then on; None where they give batches."""
+        if self.config.data.augment_on == "device" and self._developer is None:
+            augment = BatchAugment(**asdict(self.config.augment))
+            self._developer = Developer(augment, self.spec, upload(self.cache, device))
+        return self._developer
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training images, changed and shuffled anew each epoch."""
+        dataset = self._seen("train", changed=True)
+        sampler = Shuffled(len(dataset), seed=self.config.seed, first_draw=self.first_draw)
+        return loader(dataset, sampler, batch_size=self.config.loader.batch_size, workers=self._workers())
+
+    def val_dataloader(self) -> DataLoader[Any]:
         """Validation images as they are."""
-        dataset = self.dataset("val", None)
+        dataset = self._seen("val", changed=False)
         settings = self.config.loader
-        return loader(dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=settings.workers)
+        return loader(dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=self._workers())
+
+    def _seen(self, part: Part, *, changed: bool) -> LesionDataset | RawDataset:
+        if self._developer is None:
+            return self.dataset(part, self.augment() if changed else None)
+        seed, brought = self.config.seed if changed else None, self._developer.images is None
+        return RawDataset(self.dataset(part, None), seed=seed, with_pixels=brought)
+
+    def _workers(self) -> int:
+        held = self._developer is not None and self._developer.images is not None
+        return 0 if held else self.config.loader.workers  # batches without pixels are made in no time
 
     def _dataset(self, frame: pd.DataFrame, augment: Augment | None) -> LesionDataset:
         return LesionDataset(

@@ -77,10 +77,10 @@ class LesionDataset(Dataset[Batch]):
 
     def _pixels(self, index: int, draw: int) -> npt.NDArray[np.uint8]:
         image = self.cache.images[self.rows[index]]
-        return image if self.augment is None else self.augment(np.array(image), _draw_of(self.image_ids[index], draw))
+        return image if self.augment is None else self.augment(np.array(image), draw_of(self.image_ids[index], draw))
 
 
-def _draw_of(image_id: str, draw: int) -> int:
+def draw_of(image_id: str, draw: int) -> int:
     """The draw of one image: made from its id, so that it is the same in every part, split and order."""
     return int.from_bytes(hashlib.blake2b(f"{draw} {image_id}".encode(), digest_size=8).digest())
 

@@ -1,7 +1,7 @@
 """LesionClassifier: one network under one phase's loss, rates and frozen stages."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -10,12 +10,16 @@ from torch.optim import AdamW
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from skinlesion.config.schedule import PhaseConfig
+from skinlesion.config.speed import SpeedConfig
 from skinlesion.data.dataset import Batch
+from skinlesion.data.on_device import Developer
 from skinlesion.learning.features import FeatureBatch
 from skinlesion.learning.focal import FocalLoss
 from skinlesion.learning.inference import logits
 from skinlesion.learning.mixup import mixed_loss
 from skinlesion.model.network import Network
+
+_LAID_OUT = ("image", "feature_map")
 
 
 class LesionClassifier(LightningModule):
@@ -35,17 +39,31 @@ class LesionClassifier(LightningModule):
         self.record = record
         self.phase: PhaseConfig | None = None
         self.weight_decay = 0.0
+        self.speed: SpeedConfig | None = None
+        self.developer: Developer | None = None
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_macro_f1 = MulticlassF1Score(classes, average="macro")
 
-    def begin(self, phase: PhaseConfig, *, weight_decay: float) -> None:
-        """Freeze and unfreeze what a phase asks for, and take its rates.
+    def begin(self, phase: PhaseConfig, *, weight_decay: float, speed: SpeedConfig) -> None:
+        """Freeze and unfreeze what a phase asks for, and take its rates; lay out and compile as the switches say.
 
         Raises:
             ConfigError: The backbone has no such stage.
         """
         self.phase, self.weight_decay = phase, weight_decay
         self.network.backbone.unfreeze(phase.unfreeze)
+        self.speed = speed
+        self.network.to(memory_format=memory_format(speed))
+        if speed.compile != "none":
+            self.network.compile(mode=speed.compile)
+            self.network.head.compile(mode=speed.compile)  # what cached maps go through
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch | FeatureBatch:
+        """A raw batch becomes a batch on its device; images and maps are laid out as the weights are."""
+        made = cast(dict[str, Any], self.developer(batch)) if self.developer is not None and "row" in batch else batch
+        layout, dtype = memory_format(self.speed), next(self.network.head.parameters()).dtype
+        laid_out = {key: made[key].to(dtype, memory_format=layout) for key in _LAID_OUT if key in made}
+        return cast(Batch, {**made, **laid_out})
 
     def forward(self, batch: Batch | FeatureBatch) -> Tensor:
         """Logits (B, K), from images or from cached feature maps."""
@@ -75,7 +93,7 @@ class LesionClassifier(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW over what the phase trains; the rate warms up, then decays along a cosine, a step at a time."""
         phase = self._phase()
-        optimizer = AdamW(self._groups(phase))
+        optimizer = AdamW(self._groups(phase), fused=self._fused())
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = round(steps * min(1.0, phase.warmup_epochs / phase.epochs))
 
@@ -94,6 +112,11 @@ class LesionClassifier(LightningModule):
             raise RuntimeError("begin(phase) comes before fit")
         return self.phase
 
+    def _fused(self) -> bool:
+        # the fused kernel divides by float16's loss scale itself, after which a gradient cannot be clipped
+        scaled_and_clipped = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val is not None
+        return self.speed is not None and self.speed.fused_optimizer and not scaled_and_clipped
+
     def _groups(self, phase: PhaseConfig) -> list[dict[str, Any]]:
         parts: tuple[tuple[nn.Module, float], ...] = (
             (self.network.head, phase.rate),
@@ -109,6 +132,11 @@ class LesionClassifier(LightningModule):
                     decay = self.weight_decay if decays else 0.0
                     groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
         return groups
+
+
+def memory_format(speed: SpeedConfig | None) -> torch.memory_format:
+    """How images, maps and weights lie in memory."""
+    return torch.channels_last if speed is not None and speed.channels_last else torch.contiguous_format
 
 
 def rate_factor(step: int, *, steps: int, warmup: int, final: float) -> float:

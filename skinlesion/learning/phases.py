@@ -83,7 +83,7 @@ def _run_phase(
 ) -> Finished:
     rows = before[-1].rows if before else []
     datamodule.first_draw = len(rows)
-    module.begin(phase, weight_decay=config.schedule.weight_decay)
+    module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
     module.record["phase"] = name
     best = BestOfPhase(_phases(folder), filename=f"{len(before)}-{name}")
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -108,7 +108,7 @@ def _run_phase(
 def _check_before(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
     """Find out now, not hours later, what the last phase would stumble over."""
     for name, phase in config.schedule.phases.items():
-        module.begin(phase, weight_decay=config.schedule.weight_decay)
+        module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
         if phase.views:
             module.network.backbone.lower()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
@@ -134,6 +134,7 @@ def _loaders(
     module: LesionClassifier, datamodule: LesionDataModule, phase: PhaseConfig, trainer: Trainer
 ) -> tuple[Any, Any]:
     if not phase.views:
+        module.developer = datamodule.developer(trainer.strategy.root_device)
         return datamodule.train_dataloader(), datamodule.val_dataloader()
     store = FeatureStore(module.network.backbone, datamodule, device=trainer.strategy.root_device)
     return store.train_dataloader(phase.views), store.val_dataloader()
