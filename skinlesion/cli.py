@@ -12,6 +12,7 @@ VERBS: dict[str, str] = {
     "train": "train one model, or a sweep of members (sweep=six)",
     "evaluate": "judge a checkpoint or an ensemble on a split",
     "ensemble": "let the members of a sweep vote; search the best subset on validation",
+    "serve": "answer over HTTP, with a page for a person, from an exported bundle",
     "predict": "diagnose images with a checkpoint or an ensemble",
 }
 

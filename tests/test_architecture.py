@@ -15,9 +15,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("skinlesion", "diagnoses", "errors", "files", "progress", "config", "gate", "compose", "launch", "model"),
     ("data", "evaluation"),
     ("bundle",),
+    ("service",),
     ("learning",),
     ("bundling",),
-    ("train", "evaluate", "ensemble", "predict", "audit", "phantom", "export"),
+    ("train", "evaluate", "ensemble", "predict", "audit", "phantom", "export", "serve"),
     ("cli", "__main__"),
 )
 BLIND = (

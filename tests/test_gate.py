@@ -15,6 +15,7 @@ from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.config.phantom import PhantomConfig
 from skinlesion.config.predict import PredictConfig
+from skinlesion.config.serve import ServeConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
 from skinlesion.gate import config_dir, known_keys, typed
@@ -26,6 +27,7 @@ SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "predict": (PredictConfig, ("checkpoint=a.ckpt", "image=a.jpg")),
     "audit": (AuditConfig, ()),
     "phantom": (PhantomConfig, ("data.root=demo",)),
+    "serve": (ServeConfig, ("bundle=demo/bundle",)),
 }
 PRIMARY = {f"{verb}.yaml" for verb in SCHEMAS}
 GROUPS = sorted(
