@@ -33,18 +33,23 @@ def run(config: ServeConfig) -> None:
 
     token = os.environ.get(TOKEN) or None
     bundle = Bundle.load(Path(config.bundle), threads=config.threads)
-    listening = _listen(config.host, config.port)
+    listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     log.info("bundle %s: %s", bundle.about.version, bundle.about.note)
     if config.host not in LOCAL and token is None:
         log.warning("host=%s: anyone who reaches it may use it; set %s to ask for a token", config.host, TOKEN)
     log.info("http://%s:%d (stop with Ctrl-C)", f"[{host}]" if ":" in host else host, port)
-    _serve(build(bundle, config.limits, token=token), listening, seconds=config.limits.timeout)
+    serve_until_stopped(build(bundle, config.limits, token=token), listening, seconds=config.limits.timeout)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        ConfigError: The address is taken or not this machine's.
+    """
     try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
@@ -52,7 +57,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _serve(app: "FastAPI", listening: socket.socket, *, seconds: float) -> None:
+def serve_until_stopped(app: "FastAPI", listening: socket.socket, *, seconds: float) -> None:
+    """Serve until SIGINT or SIGTERM, then answer what has been accepted.
+
+    Args:
+        app: What answers.
+        listening: Where.
+        seconds: In which an accepted request is answered.
+    """
     import uvicorn
 
     settings = uvicorn.Config(
@@ -62,8 +74,7 @@ def _serve(app: "FastAPI", listening: socket.socket, *, seconds: float) -> None:
         log_level="warning",
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=int(seconds) + 5,  # whoever was let in is answered by then
-        limit_max_requests=None,
+        timeout_graceful_shutdown=int(seconds) + 5,
     )
     uvicorn.Server(settings).run(sockets=[listening])
 

@@ -24,6 +24,8 @@ class LimitsConfig:
             require(getattr(self, key) >= 1, f"limits.{key}", getattr(self, key), "1 or more")
         for key in ("image_mib", "request_mib", "megapixels", "timeout", "explain_seconds"):
             require(getattr(self, key) > 0, f"limits.{key}", getattr(self, key), "more than 0")
+        most = self.timeout / 2  # predictions take every second turn
+        require(self.explain_seconds <= most, "limits.explain_seconds", self.explain_seconds, f"{most:g} or less")
         require(self.waiting >= self.images, "limits.waiting", self.waiting, f"limits.images={self.images} or more")
         require(
             self.request_mib >= self.image_mib,

@@ -1,0 +1,147 @@
+"""The service as a process of its own: what it imports, how it starts, stops and refuses."""
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service_doubles import coloured, encoded
+
+TESTS = Path(__file__).parent
+HEAVY = ("torch", "timm", "lightning", "pandas", "albumentations", "sklearn", "matplotlib")
+
+# A slow model behind the verb's own server, so that requests are under way when the signal comes.
+SCRIPT = """
+import logging, sys
+sys.path.insert(0, {tests!r})
+from service_doubles import RedModel, limits
+from skinlesion.serve import listen, serve_until_stopped
+from skinlesion.service.app import build
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+listening = listen("127.0.0.1", 0)
+print(listening.getsockname()[1], flush=True)
+model = RedModel(seconds=0.05)
+serve_until_stopped(build(model, limits(waiting=64)), listening, seconds=20)
+heavy = {heavy!r}
+print("imported", sorted(set(heavy) & set(sys.modules)), flush=True)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    code = SCRIPT.format(tests=str(TESTS), heavy=HEAVY)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    yield process, int(process.stdout.readline())
+    process.kill()
+    process.wait()
+
+
+def form(content: bytes) -> tuple[bytes, dict[str, str]]:
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    return head + content + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def post(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/v1/predict", *form(encoded(coloured())))
+    return connection.getresponse().status
+
+
+def wait_until_ready(port: int) -> None:
+    for _ in range(600):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("the service is not ready")
+
+
+def test_a_stop_answers_what_was_accepted(server: tuple[subprocess.Popen[str], int]) -> None:
+    process, port = server
+    wait_until_ready(port)
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(post(port))) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)  # some are answered, the others wait: 12 images take 0.6 s
+    process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(60)
+    said, _ = process.communicate(timeout=60)
+    assert statuses == [200] * 12, said
+    assert process.returncode in (0, -signal.SIGTERM), said
+    assert said.count("POST /v1/predict 200") == 12
+    assert "Traceback" not in said
+    assert "127.0.0.1" not in said.replace("http://127.0.0.1", ""), "no address of a client in the log"
+    with pytest.raises(OSError, match="refused"):
+        post(port)
+
+
+def test_clients_that_go_away_do_no_harm(server: tuple[subprocess.Popen[str], int]) -> None:
+    process, port = server
+    wait_until_ready(port)
+    body, headers = form(encoded(coloured()))
+    for sent in (body[:100], body):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.putrequest("POST", "/v1/predict")
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        connection.send(sent)
+        connection.close()
+    assert post(port) == 200
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert "imported []" in said, "torch and its like are not in the process"
+
+
+def run_cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "skinlesion", "serve", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bundle=nowhere"], "nowhere"),
+        ([], "bundle: a value is needed"),
+        (["bundle=x", "port=70000"], "port=70000: expected 0 to 65535"),
+        (["bundle=x", "limits.batch=0"], "limits.batch=0: expected 1 or more"),
+        (["bundle=x", "limits.waiting=2"], "limits.waiting=2: expected limits.images"),
+        (["bundle=x", "limits.explain_seconds=20"], "limits.explain_seconds=20"),
+        (["bundle=x", "prot=1"], "prot"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    answer = run_cli(*arguments, folder=tmp_path)
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert 1 <= len(answer.stderr.strip().splitlines()) <= 3
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_taken_port_is_said() -> None:
+    from skinlesion.errors import ConfigError
+    from skinlesion.serve import listen
+
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigError, match=re.escape(f"port={port}") + ".*give another"):
+            listen("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"host=192\.0\.2\.1"):
+        listen("192.0.2.1", 0)
