@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +78,9 @@ def serve_until_stopped(app: "FastAPI", listening: socket.socket, *, seconds: fl
         ws="none",
         timeout_graceful_shutdown=int(seconds) + 5,
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn repeats the signal when it has shut down
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
 
 
 if __name__ == "__main__":
