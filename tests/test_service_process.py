@@ -33,7 +33,7 @@ from skinlesion.service.app import build
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
-model = RedModel(seconds=0.05)
+model = RedModel(seconds=0.2)
 serve_until_stopped(build(model, limits(waiting=64)), listening, seconds=20)
 heavy = {heavy!r}
 print("imported", sorted(set(heavy) & set(sys.modules)), flush=True)
@@ -79,6 +79,17 @@ def wait_until_ready(port: int) -> None:
     raise AssertionError("the service is not ready")
 
 
+def wait_until_accepted(port: int, requests: int) -> None:
+    """Until so many predictions wait or have been answered; 12 of them take 2.4 s."""
+    accepted = 0.0
+    while accepted < requests:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        counts = re.findall(r"^skinlesion_(?:waiting_images|requests_total{.*predict.*}) (.+)$", text, re.MULTILINE)
+        accepted = sum(float(count) for count in counts)
+
+
 def test_a_stop_answers_what_was_accepted(server: tuple[subprocess.Popen[str], int]) -> None:
     process, port = server
     wait_until_ready(port)
@@ -86,7 +97,7 @@ def test_a_stop_answers_what_was_accepted(server: tuple[subprocess.Popen[str], i
     threads = [threading.Thread(target=lambda: statuses.append(post(port))) for _ in range(12)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)  # some are answered, the others wait: 12 images take 0.6 s
+    wait_until_accepted(port, 12)
     process.send_signal(signal.SIGTERM)
     for thread in threads:
         thread.join(60)
