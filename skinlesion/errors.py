@@ -13,6 +13,10 @@ class DataError(SkinlesionError):
     """A table, image or folder that cannot be used."""
 
 
+class ProcessError(SkinlesionError):
+    """One of several processes that train together has ended, and the others with it."""
+
+
 class CheckpointError(SkinlesionError):
     """A checkpoint, ensemble or weight file that cannot be used."""
 

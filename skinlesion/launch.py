@@ -15,11 +15,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import ConfigError, SkinlesionError
 from skinlesion.gate import config_dir, explain, typed
 
 Schema = TypeVar("Schema")
 
+_COMMAND: list[str] = []
 _FAILURES = "SKINLESION_FAILURES"  # an environment variable reaches the jobs of every launcher
 
 
@@ -37,6 +38,7 @@ def launch(verb: str, schema: type[Schema], run: Callable[[Schema], None]) -> No
         SystemExit: With status 1, after one to three lines on stderr, when the user can mend what is wrong.
     """
     sys.argv[0] = f"skinlesion {verb}"
+    _COMMAND[:] = [sys.executable, "-m", f"skinlesion.{verb}", *sys.argv[1:]]
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages of its own
     with tempfile.TemporaryDirectory() as folder:
@@ -70,6 +72,17 @@ def multirun() -> bool:
 def job_number() -> int:
     """The number of this job in its multirun, from 0."""
     return int(HydraConfig.get().job.num)
+
+
+def command() -> list[str]:
+    """What starts this program again with the same arguments, however it was called.
+
+    Raises:
+        ConfigError: A verb's `run` was called from Python.
+    """
+    if not _COMMAND:
+        raise ConfigError("trainer.devices: several processes can be started from the command line only")
+    return list(_COMMAND)
 
 
 def _recording(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -113,5 +126,7 @@ def _report_run(verb: str, failures: Path) -> None:
 
 
 def _refuse(verb: str, message: str) -> NoReturn:
-    print(f"skinlesion {verb}: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    speaker = "" if rank == "0" else f"process {rank}: "
+    print(f"skinlesion {verb}: {speaker}{message}", file=sys.stderr)
     raise SystemExit(1)

@@ -1,13 +1,18 @@
 """`skinlesion train`: one run, from a table and images to a judged checkpoint."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.launch import job_number, launch, multirun
+from skinlesion.errors import ConfigError
+from skinlesion.launch import command, job_number, launch, multirun
 
 if TYPE_CHECKING:
+    import torch
+    from lightning.fabric import Fabric
+
     from skinlesion.data.datamodule import LesionDataModule
     from skinlesion.learning.module import LesionClassifier
     from skinlesion.model.weights import Missing
@@ -18,17 +23,32 @@ log = logging.getLogger(__name__)
 def run(config: TrainConfig) -> None:
     """Train, or go on training, and judge the best checkpoint on validation and test.
 
-    Raises:
-        SkinlesionError: The data, the weights or the folder cannot be used.
-    """
-    from skinlesion.learning.run_folder import claimed, is_finished  # heavy: after the gate
+    Where several devices train, each has a process that runs this; the first one alone writes and judges.
 
+    Raises:
+        SkinlesionError: The data, the weights, the devices or the folder cannot be used.
+    """
+    from skinlesion.learning.quiet import quiet  # heavy: after the gate
+    from skinlesion.learning.ranks import joined, make_fabric, others_run
+    from skinlesion.learning.run_folder import claimed, is_finished
+
+    fabric = make_fabric(config.trainer)
+    quiet(fabric.global_rank)
+    if multirun() and fabric.world_size > 1:
+        raise ConfigError(
+            f"trainer.devices={config.trainer.devices}: the members of a sweep take one device each; "
+            "give trainer.devices=1, or train them one by one"
+        )
     folder = run_folder(config)
-    with claimed(folder, config):
-        if is_finished(folder):
+    with claimed(folder, config) if fabric.is_global_zero else nullcontext():
+        finished = fabric.is_global_zero and is_finished(folder)
+        if finished and not others_run(fabric):
             log.info("%s: already finished", folder)
             return
-        _train(config, folder)
+        module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
+        with joined(fabric, command):
+            if not fabric.broadcast(finished):
+                _train(module, datamodule, config=config, folder=folder, fabric=fabric)
     log.info("%s: finished", folder)
 
 
@@ -39,35 +59,53 @@ def run_folder(config: TrainConfig) -> Path:
     return Path(config.out) / (config.member or f"{job_number()}-{config.model.name}-{config.loss.name}")
 
 
-def _train(config: TrainConfig, folder: Path) -> None:
+def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[LesionClassifier, LesionDataModule]":
     import lightning
 
     from skinlesion.data.datamodule import LesionDataModule
-    from skinlesion.data.splits import write_split
+    from skinlesion.data.dataset import Share
     from skinlesion.learning.build import build_backbone, build_loss, build_network, image_input
     from skinlesion.learning.checkpoint import record
     from skinlesion.learning.module import LesionClassifier
-    from skinlesion.learning.phases import run_phases
-    from skinlesion.learning.quiet import quiet
+    from skinlesion.learning.phases import check_phases
     from skinlesion.model.weights import load_pretrained
 
-    quiet()
     lightning.seed_everything(config.seed, verbose=False)
     backbone = build_backbone(config.model)
     load_pretrained(backbone, config.model.pretrained, missing=cast("Missing", config.model.missing_weights))
-    datamodule = LesionDataModule(config, image_input(config.model, backbone))
-    write_split(datamodule.split, folder / "split.csv")
+    share = Share(fabric.global_rank, fabric.world_size)
+    datamodule = LesionDataModule(config, image_input(config.model, backbone), share)
     module = LesionClassifier(
         build_network(config.model, backbone, datamodule.encoder),
         build_loss(config.loss, datamodule.class_counts()),
         classes=len(datamodule.class_counts()),
         record=record(config, datamodule),
     )
-    run_phases(module, datamodule, config=config, folder=folder)
-    _judge(module, datamodule, folder)
+    check_phases(module, config, folder)
+    return module, datamodule
 
 
-def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: Path) -> None:
+def _train(
+    module: "LesionClassifier",
+    datamodule: "LesionDataModule",
+    *,
+    config: TrainConfig,
+    folder: Path,
+    fabric: "Fabric",
+) -> None:
+    from skinlesion.data.splits import write_split
+    from skinlesion.learning.phases import run_phases
+    from skinlesion.learning.ranks import refuse_separate_folders
+
+    refuse_separate_folders(fabric, folder)
+    if fabric.is_global_zero:
+        write_split(datamodule.split, folder / "split.csv")
+    run_phases(module, datamodule, config=config, folder=folder, fabric=fabric)
+    if fabric.is_global_zero:
+        _judge(module, datamodule, folder, fabric.device)
+
+
+def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: Path, device: "torch.device") -> None:
     import pandas as pd
 
     from skinlesion.data.datamodule import JUDGED
@@ -81,7 +119,7 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
 
     measured: dict[str, object] = {}
     for part in JUDGED:
-        table = judge_run(module.network, datamodule, part)
+        table = judge_run(module.network, datamodule, part, device=device)
         write_table(table, folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")

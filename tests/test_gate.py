@@ -86,6 +86,12 @@ def test_no_file_is_forgotten() -> None:
         ("augment.rotation=200", "augment.rotation=200"),
         ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5"),
         ("loader.batch_size=1", "loader.batch_size=1"),
+        ("trainer.devices=0", "trainer.devices=0: expected a number from 1"),
+        ("trainer.devices=[]", "trainer.devices=[]"),
+        ("trainer.devices=1.5", "trainer.devices=1.5"),
+        ("trainer.num_nodes=0", "trainer.num_nodes=0"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp: expected one of auto, ddp"),
+        ("trainer.precision=8", "trainer.precision=8: expected one of 32-true"),
         ("data.missing_images=skip", "data.missing_images=skip: expected one of error, drop"),
     ],
 )

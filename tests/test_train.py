@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -125,7 +126,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
         process = subprocess.Popen(
             [*command, f"out={killed}"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        _wait_for_rows(killed / "metrics.csv", rows, process)
+        wait_for_rows(killed / "metrics.csv", rows, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (killed / "metrics.json").exists(), "it was killed too late to tell anything"
@@ -137,14 +138,14 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     assert (killed / "layer_state.json").read_bytes() == (whole / "layer_state.json").read_bytes()
 
 
-def _wait_for_rows(path: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
+def wait_for_rows(path: Path, rows: int, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if path.exists() and len(path.read_text().splitlines()) > rows:
             return
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
-    pytest.fail("no epoch in 90 seconds")
+    pytest.fail("no epoch in 180 seconds")
 
 
 def test_a_finished_run_is_not_trained_again(trained: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

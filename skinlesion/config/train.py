@@ -1,6 +1,7 @@
 """The schema of `skinlesion train`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from skinlesion.config.checks import require, require_choice, require_seed
 from skinlesion.config.data import AugmentConfig, LoaderConfig, SplitConfig, TrainingDataConfig
@@ -8,30 +9,39 @@ from skinlesion.config.model import LossConfig, ModelConfig
 from skinlesion.config.schedule import ScheduleConfig
 from skinlesion.config.speed import SpeedConfig
 
+# Sharded and spawning strategies leave a module behind that the next phase cannot train.
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "16-true", "bf16-true", "64-true", "64")
+
 
 @dataclass
 class TrainerConfig:
     """Arguments of lightning.Trainer, by its own names."""
 
-    accelerator: str
-    devices: int | str
-    num_nodes: int
-    strategy: str
-    precision: int | str
-    gradient_clip_val: float | None
-    accumulate_grad_batches: int
-    deterministic: bool
-    benchmark: bool
-    sync_batchnorm: bool
+    accelerator: str  # auto | cpu | gpu …
+    devices: Any  # how many on a machine; or which, [0,2]; or auto: all of them
+    num_nodes: int  # machines
+    strategy: str  # auto | ddp …: how several devices train one model
+    precision: int | str  # 32-true | bf16-mixed | 16-mixed …
+    gradient_clip_val: float | None  # largest norm of the gradient; null: no limit
+    accumulate_grad_batches: int  # batches a step
+    deterministic: bool  # the same result each time, on the same machine
+    benchmark: bool  # let cuDNN try which algorithm is fastest
+    sync_batchnorm: bool  # one batch norm over several GPUs
     log_every_n_steps: int
-    limit_train_batches: int | float
+    limit_train_batches: int | float  # of an epoch: a number, or a fraction
     limit_val_batches: int | float
     enable_progress_bar: bool
 
     def __post_init__(self) -> None:
-        require(str(self.devices) == "1", "trainer.devices", self.devices, "1: several devices are not supported yet")
-        require(self.num_nodes == 1, "trainer.num_nodes", self.num_nodes, "1: several machines are not supported yet")
-        require_choice("trainer.precision", str(self.precision), ("32-true", "32", "16-mixed", "bf16-mixed"))
+        listed = isinstance(self.devices, list) and len(self.devices) > 0
+        several = listed and all(type(device) is int and device >= 0 for device in self.devices)
+        counted = type(self.devices) is int and (self.devices >= 1 or self.devices == -1)
+        named = isinstance(self.devices, str) and self.devices != ""
+        expected = "a number from 1, or auto, or a list of GPUs, such as [0,1]"
+        require(several or counted or named, "trainer.devices", self.devices, expected)
+        require_choice("trainer.strategy", self.strategy, STRATEGIES)
+        require_choice("trainer.precision", str(self.precision), PRECISIONS)
         for key in ("num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
             require(getattr(self, key) >= 1, f"trainer.{key}", getattr(self, key), "at least 1")
         clip = self.gradient_clip_val

@@ -16,7 +16,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data import splits
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.cache import ImageCache, open_cache
-from skinlesion.data.dataset import InOrder, LesionDataset, Shuffled, keep
+from skinlesion.data.dataset import WHOLE, EvenBatches, InOrder, LesionDataset, Share, Shuffled, keep
 from skinlesion.data.labelled import read_labelled
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.on_device import Developer, RawDataset, upload
@@ -38,14 +38,15 @@ class LesionDataModule(LightningDataModule):
     Args:
         config: Of the training.
         spec: What the backbone expects of an image.
+        share: Of training and validation, where several processes train together.
 
     Raises:
         DataError: The table or the split cannot be used.
     """
 
-    def __init__(self, config: TrainConfig, spec: ImageInput) -> None:
+    def __init__(self, config: TrainConfig, spec: ImageInput, share: Share = WHOLE) -> None:
         super().__init__()
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.share = config, spec, share
         self.frame = read_data(config.data)
         self.split = assign(self.frame, config.split)
         self.encoder = MetadataEncoder.fit(self.part_frame("train"))
@@ -96,14 +97,24 @@ class LesionDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Training images, changed and shuffled anew each epoch."""
         dataset = self._seen("train", changed=True)
-        sampler = Shuffled(len(dataset), seed=self.config.seed, first_draw=self.first_draw)
+        sampler = self.shuffled(len(dataset))
         return loader(dataset, sampler, batch_size=self.config.loader.batch_size, workers=self._workers())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation images as they are."""
         dataset = self._seen("val", changed=False)
         settings = self.config.loader
-        return loader(dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=self._workers())
+        return loader(dataset, self.in_order(len(dataset)), batch_size=settings.batch_size, workers=self._workers())
+
+    def shuffled(self, length: int) -> Shuffled:
+        """The order of training items, or of this process's share of them."""
+        return Shuffled(length, seed=self.config.seed, first_draw=self.first_draw, share=self.share)
+
+    def in_order(self, length: int) -> InOrder | EvenBatches:
+        """The order of validation items, or of this process's share of them."""
+        if self.share.of == 1:
+            return InOrder(length)
+        return EvenBatches(length, batch_size=self.config.loader.batch_size, share=self.share)
 
     def _seen(self, part: Part, *, changed: bool) -> LesionDataset | RawDataset:
         if self._developer is None:
@@ -164,18 +175,24 @@ def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
     return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
 
 
-def loader(dataset: Dataset[Any], sampler: InOrder | Shuffled, *, batch_size: int, workers: int) -> DataLoader[Any]:
+def loader(
+    dataset: Dataset[Any], sampler: InOrder | Shuffled | EvenBatches, *, batch_size: int, workers: int
+) -> DataLoader[Any]:
     """A loader of whole batches.
 
     A last training batch of one image is left out, since batch norm cannot be trained on it.
     """
+    one_left = isinstance(sampler, Shuffled) and len(sampler) % batch_size == 1
+    batching: dict[str, Any] = (
+        {"batch_sampler": sampler}
+        if isinstance(sampler, EvenBatches)
+        else {"sampler": sampler, "batch_size": batch_size, "drop_last": one_left}
+    )
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        **batching,
         num_workers=workers,
         collate_fn=keep,
-        drop_last=isinstance(sampler, Shuffled) and len(sampler) % batch_size == 1,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
     )

@@ -1,7 +1,9 @@
 """Images, metadata and targets by index; and the order in which an epoch draws them."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from skinlesion.data.cache import ImageCache
 from skinlesion.data.pixels import ImageInput
 from skinlesion.data.transforms import Augment, normalise
+from skinlesion.errors import ConfigError
 
 Draw = tuple[int, int]
 """An item's index, and the number of the draw (the epoch, counted over all phases)."""
@@ -90,6 +93,17 @@ def keep(batch: Any) -> Any:
     return batch
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes takes of each epoch: every `of`-th item, from the `rank`-th on."""
+
+    rank: int
+    of: int
+
+
+WHOLE = Share(rank=0, of=1)
+
+
 class InOrder(Sampler[Draw]):
     """Every item once, in order: for validation, test and feature maps.
 
@@ -108,6 +122,34 @@ class InOrder(Sampler[Draw]):
         return iter((index, self.draw) for index in range(self.length))
 
 
+class EvenBatches(Sampler[list[Draw]]):
+    """Batches of every item once, dealt out to several processes: each has as many batches, of nearly equal size.
+
+    Processes that train together wait for each other at every batch, so that one batch more would be waited for
+    for ever. No item is seen twice, so that what is measured is what one process would measure.
+
+    Args:
+        length: Number of items, at least one a process.
+        batch_size: At most, in a process.
+        share: Of this process.
+
+    Raises:
+        ConfigError: There are more processes than items.
+    """
+
+    def __init__(self, length: int, *, batch_size: int, share: Share) -> None:
+        if length < share.of:
+            raise ConfigError(f"{share.of} processes for {length} validation images; give fewer trainer.devices")
+        self.length, self.batch_size, self.share = length, batch_size, share
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(self.length / self.share.of) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        own = np.arange(self.share.rank, self.length, self.share.of)
+        return iter([(int(index), 0) for index in part] for part in np.array_split(own, len(self)))
+
+
 class Shuffled(Sampler[Draw]):
     """Every item once, in an order that the seed and the draw fix. Lightning calls `set_epoch`.
 
@@ -115,14 +157,16 @@ class Shuffled(Sampler[Draw]):
         length: Number of items.
         seed: Fixes the orders.
         first_draw: The draw of epoch 0: epochs of earlier phases count.
+        share: Of this process. All have equally many items, so up to `share.of - 1` are left out, other ones each
+            epoch.
     """
 
-    def __init__(self, length: int, *, seed: int, first_draw: int) -> None:
-        self.length, self.seed, self.first_draw = length, seed, first_draw
+    def __init__(self, length: int, *, seed: int, first_draw: int, share: Share = WHOLE) -> None:
+        self.length, self.seed, self.first_draw, self.share = length, seed, first_draw, share
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.share.of
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch of the phase comes next."""
@@ -131,4 +175,5 @@ class Shuffled(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         draw = self.first_draw + self.epoch
         order = np.random.default_rng((self.seed, draw)).permutation(self.length)
+        order = order[: len(self) * self.share.of][self.share.rank :: self.share.of]
         return iter((int(index), draw) for index in order)

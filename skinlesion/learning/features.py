@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from skinlesion.data.datamodule import LesionDataModule, Part, loader
-from skinlesion.data.dataset import Draw, InOrder, LesionDataset, Shuffled
+from skinlesion.data.dataset import Draw, InOrder, LesionDataset
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
 from skinlesion.model.backbone import Backbone
@@ -95,14 +95,14 @@ class FeatureStore:
     def train_dataloader(self, views: int) -> DataLoader[FeatureBatch]:
         """Training maps in the order in which the images would come."""
         dataset = self.dataset("train", views)
-        config = self.datamodule.config
-        sampler = Shuffled(len(dataset), seed=config.seed, first_draw=self.datamodule.first_draw)
-        return loader(dataset, sampler, batch_size=config.loader.batch_size, workers=0)
+        sampler = self.datamodule.shuffled(len(dataset))
+        return loader(dataset, sampler, batch_size=self.datamodule.config.loader.batch_size, workers=0)
 
     def val_dataloader(self) -> DataLoader[FeatureBatch]:
         """Validation maps."""
         dataset = self.dataset("val", 1)
-        return loader(dataset, InOrder(len(dataset)), batch_size=self.datamodule.config.loader.batch_size, workers=0)
+        sampler = self.datamodule.in_order(len(dataset))
+        return loader(dataset, sampler, batch_size=self.datamodule.config.loader.batch_size, workers=0)
 
     def _maps(self, view: int) -> npt.NDArray[np.floating]:
         config = self.datamodule.config

@@ -22,13 +22,12 @@ from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 
 
-def judge_run(network: Network, datamodule: LesionDataModule, part: Part) -> pd.DataFrame:
+def judge_run(network: Network, datamodule: LesionDataModule, part: Part, *, device: torch.device) -> pd.DataFrame:
     """The predictions of a run that has just been trained.
 
     Where all phases ran on cached maps, the maps of what no phase trained are used.
     """
     config = datamodule.config
-    device = device_of(config.trainer.accelerator)
     dataset: LesionDataset | FeatureDataset = datamodule.dataset(part, None)
     if _cached_throughout(config):
         network.backbone.unfreeze(lowest(network.backbone, config.schedule))

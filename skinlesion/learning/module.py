@@ -77,7 +77,7 @@ class LesionClassifier(LightningModule):
             if concentration
             else self.criterion(self(batch), batch["target"])
         )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch | FeatureBatch, _: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from skinlesion.config.schedule import PhaseConfig
@@ -42,33 +43,43 @@ class Finished:
 
 
 def run_phases(
-    module: LesionClassifier, datamodule: LesionDataModule, *, config: TrainConfig, folder: Path
+    module: LesionClassifier, datamodule: LesionDataModule, *, config: TrainConfig, folder: Path, fabric: Fabric
 ) -> list[Finished]:
     """Run the phases that have not run yet, and leave best.ckpt, metrics.csv and layer_state.json in `folder`.
+
+    All processes that train together run it; the first one writes.
 
     Args:
         module: Takes each phase's weights, and holds the best ones in the end.
         datamodule: Gives images, or their cached feature maps where the backbone is frozen.
         config: Its schedule, trainer, logger and seed are used.
         folder: Of the run; what an earlier, interrupted run left in it is gone on with.
+        fabric: Tells the processes apart.
     """
     finished = _read_finished(folder)
-    _check_before(module, config, folder)
+    _refuse_changed_data(module, folder)
+    fabric.barrier()  # all have read what lies there before the first one writes
     for number, (name, phase) in enumerate(config.schedule.phases.items()):
         if number < len(finished):
             continue
         if finished:
             _load(module, _best(finished, folder))
         finished.append(_run_phase(module, datamodule, name, phase, config=config, folder=folder, before=finished))
-        write_json(_state(folder), [asdict(one) for one in finished])
+        if fabric.is_global_zero:
+            write_json(_state(folder), [asdict(one) for one in finished])
         log.info("%s: phase %s, %s", folder.name, name, _summary(finished))
+    _load(module, _best(finished, folder))
+    if fabric.is_global_zero:
+        _leave(finished, folder)
+    return finished
+
+
+def _leave(finished: list[Finished], folder: Path) -> None:
     best = _best(finished, folder)
-    _load(module, best)
     with replacing(folder / "best.ckpt") as beside:
         shutil.copyfile(best, beside)
     write_history(finished[-1].rows, folder / "metrics.csv")
     write_json(folder / "layer_state.json", {one.phase: {"head": True, **one.trainable} for one in finished})
-    return finished
 
 
 def _run_phase(
@@ -105,13 +116,16 @@ def _run_phase(
     return Finished(name, f"{len(before)}-{name}.ckpt", macro_f1, trainable, _rows(checkpoint))
 
 
-def _check_before(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
+def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
     """Find out now, not hours later, what the last phase would stumble over."""
     for name, phase in config.schedule.phases.items():
         module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
         if phase.views:
             module.network.backbone.lower()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
+
+
+def _refuse_changed_data(module: LesionClassifier, folder: Path) -> None:
     last = folder / "last.ckpt"
     if last.exists():
         before = read_checkpoint(last)["skinlesion"]
@@ -154,7 +168,8 @@ class EpochSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed torch at an epoch's first batch: making a loader's iterator draws too, but not on resume."""
         if batch_idx == 0:
-            torch.manual_seed(hash((self.seed, self.first_draw + trainer.current_epoch)))
+            rank = (trainer.global_rank,) if trainer.global_rank else ()  # no two processes draw alike
+            torch.manual_seed(hash((self.seed, self.first_draw + trainer.current_epoch, *rank)))
 
 
 @dataclass(frozen=True)
@@ -182,6 +197,7 @@ def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _load(module: LesionClassifier, path: Path) -> None:
+    module.float()  # precision=bf16-true leaves half of them
     module.load_state_dict(read_checkpoint(path)["state_dict"])
 
 

@@ -25,9 +25,10 @@ class PhaseBar(Callback):
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar, at the epoch where a resumed phase goes on."""
+        """Show the bar, in the first process alone, at the epoch where a resumed phase goes on."""
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        self._progress.start()
+        if trainer.is_global_zero:
+            self._progress.start()
         self._task = self._progress.add_task(self._describe(trainer), total=total, completed=trainer.global_step)
 
     def on_train_batch_end(

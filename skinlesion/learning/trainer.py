@@ -29,8 +29,9 @@ def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, c
             plugins=[WholeCheckpoints()],
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the samplers know their share
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
 
 

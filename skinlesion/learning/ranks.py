@@ -1,0 +1,162 @@
+"""Several processes that train one model: started by the first of them or from outside; none outlives the others."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from skinlesion.config.train import TrainerConfig
+from skinlesion.errors import ConfigError, ProcessError, SkinlesionError
+
+log = logging.getLogger(__name__)
+
+_FIRST = "SKINLESION_FIRST"  # process id of the one that started this one
+_PATIENCE = 3.0  # seconds in which a process may say itself why it ends
+
+
+def make_fabric(config: TrainerConfig) -> Fabric:
+    """Which devices and processes train, and which of them this one is. Nothing is started yet.
+
+    Raises:
+        ConfigError: Lightning refuses the arguments, or the device cannot do what they ask.
+    """
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
+    if fabric.device.type == "cpu":
+        _refuse_on_cpu(config, fabric.world_size)
+    return fabric
+
+
+def others_run(fabric: Fabric) -> bool:
+    """Whether there are other processes already: torchrun, SLURM or the first one has started them."""
+    several = fabric.world_size > 1
+    return several and fabric.strategy.cluster_environment.creates_processes_externally  # type: ignore[attr-defined]
+
+
+@contextmanager
+def joined(fabric: Fabric, command: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Join all processes; inside, Lightning and `fabric` can let them wait for each other and share values.
+
+    Args:
+        fabric: Of `make_fabric`.
+        command: Gives what starts this program again, with the same arguments. Lightning's own launcher would take
+            `__main__` and `sys.argv`, which do not tell how a verb was called.
+
+    Raises:
+        ProcessError: Another process has ended with an error.
+    """
+    others = [] if fabric.world_size == 1 or others_run(fabric) else _start(fabric, command())
+    first = int(os.environ.get(_FIRST, 0))
+    done = threading.Event()
+    if others or first:
+        threading.Thread(target=_watch, args=(others, first, done), daemon=True).start()
+    try:
+        fabric.launch()
+        yield
+    except SkinlesionError:
+        raise
+    except Exception as error:
+        _explain(error, others, first)
+        raise
+    else:
+        for process in others:
+            process.wait()
+    finally:
+        done.set()
+        for process in others:
+            process.kill()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def refuse_separate_folders(fabric: Fabric, folder: Path) -> None:
+    """Say so where the first process's folder is not the folder of this one: on a machine with a disk of its own.
+
+    Raises:
+        ConfigError: This process does not see what the first one has written.
+    """
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"out={folder}: process {fabric.global_rank} does not see what the first one wrote there; "
+            "give a folder on a disk that all machines share"
+        )
+
+
+def _refuse_on_cpu(config: TrainerConfig, processes: int) -> None:
+    if str(config.precision) in ("16", "16-mixed", "16-true"):
+        raise ConfigError(
+            f"trainer.precision={config.precision}: a CPU does not train in float16; give 32-true, or a GPU"
+        )
+    if config.sync_batchnorm and processes > 1:
+        raise ConfigError("trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only; give false")
+
+
+def _start(fabric: Fabric, command: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+    """Start this machine's other processes, in the way that Lightning documents for processes started by hand."""
+    cluster = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
+    here = fabric.world_size // fabric.strategy.num_nodes  # type: ignore[attr-defined]
+    os.environ.update(
+        MASTER_ADDR=cluster.main_address,
+        MASTER_PORT=str(cluster.main_port),
+        NODE_RANK=str(cluster.node_rank()),
+        LOCAL_RANK="0",
+    )
+    own = {_FIRST: str(os.getpid())}
+    return [subprocess.Popen(command, env={**os.environ, **own, "LOCAL_RANK": str(rank)}) for rank in range(1, here)]
+
+
+def _watch(others: Sequence[subprocess.Popen[bytes]], first: int, done: threading.Event) -> None:
+    """End this process when another one has ended with an error: it might wait for it for ever."""
+    while not (_orphaned(first) or _failed(others)):
+        if done.wait(0.5):
+            return
+    if done.wait(_PATIENCE):
+        return
+    for process in others:
+        process.kill()
+    if others:
+        print(f"skinlesion train: {_failed(others)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _explain(error: Exception, others: Sequence[subprocess.Popen[bytes]], first: int) -> None:
+    """Tell a broken connection from an error of this process."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if said := _failed(others):
+            raise ProcessError(said) from error
+        if _orphaned(first):
+            raise SystemExit(1) from error
+        time.sleep(0.05)
+
+
+def _orphaned(first: int) -> bool:
+    return first != 0 and os.getppid() != first
+
+
+def _failed(others: Sequence[subprocess.Popen[bytes]]) -> str | None:
+    for rank, process in enumerate(others, start=1):
+        if status := process.poll():
+            how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            return (
+                f"process {rank} of {len(others) + 1} (counted from 0) ended with {how}, and the others with it; "
+                "the same command goes on after the last epoch"
+            )
+    return None
