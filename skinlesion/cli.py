@@ -12,8 +12,9 @@ VERBS: dict[str, str] = {
     "train": "train one model, or a sweep of members (sweep=six)",
     "evaluate": "judge a checkpoint or an ensemble on a split",
     "ensemble": "let the members of a sweep vote; search the best subset on validation",
+    "predict": "diagnose images with a checkpoint, an ensemble or a bundle",
+    "export": "make a bundle of an ensemble that needs no torch: ONNX",
     "serve": "answer over HTTP, with a page for a person, from an exported bundle",
-    "predict": "diagnose images with a checkpoint or an ensemble",
 }
 
 

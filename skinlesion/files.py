@@ -1,13 +1,12 @@
 """Files that are written whole or not at all: beside the target first, then renamed."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 
 @contextmanager
@@ -33,6 +32,8 @@ def build_once(path: Path, build: Callable[[], None]) -> None:
         path: The file. What killed builders left beside it is deleted first.
         build: Makes it with `replacing`.
     """
+    from filelock import FileLock  # here, since a deployed bundle needs the rest of this file without it
+
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,3 +54,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -113,8 +113,7 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
     from skinlesion.evaluation.history import history
     from skinlesion.evaluation.metrics import headline
     from skinlesion.evaluation.predictions import write_table
-    from skinlesion.files import write_json
-    from skinlesion.learning.checkpoint import file_digest
+    from skinlesion.files import file_digest, write_json
     from skinlesion.learning.judge import judge_run
 
     measured: dict[str, object] = {}

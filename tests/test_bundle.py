@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from skinlesion.bundle.manifest import Manifest
-from skinlesion.bundle.runtime import CHUNK, Bundle, check_files
+from skinlesion.bundle.manifest import Manifest, check_files
+from skinlesion.bundle.runtime import CHUNK, Bundle
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.errors import BundleError, DataError

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from skinlesion.config.audit import AuditConfig
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.export import ExportConfig
 from skinlesion.config.phantom import PhantomConfig
 from skinlesion.config.predict import PredictConfig
 from skinlesion.config.serve import ServeConfig
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "evaluate": (EvaluateConfig, ("checkpoint=a.ckpt", "split=val")),
     "ensemble": (EnsembleConfig, ("members=runs/six",)),
     "predict": (PredictConfig, ("checkpoint=a.ckpt", "image=a.jpg")),
+    "export": (ExportConfig, ("checkpoint=a.ckpt", "out=bundle")),
     "audit": (AuditConfig, ()),
     "phantom": (PhantomConfig, ("data.root=demo",)),
     "serve": (ServeConfig, ("bundle=demo/bundle",)),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from skinlesion import __version__
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import BundleError, SkinlesionError
+from skinlesion.files import file_digest
 
 FILE = "bundle.json"
 FORMAT = (1, 0)
@@ -131,6 +133,27 @@ class Manifest(_Part):
             self.encoder  # noqa: B018
         except SkinlesionError as error:
             raise BundleError(f"{path}: metadata: {error}") from error
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse a bundle of which a file is missing or damaged.
+
+    Args:
+        folder: Of the bundle.
+        files: The SHA-256 of each file.
+
+    Raises:
+        BundleError: It names the first such file.
+    """
+    for name, expected in files.items():
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            raise BundleError(f"{path}: missing; copy or export the whole bundle again")
+        found = file_digest(path)
+        if found != expected:
+            raise BundleError(
+                f"{path}: damaged (SHA-256 {found[:12]}…, expected {expected[:12]}…); copy or export the bundle again"
+            )
 
 
 def _check_format(values: Any, path: Path) -> bool:

@@ -1,8 +1,5 @@
 """A bundle at work: images and a patient's facts to probabilities, calibrated, with what was fitted on validation."""
 
-import hashlib
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.bundle.manifest import Manifest
+from skinlesion.bundle.manifest import Manifest, check_files
+from skinlesion.bundle.session import image_input, open_session, pooled_output
 from skinlesion.data.pixels import Image, fit
 from skinlesion.errors import BundleError
+from skinlesion.evaluation import conformal, novelty
+from skinlesion.evaluation.scaling import calibrated
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -22,6 +22,7 @@ Facts = Mapping[str, float | str | None]
 Prepared = tuple[Image, ...]
 """An image fitted into each of a bundle's sizes, (height, width, 3) uint8 each."""
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 CHUNK = 8
 """Images that run at once: their activations stay in the processor's cache, and memory does not grow with a batch."""
@@ -34,9 +35,9 @@ class Answer:
     probabilities: Floats  # (B, 7), calibrated where the ensemble was
     uncalibrated: Floats  # (B, 7), the mean of the members
     members: Floats  # (M, B, 7)
-    prediction_set: npt.NDArray[np.bool_] | None  # (B, 7); None: the ensemble has no conformal thresholds
+    prediction_set: Flags | None  # (B, 7), at the ensemble's own risk; None: it has no conformal thresholds
     novelty: Floats | None  # (B,), the higher the less like the training images; None: the ensemble has no statistics
-    novel: npt.NDArray[np.bool_] | None  # (B,), whether it is beyond the threshold
+    novel: Flags | None  # (B,), whether it is beyond their threshold
 
 
 class Bundle:
@@ -45,12 +46,15 @@ class Bundle:
     Args:
         about: Its manifest.
         session: Of its graph.
+        seen: What training images look like, see `evaluation.novelty`; None: not known.
     """
 
-    def __init__(self, about: Manifest, session: "InferenceSession") -> None:
+    def __init__(self, about: Manifest, session: "InferenceSession", *, seen: novelty.Fitted | None) -> None:
         self.about = about
+        self._session, self._seen = session, seen
         self._encoder, self._sizes = about.encoder, about.sizes
-        self._session = session
+        embedded = ["logits", *(pooled_output(member) for member in range(len(about.members)))]
+        self._outputs = ["members", *(embedded if seen is not None else [])]
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None) -> Self:
@@ -65,7 +69,8 @@ class Bundle:
         """
         about = Manifest.read(folder)
         check_files(folder, about.files)
-        return cls(about, open_session(folder / about.graph.file, threads=threads))
+        session = open_session(folder / about.graph.file, threads=threads)
+        return cls(about, session, seen=_read_seen(folder, about))
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -99,85 +104,54 @@ class Bundle:
             self._run(prepared[start : start + CHUNK], metadata[start : start + CHUNK])
             for start in range(0, len(prepared), CHUNK)
         ]
-        return self._judge(np.concatenate(chunks, axis=1))
+        members, *embedded = zip(*chunks, strict=True)
+        return self._judge(np.concatenate(members, axis=1).astype(np.float64), self._score(embedded))
 
-    def _run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32]) -> Floats:
+    def prediction_sets(self, probabilities: npt.ArrayLike, alpha: float | None = None) -> Flags | None:
+        """The sets of diagnoses (B, 7) that lack the actual one in a share alpha of images at most.
+
+        Args:
+            probabilities: Calibrated, (B, 7).
+            alpha: One of those that the ensemble has thresholds for; None: its own.
+
+        Returns:
+            None where the ensemble has no thresholds for that share.
+        """
+        fitted = [entry for entry in self.about.conformal or [] if alpha is None or entry["alpha"] == alpha]
+        return conformal.prediction_sets(probabilities, fitted[0]) if fitted else None
+
+    def _run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         inputs: dict[str, Any] = {"metadata": metadata}
         for position, size in enumerate(self._sizes):
             inputs[image_input(size)] = np.stack([image[position] for image in images])  # (B, H, W, 3)
-        (members,) = self._session.run(["members"], inputs)
-        return np.asarray(members, dtype=np.float64)  # (M, B, 7)
+        return list(self._session.run(self._outputs, inputs))
 
-    def _judge(self, members: Floats) -> Answer:
+    def _score(self, embedded: Sequence[Sequence[npt.NDArray[np.float32]]]) -> Floats | None:
+        if self._seen is None:
+            return None
+        logits, *pooled = embedded  # of each chunk, (M, b, 7) and (b, C)
+        return novelty.score(
+            self._seen, list(np.concatenate(logits, axis=1)), [np.concatenate(each) for each in pooled]
+        )
+
+    def _judge(self, members: Floats, scores: Floats | None) -> Answer:
         uncalibrated = members.mean(axis=0)  # (B, 7)
+        probabilities = calibrated(uncalibrated, self.about.calibration)
         return Answer(
-            probabilities=uncalibrated,
+            probabilities=probabilities,
             uncalibrated=uncalibrated,
             members=members,
-            prediction_set=None,
-            novelty=None,
-            novel=None,
+            prediction_set=self.prediction_sets(probabilities),
+            novelty=scores,
+            novel=None if self._seen is None or scores is None else novelty.flag(self._seen, scores),
         )
 
 
-def image_input(size: tuple[int, int]) -> str:
-    """The name of the graph's input of images fitted to (height, width)."""
-    return f"image_{size[0]}x{size[1]}"
-
-
-def check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Refuse a bundle of which a file is missing or damaged.
-
-    Args:
-        folder: Of the bundle.
-        files: The SHA-256 of each file.
-
-    Raises:
-        BundleError: It names the first such file.
-    """
-    for name, expected in files.items():
-        path = folder / name
-        if path.parent != folder or not path.is_file():
-            raise BundleError(f"{path}: missing; copy or export the whole bundle again")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
-            raise BundleError(
-                f"{path}: damaged (SHA-256 {found[:12]}…, expected {expected[:12]}…); copy or export the bundle again"
-            )
-
-
-def open_session(graph: Path, *, threads: int | None) -> "InferenceSession":
-    """An onnxruntime session on the CPU.
-
-    Args:
-        graph: The ONNX file.
-        threads: That work on one call; None: one for each core that this process may use.
-
-    Raises:
-        BundleError: onnxruntime is not installed or cannot read the graph.
-    """
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError as error:
-        raise BundleError("onnxruntime is not installed: pip install 'skinlesion[serve]' or onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _cores()
-    options.log_severity_level = 3  # errors alone
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except (
-        state.Fail,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.InvalidArgument,
-        state.NotImplemented,
-    ) as error:
-        raise BundleError(
-            f"{graph}: onnxruntime cannot read it ({str(error).splitlines()[0]}); export it again"
-        ) from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def _read_seen(folder: Path, about: Manifest) -> novelty.Fitted | None:
+    if about.novelty is None:
+        return None
+    path = folder / str(about.novelty.get("file"))
+    if path.name not in about.files:
+        raise BundleError(f"{folder}: bundle.json names no such file as {path.name}; copy or export the bundle again")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -1,6 +1,5 @@
 """What a checkpoint holds beside weights, and how a trained model comes back from it. Plain data only."""
 
-import hashlib
 import pickle
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -113,9 +112,3 @@ def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
         split=about["split"],
         fingerprint=about["fingerprint"],
     )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

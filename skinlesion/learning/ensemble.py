@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from skinlesion.data.datamodule import Part
 from skinlesion.errors import CheckpointError
 from skinlesion.evaluation.predictions import read_predictions
-from skinlesion.learning.checkpoint import TrainedModel, file_digest, load_model
+from skinlesion.files import file_digest
+from skinlesion.learning.checkpoint import TrainedModel, load_model
 
 
 @dataclass(frozen=True)

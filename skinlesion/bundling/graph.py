@@ -1,0 +1,89 @@
+"""From the voting module to one ONNX graph in which what members share is stored and computed once."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from skinlesion.bundle.manifest import Graph
+from skinlesion.bundle.session import image_input, pooled_output
+from skinlesion.bundling.voting import Voting
+from skinlesion.diagnoses import CODES
+from skinlesion.errors import BundleError
+
+FILE = "model.onnx"
+OPSET = 20
+_ANY_SIZE = 1 << 62  # bytes
+
+
+def write_graph(voting: Voting, folder: Path, *, width: int) -> Graph:
+    """Write model.onnx.
+
+    The members of a sweep often have the same frozen layers. Equal weights are stored once, and equal computations on
+    equal inputs then fall together: six members on two frozen backbones cost two backbones.
+
+    Args:
+        voting: In evaluation mode, on the CPU.
+        folder: Where the file goes.
+        width: M, the number of metadata columns.
+
+    Raises:
+        BundleError: The packages of the extra `export` are not installed.
+    """
+    try:
+        import onnx_ir
+        import onnx_ir.passes.common as passes
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ImportError as error:
+        raise BundleError(f"{error.name} is not installed: pip install 'skinlesion[export]'") from error
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # else it tells of each weight that it merges
+    model = _translated(voting, width)
+    merging = onnx_ir.passes.Sequential(
+        passes.DeduplicateHashedInitializersPass(size_limit=_ANY_SIZE),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.ClearMetadataAndDocStringPass(),
+    )
+    model = merging(model).model
+    onnx_ir.save(model, folder / FILE)
+    return Graph(file=FILE, opset=model.opset_imports[""], inputs=_inputs(voting, width), outputs=_outputs(voting))
+
+
+def _translated(voting: Voting, width: int) -> Any:
+    rows = torch.zeros(2, width)  # two: a batch of one would be taken for a constant
+    images = [torch.zeros(2, *size, 3, dtype=torch.uint8) for size in voting.sizes]
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = torch.onnx.export(
+            voting,
+            (rows, images),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(_inputs(voting, width)),
+            output_names=list(_outputs(voting)),
+            dynamic_shapes={"metadata": {0: batch}, "images": [{0: batch} for _ in images]},
+        )
+    return cast(Any, program).model
+
+
+def _inputs(voting: Voting, width: int) -> dict[str, str]:
+    images = {image_input(size): f"uint8 (batch, {size[0]}, {size[1]}, 3): RGB" for size in voting.sizes}
+    return {"metadata": f"float32 (batch, {width})", **images}
+
+
+def _outputs(voting: Voting) -> dict[str, str]:
+    count, classes = len(voting.voters), len(CODES)
+    pooled = {
+        pooled_output(number): f"float32 (batch, {channels}): pooled features of member {number}, of the image as it is"
+        for number, channels in enumerate(voting.channels)
+    }
+    return {
+        "members": f"float32 ({count}, batch, {classes}): each member's probabilities",
+        "probabilities": f"float32 (batch, {classes}): their mean, not calibrated",
+        "logits": f"float32 ({count}, batch, {classes}): each member's logits of the image as it is",
+        **pooled,
+    }

@@ -1,0 +1,70 @@
+"""`skinlesion export`: a checkpoint or an ensemble to a bundle that needs neither torch nor timm."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinlesion.config.export import ExportConfig
+from skinlesion.launch import launch
+
+if TYPE_CHECKING:
+    from skinlesion.bundle.manifest import Manifest
+    from skinlesion.bundling.build import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def run(config: ExportConfig) -> None:
+    """Write the bundle, if it says of validation images what the models say.
+
+    Raises:
+        SkinlesionError: The models or their images cannot be used, or the graph differs from them.
+    """
+    from skinlesion.bundling.build import build
+    from skinlesion.bundling.describe import require_one_encoder
+    from skinlesion.bundling.folder import replacing_bundle
+    from skinlesion.learning.sample import read_sample
+
+    recipe = _recipe(config)
+    first = recipe.models[0]
+    require_one_encoder(recipe.models)
+    val = read_sample(first, "val", images=config.images, seed=config.seed, source=config.data)
+    train = None
+    if config.precision == "int8":
+        train = read_sample(first, "train", images=config.calibration_images, seed=config.seed, source=config.data)
+    with replacing_bundle(Path(config.out)) as beside:
+        log.info("Translating %d models to ONNX, which takes some seconds each", len(recipe.models))
+        about = build(recipe, beside, val=val, train=train)
+    _tell(about, Path(config.out))
+
+
+def _recipe(config: ExportConfig) -> "Recipe":
+    from skinlesion.bundling.build import Recipe
+    from skinlesion.learning.checkpoint import load_model
+    from skinlesion.learning.ensemble import read_ensemble
+
+    if config.checkpoint is not None:
+        return Recipe([load_model(Path(config.checkpoint))], config.tta or "none", config.precision)
+    ensemble = read_ensemble(Path(str(config.ensemble)))
+    return Recipe(
+        ensemble.models(),
+        ensemble.tta,
+        config.precision,
+        calibration=ensemble.calibration,
+        operating_points=ensemble.operating_points,
+        conformal=ensemble.conformal,
+    )
+
+
+def _tell(about: "Manifest", folder: Path) -> None:
+    from skinlesion.bundling.card import sentence
+
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    log.info("%s: bundle %s, %d members, %.1f MB", folder, about.version, len(about.members), size / 1e6)
+    for precision, found in about.parity.items():
+        log.info("%s", sentence(precision, found))
+    log.info("Try it: skinlesion predict bundle=%s image=FILE", folder)
+
+
+if __name__ == "__main__":
+    launch("export", ExportConfig, run)

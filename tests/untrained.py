@@ -1,0 +1,66 @@
+"""Members with random weights, saved as checkpoints: what export and its like need, without a training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from conftest import SMALL, composed
+from torch import nn
+
+from skinlesion.config.train import TrainConfig
+from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.learning.build import build_backbone, build_network, image_input
+from skinlesion.learning.checkpoint import record
+
+
+def write_member(
+    folder: Path, *overrides: str, root: Path, seed: int, backbone: nn.Module | None = None
+) -> tuple[Path, nn.Module]:
+    """Save a run's best.ckpt whose weights and batch statistics are random, and give its backbone too.
+
+    Args:
+        folder: Of the run.
+        overrides: Of the training's configuration.
+        root: Of the data.
+        seed: Of the weights.
+        backbone: Of another member, whose weights are taken.
+    """
+    config = composed("train", TrainConfig, *SMALL, f"data.root={root}", f"out={folder}", *overrides)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        own = build_backbone(config.model)
+        datamodule = LesionDataModule(config, image_input(config.model, own))
+        network = build_network(config.model, own, datamodule.encoder)
+        _disturb(network)
+    if backbone is not None:
+        network.backbone.load_state_dict(backbone.state_dict())
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    folder.mkdir(parents=True)
+    torch.save({"skinlesion": record(config, datamodule), "state_dict": weights}, folder / "best.ckpt")
+    return folder / "best.ckpt", network.backbone
+
+
+def write_members(folder: Path, kinds: Sequence[Sequence[str]], *, root: Path) -> list[Path]:
+    """Save several members; a second one of a kind has the first one's backbone, as frozen ones do."""
+    seen: dict[str, nn.Module] = {}
+    paths = []
+    for number, overrides in enumerate(kinds):
+        key = " ".join(overrides)
+        path, backbone = write_member(
+            folder / f"member{number}", *overrides, root=root, seed=number, backbone=seen.get(key)
+        )
+        seen.setdefault(key, backbone)
+        paths.append(path)
+    return paths
+
+
+def _disturb(network: nn.Module) -> None:
+    """Move what initialisation leaves at 0 and 1, so that no part of a network is an identity by chance."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.normal_(last.weight, 0, 1)  # so that probabilities are far from even
