@@ -1,4 +1,4 @@
-"""`skinlesion evaluate`: a checkpoint or an ensemble on one part of its split, as tables and figures."""
+"""`skinlesion evaluate`: a checkpoint or an ensemble on a part of its split, or on other images."""
 
 import logging
 from pathlib import Path
@@ -8,9 +8,13 @@ from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.launch import launch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
+    from skinlesion.data.cache import ImageCache
     from skinlesion.data.datamodule import Part
+    from skinlesion.data.pixels import Image
     from skinlesion.learning.checkpoint import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -22,44 +26,93 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         SkinlesionError: The model or the data cannot be used.
     """
+    models, beside, tta, calibration = _models(config)
+    if config.external.images is not None:
+        folder = Path(config.out) if config.out else beside / "external"
+        table, images, about = _judge_external(models, config, tta=tta, folder=folder)
+        name, title = "external", f"{config.external.images}, {len(table)} images"
+    else:
+        folder = Path(config.out) if config.out else beside / "evaluation"
+        table, images, about = _judge_part(models, config, tta=tta)
+        name, title = str(config.split), f"{config.split} part"
+    calibration = calibration if config.calibrated else None
+    measured = _write(table, config, folder, name=name, about={"tta": tta, **about}, calibration=calibration)
+    _draw(table, images.image, config, folder, name=name)
+    _show(f"{title}, {config.level:.0%} intervals over lesions ({config.interval})", beside.name, measured)
+    log.info("Tables and figures: %s", folder)
+
+
+def _judge_part(
+    models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str
+) -> "tuple[pd.DataFrame, ImageCache, dict[str, Any]]":
+    from skinlesion.evaluation.predictions import soft_vote
+    from skinlesion.learning.judge import images_of, judge_model
+
+    part = cast("Part", config.split)
+    settings, accelerator = config.loader, config.accelerator
+    tables = [
+        judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator, tta=tta)
+        for model in models
+    ]
+    return soft_vote(tables), images_of(models[0], config.data), {}
+
+
+def _judge_external(
+    models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str, folder: Path
+) -> "tuple[pd.DataFrame, ImageCache, dict[str, Any]]":
+    from skinlesion.evaluation.figures import save
+    from skinlesion.evaluation.population_figures import compared
+    from skinlesion.evaluation.populations import populations
+    from skinlesion.files import write_json, write_text
+    from skinlesion.learning.external import judge_external
+
+    settings, accelerator = config.loader, config.accelerator
+    found = judge_external(
+        models, config.external, source=config.data, settings=settings, accelerator=accelerator, tta=tta
+    )
+    write_text(folder / "seen.csv", found.seen.to_csv(index=False, lineterminator="\n"))
+    write_json(folder / "populations.json", populations(*found.populations))
+    save(compared(*found.populations), folder / "populations.png")
+    return found.table, found.images, {"external": found.about}
+
+
+def _write(
+    table: "pd.DataFrame",
+    config: EvaluateConfig,
+    folder: Path,
+    *,
+    name: str,
+    about: dict[str, Any],
+    calibration: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Write the tables and what is measured on them, and return the headline with its intervals."""
     from skinlesion.evaluation.challenge import challenge
     from skinlesion.evaluation.challenge_table import write_entry, write_truth
-    from skinlesion.evaluation.console import show_metrics
     from skinlesion.evaluation.fitted import with_calibration
     from skinlesion.evaluation.judged import judged
     from skinlesion.evaluation.metrics import report
-    from skinlesion.evaluation.predictions import soft_vote, write_table
+    from skinlesion.evaluation.predictions import write_table
     from skinlesion.files import write_json
-    from skinlesion.learning.judge import judge_model
 
-    models, beside, tta, calibration = _models(config)
-    part = cast("Part", config.split)
-    settings, accelerator = config.loader, config.accelerator
-    table = soft_vote(
-        [
-            judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator, tta=tta)
-            for model in models
-        ]
-    )
-    folder = Path(config.out) if config.out else beside / "evaluation"
-    write_table(table, folder / f"predictions_{part}.csv")
-    write_entry(table, folder / f"challenge_{part}.csv")
-    write_truth(table, folder / f"challenge_truth_{part}.csv")
+    write_table(table, folder / f"predictions_{name}.csv")
+    write_entry(table, folder / f"challenge_{name}.csv")
+    write_truth(table, folder / f"challenge_truth_{name}.csv")
     sampled: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed, "level": config.level}
     sampled["method"] = config.interval
-    measured = {"tta": tta, "level": config.level, **judged(table, **sampled, bins=config.bins)}
-    if config.calibrated and calibration is not None:
+    measured = {**about, "level": config.level, **judged(table, **sampled, bins=config.bins)}
+    if calibration is not None:
         scaled = with_calibration(table, calibration)
-        write_table(scaled, folder / f"predictions_{part}_calibrated.csv")
+        write_table(scaled, folder / f"predictions_{name}_calibrated.csv")
         measured["calibrated"] = judged(scaled, **sampled, bins=config.bins)
-    write_json(folder / f"metrics_{part}.json", measured)
-    scored = challenge(table, **sampled)
-    write_json(folder / f"report_{part}.json", {**report(table), "challenge": scored})
-    _draw(table, models[0], config, folder)
-    show_metrics(
-        f"{part} part, {config.level:.0%} intervals over lesions ({config.interval})", [(beside.name, measured)]
-    )
-    log.info("Tables and figures: %s", folder)
+    write_json(folder / f"metrics_{name}.json", measured)
+    write_json(folder / f"report_{name}.json", {**report(table), **about, "challenge": challenge(table, **sampled)})
+    return measured
+
+
+def _show(title: str, model: str, measured: dict[str, Any]) -> None:
+    from skinlesion.evaluation.console import show_metrics
+
+    show_metrics(title, [(model, measured)])
 
 
 def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str, dict[str, Any] | None]:
@@ -75,17 +128,17 @@ def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str, di
     return ensemble.models(), beside, config.tta or ensemble.tta, ensemble.calibration
 
 
-def _draw(table: "pd.DataFrame", model: "TrainedModel", config: EvaluateConfig, folder: Path) -> None:
+def _draw(
+    table: "pd.DataFrame", image_of: "Callable[[str], Image]", config: EvaluateConfig, folder: Path, *, name: str
+) -> None:
     from skinlesion.evaluation.curves import precision_recall, roc
     from skinlesion.evaluation.figures import confusion_matrix, reliability, sample_sheet, save
-    from skinlesion.learning.judge import images_of
 
-    part = config.split
-    save(confusion_matrix(table), folder / f"confusion_matrix_{part}.png")
-    save(precision_recall(table), folder / f"precision_recall_{part}.png")
-    save(roc(table), folder / f"roc_{part}.png")
-    save(reliability(table, bins=config.bins), folder / f"reliability_{part}.png")
-    save(sample_sheet(table, images_of(model, config.data).image), folder / f"sample_sheet_{part}.png")
+    save(confusion_matrix(table), folder / f"confusion_matrix_{name}.png")
+    save(precision_recall(table), folder / f"precision_recall_{name}.png")
+    save(roc(table), folder / f"roc_{name}.png")
+    save(reliability(table, bins=config.bins), folder / f"reliability_{name}.png")
+    save(sample_sheet(table, image_of), folder / f"sample_sheet_{name}.png")
 
 
 if __name__ == "__main__":

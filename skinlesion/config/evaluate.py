@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from skinlesion.config.checks import (
     require,
     require_bootstrap,
-    require_choice,
     require_one_model,
     require_seed,
     require_tta,
 )
 from skinlesion.config.data import LoaderConfig, SourceConfig
+from skinlesion.config.external import ExternalConfig
 
 
 @dataclass
@@ -19,7 +19,7 @@ class EvaluateConfig:
 
     checkpoint: str | None  # a best.ckpt
     ensemble: str | None  # or an ensemble.json
-    split: str  # val | test
+    split: str | None  # val | test; null where external images are given
     out: str | None  # folder of the results; null: a folder beside the model
     calibrated: bool  # give the numbers after an ensemble's calibration too; the predictions themselves stay as voted
     interval: str  # bca | percentile: kind of the intervals
@@ -29,11 +29,16 @@ class EvaluateConfig:
     tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
     bins: int  # of the reliability diagram
     accelerator: str  # auto | cpu | gpu …, as Lightning names them
-    data: SourceConfig
+    data: SourceConfig  # of the images it was trained with
+    external: ExternalConfig
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
-        require_choice("split", self.split, ("val", "test"))
+        if self.external.images is None:
+            expected = "val or test, or images of another source as external.images=FOLDER external.labels=CSV"
+            require(self.split in ("val", "test"), "split", self.split, expected)
+        else:
+            require(self.split is None, "split", self.split, "null, where external.images is given")
         require_seed(self.seed)
         require_tta(self.tta)
         require_choice("interval", self.interval, ("bca", "percentile"))

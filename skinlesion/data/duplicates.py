@@ -83,7 +83,7 @@ def duplicate_pairs(
     order = np.argsort(frame["image_id"].to_numpy(), kind="stable")
     a, b, bits = _close(hashes.perceptual[order], distance)
     a, b = order[a], order[b]
-    likeness = _likeness(hashes.detail, a, b)
+    likeness = _likeness(hashes.detail, hashes.detail, a, b)
     exact = np.asarray(hashes.exact, dtype=object)
     split_of = dict(zip(split["image_id"], split["split"], strict=True))
     columns = {
@@ -110,6 +110,28 @@ def duplicate_pairs(
     )
 
 
+def alike(
+    first: Hashes, second: Hashes, *, distance: int, similarity: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Find the images of one set that are equal to, or look like, images of another.
+
+    Args:
+        first: Hashes of N images; N at a time need N times 8 bytes an image of `second`.
+        second: Of the others.
+        distance: In how many of 64 bits the perceptual hashes of near duplicates differ at most.
+        similarity: The least correlation of their detail, up to 1.
+
+    Returns:
+        Positions in `first` and in `second`, bits that differ, and similarity, of each pair.
+    """
+    bits = np.bitwise_count(first.perceptual[:, None] ^ second.perceptual[None, :])
+    a, b = np.nonzero(bits <= distance)
+    exact = np.array([first.exact[i] == second.exact[j] for i, j in zip(a, b, strict=True)], dtype=bool)
+    likeness = _likeness(first.detail, second.detail, a, b)
+    kept = exact | (likeness >= similarity)
+    return a[kept], b[kept], bits[a[kept], b[kept]].astype(np.int64), likeness[kept]
+
+
 def _close(
     hashes: npt.NDArray[np.uint64], distance: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.int64]]:
@@ -128,13 +150,16 @@ def _close_blocks(hashes: npt.NDArray[np.uint64], distance: int) -> Iterator[tup
 
 
 def _likeness(
-    detail: npt.NDArray[np.float16], a: npt.NDArray[np.intp], b: npt.NDArray[np.intp]
+    first: npt.NDArray[np.float16],
+    second: npt.NDArray[np.float16],
+    a: npt.NDArray[np.intp],
+    b: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.float64]:
-    """Correlations (P,) of the detail of the pairs a, b, rounded to three digits."""
+    """Correlations (P,) of the detail of the pairs a of first, b of second, rounded to three digits."""
     likeness = np.empty(len(a))
     for start in range(0, len(a), _PAIRS):
         block = slice(start, start + _PAIRS)
-        left, right = (detail[side[block]].astype(np.float32) for side in (a, b))
+        left, right = first[a[block]].astype(np.float32), second[b[block]].astype(np.float32)
         likeness[block] = np.einsum("pd,pd->p", left, right)
     return likeness.round(3)
 

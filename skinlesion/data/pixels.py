@@ -63,16 +63,24 @@ def fit(image: Image, size: tuple[int, int]) -> Image:
         image: RGB, (h, w, 3).
         size: (height, width) of the result, in pixels.
     """
-    height, width = size
     if image.shape[:2] == size:
         return image
-    scale = min(height / image.shape[0], width / image.shape[1])
-    inner = (
-        min(width, max(1, round(image.shape[1] * scale))),
-        min(height, max(1, round(image.shape[0] * scale))),
-    )
-    smaller = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
-    canvas[top : top + inner[1], left : left + inner[0]] = smaller
+    rows, columns = place(image.shape[:2], size)
+    inner = (columns.stop - columns.start, rows.stop - rows.start)
+    shrinks = inner[0] < image.shape[1] or inner[1] < image.shape[0]
+    canvas = np.zeros((*size, 3), np.uint8)
+    canvas[rows, columns] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return canvas
+
+
+def place(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Where `fit` puts an image: the rows and columns of the result that are no padding.
+
+    Args:
+        shape: (h, w) of the image, in pixels.
+        size: (height, width) of the result, in pixels.
+    """
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (min(most, max(1, round(side * scale))) for side, most in zip(shape[:2], size, strict=True))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return slice(top, top + height), slice(left, left + width)

@@ -65,6 +65,28 @@ def judge_model(
             f"({', '.join(missing[:5])}); give the data it was trained on as data.root=FOLDER"
         )
     frame = frame[frame["image_id"].isin(model.split[part])].reset_index(drop=True)
+    return judge_images(model, frame, cache, settings=settings, accelerator=accelerator, tta=tta)
+
+
+def judge_images(
+    model: TrainedModel,
+    frame: pd.DataFrame,
+    cache: ImageCache,
+    *,
+    settings: LoaderConfig,
+    accelerator: str,
+    tta: str = "none",
+) -> pd.DataFrame:
+    """The predictions of a checkpoint on some images.
+
+    Args:
+        model: Any.
+        frame: Checked, with the images' diagnoses.
+        cache: Holds them at the model's size.
+        settings: Of the loader.
+        accelerator: As Lightning names them.
+        tta: Which flips and turns of each image vote.
+    """
     dataset = LesionDataset(
         cache,
         frame["image_id"].tolist(),
