@@ -29,14 +29,10 @@ class DataConfig:
         require(beside, "data.metadata", self.metadata, "null, as HAM10000's table holds the facts (data.classes=null)")
 
 
-def stored_data(values: Mapping[str, Any]) -> DataConfig:
-    """The configuration that a checkpoint holds, also one from before data sets with label files were read."""
-    return DataConfig(**{"metadata": None, "classes": None, **values})
-
-
 def reading(settings: Mapping[str, Any]) -> DataConfig:
     """How images and table were read in a training, of whichever version, with these settings."""
-    return DataConfig(**{field.name: settings[field.name] for field in fields(DataConfig)})
+    known = {"metadata": None, "classes": None, **settings}  # neither was there before label files were read
+    return DataConfig(**{field.name: known[field.name] for field in fields(DataConfig)})
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from skinlesion.config.checks import (
     require,
     require_bootstrap,
+    require_choice,
     require_one_model,
     require_seed,
     require_tta,

@@ -1,7 +1,7 @@
 """Trained models on images of another source, freed of those that they know, and compared with the training."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.config.data import LoaderConfig, SourceConfig, stored_data
+from skinlesion.config.data import LoaderConfig, SourceConfig, reading
 from skinlesion.config.external import ExternalConfig
 from skinlesion.data.appearance import Appearance, blocks, remembered
 from skinlesion.data.cache import ImageCache, open_cache
@@ -93,7 +93,11 @@ def judge_external(
     return External(
         table=soft_vote(tables),
         seen=found,
-        about=_about(config, labelled, found, read_as=read_as, compared=training, why=why, judged=len(kept)),
+        about={
+            **_about(config, labelled, read_as),
+            "judged": len(kept),
+            "seen": _seen(config, found, known, training=training, why=why),
+        },
         populations=(trained_on, Population("these images", counts, kept, looks[judged])),
         images=cache,
     )
@@ -136,8 +140,9 @@ def _training(
     model: TrainedModel, source: SourceConfig, cache_dir: Path
 ) -> tuple[Appearance | None, Population, str | None]:
     """The images of the training as they look, their population, and why not, if they are not there."""
-    stored = stored_data(model.config["data"])
-    data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir), missing_images="drop")
+    stored = reading(model.config["data"])
+    data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
+    data = replace(data, missing_images="drop", extra_images="ignore")
     counts = read_checkpoint(model.path)["skinlesion"]["class_counts"]
     diagnoses = dict(zip(CODES, counts, strict=True))
     try:
@@ -145,9 +150,9 @@ def _training(
     except DataError as error:
         if source.root is not None:
             raise
-        why = f"the images of the training are not in {data.root}; data.root=FOLDER names their place"
-        log.warning("Images that look like those of the training cannot be found: %s.", why)
-        log.debug("%s", error)
+        problem = str(error).splitlines()[-1].removeprefix("- ")
+        why = f"the images of the training are not in {data.root} ({problem}) data.root=FOLDER names their place"
+        log.warning("Images that look like those of the training are not searched for: %s.", why)
         return None, Population("training", diagnoses, None, None), why
     cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir)
     appearance = remembered(frame, cache, label="looking at the images of the training")
@@ -167,30 +172,33 @@ def _looked_at(
     return np.concatenate(looks), pd.concat(found) if found else seen_by_id([], {})
 
 
-def _about(
-    config: ExternalConfig,
-    labelled: Labelled,
-    found: pd.DataFrame,
-    *,
-    read_as: dict[str, dict[str, object]],
-    compared: Appearance | None,
-    why: str | None,
-    judged: int,
-) -> dict[str, Any]:
-    seen = {
-        "choice": config.seen,
-        "by_id": int((found["found_by"] == "id").sum()),
-        "by_hash": int((found["found_by"] == "hash").sum()) if compared else None,
-        **({"note": f"not compared by hash: {why}"} if why else {}),
-    }
+def _about(config: ExternalConfig, labelled: Labelled, read_as: dict[str, dict[str, object]]) -> dict[str, Any]:
     return {
         "images": str(config.images),
         "labels": str(config.labels),
         "metadata": config.metadata,
         "labelled": len(labelled.frame),
-        "judged": judged,
         "without_lesion_id": labelled.alone,
         "classes": labelled.labels,
         "localizations": read_as,
-        "seen": seen,
+    }
+
+
+def _seen(
+    config: ExternalConfig,
+    found: pd.DataFrame,
+    known: Mapping[str, str],
+    *,
+    training: Appearance | None,
+    why: str | None,
+) -> dict[str, Any]:
+    """How many images the model knows, and among how many they were looked for."""
+    looked_at = 0 if training is None else len(set(training.image_ids) & set(known))
+    return {
+        "choice": config.seen,
+        "by_id": int((found["found_by"] == "id").sum()),
+        "by_hash": int((found["found_by"] == "hash").sum()) if looked_at else None,
+        "compared_by_id": len(known),
+        "compared_by_hash": looked_at,
+        **({"note": f"not compared by hash: {why}"} if why else {}),
     }

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skinlesion.config.data import LoaderConfig, SourceConfig, stored_data
+from skinlesion.config.data import LoaderConfig, SourceConfig, reading
 from skinlesion.config.schedule import ScheduleConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.cache import ImageCache, open_cache
@@ -105,7 +105,7 @@ def images_of(model: TrainedModel, source: SourceConfig) -> ImageCache:
 
 
 def _images(model: TrainedModel, source: SourceConfig) -> tuple[pd.DataFrame, ImageCache]:
-    data = stored_data(model.config["data"])
+    data = reading(model.config["data"])
     data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
     frame = read_data(data)
     return frame, open_cache(frame, size=model.spec.size, cache_dir=Path(data.cache_dir))
