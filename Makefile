@@ -7,7 +7,7 @@ DATA ?= data
 WEIGHTS ?= weights
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
-.PHONY: help demo results results-gpu test lint format clean
+.PHONY: help demo results results-gpu bench bench-gpu test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ results-gpu: results ## and those that need one; these have never been run
 	$(SKINLESION) ensemble members=runs/ham10000_gpu tta=flips
 	$(SKINLESION) train experiment=ham10000_xception model=legacy_xception data.root=$(DATA) \
 		model.pretrained=$(WEIGHTS)/legacy_xception.safetensors
+
+bench: $(BIN)/.installed ## measure what needs no GPU; writes benchmarks/results and docs/performance.md (BENCH=toy: only try)
+	$(BIN)/python -m benchmarks $(if $(filter toy,$(BENCH)),--toy)
+
+bench-gpu: $(BIN)/.installed ## and what needs one (BENCH=toy: try it on the CPU)
+	$(BIN)/python -m benchmarks --gpu $(if $(filter toy,$(BENCH)),--toy)
 
 test: lint ## lint, types and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
