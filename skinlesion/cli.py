@@ -14,6 +14,7 @@ VERBS: dict[str, str] = {
     "ensemble": "let the members of a sweep vote; search the best subset on validation",
     "predict": "diagnose images with a checkpoint, an ensemble or a bundle",
     "export": "make a bundle of an ensemble that needs no torch: ONNX",
+    "compare": "judge predictions tables of the same images against the first, with intervals",
     "serve": "answer over HTTP, with a page for a person, from an exported bundle",
 }
 

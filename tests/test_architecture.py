@@ -18,7 +18,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("service",),
     ("learning",),
     ("bundling",),
-    ("train", "evaluate", "ensemble", "predict", "audit", "phantom", "export", "serve"),
+    ("train", "evaluate", "ensemble", "compare", "predict", "audit", "phantom", "export", "serve"),
     ("cli", "__main__"),
 )
 BLIND = (

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from skinlesion.config.audit import AuditConfig
+from skinlesion.config.compare import CompareConfig
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.config.export import ExportConfig
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "train": (TrainConfig, ()),
     "evaluate": (EvaluateConfig, ("checkpoint=a.ckpt", "split=val")),
     "ensemble": (EnsembleConfig, ("members=runs/six",)),
+    "compare": (CompareConfig, ("tables=[a/predictions_val.csv]",)),
     "predict": (PredictConfig, ("checkpoint=a.ckpt", "image=a.jpg")),
     "export": (ExportConfig, ("checkpoint=a.ckpt", "out=bundle")),
     "audit": (AuditConfig, ()),
