@@ -7,10 +7,14 @@ DATA ?= data
 WEIGHTS ?= weights
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
-.PHONY: help demo results results-gpu bench bench-gpu test lint format clean
+ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_weights no_fact_dropout
+comma := ,
+space := $(subst ,, )
+
+.PHONY: help demo results results-seeds results-folds ablation results-gpu bench bench-gpu test lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vote, draw the figures (minutes)
 	$(SKINLESION) phantom data.root=demo/data
@@ -22,7 +26,23 @@ results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(CPU)
 	$(SKINLESION) ensemble members=runs/ham10000_cpu
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned $(CPU)
-	$(SKINLESION) ensemble members=runs/ham10000_cpu_tuned tta=flips
+	$(SKINLESION) ensemble members=runs/ham10000_cpu_tuned
+
+results-seeds: $(BIN)/.installed ## the tuned six on three seeds of the published split
+	for seed in 666 1 2; do out=runs/seeds/$$seed; \
+		$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned split.seed=$$seed out=$$out $(CPU) && \
+		$(SKINLESION) ensemble members=$$out || exit 1; done
+
+results-folds: $(BIN)/.installed ## the tuned six on five folds of all images, judged together
+	for fold in 0 1 2 3 4; do out=runs/folds/$$fold; \
+		$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned split.policy=grouped split.fold=$$fold out=$$out \
+			$(CPU) && $(SKINLESION) ensemble members=$$out || exit 1; done
+	$(SKINLESION) compare 'tables=[runs/folds/*/ensemble/predictions_test.csv]' out=runs/folds/compare.json
+
+ablation: $(BIN)/.installed ## what each part of the recipe is worth, on validation, with paired intervals
+	$(SKINLESION) train sweep=ablation experiment=ham10000_head $(CPU)
+	$(SKINLESION) compare out=runs/ablation/compare.json \
+		tables=[$(subst $(space),$(comma),$(ABLATIONS:%=runs/ablation/%/predictions_val.csv))]
 
 results-gpu: results ## and those that need one; these have never been run
 	$(SKINLESION) train sweep=six experiment=ham10000_gpu data.root=$(DATA)
