@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "export": "make a bundle of an ensemble that needs no torch: ONNX",
     "compare": "judge predictions tables of the same images against the first, with intervals",
     "serve": "answer over HTTP, with a page for a person, from an exported bundle",
+    "report": "write all that is known of an ensemble: one page, a model card, checklists",
 }
 
 

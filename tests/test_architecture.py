@@ -16,9 +16,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("data", "evaluation"),
     ("bundle",),
     ("service",),
-    ("learning",),
+    ("learning", "reporting"),
     ("bundling",),
-    ("train", "evaluate", "ensemble", "compare", "predict", "audit", "phantom", "export", "serve"),
+    ("train", "evaluate", "ensemble", "compare", "predict", "audit", "phantom", "export", "serve", "report"),
     ("cli", "__main__"),
 )
 BLIND = (

@@ -17,6 +17,7 @@ from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.config.export import ExportConfig
 from skinlesion.config.phantom import PhantomConfig
 from skinlesion.config.predict import PredictConfig
+from skinlesion.config.report import ReportConfig
 from skinlesion.config.serve import ServeConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "audit": (AuditConfig, ()),
     "phantom": (PhantomConfig, ("data.root=demo",)),
     "serve": (ServeConfig, ("bundle=demo/bundle",)),
+    "report": (ReportConfig, ("ensemble=runs/six/ensemble",)),
 }
 PRIMARY = {f"{verb}.yaml" for verb in SCHEMAS}
 NOT_OF_TRAINING = ("hydra", "source", "classes", "localizations", "alike")

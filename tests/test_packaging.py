@@ -36,9 +36,14 @@ def cli(unpacked: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProce
 
 
 def test_the_wheel_brings_its_configuration(unpacked: Path) -> None:
-    shipped = {path.relative_to(unpacked / "skinlesion" / "conf") for path in unpacked.rglob("*.yaml")}
+    shipped = {
+        path.relative_to(unpacked / "skinlesion" / "conf")
+        for path in (unpacked / "skinlesion" / "conf").rglob("*.yaml")
+    }
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     assert (unpacked / "skinlesion" / "data" / "table.py").exists()
+    for name in ("captions.yaml", "templates/report.html.j2", "templates/style.css", "checklists/claim.yaml"):
+        assert (unpacked / "skinlesion" / "reporting" / name).exists()
     assert not (unpacked / "tests").exists()
 
 

@@ -82,7 +82,7 @@ def reliability(table: pd.DataFrame, *, bins: int) -> Figure:
     """
     frame = calibration(table, bins=bins)
     filled = frame[frame["images"] > 0]
-    low, high = _wilson(filled["accuracy"].to_numpy(), filled["images"].to_numpy())
+    low, high = wilson(filled["accuracy"].to_numpy(), filled["images"].to_numpy())
     # by rounding, an accuracy of 1 can lie above its interval's end
     whiskers = np.maximum([filled["accuracy"] - low, high - filled["accuracy"]], 0)
     middles = (filled["low"] + filled["high"]) / 2
@@ -135,7 +135,7 @@ def sample_sheet(table: pd.DataFrame, image_of: Callable[[str], npt.NDArray[Any]
     return figure
 
 
-def _wilson(share: Floats, images: Floats) -> tuple[Floats, Floats]:
+def wilson(share: Floats, images: Floats) -> tuple[Floats, Floats]:
     """Return the ends of the 95 % interval of a share of some images."""
     z = NormalDist().inv_cdf(0.975)
     centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)

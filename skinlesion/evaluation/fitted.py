@@ -32,7 +32,7 @@ def fit_calibration(table: pd.DataFrame, *, method: str, bins: int) -> dict[str,
     """Fit both kinds of scaling, and try them on lesions that they were not fitted to.
 
     The mean of the members' probabilities is scaled, not each member before the vote: members that are calibrated one
-    by one give a mean that is too unsure (Wu & Gales, arXiv:2101.05397), and one temperature for the mean changes
+    by one need not give a calibrated mean (Wu & Gales, arXiv:2101.05397), and one temperature for the mean changes
     no prediction, so that the vote that was chosen stays the vote.
 
     Args:
