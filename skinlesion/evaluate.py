@@ -26,6 +26,9 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         SkinlesionError: The model or the data cannot be used.
     """
+    if config.entry is not None:
+        _judge_entry(config, Path(config.entry))
+        return
     models, beside, tta, calibration = _models(config)
     if config.external.images is not None:
         folder = Path(config.out) if config.out else beside / "external"
@@ -74,6 +77,29 @@ def _judge_external(
     write_json(folder / "populations.json", populations(*found.populations))
     save(compared(*found.populations), folder / "populations.png")
     return found.table, found.images, {"external": found.about}
+
+
+def _judge_entry(config: EvaluateConfig, entry: Path) -> None:
+    """Judge the probabilities of a challenge's CSV, whoever's they are."""
+    from skinlesion.data.labelled import read_diagnoses
+    from skinlesion.evaluation.challenge_table import read_entry
+
+    other = config.external
+    metadata = None if other.metadata is None else Path(other.metadata)
+    found = read_diagnoses(Path(str(other.labels)), metadata=metadata, classes=other.classes, key="external")
+    ids = found.frame["image_id"].tolist()
+    table = read_entry(
+        entry,
+        actual=dict(zip(ids, found.frame["diagnosis"], strict=True)),
+        lesions=dict(zip(ids, found.frame["lesion_id"], strict=True)),
+        without=found.dropped,
+    )
+    folder = Path(config.out) if config.out else entry.with_suffix("")
+    about = {"entry": str(entry), "labels": str(other.labels), "classes": found.labels}
+    measured = _write(table, config, folder, name="entry", about=about, calibration=None)
+    _draw(table, None, config, folder, name="entry")
+    _show(f"{len(table)} images, {config.level:.0%} intervals over lesions ({config.interval})", entry.name, measured)
+    log.info("Tables and figures: %s", folder)
 
 
 def _write(
@@ -129,7 +155,7 @@ def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str, di
 
 
 def _draw(
-    table: "pd.DataFrame", image_of: "Callable[[str], Image]", config: EvaluateConfig, folder: Path, *, name: str
+    table: "pd.DataFrame", image_of: "Callable[[str], Image] | None", config: EvaluateConfig, folder: Path, *, name: str
 ) -> None:
     from skinlesion.evaluation.curves import precision_recall, roc
     from skinlesion.evaluation.figures import confusion_matrix, reliability, sample_sheet, save
@@ -138,7 +164,8 @@ def _draw(
     save(precision_recall(table), folder / f"precision_recall_{name}.png")
     save(roc(table), folder / f"roc_{name}.png")
     save(reliability(table, bins=config.bins), folder / f"reliability_{name}.png")
-    save(sample_sheet(table, image_of), folder / f"sample_sheet_{name}.png")
+    if image_of is not None:
+        save(sample_sheet(table, image_of), folder / f"sample_sheet_{name}.png")
 
 
 if __name__ == "__main__":

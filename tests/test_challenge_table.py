@@ -1,13 +1,17 @@
 """Challenge CSVs: what the scorer reads of them, that they come back the same, and what is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import composed
 from test_challenge import FAST, random_table
 
+from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.errors import DataError
+from skinlesion.evaluate import run
 from skinlesion.evaluation.challenge import challenge
 from skinlesion.evaluation.challenge_table import read_entry, write_entry, write_truth
 from skinlesion.evaluation.predictions import build_table
@@ -93,3 +97,21 @@ def test_ids_may_end_in_jpg(tmp_path: Path) -> None:
     assert table["predicted"].tolist() == ["mel", "nv"]
     with pytest.raises(DataError, match="cannot be read as text"):
         read_entry(tmp_path / "none.csv", actual={"a": "mel"})
+
+
+def test_an_entry_is_judged_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skinlesion.evaluation.figures.DOTS_PER_INCH", 30)
+    table = random_table(40, seed=3)
+    write_entry(table, tmp_path / "mine.csv")
+    labels = table[["image_id", "lesion_id"]].assign(dx=table["actual"].replace("akiec", "SCC"))
+    labels.loc[labels["dx"] == "df", "dx"] = "unk"
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    places = (f"entry={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
+    run(composed("evaluate", EvaluateConfig, *places, "external.classes.unk=drop", "resamples=100"))
+    kept = table[table["actual"] != "df"].reset_index(drop=True)
+    report = json.loads((tmp_path / "mine" / "report_entry.json").read_text())
+    assert report["images"] == len(kept)
+    assert report["classes"]["scc"]["counts_as"] == "akiec"
+    value = report["challenge"]["balanced_accuracy"]["value"]
+    assert value == pytest.approx(challenge(kept, **FAST)["balanced_accuracy"]["value"], abs=1e-12)
+    assert not list((tmp_path / "mine").glob("sample_sheet*"))

@@ -116,6 +116,23 @@ def test_one_model_is_needed() -> None:
         composed("evaluate", EvaluateConfig, "checkpoint=a.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["external.images=x"], "external.labels=None: expected the CSV of the images' diagnoses"),
+        (["external.labels=x", "split=val"], "external.images=None: expected the folder of the images"),
+        (["external.images=x", "external.labels=y", "split=val"], "split=val: expected null"),
+        (["split=val", "external.seen=maybe"], "external.seen=maybe: expected one of drop, keep"),
+        (["split=val", "external.classes.scc=cancer"], "external.classes.scc=cancer: expected one of akiec"),
+        (["entry=e.csv", "external.labels=y"], "entry=e.csv: expected no model and no images beside it"),
+    ],
+)
+def test_what_is_judged_is_said_once(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed("evaluate", EvaluateConfig, "checkpoint=a.ckpt", *overrides)
+    assert said in str(caught.value)
+
+
 def test_keys_of_mappings_are_known() -> None:
     assert "schedule.phases.*.rate" in known_keys(TrainConfig)
 

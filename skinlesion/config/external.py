@@ -21,10 +21,6 @@ class ExternalConfig:
     localizations: dict[str, str]  # what localizations are read as that the model does not know
 
     def __post_init__(self) -> None:
-        given = self.labels is not None
-        require(given or self.images is None, "external.labels", self.labels, "the CSV of the images' diagnoses")
-        alone = self.images is None and (given or self.metadata is not None)
-        require(not alone, "external.images", self.images, "the folder of the images")
         require_choice("external.missing_images", self.missing_images, ("error", "drop"))
         require_choice("external.extra_images", self.extra_images, ("error", "ignore"))
         require_choice("external.seen", self.seen, ("drop", "keep"))

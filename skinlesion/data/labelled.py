@@ -38,6 +38,7 @@ class Labelled:
     frame: pd.DataFrame  # columns COLUMNS, sorted by image_id; an image of unknown lesion has its own id as lesion_id
     labels: dict[str, dict[str, object]]  # by the label file's word: images, and as which diagnosis they count
     alone: int  # images of unknown lesion: a lesion each
+    dropped: tuple[str, ...]  # images whose word is left out
 
 
 def read_labelled(
@@ -88,11 +89,32 @@ def read_labelled(
         log.info(
             "%s of %s images have no lesion_id: each counts as a lesion of its own.", f"{alone:,}", f"{len(frame):,}"
         )
-    return Labelled(frame, counts, alone)
+    return Labelled(frame, counts, alone, _dropped(rows))
 
 
-def _unusable(folders: Sequence[Path], problems: Sequence[str]) -> DataError:
-    names = ", ".join(map(str, folders))
+def read_diagnoses(labels: Path, *, metadata: Path | None, classes: Mapping[str, str], key: str) -> Labelled:
+    """Read and check the tables of a data set alone, as `read_labelled` does; `path` is "".
+
+    Raises:
+        DataError: Anything is wrong with them; the message has a line for each problem.
+    """
+    rows, wrong = read_labels(labels, classes=classes, key=f"{key}.classes")
+    facts, more = _facts(rows, labels, metadata)
+    problems = [*(f"{labels.name}: {problem}" for problem in wrong), *more]
+    if problems:
+        raise _unusable([labels], problems)
+    frame = _frame(rows[rows["diagnosis"] != ""], facts, None)
+    if torn := list(_torn(frame)):
+        raise _unusable([labels], torn)
+    return Labelled(frame, told(rows), int((frame["lesion_id"] == frame["image_id"]).sum()), _dropped(rows))
+
+
+def _dropped(rows: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(rows.loc[rows["diagnosis"] == "", "image_id"])
+
+
+def _unusable(places: Sequence[Path], problems: Sequence[str]) -> DataError:
+    names = ", ".join(map(str, places))
     return DataError("\n- ".join([f"The data set in {names} cannot be used:", *problems]))
 
 
@@ -169,7 +191,7 @@ def _torn(frame: pd.DataFrame) -> Iterator[str]:
         yield f"more than one diagnosis of a lesion: {some(torn)}; correct the diagnosis or the lesion_id."
 
 
-def _frame(rows: pd.DataFrame, facts: pd.DataFrame, paths: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
+def _frame(rows: pd.DataFrame, facts: pd.DataFrame, paths: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:
     rows = rows.sort_values("image_id")
     ids = rows["image_id"].tolist()
     known = facts.reindex(index=ids, columns=list(_CALLED)).astype(object)
@@ -185,7 +207,7 @@ def _frame(rows: pd.DataFrame, facts: pd.DataFrame, paths: Mapping[str, Sequence
             "sex": words(known["sex"]),
             "localization": words(known["localization"]),
             "dataset": known["dataset"].tolist(),
-            "path": [str(paths[image_id][0]) for image_id in ids],
+            "path": [str(paths[image_id][0]) if paths else "" for image_id in ids],
         },
         columns=list(COLUMNS),
     )

@@ -1,6 +1,6 @@
 """Challenge CSVs, `image,MEL,NV,BCC,AKIEC,BKL,DF,VASC`: the entry (probabilities) and the truth (0 or 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,16 @@ def write_truth(table: pd.DataFrame, path: Path) -> None:
     _write(table, np.eye(len(CODES))[targets(table)], path)
 
 
-def read_entry(path: Path, *, actual: Mapping[str, str], lesions: Mapping[str, str] | None = None) -> pd.DataFrame:
+def read_entry(
+    path: Path, *, actual: Mapping[str, str], lesions: Mapping[str, str] | None = None, without: Collection[str] = ()
+) -> pd.DataFrame:
     """Read an entry to a challenge as a predictions table.
 
     Args:
         path: The CSV; image ids may end in ".jpg", as the scorer allows.
         actual: Diagnosis code by image id, as of the images to be judged.
         lesions: Lesion id by image id; None or no entry: unknown.
+        without: Ids of images that are passed over.
 
     Raises:
         DataError: The file is no entry, a number is none from 0 to 1, a row's sum is not 1, or its images are not those
@@ -50,6 +53,7 @@ def read_entry(path: Path, *, actual: Mapping[str, str], lesions: Mapping[str, s
         problems.append(f"unknown column {', '.join(unknown)}; expected image, {', '.join(names)}.")
     if not problems:
         ids = rows["image"].str.replace(r"\.jpe?g$", "", case=False, regex=True)
+        rows, ids = rows[~ids.isin(list(without))], ids[~ids.isin(list(without))]
         problems += _other_images(ids, actual)
     if problems:
         raise DataError("\n- ".join([f"{path} is no entry for these images:", *problems]))
