@@ -103,7 +103,7 @@ def test_an_entry_is_judged_without_a_model(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("skinlesion.evaluation.figures.DOTS_PER_INCH", 30)
     table = random_table(40, seed=3)
     write_entry(table, tmp_path / "mine.csv")
-    labels = table[["image_id", "lesion_id"]].assign(dx=table["actual"].replace("akiec", "SCC"))
+    labels = table[["image_id"]].assign(dx=table["actual"].replace("akiec", "SCC"))
     labels.loc[labels["dx"] == "df", "dx"] = "unk"
     labels.to_csv(tmp_path / "labels.csv", index=False)
     places = (f"entry={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
