@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +12,28 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.launch import launch
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
+    import numpy.typing as npt
 
-    from skinlesion.learning.checkpoint import TrainedModel
-    from skinlesion.learning.ensemble import EnsembleFile
+    from skinlesion.data.metadata import MetadataEncoder
+    from skinlesion.data.pixels import Image
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+@dataclass(frozen=True)
+class Voting:
+    """What answers: models in PyTorch, or a bundle, which needs no torch."""
+
+    encoder: "MetadataEncoder"
+    sizes: set[Size]  # to which images are fitted
+    vote: "Callable[[list[dict[Size, Image]]], npt.NDArray[np.floating]]"  # B images, at each size -> (B, K)
+    calibration: dict[str, Any] | None = None
+    conformal: list[dict[str, Any]] | None = None
 
 
 def run(config: PredictConfig) -> None:
@@ -26,35 +42,67 @@ def run(config: PredictConfig) -> None:
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
     """
-    models, ensemble, tta = _models(config)
-    _check_facts(models[0], config)
-    table, unreadable = _diagnose(models, _files(Path(config.image)), config, tta=tta)
+    from skinlesion.evaluation.answers import NOTE, as_rows, show
+
+    voting = _models(config) if config.bundle is None else _bundle(config)
+    _check_facts(voting.encoder, config)
+    read, votes, unreadable = _diagnose(voting, _files(Path(config.image)), batch=config.loader.batch_size)
     for message in unreadable:
         log.warning("%s", message)
-    if table.empty:
+    if votes is None:
         raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
-    answers = _answers(table, ensemble if config.calibrated else None)
+    fitted = (voting.calibration, voting.conformal) if config.calibrated else (None, None)
+    rows = as_rows(read, votes, calibration=fitted[0], conformal=fitted[1])
     if config.format == "json":
-        print(json.dumps({"predictions": answers, "unreadable": unreadable, "note": NOTE}, indent=2))
+        print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2))
     else:
-        _show(answers)
+        show(rows)
 
 
-NOTE = "research use only, not a medical device"
+def _models(config: PredictConfig) -> Voting:
+    import numpy as np
 
-
-def _models(config: PredictConfig) -> tuple[list["TrainedModel"], "EnsembleFile | None", str]:
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
+    from skinlesion.learning.inference import device_of, diagnose
 
-    if config.checkpoint is not None:
-        return [load_model(Path(config.checkpoint))], None, config.tta or "none"
-    ensemble = read_ensemble(Path(str(config.ensemble)))
-    return ensemble.models(), ensemble, config.tta or ensemble.tta
+    ensemble = None if config.ensemble is None else read_ensemble(Path(config.ensemble))
+    models = [load_model(Path(str(config.checkpoint)))] if ensemble is None else ensemble.models()
+    tta = config.tta or ("none" if ensemble is None else ensemble.tta)
+    facts, device = _facts(config), device_of(config.accelerator)
+
+    def vote(images: "list[dict[Size, Image]]") -> "npt.NDArray[np.floating]":
+        members = [
+            diagnose(model, np.stack([image[model.spec.size] for image in images]), facts=facts, device=device, tta=tta)
+            for model in models
+        ]
+        return np.asarray(np.mean(members, axis=0))  # (B, K)
+
+    sizes = {model.spec.size for model in models}
+    if ensemble is None:
+        return Voting(models[0].encoder, sizes, vote)
+    return Voting(models[0].encoder, sizes, vote, ensemble.calibration, ensemble.conformal)
 
 
-def _check_facts(model: "TrainedModel", config: PredictConfig) -> None:
-    known = {"sex": model.encoder.sexes, "localization": model.encoder.localizations}
+def _bundle(config: PredictConfig) -> Voting:
+    from skinlesion.bundle.runtime import Bundle
+
+    bundle = Bundle.load(Path(str(config.bundle)))
+    facts, about = _facts(config), bundle.about
+
+    def vote(images: "list[dict[Size, Image]]") -> "npt.NDArray[np.floating]":
+        prepared = [tuple(image[size] for size in bundle.sizes) for image in images]
+        return bundle.predict(prepared, facts).uncalibrated  # (B, K)
+
+    return Voting(about.encoder, set(bundle.sizes), vote, about.calibration, about.conformal)
+
+
+def _facts(config: PredictConfig) -> dict[str, float | str | None]:
+    return {"age": config.age, "sex": config.sex, "localization": config.localization}
+
+
+def _check_facts(encoder: "MetadataEncoder", config: PredictConfig) -> None:
+    known = {"sex": encoder.sexes, "localization": encoder.localizations}
     for fact, values in known.items():
         given = getattr(config, fact)
         if given is not None and given.strip().lower() not in values:
@@ -73,105 +121,44 @@ def _files(image: Path) -> list[Path]:
 
 
 def _diagnose(
-    models: list["TrainedModel"], files: list[Path], config: PredictConfig, *, tta: str
-) -> tuple["pd.DataFrame", list[str]]:
-    """A batch of files at a time, so that a large folder needs no more memory than a small one."""
-    import numpy as np
-    import pandas as pd
+    voting: Voting, files: list[Path], *, batch: int
+) -> "tuple[list[str], npt.NDArray[np.floating] | None, list[str]]":
+    """A batch of files at a time, so that a large folder needs no more memory than a small one.
 
-    from skinlesion.diagnoses import CODES
-    from skinlesion.learning.inference import device_of, diagnose
+    Returns:
+        The files that can be read, their probabilities (N, K), or None where there are none, and what is wrong with
+        the others.
+    """
+    import numpy as np
+
     from skinlesion.progress import track
 
-    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
-    device, size = device_of(config.accelerator), config.loader.batch_size
-    chunks = [files[start : start + size] for start in range(0, len(files), size)]
+    chunks = [files[start : start + batch] for start in range(0, len(files), batch)]
     read: list[str] = []
     unreadable: list[str] = []
-    votes = [np.empty((0, len(CODES)), np.float32)]
+    votes = []
     for chunk in track(chunks, "predicting", len(chunks)):
-        images, broken = _decode(chunk, {model.spec.size for model in models})
+        images, broken = _decode(chunk, voting.sizes)
         read += [str(path) for path in images]
         unreadable += broken
         if images:
-            members = [
-                diagnose(model, _stacked(images, model.spec.size), facts=facts, device=device, tta=tta)
-                for model in models
-            ]
-            votes.append(np.mean(members, axis=0))  # (B, K)
-    table = pd.DataFrame(np.concatenate(votes), columns=list(CODES))
-    table.insert(0, "image", read)
-    return table, unreadable
+            votes.append(voting.vote(list(images.values())))
+    return read, np.concatenate(votes) if votes else None, unreadable
 
 
-def _stacked(images: dict[Path, dict[tuple[int, int], Any]], size: tuple[int, int]) -> Any:
-    import numpy as np
+def _decode(files: list[Path], sizes: set[Size]) -> "tuple[dict[Path, dict[Size, Image]], list[str]]":
+    from skinlesion.data.pixels import fit, read
 
-    return np.stack([decoded[size] for decoded in images.values()])  # (B, H, W, 3)
-
-
-def _decode(files: list[Path], sizes: set[tuple[int, int]]) -> tuple[dict[Path, dict[tuple[int, int], Any]], list[str]]:
-    from skinlesion.data.pixels import decode
-
-    images: dict[Path, dict[tuple[int, int], Any]] = {}
+    images: dict[Path, dict[Size, Image]] = {}
     unreadable: list[str] = []
     for path in files:
         try:
-            images[path] = {size: decode(path, size) for size in sizes}
+            image = read(path)
         except DataError as error:
             unreadable.append(str(error))
+        else:
+            images[path] = {size: fit(image, size) for size in sizes}
     return images, unreadable
-
-
-def _answers(table: "pd.DataFrame", ensemble: "EnsembleFile | None") -> list[dict[str, Any]]:
-    """A plain row an image; of a calibrated ensemble with its prediction set and the probabilities before."""
-    from skinlesion.diagnoses import CODES, DIAGNOSES
-    from skinlesion.evaluation.conformal import prediction_sets
-    from skinlesion.evaluation.scaling import calibrated
-
-    given = table[list(CODES)].to_numpy()
-    values = calibrated(given, None if ensemble is None else ensemble.calibration)
-    rows = []
-    for place, image in enumerate(table["image"]):
-        diagnosis = DIAGNOSES[int(values[place].argmax())]
-        answer = {"predicted": diagnosis.code, "name": diagnosis.name, "category": diagnosis.category}
-        row = {"image": image, **answer, "probabilities": _by_code(values[place])}
-        if ensemble is not None and ensemble.calibration is not None:
-            row |= {"uncalibrated": _by_code(given[place])}
-        if ensemble is not None and ensemble.conformal:
-            fitted = ensemble.conformal[0]
-            held = prediction_sets(values[place : place + 1], fitted)[0]
-            codes = [code for code, inside in zip(CODES, held, strict=True) if inside]
-            row |= {"prediction_set": codes, "coverage_wanted": round(1 - fitted["alpha"], 6)}
-        rows.append(row)
-    return rows
-
-
-def _by_code(values: Any) -> dict[str, float]:
-    from skinlesion.diagnoses import CODES
-
-    return {code: round(float(value), 6) for code, value in zip(CODES, values, strict=True)}
-
-
-def _show(answers: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from skinlesion.diagnoses import CODES
-
-    shown = Table(title=f"Probabilities ({NOTE})", title_justify="left")
-    for heading in ("image", "likeliest", "category"):
-        shown.add_column(heading)
-    for code in CODES:
-        shown.add_column(code, justify="right")
-    wanted = answers[0].get("coverage_wanted")
-    if wanted is not None:
-        shown.add_column(f"set ({wanted:.0%})")
-    for row in answers:
-        values = [f"{row['probabilities'][code]:.3f}" for code in CODES]
-        sets = [] if wanted is None else [" ".join(row["prediction_set"])]
-        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values, *sets)
-    Console(width=140).print(shown)
 
 
 if __name__ == "__main__":

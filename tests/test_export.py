@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import pandas as pd
 import pytest
 import torch
 from conftest import composed
@@ -27,6 +26,7 @@ from skinlesion.bundling.folder import replacing_bundle
 from skinlesion.bundling.precision import halve, quantise
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.export import ExportConfig
+from skinlesion.config.predict import PredictConfig
 from skinlesion.data.metadata import FACTS, MetadataEncoder
 from skinlesion.data.pixels import decode, read
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
@@ -38,6 +38,7 @@ from skinlesion.learning.checkpoint import TrainedModel, load_model
 from skinlesion.learning.ensemble import describe
 from skinlesion.learning.inference import diagnose
 from skinlesion.learning.sample import Sample, read_sample, see
+from skinlesion.predict import run as predict
 
 SOURCE, CPU = SourceConfig(None, None), torch.device("cpu")
 RESNET, OTHER_SIZE = (
@@ -280,30 +281,44 @@ def test_typos_are_refused(override: str, said: str) -> None:
 
 WITHOUT_TORCH = """
 import sys
+blocked = {"torch", "torchvision", "timm", "lightning", "pandas", "albumentations", "sklearn", "onnx"}
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "torchvision", "timm", "lightning", "pandas", "albumentations", "sklearn"}:
+        if name.split(".")[0] in blocked:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
-import json
-from pathlib import Path
-from skinlesion.bundle.runtime import Bundle
-from skinlesion.data.pixels import read
-bundle = Bundle.load(Path(sys.argv[1]), threads=1)
-print(json.dumps(bundle.predict([read(Path(sys.argv[2]))], json.loads(sys.argv[3])).probabilities.tolist()))
+sys.argv[0] = "skinlesion"
+from skinlesion.cli import main
+main()
 """
 
 
-def test_a_bundle_needs_no_torch(made: Made) -> None:
-    path, facts = made.val.frame["path"].iloc[0], patients(made.val)[0]
-    facts = {name: None if pd.isna(value) else value for name, value in facts.items()}
+def test_predict_gives_what_the_ensemble_gives_without_torch(
+    made: Made, ensemble: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = json.loads(ensemble.read_text())
+    fitted = {"calibration": Manifest.read(made.folder).calibration, "conformal": Manifest.read(made.folder).conformal}
+    write_json(ensemble, {**about, **fitted})
+    image = Path(made.val.frame["path"].iloc[0])
+    asked = (f"image={image}", "age=40", "sex=female", "format=json")
+    predict(composed("predict", PredictConfig, f"ensemble={ensemble}", "accelerator=cpu", *asked))
+    expected = json.loads(capsys.readouterr().out)
     answer = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(made.folder), str(path), json.dumps(facts)],
+        [sys.executable, "-c", WITHOUT_TORCH, "predict", f"bundle={made.folder}", *asked],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=os.environ,
     )
     assert answer.returncode == 0, answer.stderr
-    expected = tempered(one_by_one(made, 1).mean(axis=0), 2.0)
-    np.testing.assert_allclose(json.loads(answer.stdout), expected, atol=1e-4)
+    found = json.loads(answer.stdout)
+    for row, other in zip(found["predictions"], expected["predictions"], strict=True):
+        for key in ("probabilities", "uncalibrated"):
+            assert row.pop(key) == pytest.approx(other.pop(key), abs=1e-4)
+    assert found == expected
+
+
+def test_a_bundle_has_its_own_turns(made: Made) -> None:
+    for others, said in (("tta=flips", "tta=flips: expected null"), ("checkpoint=a.ckpt", "expected no checkpoint")):
+        with pytest.raises(ConfigError, match=said):
+            composed("predict", PredictConfig, f"bundle={made.folder}", "image=a.jpg", others)

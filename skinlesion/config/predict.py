@@ -12,6 +12,7 @@ class PredictConfig:
 
     checkpoint: str | None  # a best.ckpt
     ensemble: str | None  # or an ensemble.json
+    bundle: str | None  # or the folder of an exported bundle, which needs no torch and runs on the CPU
     image: str  # a file or a folder
     age: float | None  # years
     sex: str | None  # female | male
@@ -24,6 +25,10 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         require_tta(self.tta)
-        require_one_model(self.checkpoint, self.ensemble)
+        if self.bundle is None:
+            require_one_model(self.checkpoint, self.ensemble)
+        alone = self.bundle is None or (self.checkpoint is None and self.ensemble is None)
+        require(alone, "bundle", self.bundle, "no checkpoint and no ensemble beside it")
+        require(self.bundle is None or self.tta is None, "tta", self.tta, "null with a bundle, which has its own")
         require_choice("format", self.format, ("table", "json"))
         require(self.age is None or 0 <= self.age <= 120, "age", self.age, "0 to 120 years, or null")
