@@ -15,7 +15,7 @@ from benchmarks.measuring import Outcome, Setting
 
 Measure = Callable[[Setting], Outcome]
 
-CPU = ("input_pipeline", "head_calibration", "subset_search", "sweep", "memory")
+CPU = ("input_pipeline", "head_calibration", "subset_search", "sweep", "memory", "bundle")
 GPU = ("mobilenetv2_100", "resnet50", "efficientnet_b1")
 TOY_GPU = ("tiny_resnet",)
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def cpu_rows(names: tuple[str, ...] | list[str]) -> dict[str, Measure]:
     """The rows that need no GPU."""
-    from benchmarks import head_calibration, input_pipeline, memory, subset_search, sweep
+    from benchmarks import bundle, head_calibration, input_pipeline, memory, subset_search, sweep
 
     known: dict[str, Measure] = {
         "input_pipeline": input_pipeline.measure,
@@ -49,6 +49,7 @@ def cpu_rows(names: tuple[str, ...] | list[str]) -> dict[str, Measure]:
         "subset_search": subset_search.measure,
         "sweep": sweep.measure,
         "memory": memory.measure,
+        "bundle": bundle.measure,
     }
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -21,9 +21,6 @@ _ANY_SIZE = 1 << 62  # bytes
 def write_graph(voting: Voting, folder: Path, *, width: int) -> Graph:
     """Write model.onnx.
 
-    The members of a sweep often have the same frozen layers. Equal weights are stored once, and equal computations on
-    equal inputs then fall together: six members on two frozen backbones cost two backbones.
-
     Args:
         voting: In evaluation mode, on the CPU.
         folder: Where the file goes.
@@ -34,24 +31,34 @@ def write_graph(voting: Voting, folder: Path, *, width: int) -> Graph:
     """
     try:
         import onnx_ir
-        import onnx_ir.passes.common as passes
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
         raise BundleError(f"{error.name} is not installed: pip install 'skinlesion[export]'") from error
+    model = merged(translated(voting, width=width))
+    onnx_ir.save(model, folder / FILE)
+    return Graph(file=FILE, opset=model.opset_imports[""], inputs=_inputs(voting, width), outputs=_outputs(voting))
+
+
+def merged(model: Any) -> Any:
+    """A graph in which equal weights are stored once, and equal computations on equal inputs are done once.
+
+    The members of a sweep often have the same frozen layers: six members on two frozen backbones then cost two.
+    """
+    import onnx_ir
+    import onnx_ir.passes.common as passes
+
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # else it tells of each weight that it merges
-    model = _translated(voting, width)
     merging = onnx_ir.passes.Sequential(
         passes.DeduplicateHashedInitializersPass(size_limit=_ANY_SIZE),
         passes.CommonSubexpressionEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.ClearMetadataAndDocStringPass(),
     )
-    model = merging(model).model
-    onnx_ir.save(model, folder / FILE)
-    return Graph(file=FILE, opset=model.opset_imports[""], inputs=_inputs(voting, width), outputs=_outputs(voting))
+    return merging(model).model
 
 
-def _translated(voting: Voting, width: int) -> Any:
+def translated(voting: Voting, *, width: int) -> Any:
+    """The voting module as an onnx_ir model, each member with weights and computations of its own."""
     rows = torch.zeros(2, width)  # two: a batch of one would be taken for a constant
     images = [torch.zeros(2, *size, 3, dtype=torch.uint8) for size in voting.sizes]
     batch = torch.export.Dim("batch")
