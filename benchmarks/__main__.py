@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are impo
 
 from benchmarks import tables
 from benchmarks.measuring import Outcome, Setting
+from skinlesion.learning.quiet import quiet
 
 Measure = Callable[[Setting], Outcome]
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="small and short, to see that it runs; nothing is kept")
     parser.add_argument("--gpu", action="store_true", help="what needs a GPU instead")
     arguments = parser.parse_args()
+    quiet(0)
     chosen = gpu_rows(toy=arguments.toy) if arguments.gpu else cpu_rows(arguments.names or CPU)
     for name, measure in chosen.items():
         print(f"{name} ...", file=sys.stderr, flush=True)

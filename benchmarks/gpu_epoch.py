@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from benchmarks.data_of import FULL, config, parts_of, phantom
 from benchmarks.measuring import Outcome, Setting, ratios
 from benchmarks.template import Template, TemplateData
+from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.learning.build import build_loss, build_network
 from skinlesion.learning.module import LesionClassifier
 
@@ -61,7 +62,9 @@ def measure_input(setting: Setting, name: str) -> Outcome:
     epochs = 3 if setting.toy else 6
     mine = epoch_seconds(module, loader, setting, epochs)
     others = epoch_seconds(_ours(setting, name)[0], bare, setting, epochs)
-    return _outcome(f"training epoch, {name}", "the same step on one resident random batch", 0.95, mine, others)
+    return _outcome(
+        f"training epoch, {name}, {_size(datamodule)}", "the same step on one resident random batch", 0.95, mine, others
+    )
 
 
 def measure_template(setting: Setting, name: str) -> Outcome:
@@ -76,7 +79,9 @@ def measure_template(setting: Setting, name: str) -> Outcome:
         workers=2 if setting.toy else 16,
     )
     others = epoch_seconds(Template(_timm_name(name)), data.train_dataloader(), setting, epochs)
-    return _outcome(f"training epoch, {name}", "a plain Lightning template, 16 workers", 3, mine, others)
+    return _outcome(
+        f"training epoch, {name}, {_size(datamodule)}", "a plain Lightning template, 16 workers", 3, mine, others
+    )
 
 
 def epoch_seconds(
@@ -100,7 +105,7 @@ def epoch_seconds(
     return clock.seconds[1:]
 
 
-def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, Any]:
+def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, LesionDataModule]:
     root = phantom(setting.folder, n=91 if setting.toy else 10015, size=(80, 60) if setting.toy else FULL)
     model = ("model.image_size=[32,32]", "loader.batch_size=16") if setting.toy else ("model.image_size=[224,224]",)
     settings = config(setting.folder, root, f"model={name}", *model, "data.augment_on=device")
@@ -116,7 +121,7 @@ def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, Any]:
 def _outcome(what: str, against: str, goal: float, mine: list[float], others: list[float]) -> Outcome:
     gpu = torch.cuda.is_available()
     return Outcome(
-        what=f"{what} at 224, {'bf16, ' if gpu else ''}channels-last",
+        what=f"{what}, {'bf16, ' if gpu else ''}channels-last",
         against=against,
         goal=goal,
         ratios=ratios(mine, others),
@@ -125,6 +130,10 @@ def _outcome(what: str, against: str, goal: float, mine: list[float], others: li
         unit="s",
         notes={"device": str(_device()), "clock": "wall, after synchronising"},
     )
+
+
+def _size(datamodule: LesionDataModule) -> str:
+    return "x".join(str(side) for side in datamodule.spec.size)
 
 
 def _timm_name(name: str) -> str:

@@ -1,9 +1,19 @@
 """Hue and saturation of a whole batch of images, each by its own amount, on whatever device it is."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601, as OpenCV has it
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey, ITU-R BT.601, as OpenCV has it
+
+_FIRST = (5.0, 3.0, 1.0)  # sixths of the circle from which red, green and blue are counted
+
+
+@cache
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Three numbers as (3, 1, 1) float on a device, sent once: sending makes the processor wait for a GPU."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def saturated(images: Tensor, factor: Tensor) -> Tensor:
@@ -13,7 +23,7 @@ def saturated(images: Tensor, factor: Tensor) -> Tensor:
         images: RGB, (B, 3, H, W), 0..255.
         factor: Broadcasts to (B, 1, 1, 1).
     """
-    grey = (images * images.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)  # (B, 1, H, W)
+    grey = (images * per_channel(_LUMA, images.device)).sum(dim=1, keepdim=True)  # (B, 1, H, W)
     return torch.lerp(grey, images, factor).clamp(0, 255)
 
 
@@ -29,6 +39,5 @@ def hue_turned(images: Tensor, turn: Tensor) -> Tensor:
     # how far the hue stands from the strongest channel, in sixths of the circle: towards the next one, from the last
     following, preceding = (images.gather(1, (place + step) % 3) for step in (1, 2))
     sixths = 2 * place + (following - preceding) / chroma.clamp(min=1e-6)
-    channels = torch.tensor([5, 3, 1], device=images.device)[:, None, None]
-    k = (channels + sixths + 6 * turn) % 6  # (B, 3, H, W)
+    k = (per_channel(_FIRST, images.device) + sixths + 6 * turn) % 6  # (B, 3, H, W)
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from skinlesion.data.batch_augment import CHANCES, BatchAugment
 from skinlesion.data.cache import ImageCache
 from skinlesion.data.chances import PARTS, chances
+from skinlesion.data.colours import per_channel
 from skinlesion.data.dataset import Batch, Draw, LesionDataset, draw_of
 from skinlesion.data.pixels import ImageInput
 
@@ -89,7 +90,7 @@ class Developer:
         """The batch of a raw one."""
         pixels = raw["pixels"] if self.images is None else self.images[raw["row"]]  # (B, H, W, 3)
         image = self.augment(pixels, raw["chance"] / PARTS) if "chance" in raw else pixels.permute(0, 3, 1, 2).float()
-        mean, std = (image.new_tensor(values)[:, None, None] for values in (self.spec.mean, self.spec.std))
+        mean, std = (per_channel(values, image.device) for values in (self.spec.mean, self.spec.std))
         return {
             "image": (image / 255 - mean) / std,  # (B, 3, H, W)
             "metadata": raw["metadata"],
