@@ -25,8 +25,8 @@ demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vo
 results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA=folder WEIGHTS=folder)
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(CPU)
 	$(SKINLESION) ensemble members=runs/ham10000_cpu
-	$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned $(CPU)
-	$(SKINLESION) ensemble members=runs/ham10000_cpu_tuned
+	$(SKINLESION) train sweep=six experiment=ham10000_cpu_brief $(CPU)
+	$(SKINLESION) ensemble members=runs/ham10000_cpu_brief
 
 results-seeds: $(BIN)/.installed ## the tuned six on three seeds of the published split
 	for seed in 666 1 2; do out=runs/seeds/$$seed; \
