@@ -4,6 +4,7 @@ BIN := .venv/bin
 SKINLESION := $(BIN)/skinlesion
 
 DATA ?= data
+PORT ?= 8000
 WEIGHTS ?= weights
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
@@ -11,7 +12,7 @@ ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_w
 comma := ,
 space := $(subst ,, )
 
-.PHONY: help demo results results-seeds results-folds ablation results-gpu bench bench-gpu test lint format clean
+.PHONY: help demo serve results results-seeds results-folds ablation results-gpu bench bench-gpu test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,11 @@ demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vo
 	$(SKINLESION) train sweep=six experiment=demo
 	$(SKINLESION) ensemble members=demo/runs
 	$(SKINLESION) evaluate ensemble=demo/runs/ensemble/ensemble.json split=test
+
+serve: $(BIN)/.installed ## open the demo ensemble's page and API on PORT (trained and exported first if it is not there)
+	test -f demo/runs/ensemble/ensemble.json || $(MAKE) demo
+	test -f demo/bundle/bundle.json || $(SKINLESION) export ensemble=demo/runs/ensemble/ensemble.json out=demo/bundle
+	$(SKINLESION) serve bundle=demo/bundle port=$(PORT)
 
 results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA=folder WEIGHTS=folder)
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(CPU)
@@ -58,6 +64,9 @@ bench-gpu: $(BIN)/.installed ## and what needs one (BENCH=toy: try it on the CPU
 
 test: lint ## lint, types and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: test ## and the long ones: fuzz, load, the page in Chromium, the steps of the Dockerfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive
 
 lint: $(BIN)/.installed ## lint and types alone
 	$(BIN)/ruff check .

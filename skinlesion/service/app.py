@@ -1,8 +1,7 @@
 """The application: its routes, and what is kept while it runs."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -34,13 +33,8 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await desk.warm_up()
-        desk.work = asyncio.create_task(desk.line.run())
-        yield
-        desk.work.cancel()  # the server has waited for every request before this
-        with suppress(asyncio.CancelledError):
-            await desk.work
-        desk.close()
+        async with desk.opened():
+            yield
 
     app = FastAPI(
         title="skinlesion",

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -32,23 +33,38 @@ class Desk:
         self.limits = limits
         self.measures = Measures()
         self.measures.names_bundle(model.about.version, model.about.precision)
-        self.line = Line(
-            model,
-            capacity=limits.waiting,
-            batch=limits.batch,
-            timeout=limits.timeout,
-            watch=self.measures.batch,
-        )
-        self.work: asyncio.Task[None] | None = None  # the line's
-        # One thread: decoding takes milliseconds, and two large images at once would double the peak of memory.
-        self._decoder = ThreadPoolExecutor(1, "decoder")
+        self.line = self._new_line()
+        self._work: asyncio.Task[None] | None = None  # the line's
 
     @property
     def ready(self) -> bool:
         """Whether the model answers."""
-        return self.work is not None and not self.work.done() and not self.line.failing
+        return self._work is not None and not self._work.done() and not self.line.failing
 
-    async def warm_up(self) -> None:
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Serve the line; every request has been answered when this ends, the server sees to that."""
+        # One thread: decoding takes milliseconds, and two large images at once would double the peak of memory.
+        with ThreadPoolExecutor(1, "decoder") as self._decoder:
+            self.line = self._new_line()
+            await self._warm_up()
+            self._work = asyncio.create_task(self.line.run())
+            yield
+            self._work.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._work
+            self.line.close()
+
+    def _new_line(self) -> Line:
+        return Line(
+            self.model,
+            capacity=self.limits.waiting,
+            batch=self.limits.batch,
+            timeout=self.limits.timeout,
+            watch=self.measures.batch,
+        )
+
+    async def _warm_up(self) -> None:
         """Let the model judge two full batches: the second says how long an image takes."""
         height, width = self.model.about.sizes[0]
         images = [np.full((height, width, 3), 127, np.uint8)] * self.limits.batch
@@ -94,8 +110,3 @@ class Desk:
             except RequestError as problem:
                 raise problem.of_image(number) from None
         return kept
-
-    def close(self) -> None:
-        """Let the threads go."""
-        self._decoder.shutdown()
-        self.line.close()

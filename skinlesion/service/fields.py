@@ -17,7 +17,7 @@ LAYERS = ("overlay", "map")
 
 
 def facts_of(fields: Mapping[str, str], about: Manifest) -> Facts:
-    """Read age, sex and localization; an empty field, or none, is None: not known.
+    """Read age, sex and localization; no such field is None: not known.
 
     Raises:
         RequestError: A value that the model does not know.
@@ -53,15 +53,15 @@ def number(fields: Mapping[str, str], name: str, least: float, most: float) -> f
     Raises:
         RequestError: It is none.
     """
-    text = fields.get(name, "")
-    if not text:
+    text = fields.get(name)
+    if text is None:
         return None
     try:
         value = float(text) if text.isascii() and "_" not in text and text == text.strip() else float("nan")
     except ValueError:
         value = float("nan")
     if not least <= value <= most:
-        raise _wrong(name, text, f"a number from {least:g} to {most:g}, or nothing")
+        raise _wrong(name, text, f"a number from {least:g} to {most:g}, or no such field")
     return value
 
 
@@ -71,11 +71,11 @@ def choice(fields: Mapping[str, str], name: str, words: tuple[str, ...]) -> str 
     Raises:
         RequestError: It is none of them.
     """
-    text = fields.get(name, "")
-    if not text:
+    text = fields.get(name)
+    if text is None:
         return None
     if text not in words:
-        raise _wrong(name, text, f"one of {', '.join(words)}, or nothing")
+        raise _wrong(name, text, f"one of {', '.join(words)}, or no such field")
     return text
 
 
@@ -89,11 +89,10 @@ def request_body(fields: tuple[str, ...], about: Manifest, *, several: int | Non
     """
     file = {"type": "string", "format": "binary"}
     images = {"type": "array", "items": file, "minItems": 1, "maxItems": several}
-    nothing = {"type": "string", "const": ""}
     known: dict[str, Any] = {
-        "age": {"anyOf": [{"type": "number", "minimum": AGES[0], "maximum": AGES[1]}, nothing]},
-        "sex": {"type": "string", "enum": [*about.encoder.sexes, ""]},
-        "localization": {"type": "string", "enum": [*about.encoder.localizations, ""]},
+        "age": {"type": "number", "minimum": AGES[0], "maximum": AGES[1], "description": "years"},
+        "sex": {"type": "string", "enum": list(about.encoder.sexes)},
+        "localization": {"type": "string", "enum": list(about.encoder.localizations)},
         EFFECTS: {"type": "string", "enum": ["true", "false"], "description": "whether to leave out each fact in turn"},
         RISK: {"type": "number", "enum": list(risks(about)), "description": "of the prediction set"},
         DIAGNOSIS: {"type": "string", "enum": list(CODES), "description": "to explain; else the likeliest"},

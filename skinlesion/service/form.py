@@ -110,4 +110,4 @@ def _check_field(name: str, known: tuple[str, ...], fields: dict[str, str]) -> N
 
 
 def _too_many_images(limits: LimitsConfig) -> RequestError:
-    return RequestError(413, "too-many-images", f"more than {limits.images} images; send them in several requests")
+    return RequestError(422, "too-many-images", f"more than {limits.images} images; send them in several requests")

@@ -28,9 +28,8 @@ async def predict(desk: Desk, request: Request) -> Prediction:
             form = await read_form(request, PREDICT_FIELDS, desk.limits)
         about = desk.model.about
         facts, risk = facts_of(form.fields, about), risk_of(form.fields, about)
-        asked = [facts]
-        if choice(form.fields, EFFECTS, ("true", "false")) == "true":
-            asked += [{**facts, fact: None} for fact in _known(facts)]
+        effects = choice(form.fields, EFFECTS, ("true", "false")) == "true"
+        asked = [facts, *({**facts, fact: None} for fact in _known(facts) if effects)]
         desk.refuse_endless(len(form.images) * len(asked))
         take(len(form.images) * len(asked) - 1)
         async with patience.with_model():
@@ -45,7 +44,7 @@ async def predict(desk: Desk, request: Request) -> Prediction:
             at_risk(own, about, risk),
             desk.model,
             risk=risk,
-            without=dict(zip(_known(facts), others, strict=True)) if len(asked) > 1 or EFFECTS in form.fields else None,
+            without=dict(zip(_known(facts), others, strict=True)) if effects else None,
         )
         for own, *others in grouped
     ]

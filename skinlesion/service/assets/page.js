@@ -156,7 +156,11 @@ function askForToken() {
   const dialog = at("ask");
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => { state.token = at("token").value; resolve(); }, { once: true });
+    dialog.addEventListener("close", () => {
+      state.token = at("token").value;
+      at("token").value = "";
+      resolve();
+    }, { once: true });
   });
 }
 
