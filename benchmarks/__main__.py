@@ -16,7 +16,7 @@ from skinlesion.learning.quiet import quiet
 
 Measure = Callable[[Setting], Outcome]
 
-CPU = ("input_pipeline", "head_calibration", "subset_search", "sweep", "memory", "bundle")
+CPU = ("input_pipeline", "head_calibration", "subset_search", "memory", "bundle", "sweep")
 GPU = ("mobilenetv2_100", "resnet50", "efficientnet_b1")
 TOY_GPU = ("tiny_resnet",)
 
@@ -37,8 +37,7 @@ def main() -> None:
         print(tables.line(outcome.as_plain()), flush=True)
         if not arguments.toy:
             tables.keep(name, outcome)
-    if not arguments.toy:
-        tables.rewrite(all_names())
+            tables.rewrite(all_names())
 
 
 def cpu_rows(names: tuple[str, ...] | list[str]) -> dict[str, Measure]:

@@ -54,10 +54,12 @@ def seconds(root: Path, folder: Path, *overrides: str, toy: bool) -> float:
     places = (f"data.root={root}", f"data.cache_dir={folder / 'cache'}", f"out={folder / 'runs'}")
     quiet = ("logger=none", "trainer.enable_progress_bar=false")
     start = time.perf_counter()
-    subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-m", "skinlesion", "train", *overrides, *few, *places, *quiet],
-        check=True,
         capture_output=True,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    if answer.returncode:
+        raise SystemExit(f"a training of the benchmark failed:\n{answer.stderr}")
     return time.perf_counter() - start
