@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from conftest import composed
-from skinlesion.config.export import ExportConfig
 from test_service_process import form
 
+from skinlesion.config.export import ExportConfig
 from skinlesion.config.serve import ServeConfig
 from skinlesion.config.train import TrainConfig
 
