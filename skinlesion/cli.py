@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "compare": "judge predictions tables of the same images against the first, with intervals",
     "serve": "answer over HTTP, with a page for a person, from an exported bundle",
     "report": "write all that is known of an ensemble: one page, a model card, checklists",
+    "robustness": "judge a model on disturbed images and facts, and what it flags as novel",
+    "explain": "show what speaks for a diagnosis: overlay, members, the patient's facts",
 }
 
 
@@ -40,7 +42,7 @@ def main() -> None:
 
 def usage() -> str:
     """The list of verbs, for people."""
-    rows = [f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items()]
+    rows = [f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items()]
     return "\n".join(
         (
             "usage: skinlesion VERB [key=value ...]",

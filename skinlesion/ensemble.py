@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from skinlesion.config.ensemble import EnsembleConfig
+from skinlesion.errors import DataError
 from skinlesion.launch import launch
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from skinlesion.learning.checkpoint import TrainedModel
 
 log = logging.getLogger(__name__)
+
+NOVELTY = "novelty.npz"  # beside ensemble.json
 
 
 def run(config: EnsembleConfig) -> None:
@@ -44,6 +47,7 @@ def run(config: EnsembleConfig) -> None:
         write_table(soft_vote([each[position] for position in chosen]), folder / f"predictions_{part}.csv")
         for name, table in zip(names, each, strict=True):
             write_table(table, folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")
+    fitted["novelty"] = _fit_novelty([models[position] for position in chosen], folder, config)
     write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta, fitted=fitted))
     measured = measure(tables, chosen, names, fitted["calibration"], **_settings(config))
     write_json(folder / "metrics.json", measured)
@@ -102,6 +106,26 @@ def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config:
         score=cast("Score", config.conformal),
     )
     return {"calibration": {**calibration, "members": members}, **decisions}
+
+
+def _fit_novelty(models: list["TrainedModel"], folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
+    """Write what training images look like to novelty.npz; None where that is not asked for, or they are not there."""
+    from skinlesion.evaluation import novelty
+    from skinlesion.learning.checkpoint import file_digest
+    from skinlesion.learning.inference import device_of
+    from skinlesion.learning.novelty import fit_novelty
+
+    if config.passing is None:
+        return None
+    device = device_of(config.accelerator)
+    try:
+        fitted = fit_novelty(models, source=config.data, device=device, passing=config.passing, seed=config.seed)
+    except DataError as error:
+        log.warning("Novelty will not be judged: %s", str(error).splitlines()[0])
+        return None
+    novelty.write(fitted, folder / NOVELTY)
+    threshold, digest = float(fitted["threshold"]), file_digest(folder / NOVELTY)
+    return {"file": NOVELTY, "sha256": digest, "passing": config.passing, "threshold": threshold}
 
 
 def _settings(config: EnsembleConfig) -> dict[str, Any]:

@@ -40,10 +40,16 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
         ConfigError: An unknown key, a wrong type, a missing value or a value out of range; the message names the key.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), config)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), _fields(config, schema))
         return cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error, schema)) from error
+
+
+def _fields(config: DictConfig, schema: type) -> DictConfig:
+    """Name a key that is a word of Python's, such as `class`, as its field is: `class_`."""
+    reserved = {name[:-1]: name for name in get_type_hints(schema) if name.endswith("_")}
+    return OmegaConf.create({reserved.get(str(key), key): value for key, value in config.items_ex(resolve=False)})
 
 
 def explain(error: Exception, schema: type | None = None) -> str:
@@ -75,7 +81,7 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
     """All keys of a schema, dotted; the keys of a mapping's values stand behind a `*`."""
     keys: list[str] = []
     for name, hint in get_type_hints(schema).items():
-        key = f"{prefix}{name}"
+        key = f"{prefix}{name.removesuffix('_')}"
         keys.append(key)
         inner = [part for part in (hint, *getattr(hint, "__args__", ())) if is_dataclass(part)]
         wild = "" if hint in inner else "*."

@@ -18,7 +18,20 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("service",),
     ("learning", "reporting"),
     ("bundling",),
-    ("train", "evaluate", "ensemble", "compare", "predict", "audit", "phantom", "export", "serve", "report"),
+    (
+        "train",
+        "evaluate",
+        "ensemble",
+        "compare",
+        "predict",
+        "explain",
+        "robustness",
+        "audit",
+        "phantom",
+        "export",
+        "serve",
+        "report",
+    ),
     ("cli", "__main__"),
 )
 BLIND = (

@@ -14,10 +14,12 @@ from skinlesion.config.audit import AuditConfig
 from skinlesion.config.compare import CompareConfig
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.explain import ExplainConfig
 from skinlesion.config.export import ExportConfig
 from skinlesion.config.phantom import PhantomConfig
 from skinlesion.config.predict import PredictConfig
 from skinlesion.config.report import ReportConfig
+from skinlesion.config.robustness import RobustnessConfig
 from skinlesion.config.serve import ServeConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
@@ -29,6 +31,8 @@ SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "ensemble": (EnsembleConfig, ("members=runs/six",)),
     "compare": (CompareConfig, ("tables=[a/predictions_val.csv]",)),
     "predict": (PredictConfig, ("checkpoint=a.ckpt", "image=a.jpg")),
+    "explain": (ExplainConfig, ("checkpoint=a.ckpt", "image=a.jpg", "class=mel")),
+    "robustness": (RobustnessConfig, ("checkpoint=a.ckpt", "split=val")),
     "export": (ExportConfig, ("checkpoint=a.ckpt", "out=bundle")),
     "audit": (AuditConfig, ()),
     "phantom": (PhantomConfig, ("data.root=demo",)),

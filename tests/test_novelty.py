@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.errors import DataError
+from skinlesion.errors import CheckpointError, DataError
 from skinlesion.evaluation import novelty
 from skinlesion.evaluation.novelty import Embedded, energy, fit, flag, score, signs
 from skinlesion.learning.checkpoint import load_model
@@ -167,3 +167,39 @@ def test_the_runtime_can_score_without_torch() -> None:
     code = f"import sys; sys.modules['torch'] = None; import {novelty.__name__}; assert 'pandas' not in sys.modules"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_a_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    novelty.write(FITTED, tmp_path / "novelty.npz")
+    assert set(novelty.read(tmp_path / "novelty.npz")) == set(FITTED)
+    assert [path.name for path in tmp_path.iterdir()] == ["novelty.npz"]
+    content = (tmp_path / "novelty.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    novelty.write({**FITTED, "format": np.array(99.0)}, tmp_path / "other.npz")
+    for name, said in (("none.npz", "not readable"), ("cut.npz", "not readable"), ("other.npz", "format 99")):
+        with pytest.raises(CheckpointError, match=said):
+            novelty.read(tmp_path / name)
+
+
+def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is fitted for the chosen members, read back unchanged, and left out with a word where images are gone."""
+    from conftest import composed
+
+    from skinlesion.config.ensemble import EnsembleConfig
+    from skinlesion.ensemble import run
+    from skinlesion.learning.ensemble import read_ensemble
+
+    settings = (f"members={sweep_folder}", "resamples=100", "largest=2")
+    run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'with'}"))
+    kept = read_ensemble(tmp_path / "with")
+    expected = fit_novelty(
+        kept.models(), source=SourceConfig(None, None), device=torch.device("cpu"), passing=0.95, seed=1
+    )
+    assert kept.novelty is not None
+    assert all(np.array_equal(kept.novelty[name], values) for name, values in expected.items())
+    novelty.write(FITTED, tmp_path / "with" / "novelty.npz")
+    with pytest.raises(CheckpointError, match="has changed"):
+        read_ensemble(tmp_path / "with")
+    run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'gone'}", "data.root=nowhere"))
+    assert read_ensemble(tmp_path / "gone").novelty is None
+    assert "Novelty will not be judged" in caplog.text

@@ -54,6 +54,23 @@ def test_folder_has_the_layout_of_ham10000(written: Phantom) -> None:
     assert table["lesion_id"].str.fullmatch(r"HAM_\d{7}").all()
 
 
+def test_masks_show_the_lesion(written: Phantom) -> None:
+    """Every image has one; inside it the skin is darker or redder than outside, on the whole."""
+    masks = sorted((written.root / "masks").glob("*.png"))
+    images = {path.stem: path for part in PARTS for path in (written.root / part).glob("*.jpg")}
+    assert [path.stem for path in masks] == sorted(images)
+    apart, shares = [], []
+    for path in masks:
+        lesion = np.asarray(Image.open(path).convert("L")) > 127
+        green = np.asarray(Image.open(images[path.stem]))[..., 1].astype(float)
+        assert lesion.shape == green.shape
+        shares.append(lesion.mean())
+        if lesion.any() and not lesion.all():
+            apart.append(green[~lesion].mean() - green[lesion].mean())
+    assert np.mean(np.array(apart) > 0) > 0.9
+    assert 0.05 < np.mean(shares) < 0.6
+
+
 def test_table_is_accepted_as_ham10000(written: Phantom) -> None:
     frame = read_table(
         written.root, table="HAM10000_metadata", images=PARTS, missing_images="error", extra_images="error"
@@ -204,7 +221,7 @@ def gallery() -> pd.DataFrame:
             rng = np.random.default_rng([target, number])
             patch = paint(code, "vidir_molemax", width=32, rng=rng)
             for view in range(2):
-                image = photograph(patch, "vidir_molemax", image_size=(32, 24), rng=rng)
+                image = photograph(patch, "vidir_molemax", image_size=(32, 24), rng=rng).image
                 colours = np.quantile(image.reshape(-1, 3), [0.02, 0.1, 0.25, 0.5, 0.75, 0.9], axis=0).ravel()
                 rows.append({"target": target, "number": number, "view": view, "colours": colours})
     return pd.DataFrame(rows)
@@ -231,6 +248,6 @@ def test_every_recipe_paints_at_any_size() -> None:
     for code in CODES:
         for width in (16, 90):
             patch = paint(code, "rosendahl", width=width, rng=np.random.default_rng(0))
-            assert patch.shape == (EXTENT * width, EXTENT * width, 3)
+            assert patch.shape == (EXTENT * width, EXTENT * width, 4)
             assert patch.dtype == np.float32
             assert 0 <= patch.min() < patch.max() <= 1.2

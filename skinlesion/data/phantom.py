@@ -21,7 +21,8 @@ from skinlesion.progress import track
 MARKER = "phantom.json"  # its presence says that a folder is synthetic, its content how it was made
 TABLE = "HAM10000_metadata"
 PARTS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
-VERSION = 1  # raise when the same settings would give other files
+MASKS = "masks"  # of the lesions, black and white, PNG by image id: HAM10000's own are published apart
+VERSION = 2  # raise when the same settings would give other files
 SMALLEST = 16  # pixels
 
 
@@ -116,16 +117,17 @@ def _new_folder(root: Path) -> Iterator[Path]:
 def _write_images(folder: Path, table: pd.DataFrame, *, image_size: tuple[int, int], seed: int) -> None:
     """Paint every lesion of `table` once and photograph it for each of its images."""
     first_part = set(table["image_id"].sort_values().iloc[: len(table) // 2])
-    for part in PARTS:
+    for part in (*PARTS, MASKS):
         (folder / part).mkdir()
     lesions = table.groupby("lesion_id", sort=True)
     for number, (_, rows) in enumerate(track(lesions, "Painting synthetic lesions", len(lesions))):
         rng = np.random.default_rng([seed, 1, number])  # of its own: a lesion's look leaves the others' alone
         patch = paint(rows["dx"].iloc[0], rows["dataset"].iloc[0], width=max(image_size), rng=rng)
         for image_id in rows["image_id"]:
-            image = photograph(patch, rows["dataset"].iloc[0], image_size=image_size, rng=rng)
+            taken = photograph(patch, rows["dataset"].iloc[0], image_size=image_size, rng=rng)
             part = PARTS[0] if image_id in first_part else PARTS[1]
-            Image.fromarray(image).save(folder / part / f"{image_id}.jpg", quality=92)
+            Image.fromarray(taken.image).save(folder / part / f"{image_id}.jpg", quality=92)
+            Image.fromarray(taken.lesion).save(folder / MASKS / f"{image_id}.png")
 
 
 def _by_diagnosis(rows: pd.DataFrame) -> dict[str, int]:

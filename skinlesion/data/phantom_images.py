@@ -4,6 +4,8 @@ Pigments are painted as optical densities and seen by the law of Beer and Lamber
 exp(-density). Colours are like HAM10000's.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +57,7 @@ def paint(diagnosis: str, source: str, *, width: int, rng: np.random.Generator) 
         rng: Source of randomness: the lesion is the same whenever its state is.
 
     Returns:
-        Colours (side, side, 3) in 0..1 with side = EXTENT * width.
+        Colours in 0..1 and, as a fourth channel, 1 in the lesion and 0 outside: (side, side, 4), side = EXTENT * width.
     """
     recipe = RECIPES[diagnosis]
     patch = _outlined(recipe, side=round(EXTENT * width), rng=rng)
@@ -64,22 +66,27 @@ def paint(diagnosis: str, source: str, *, width: int, rng: np.random.Generator) 
         if rng.uniform() < share:
             structure(patch, rng.uniform(*strength))
     tone = np.asarray(SKIN[source]) * rng.normal(1, (0.03, 0.04, 0.045)) * rng.normal(1, 0.03)
-    return warped(_seen(patch, tone), rng, scale=0.06, shift=0.004)
+    return warped(np.dstack([_seen(patch, tone), patch.inside]), rng, scale=0.06, shift=0.004)
 
 
-def photograph(patch: Map, source: str, *, image_size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+class Photograph(NamedTuple):
+    """What a photograph shows, and where in it the lesion is."""
+
+    image: NDArray[np.uint8]  # (height, width, 3), RGB
+    lesion: NDArray[np.bool_]  # (height, width), under whatever hairs or frame cover it
+
+
+def photograph(patch: Map, source: str, *, image_size: tuple[int, int], rng: np.random.Generator) -> Photograph:
     """Take one dermoscopic photograph of a painted patch: another framing and light each time.
 
     Args:
-        patch: Colours (side, side, 3) from `paint`.
+        patch: Colours and lesion (side, side, 4) from `paint`.
         source: One of HAM10000's sources: says how often the dark frame and ruler marks are seen.
         image_size: Width and height in pixels.
         rng: Source of randomness.
-
-    Returns:
-        Image (height, width, 3), RGB.
     """
-    image = _framed(patch, image_size, rng)
+    framed = _framed(patch, image_size, rng)
+    image, lesion = framed[..., :3], framed[..., 3] > 0.5
     for disturbance, share in ((_bubbles, 0.15), (_hairs, 0.35), (_ruler, RULER[source])):
         if rng.uniform() < share:
             image = disturbance(image, rng)
@@ -87,7 +94,7 @@ def photograph(patch: Map, source: str, *, image_size: tuple[int, int], rng: np.
     if rng.uniform() < DARK_FRAME[source]:
         image = _framed_dark(image, rng)
     grain = 0.012 * rng.standard_normal((*image.shape[:2], 1), np.float32)
-    return np.asarray((np.clip(image + grain, 0, 1) * 255).round(), np.uint8)
+    return Photograph(np.asarray((np.clip(image + grain, 0, 1) * 255).round(), np.uint8), lesion)
 
 
 def _outlined(recipe: Recipe, *, side: int, rng: np.random.Generator) -> Patch:
@@ -130,7 +137,7 @@ def _seen(patch: Patch, tone: NDArray[np.float64]) -> Map:
 
 
 def _framed(patch: Map, image_size: tuple[int, int], rng: np.random.Generator) -> Map:
-    """Turn, zoom and shift a patch (side, side, 3) into an image (height, width, 3)."""
+    """Turn, zoom and shift a patch (side, side, 4) into an image (height, width, 4)."""
     width, height = image_size
     middle = patch.shape[0] / 2
     zoom = float(np.exp(rng.normal(0, 0.2)))

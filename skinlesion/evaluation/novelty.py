@@ -10,13 +10,16 @@ Each sign is scaled by validation images, 0 at their median and 1 at their 95 % 
 score. Needs numpy alone. What is fitted is a dict of arrays, for `numpy.savez`.
 """
 
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.errors import DataError
+from skinlesion.errors import CheckpointError, DataError
+from skinlesion.files import replacing
 
 Floats = npt.NDArray[np.float64]
 Fitted = dict[str, npt.NDArray[np.floating]]
@@ -93,6 +96,29 @@ def score(
 def flag(fitted: Mapping[str, npt.NDArray[np.floating]], scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Which images look like none that the model has learned from: (B,)."""
     return np.asarray(~(np.asarray(scores) <= fitted["threshold"]))  # what is no number is novel too
+
+
+def write(fitted: Fitted, path: Path) -> None:
+    """Write what `fit` returned to an .npz file, whole or not at all."""
+    with replacing(path) as beside:
+        np.savez(beside, **fitted)  # type: ignore[arg-type] # numpy's stub takes the dict for its allow_pickle
+
+
+def read(path: Path) -> Fitted:
+    """Read what `write` wrote.
+
+    Raises:
+        CheckpointError: The file is missing, broken or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fitted = {name: arrays[name] for name in arrays.files}
+        known = float(fitted["format"]) == FORMAT
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: not readable ({error}); make the ensemble again") from error
+    if not known:
+        raise CheckpointError(f"{path}: format {fitted['format']}, expected {FORMAT}; make the ensemble again")
+    return fitted
 
 
 def signs(

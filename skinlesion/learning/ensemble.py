@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 from skinlesion.data.datamodule import Part
 from skinlesion.errors import CheckpointError
+from skinlesion.evaluation.novelty import Fitted
+from skinlesion.evaluation.novelty import read as read_novelty
 from skinlesion.evaluation.predictions import read_predictions
 from skinlesion.files import file_digest
 from skinlesion.learning.checkpoint import TrainedModel, load_model
@@ -27,6 +29,7 @@ class EnsembleFile:
     calibration: dict[str, Any] | None = None  # of the mean of the members, see `scaling.calibrated`; None: not fitted
     operating_points: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `operating_points.fit`
     conformal: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `conformal.fit`; first: in use
+    novelty: Fitted | None = None  # what training images look like to the chosen members, see `evaluation.novelty`
 
     def models(self) -> list[TrainedModel]:
         """The chosen members, loaded and checked against each other."""
@@ -132,7 +135,8 @@ def describe(
         chosen: Positions of those that vote.
         folder: From which the checkpoints are named.
         tta: Which flips and turns of an image vote.
-        fitted: What was fitted on validation after the vote: `calibration`, `operating_points`, `conformal`.
+        fitted: What was fitted on validation after the vote: `calibration`, `operating_points`, `conformal`,
+            `novelty`.
     """
     return {
         "members": [
@@ -178,7 +182,18 @@ def read_ensemble(path: Path) -> EnsembleFile:
         calibration=about.get("calibration"),
         operating_points=about.get("operating_points"),
         conformal=about.get("conformal"),
+        novelty=_read_novelty(path, about.get("novelty")),
     )
+
+
+def _read_novelty(path: Path, about: Mapping[str, Any] | None) -> Fitted | None:
+    if about is None:
+        return None
+    file = path.parent / str(about.get("file"))
+    fitted = read_novelty(file)
+    if file_digest(file) != about.get("sha256"):
+        raise CheckpointError(f"{file}: has changed since {path} was made; make the ensemble again")
+    return fitted
 
 
 def _checkpoints(paths: Sequence[Path]) -> list[Path]:

@@ -118,13 +118,18 @@ class Head(nn.Module):
         """
         if self.fact_dropout is not None:
             metadata = self.fact_dropout(metadata)  # (B, M)
-        x = self.fused(feature_map if self.gate is None else self.gate(feature_map, metadata))  # (B, C, H, W)
+        x = self.fuse(feature_map, metadata)  # (B, C, H, W)
         if self.attention is not None:
             x = self.attention(x)  # (B, C, H, W)
         pooled: Tensor = x.mean(dim=(2, 3))  # (B, C)
         features = torch.cat((pooled, metadata), dim=1) if self.fusion == "concatenate" else pooled  # (B, C [+ M])
         logits: Tensor = self.funnel(features)  # (B, K)
         return logits, pooled
+
+    def fuse(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
+        """Scale `feature_map` (B, C, H, W) by the gate of `metadata` (B, M), where there is one."""
+        fused: Tensor = self.fused(feature_map if self.gate is None else self.gate(feature_map, metadata))
+        return fused
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
