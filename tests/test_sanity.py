@@ -72,7 +72,7 @@ def test_means_leave_out_what_is_not_known() -> None:
 def test_a_map_on_a_lesion_by_hand() -> None:
     lesion = np.array([[True, True, False, False]])
     assert inside(np.array([[4.0, 1.0, 3.0, 2.0]], np.float32), lesion) == (1.0, 0.5, 0.5)
-    assert inside(np.array([[1.0, 1.0, 6.0, 2.0]], np.float32), lesion) == (0.0, 0.2, 0.5)
+    assert inside(np.array([[1.0, 1.0, 6.0, 2.0]], np.float32), lesion) == pytest.approx((0.0, 0.2, 0.5))
     assert np.isnan(inside(np.zeros((1, 4), np.float32), lesion)[:2]).all()
 
 
@@ -90,7 +90,7 @@ def test_weights_are_randomised_from_the_logits_down(trained: TrainConfig) -> No
     steps = list(cascade(model, sample, [0, 1, 2, 3], device=torch.device("cpu"), seed=1))
     names = [name for name, _, _ in steps]
     assert names[:3] == ["funnel", "attention", "gate"]
-    assert names[3:] == ["layer4", "layer3", "layer2", "layer1", names[-1]]
+    assert [name.split(".")[0] for name in names[3:7]] == ["layer4", "layer3", "layer2", "layer1"]
     assert np.nanmean(np.abs(steps[-1][2])) < 0.9
     after = model.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the model itself is left alone"

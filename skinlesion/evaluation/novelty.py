@@ -111,7 +111,7 @@ def read(path: Path) -> Fitted:
         CheckpointError: The file is missing, broken or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             fitted = {name: arrays[name] for name in arrays.files}
         known = float(fitted["format"]) == FORMAT
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
