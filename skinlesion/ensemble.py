@@ -111,7 +111,7 @@ def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config:
 def _fit_novelty(models: list["TrainedModel"], folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
     """Write what training images look like to novelty.npz; None where that is not asked for, or they are not there."""
     from skinlesion.evaluation import novelty
-    from skinlesion.learning.checkpoint import file_digest
+    from skinlesion.files import file_digest
     from skinlesion.learning.inference import device_of
     from skinlesion.learning.novelty import fit_novelty
 

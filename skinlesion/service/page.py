@@ -57,5 +57,5 @@ def example(code: str) -> bytes:
     """A synthetic image of a diagnosis, as JPEG."""
     rng = np.random.default_rng([_SEED, CODES.index(code)])
     patch = paint(code, "vidir_modern", width=max(_SIZE), rng=rng)
-    image = photograph(patch, "vidir_modern", image_size=_SIZE, rng=rng)
+    image = photograph(patch, "vidir_modern", image_size=_SIZE, rng=rng).image
     return bytes(cv2.imencode(".jpg", image[..., ::-1])[1])
