@@ -32,7 +32,7 @@ from skinlesion.learning.inference import diagnose
 
 THREADS = 2
 ENCODER = MetadataEncoder(52.0, 16.0, ("female", "male", "unknown"), ("back", "face", "scalp", "unknown"))
-FACTS = {"age": 55, "sex": "female", "localization": "back"}
+FACTS: dict[str, float | str | None] = {"age": 55, "sex": "female", "localization": "back"}
 NOTHING = {"calibration": None, "operating_points": None, "conformal": None, "novelty": None}
 
 START = """
@@ -67,7 +67,7 @@ def measure(setting: Setting) -> Outcome:
 
 def members(folder: Path, backbones: Sequence[str], *, size: tuple[int, int]) -> list[TrainedModel]:
     """Three members a backbone, with random weights, each three on one frozen backbone as the sweep's are."""
-    found = []
+    found: list[TrainedModel] = []
     for number, name in enumerate(backbone for backbone in backbones for _ in range(3)):
         config = configuration("train", TrainConfig, f"model={name}", f"model.image_size=[{size[0]},{size[1]}]")
         network = build_network(config.model, build_backbone(config.model), ENCODER).eval()
