@@ -42,12 +42,12 @@ def run(config: ReportConfig) -> None:
         settings={**settings, "method": config.interval},
     )
     drawings = draw(sources, evidence, bins=config.bins)
-    listed = tables(evidence)
+    listed, origin = tables(evidence), material(sources)
     context: dict[str, Any] = {
         "evidence": evidence,
-        "material": material(sources),
+        "material": origin,
         "can": strengths(evidence),
-        "fails": failures(evidence, sources.absent),
+        "fails": failures(evidence, origin),
         "tables": listed,
         "drawings": drawings,
         "extras": extras,
@@ -60,7 +60,7 @@ def run(config: ReportConfig) -> None:
         save(drawing.figure, out / "figures" / f"{name}.png")
     for name, table in listed.items():
         write_text(out / "tables" / f"{name}.csv", table.csv())
-    write_json(out / "report.json", {**evidence, "material": context["material"], "settings": context["settings"]})
+    write_json(out / "report.json", {**evidence, "material": origin, "settings": context["settings"]})
     write_text(out / "model_card.md", card(context))
     write_text(out / "report.html", page(context))
     for sentence in (*context["can"][:2], *context["fails"][:1]):

@@ -359,3 +359,43 @@ def test_no_ensemble_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ensemble.json").write_text('{"members": [], "chosen": [0]}')
     with pytest.raises(CheckpointError, match=r"not a readable ensemble\.json"):
         run(composed("report", ReportConfig, f"ensemble={tmp_path}", *FAST))
+
+
+def leave(folder: Path) -> None:
+    """What `robustness`, `explain` and `evaluate` leave beside an ensemble, in little."""
+    number = {"value": 0.8125, "low": 0.7, "high": None}
+    for name in ("robustness", "explanations", "external"):
+        (folder / name).mkdir()
+    (folder / "robustness" / "robustness.csv").write_text("disturbance,step,accuracy\nblur,2,0.8125\nhair,,\n")
+    about = {"part": "val", "images_judged": 9, "lesions_judged": 8, "deletion": {"area_less_random": number}}
+    (folder / "explanations" / "explanations.json").write_text(json.dumps(about))
+    for path in (
+        "robustness/disturbed",
+        "explanations/randomisation",
+        "explanations/ISIC_1.mel",
+        "external/populations",
+    ):
+        Image.new("RGB", (3000, 20), "white").save(folder / f"{path}.png")
+    numbers = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "macro_ap"), number)
+    judged = {"images": 5, "lesions": 4, "numbers": numbers}
+    (folder / "external" / "metrics_external.json").write_text(json.dumps(judged))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_other_verbs_left_is_taken_in(tmp_path: Path) -> None:
+    folder = write_ensemble(tmp_path / "e")
+    leave(folder)
+    report_of(folder)
+    page = Page((folder / "report" / "report.html").read_text())
+    left = ("Robustness and shortcuts", "blur", "deletion", "On 9 images of 8 lesions of the val part.")
+    for said in (*left, "5 images of 4 lesions"):
+        assert said in page.words
+    assert "Other data: external." in page.words  # the checklists' item on external data
+    alts = [str(image["alt"]) for image in page.all("img")]
+    assert [alt for alt in alts if alt.startswith("Explanations")] == ["Explanations: randomisation"]  # no photograph
+    assert sum(alt.startswith(("Robustness", "Other data")) for alt in alts) == 2
+    (folder / "external" / "metrics_external.json").write_text('{"accuracy": 1}')
+    with pytest.raises(DataError, match="no images, lesions, numbers; it is of an older version"):
+        report_of(folder)
+    with pytest.raises(DataError, match=r"no metrics_\*\.json there"):
+        report_of(folder, f"external=[{folder / 'members'}]")

@@ -1,5 +1,7 @@
 """Intervals of all reported numbers against scipy's bootstrap and the point report; paired differences; lesions."""
 
+from time import process_time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,3 +132,11 @@ def test_images_of_a_lesion_vote() -> None:
     other = "nv" if table["actual"].iloc[twin] != "nv" else "mel"
     with pytest.raises(DataError, match="several actual diagnoses"):
         by_lesion(table.assign(actual=[other if row == twin else code for row, code in enumerate(table["actual"])]))
+
+
+def test_ten_thousand_images_take_seconds() -> None:
+    table = random_table(7470, seed=9)
+    assert len(table) > 9000
+    start = process_time()
+    with_intervals(table, resamples=2000, seed=1, level=0.95, method="bca", bins=10)
+    assert process_time() - start < 10  # about 2 on one core; slack for slower ones

@@ -13,6 +13,16 @@ from PIL import Image
 from skinlesion.errors import DataError
 from skinlesion.reporting.tables import HEADLINE, Table
 
+_WITHOUT_PHOTOGRAPHS = ("randomisation", "deletion_insertion", "on_lesion")
+_CHECKS = {
+    "deletion": "deletion: area by the map less that in random order (lower is better)",
+    "insertion": "insertion: area by the map less that in random order (higher is better)",
+}
+_ON_LESION = {
+    "peak_inside": "maps whose peak lies in the lesion",
+    "energy_inside": "share of the map that lies in the lesion",
+    "lesion_area": "share of the image that is lesion, for comparison",
+}
 _WIDEST = 1400  # pixels of a picture in the page
 _LONGEST = 60  # rows of a table in the page
 
@@ -28,19 +38,21 @@ class Extra:
 
 
 def robustness(folder: Path, *, given: bool) -> Extra | None:
-    """Tables (CSV) and curves (PNG) of `skinlesion robustness`; None where no such folder is there or given."""
+    """Table and curves of `skinlesion robustness`; None where no such folder is there or given."""
     if not _there(folder, "robustness", given=given):
         return None
-    pictures = [_picture(path) for path in sorted(folder.glob("*.png")) if not path.stem.startswith("sheet")]
+    pictures = [_picture(path) for path in sorted(folder.glob("*.png"))]
     return Extra("Robustness and shortcuts", folder, [_table(path) for path in sorted(folder.glob("*.csv"))], pictures)
 
 
 def explanations(folder: Path, *, given: bool, samples: bool) -> Extra | None:
-    """Overlays of `skinlesion explain`, which show photographs: only where `samples` allows them."""
-    if not _there(folder, "explanations", given=given) or not samples:
+    """Checks of `skinlesion explain`, and, where `samples` allows photographs, its overlays."""
+    if not _there(folder, "explanations", given=given):
         return None
-    pictures = [_picture(path) for path in sorted(folder.glob("*.png"))]
-    return Extra("Explanations", folder, [], pictures) if pictures else None
+    shown = [path for path in sorted(folder.glob("*.png")) if samples or path.stem in _WITHOUT_PHOTOGRAPHS]
+    path = folder / "explanations.json"
+    tables = [_checks(json.loads(path.read_text(encoding="utf-8")))] if path.is_file() else []
+    return Extra("Explanations", folder, tables, [_picture(each) for each in shown]) if shown or tables else None
 
 
 def external(folder: Path) -> Extra:
@@ -64,6 +76,18 @@ def external(folder: Path) -> Extra:
     names = ("population", "reliability")
     pictures = [_picture(path) for path in sorted(folder.glob("*.png")) if path.stem.startswith(names)]
     return Extra(f"Other data: {folder.name}", folder, tables, pictures)
+
+
+def _checks(found: dict[str, Any]) -> Table:
+    """Whether the maps follow the model, and whether they lie on the lesion."""
+    rows: list[list[Any]] = [
+        [title, found[name]["area_less_random"]] for name, title in _CHECKS.items() if name in found
+    ]
+    lesion = found.get("lesion") or {}
+    rows += [[title, lesion[name]] for name, title in _ON_LESION.items() if name in lesion]
+    images, lesions = found.get("images_judged"), found.get("lesions_judged")
+    notes = [f"On {images} images of {lesions} lesions of the {found.get('part')} part."]
+    return Table("explanations", "Sanity of the explanations", ("check", "number"), rows, notes)
 
 
 def _read(path: Path) -> dict[str, Any]:

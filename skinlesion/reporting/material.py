@@ -18,9 +18,9 @@ def material(sources: Sources) -> dict[str, Any]:
 
     Returns:
         `version` (of the package), `ensemble` (12 digits of the file's SHA-256), `fingerprint` (of the split),
-        `chosen`, `members`, `tta`, `absent`; `parts`: for each part of the split `images`, `lesions`, and, where the
-        facts are known, `by_diagnosis`, `age` (quartiles), `female`, `unknown_age` and `confirmed` (shares); and
-        `recipe`, or None where it is not known.
+        `chosen`, `members`, `tta`, `novelty`, `absent`; `parts`: for each part of the split `images`, `lesions`, and,
+        where the facts are known, `by_diagnosis`, `age` (quartiles), `female`, `unknown_age` and `confirmed`
+        (shares); and `recipe`, or None where it is not known.
     """
     return {
         "version": __version__,
@@ -29,6 +29,7 @@ def material(sources: Sources) -> dict[str, Any]:
         "chosen": sources.chosen,
         "members": sources.names,
         "tta": sources.about.get("tta", "none"),
+        "novelty": sources.about.get("novelty"),
         "parts": _parts(sources),
         "recipe": _recipe(sources.recipes) if sources.recipes else None,
         "absent": sources.absent,

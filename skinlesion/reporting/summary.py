@@ -21,9 +21,14 @@ def strengths(evidence: dict[str, Any]) -> list[str]:
     return list(_strengths(evidence))
 
 
-def failures(evidence: dict[str, Any], absent: list[str]) -> list[str]:
-    """Where it fails, and what is not known."""
-    return [*_failures(evidence), *_unknown(evidence, absent)]
+def failures(evidence: dict[str, Any], material: dict[str, Any]) -> list[str]:
+    """Where it fails, and what is not known.
+
+    Args:
+        evidence: As from `evidence.gather`.
+        material: As from `material.material`.
+    """
+    return [*_failures(evidence), *_unknown(evidence, material)]
 
 
 def _strengths(evidence: dict[str, Any]) -> Iterator[str]:
@@ -110,7 +115,7 @@ def _worse_groups(evidence: dict[str, Any]) -> Iterator[str]:
                 )
 
 
-def _unknown(evidence: dict[str, Any], absent: list[str]) -> Iterator[str]:
+def _unknown(evidence: dict[str, Any], material: dict[str, Any]) -> Iterator[str]:
     counts = evidence["counts"]["test"]["by_diagnosis"]
     few = [f"{code} ({counts[code]})" for code in CODES if counts[code] < FEW_LESIONS]
     if few:
@@ -121,11 +126,13 @@ def _unknown(evidence: dict[str, Any], absent: list[str]) -> Iterator[str]:
             f"Validation holds too few images of {', '.join(sets[0]['always'])} to rule them out: they stand in every "
             "prediction set."
         )
+    novelty = material["novelty"]
+    strange = "" if novelty is None else ", and flags images that look unlike those it was trained on"
     yield (
         "HAM10000's images come from two sites, and skin type is not recorded. Other diagnoses than these seven are "
-        "not known to the model: it names one of the seven whatever it is shown."
+        f"not known to the model: it names one of the seven whatever it is shown{strange}."
     )
-    yield from (f"Not found: {each}." for each in absent)
+    yield from (f"Not found: {each}." for each in material["absent"])
 
 
 def _baseline(counts: dict[str, Any]) -> str:
