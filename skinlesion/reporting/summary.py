@@ -106,13 +106,13 @@ def _worse_groups(evidence: dict[str, Any]) -> Iterator[str]:
     if "note" in evidence["subgroups"]:
         return
     for fact, groups in evidence["subgroups"].items():
+        worse = []
         for name, each in groups.items():
             number = each["numbers"]["accuracy"]
             if "note" not in each and number["high"] is not None and number["high"] < overall:
-                yield (
-                    f"It is right less often where {fact} is {name}: {ranged_percent(number)} of "
-                    f"{each['images']} images ({each['lesions']} lesions)."
-                )
+                worse.append(f"{name} {ranged_percent(number)} of {each['images']}")
+        if worse:
+            yield f"By {fact} it is right less often than overall for {', '.join(worse)} images."
 
 
 def _unknown(evidence: dict[str, Any], material: dict[str, Any]) -> Iterator[str]:

@@ -23,8 +23,8 @@ def ranged(number: dict[str, Any] | None) -> str:
 
 
 def ranged_percent(number: dict[str, Any] | None) -> str:
-    """A share with its interval, as percentages."""
-    return _with_interval(number, percent)
+    """A share with its interval, as percentages with one decimal."""
+    return _with_interval(number, lambda value: NOT_COMPUTABLE if value is None else f"{100 * value:.1f}\u00a0%")
 
 
 def change(number: dict[str, Any]) -> str:
