@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from skinlesion.errors import DataError
+from skinlesion.reporting.other_data import compared
 from skinlesion.reporting.tables import HEADLINE, Table
 
 _WITHOUT_PHOTOGRAPHS = ("randomisation", "deletion_insertion", "on_lesion")
@@ -73,6 +74,8 @@ def external(folder: Path) -> Extra:
         rows = [[title, *(each[key] for _, each in shown)] for key, title in HEADLINE.items()]
         title = f"{measured['images']} images of {measured['lesions']} lesions ({part})"
         tables.append(Table(f"external_{folder.name}_{part}", title, ("number", *(name for name, _ in shown)), rows))
+        about = measured.get("external", {})
+        tables += [each for each in [compared(folder, about)] if each is not None and about]
     names = ("population", "reliability")
     pictures = [_picture(path) for path in sorted(folder.glob("*.png")) if path.stem.startswith(names)]
     return Extra(f"Other data: {folder.name}", folder, tables, pictures)
