@@ -38,10 +38,10 @@ def run(config: EnsembleConfig) -> None:
     check_together(models)
     folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
     names = unique_names(models)
-    val = [_predictions(model, "val", config) for model in models]
+    val = _predictions(models, "val", config)
     chosen = _choose(val, config)
     fitted = _fit(val, chosen, names, config)
-    test = [_predictions(model, "test", config) for model in models]  # read only now that all choices are made
+    test = _predictions(models, "test", config)  # read only now that all choices are made
     tables = {"val": val, "test": test}
     for part, each in tables.items():
         write_table(soft_vote([each[position] for position in chosen]), folder / f"predictions_{part}.csv")
@@ -56,15 +56,24 @@ def run(config: EnsembleConfig) -> None:
     log.info("Figures: skinlesion evaluate ensemble=%s split=test", folder / "ensemble.json")
 
 
-def _predictions(model: "TrainedModel", part: "Part", config: EnsembleConfig) -> "pd.DataFrame":
+def _predictions(models: list["TrainedModel"], part: "Part", config: EnsembleConfig) -> list["pd.DataFrame"]:
     from skinlesion.learning.ensemble import own_predictions
-    from skinlesion.learning.judge import judge_model
+    from skinlesion.learning.judge import judge_images, read_part
 
-    table = own_predictions(model, part) if config.tta == "none" else None  # a run judges images as they are
-    if table is not None:
-        return table
-    settings, accelerator = config.loader, config.accelerator
-    return judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator, tta=config.tta)
+    # a run judges images as they are
+    tables = [own_predictions(model, part) if config.tta == "none" else None for model in models]
+    if all(table is not None for table in tables):
+        return [table for table in tables if table is not None]
+    images = read_part(models[0], part, config.data)
+
+    def judged(model: "TrainedModel") -> "pd.DataFrame":
+        cache, settings = images.cache(model.spec.size), config.loader
+        return judge_images(
+            model, images.frame, cache, settings=settings, accelerator=config.accelerator, tta=config.tta
+        )
+
+    pairs = zip(models, tables, strict=True)
+    return [judged(model) if table is None else table for model, table in pairs]
 
 
 def _choose(tables: list["pd.DataFrame"], config: EnsembleConfig) -> list[int]:

@@ -49,15 +49,17 @@ def _judge_part(
     models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str
 ) -> "tuple[pd.DataFrame, ImageCache, dict[str, Any]]":
     from skinlesion.evaluation.predictions import soft_vote
-    from skinlesion.learning.judge import images_of, judge_model
+    from skinlesion.learning.judge import judge_images, read_part
 
     part = cast("Part", config.split)
     settings, accelerator = config.loader, config.accelerator
+    images = read_part(models[0], part, config.data)  # alike for all members, as their splits are
+    caches = [images.cache(model.spec.size) for model in models]
     tables = [
-        judge_model(model, part, source=config.data, settings=settings, accelerator=accelerator, tta=tta)
-        for model in models
+        judge_images(model, images.frame, cache, settings=settings, accelerator=accelerator, tta=tta)
+        for model, cache in zip(models, caches, strict=True)
     ]
-    return soft_vote(tables), images_of(models[0], config.data), {}
+    return soft_vote(tables), caches[0], {}
 
 
 def _judge_external(

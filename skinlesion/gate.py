@@ -72,6 +72,8 @@ def explain(error: Exception, schema: type | None = None) -> str:
         return f"{key}: expected a list, such as {key}=[1,2]"
     if isinstance(cause, InterpolationKeyError | InterpolationResolutionError | ValidationError):
         return f"{key}: {first}"
+    if "Config group override must be" in first:
+        return "a configuration group takes the name of a choice, such as model=resnet50, not null"
     if isinstance(error, HydraException):
         return _override_error(str(error))
     return f"{key}: {first}" if key else first

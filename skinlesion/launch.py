@@ -5,11 +5,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -21,10 +23,11 @@ from skinlesion.gate import config_dir, explain, typed
 Schema = TypeVar("Schema")
 
 _COMMAND: list[str] = []
+_SWEPT = "SKINLESION_SWEPT"
 _FAILURES = "SKINLESION_FAILURES"  # an environment variable reaches the jobs of every launcher
 
 
-def launch(verb: str, schema: type[Schema], run: Callable[[Schema], None]) -> None:
+def launch(verb: str, schema: type[Schema], run: Callable[[Schema], None], *, sweep: str | None = None) -> None:
     """Run `run(configuration)` with the command line's overrides, once or as a multirun.
 
     A job of a multirun that fails does not stop the others; the end names every one that failed.
@@ -33,11 +36,15 @@ def launch(verb: str, schema: type[Schema], run: Callable[[Schema], None]) -> No
         verb: Names the primary configuration, `conf/VERB.yaml`, and the program in messages.
         schema: The dataclass that the configuration is checked against.
         run: The verb.
+        sweep: The choice of the group `sweep` that -m stands for where none is given.
 
     Raises:
         SystemExit: With status 1, after one to three lines on stderr, when the user can mend what is wrong.
     """
     sys.argv[0] = f"skinlesion {verb}"
+    if sweep and {"-m", "--multirun"} & {*sys.argv} and not any(word.startswith("sweep=") for word in sys.argv):
+        sys.argv.append(f"sweep={sweep}")
+    os.environ[_SWEPT] = json.dumps(_swept(sys.argv[1:]))
     _COMMAND[:] = [sys.executable, "-m", f"skinlesion.{verb}", *sys.argv[1:]]
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages of its own
@@ -69,9 +76,18 @@ def multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def job_number() -> int:
-    """The number of this job in its multirun, from 0."""
-    return int(HydraConfig.get().job.num)
+def swept() -> dict[str, str]:
+    """What is swept, in the order of the command line, and this job's value of it; the job's number plays no part."""
+    values = dict(
+        override.lstrip("+").split("=", 1) for override in HydraConfig.get().overrides.task if "=" in override
+    )
+    keys = [*json.loads(os.environ.get(_SWEPT, "[]")), *sweep_keys()]
+    return {key: values[key] for key in keys if key in values}
+
+
+def sweep_keys() -> list[str]:
+    """What the configuration itself sweeps (`hydra.sweeper.params`), such as model and loss of sweep=six."""
+    return [str(key) for key in HydraConfig.get().sweeper.get("params") or {}]
 
 
 def command() -> list[str]:
@@ -83,6 +99,15 @@ def command() -> list[str]:
     if not _COMMAND:
         raise ConfigError("trainer.devices: several processes can be started from the command line only")
     return list(_COMMAND)
+
+
+def _swept(words: list[str]) -> list[str]:
+    parser, keys = OverridesParser.create(), []
+    for word in words:
+        with suppress(HydraException):  # what cannot be read, Hydra will refuse
+            if not word.startswith("-") and (override := parser.parse_override(word)).is_sweep_override():
+                keys.append(override.get_key_element().lstrip("+"))
+    return keys
 
 
 def _recording(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -1,13 +1,14 @@
 """`skinlesion train`: one run, from a table and images to a judged checkpoint."""
 
 import logging
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
-from skinlesion.launch import command, job_number, launch, multirun
+from skinlesion.launch import command, launch, multirun, sweep_keys, swept
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +54,18 @@ def run(config: TrainConfig) -> None:
 
 
 def run_folder(config: TrainConfig) -> Path:
-    """Where this run's files go: `out`, or the member's folder in it."""
+    """Where this run's files go: `out`, or the member's folder in it, named by what is swept."""
     if not multirun():
         return Path(config.out)
-    return Path(config.out) / (config.member or f"{job_number()}-{config.model.name}-{config.loss.name}")
+    member = config.member or f"{config.model.name}-{config.loss.name}"
+    named = sweep_keys() if config.member else ["model", "loss"]
+    values = {key: value for key, value in swept().items() if key not in named}
+    return Path(config.out) / "-".join([member, *(_word(f"{key}_{value}") for key, value in values.items())])
+
+
+def _word(text: str) -> str:
+    """A part of a folder's name that needs no quotes, neither in a shell nor on Hydra's command line."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
 
 
 def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[LesionClassifier, LesionDataModule]":
@@ -126,4 +135,4 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
 
 
 if __name__ == "__main__":
-    launch("train", TrainConfig, run)
+    launch("train", TrainConfig, run, sweep="by_hand")

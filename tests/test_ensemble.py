@@ -279,6 +279,34 @@ def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_
     assert nll <= measured["numbers"]["nll"]["value"]
 
 
+def test_only_what_is_judged_is_read(
+    sweep: Path, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the other parts' images, one of them broken: the same answer, from one reading of the table."""
+    from skinlesion.data import datamodule
+    from skinlesion.evaluate import run as evaluate
+
+    run(ensemble(f"members={sweep}"))
+    root = Path(shutil.copytree(phantom_root, tmp_path / "data"))
+    tested = set(read_predictions(sweep / "first" / "predictions_test.csv")["image_id"])
+    others = sorted(path for path in root.glob("*/*.jpg") if path.stem not in tested)
+    assert len(others) > 100
+    for path in others[1:]:
+        path.unlink()
+    others[0].write_bytes(others[0].read_bytes()[:200])
+    read, calls = datamodule.read_table, []
+    monkeypatch.setattr(datamodule, "read_table", lambda *args, **given: calls.append(1) or read(*args, **given))
+    places = (f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'judged'}")
+    evaluate(
+        composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=test", *places, "resamples=200")
+    )
+    assert len(calls) == 1
+    again, before = (
+        read_predictions(path / "predictions_test.csv") for path in (tmp_path / "judged", sweep / "ensemble")
+    )
+    np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+
+
 def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     from skinlesion.data.phantom import write_phantom
     from skinlesion.errors import DataError

@@ -61,7 +61,7 @@ def test_each_choice_composes(path: Path) -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    assert len(GROUPS) == 44
+    assert len(GROUPS) == 45
     top = {path.name for path in config_dir().glob("*.yaml")}
     assert top == PRIMARY | {"launch.yaml"}
 
@@ -175,6 +175,8 @@ def run_cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         (["train", "loss.gama=1"], "loss.gama: unknown key; did you mean loss.gamma"),
         (["train", "model=resnet5"], "model=resnet5: unknown choice; expected one of"),
         (["train", "foo"], "foo"),
+        (["train", "model=null"], "takes the name of a choice"),
+        (["train", "-m", "seed=1,2", "--cfg", "job"], "Only one of"),
         (["trian"], "did you mean train?"),
     ],
 )

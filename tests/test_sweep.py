@@ -13,8 +13,9 @@ pytestmark = pytest.mark.slow
 MEMBERS = ("tiny_resnet-a06_g19", "tiny_resnet-a05_g20", "tiny_resnet-a04_g21")
 
 
-def sweep(phantom_root: Path, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    places = (f"data.root={phantom_root}", f"data.cache_dir={folder / 'cache'}", f"out={folder / 'runs'}")
+def sweep(phantom_root: Path, folder: Path, *overrides: str, out: bool = True) -> subprocess.CompletedProcess[str]:
+    places = [f"data.root={phantom_root}", f"data.cache_dir={folder / 'cache'}"]
+    places += [f"out={folder / 'runs'}"] if out else []
     few = ("schedule=head_only", "schedule.phases.head.epochs=1")
     return subprocess.run(
         [sys.executable, "-m", "skinlesion", "train", *overrides, *SMALL, *few, *places],
@@ -57,11 +58,24 @@ def test_two_members_at_once_and_a_sweep_by_hand(phantom_root: Path, tmp_path: P
         phantom_root, tmp_path, "-m", "loss.gamma=1.5,2.0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
     )
     assert answer.returncode == 0, answer.stderr
-    assert finished(tmp_path) == ["0-tiny_resnet-a05_g20", "1-tiny_resnet-a05_g20"]
+    assert finished(tmp_path) == ["tiny_resnet-a05_g20-loss.gamma_1.5", "tiny_resnet-a05_g20-loss.gamma_2.0"]
     gammas = [(tmp_path / "runs" / name / "config.yaml").read_text().count("gamma: 1.5") for name in finished(tmp_path)]
     assert gammas == [1, 0]
     assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
     assert len(list((tmp_path / "cache").glob("features-*train-view0*.npy"))) == 1
+
+
+def test_a_sweep_by_hand_can_be_extended(phantom_root: Path, tmp_path: Path) -> None:
+    """Members keep their folders when values are put before and after, and lie together without `out`."""
+    folder = tmp_path / "runs" / "sweep"
+    for seeds, skipped in (("2", 0), ("1,2,3", 1)):
+        answer = sweep(phantom_root, tmp_path, "-m", f"seed={seeds},4", out=False)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stderr.count("already finished") == skipped * 2
+    names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
+    assert names == [f"tiny_resnet-a05_g20-seed_{seed}" for seed in (1, 2, 3, 4)]
+    seeds_there = [line for name in names for line in (folder / name / "config.yaml").read_text().splitlines()]
+    assert [line for line in seeds_there if line.startswith("seed:")] == [f"seed: {seed}" for seed in (1, 2, 3, 4)]
 
 
 def test_more_than_one_device_is_refused(phantom_root: Path, tmp_path: Path) -> None:

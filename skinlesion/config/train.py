@@ -57,7 +57,7 @@ class TrainConfig:
     """`skinlesion train`."""
 
     out: str  # folder of the run; of a sweep: the folder that holds a folder for each member
-    member: str | None  # name of the member's folder in a sweep; null: job number, model and loss
+    member: str | None  # name of the member's folder in a sweep; null: model, loss and what is swept
     expected_members: int | None  # of the whole sweep; `ensemble` refuses another number
     seed: int  # of weights, shuffles, augmentation, dropout
     resume: str  # auto | restart: go on with what lies in out, or delete it first

@@ -1,5 +1,6 @@
 """From a configuration to loaders: the table, the split, the metadata, the decoded images, in that order."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -137,8 +138,16 @@ class LesionDataModule(LightningDataModule):
         )
 
 
-def read_data(config: DataConfig) -> pd.DataFrame:
-    """The checked frame that a configuration names: HAM10000's table, or labels whose words `classes` explains."""
+def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
+    """The checked frame that a configuration names: HAM10000's table, or labels whose words `classes` explains.
+
+    Args:
+        config: Where the data are.
+        only: Image ids; all other rows and images are passed over. None: all count.
+
+    Raises:
+        DataError: The data cannot be used.
+    """
     root = Path(config.root).expanduser()
     if config.classes is not None:
         return read_labelled(
@@ -149,6 +158,7 @@ def read_data(config: DataConfig) -> pd.DataFrame:
             missing_images=config.missing_images,
             extra_images=config.extra_images,
             key="data",
+            only=only,
         ).frame
     return read_table(
         root,
@@ -156,6 +166,7 @@ def read_data(config: DataConfig) -> pd.DataFrame:
         images=config.images,
         missing_images=config.missing_images,
         extra_images=config.extra_images,
+        only=only,
     )
 
 

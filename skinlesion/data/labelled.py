@@ -5,7 +5,7 @@ images are read so.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ def read_labelled(
     missing_images: str,
     extra_images: str,
     key: str,
+    only: Collection[str] | None = None,
 ) -> Labelled:
     """Read and check a data set.
 
@@ -61,6 +62,7 @@ def read_labelled(
         missing_images: "error", or "drop" to leave out rows without an image file, with a warning.
         extra_images: "error", or "ignore" to pass over image files without a row.
         key: The configuration group of all these, for messages.
+        only: Image ids; all other rows and images are passed over. None: all count.
 
     Raises:
         DataError: Anything is wrong with files or images; the message has a line for each problem.
@@ -76,6 +78,9 @@ def read_labelled(
     counts = told(rows)
     kept = rows[rows["diagnosis"] != ""]
     files = find_files(folders)
+    if only is not None:
+        kept = kept[kept["image_id"].isin(only)]
+        files = {image_id: files[image_id] for image_id in kept["image_id"] if image_id in files}
     paths = {image_id: files[image_id] for image_id in kept["image_id"] if image_id in files}
     problems += _missing(kept["image_id"], paths, policy=missing_images, key=key)
     problems += _extra(set(files) - set(rows["image_id"]), policy=extra_images, key=key)

@@ -1,7 +1,7 @@
 """HAM10000's table, checked together with its image files: one row an image."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 def read_table(
-    root: Path, *, table: str, images: Sequence[str], missing_images: str, extra_images: str
+    root: Path,
+    *,
+    table: str,
+    images: Sequence[str],
+    missing_images: str,
+    extra_images: str,
+    only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read and check a data set laid out as HAM10000 (doi:10.7910/DVN/DBW86T).
 
@@ -35,6 +41,7 @@ def read_table(
             image in one of them.
         missing_images: What happens to rows without an image file: "error", or "drop" with a warning.
         extra_images: What happens to image files without a row: "error", or "ignore" with a note in the log.
+        only: Image ids; all other rows and images are passed over. None: all count.
 
     Returns:
         Columns `COLUMNS`, sorted by image_id: diagnosis one of `CODES`; age in years, NaN where unknown; sex
@@ -64,6 +71,9 @@ def read_table(
         raise _together(root, problems)
 
     files = find_files(folders)
+    if only is not None:
+        rows = rows[rows["image_id"].isin(only)]
+        files = {image_id: files[image_id] for image_id in rows["image_id"] if image_id in files}
     ids = rows.loc[_known(rows["image_id"]), "image_id"]
     paths = {image_id: files[image_id] for image_id in ids if image_id in files}
     extra = [copies[0] for image_id, copies in files.items() if image_id not in paths]

@@ -22,12 +22,15 @@ from skinlesion.progress import track
 
 
 def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
-    """Logits (B, K), from images or from cached maps of what is frozen."""
+    """Logits (B, K), from images or from cached maps of what is frozen; in training and in use."""
     if "feature_map" in batch:
         features = cast(FeatureBatch, batch)
         feature_map = network.backbone.upper(features["feature_map"])  # (B, C, h, w)
-        return cast(Tensor, network.head(feature_map, features["metadata"]))
-    return cast(Tensor, network(batch["image"], batch["metadata"]))
+    elif torch.is_inference_mode_enabled():
+        feature_map = backbone_maps(network.backbone, batch["image"])
+    else:
+        feature_map = network.backbone(batch["image"])
+    return cast(Tensor, network.head(feature_map, batch["metadata"]))
 
 
 @torch.inference_mode()
@@ -104,19 +107,12 @@ def device_of(accelerator: str) -> torch.device:
 def _vote(network: Network, batch: Batch | FeatureBatch, tta: str) -> Tensor:
     """Probabilities (B, K), the mean over an image's flips and turns."""
     if "feature_map" in batch:
-        return _answer(network, batch).float().softmax(dim=1)
+        return logits(network, batch).float().softmax(dim=1)
     votes = [
-        _answer(network, cast(Batch, {**batch, "image": image})).float().softmax(dim=1)
+        logits(network, cast(Batch, {**batch, "image": image})).float().softmax(dim=1)
         for image in turned(batch["image"], tta)
     ]
     return torch.stack(votes).mean(dim=0)
-
-
-def _answer(network: Network, batch: Batch | FeatureBatch) -> Tensor:
-    if "feature_map" in batch:
-        return logits(network, batch)
-    feature_map = backbone_maps(network.backbone, batch["image"])  # (B, C, h, w)
-    return cast(Tensor, network.head(feature_map, batch["metadata"]))
 
 
 def _to(value: object, device: torch.device) -> object:

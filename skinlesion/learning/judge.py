@@ -1,6 +1,6 @@
 """From a trained network and one part of a split to a predictions table."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +35,40 @@ def judge_run(network: Network, datamodule: LesionDataModule, part: Part, *, dev
     return _table(network, dataset, datamodule.part_frame(part), device=device, settings=config.loader, label=part)
 
 
-def judge_model(
-    model: TrainedModel,
-    part: Part,
-    *,
-    source: SourceConfig,
-    settings: LoaderConfig,
-    accelerator: str,
-    tta: str = "none",
-) -> pd.DataFrame:
-    """The predictions of a checkpoint on the part of the split that it was trained with.
+@dataclass(frozen=True)
+class PartImages:
+    """The images of one part of the split that a model was trained with. Nothing else of the data set is read."""
+
+    frame: pd.DataFrame  # checked rows, sorted by image id
+    cache_dir: Path
+
+    def cache(self, size: tuple[int, int]) -> ImageCache:
+        """The images, decoded at a size (height, width); now, if they are not in the cache."""
+        return open_cache(self.frame, size=size, cache_dir=self.cache_dir)
+
+
+def read_part(model: TrainedModel, part: Part, source: SourceConfig) -> PartImages:
+    """Find the images of a part. All members of an ensemble have the same.
 
     Args:
-        model: Names the images of the part.
+        model: Names the images.
         part: Which.
-        source: Where the images are.
-        settings: Of the loader.
-        accelerator: As Lightning names them.
-        tta: Which flips and turns of each image vote.
+        source: Where they are.
 
     Raises:
-        DataError: The data lack some of the part's images.
+        DataError: The data lack some of them.
     """
-    frame, cache = _images(model, source)
-    missing = sorted(set(model.split[part]) - set(frame["image_id"]))
+    data = reading(model.config["data"])
+    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
+    wanted = model.split[part]
+    frame = read_data(replace(data, missing_images="drop"), only=set(wanted))
+    missing = sorted(set(wanted) - set(frame["image_id"]))
     if missing:
         raise DataError(
             f"{len(missing)} images of the {part} part of {model.path} are not there "
             f"({', '.join(missing[:5])}); give the data it was trained on as data.root=FOLDER"
         )
-    frame = frame[frame["image_id"].isin(model.split[part])].reset_index(drop=True)
-    return judge_images(model, frame, cache, settings=settings, accelerator=accelerator, tta=tta)
+    return PartImages(frame, Path(data.cache_dir))
 
 
 def judge_images(
@@ -97,18 +100,6 @@ def judge_images(
     )
     device = device_of(accelerator)
     return _table(model.network, dataset, frame, device=device, settings=settings, label=model.name, tta=tta)
-
-
-def images_of(model: TrainedModel, source: SourceConfig) -> ImageCache:
-    """The decoded images of a model's data set, at its size."""
-    return _images(model, source)[1]
-
-
-def _images(model: TrainedModel, source: SourceConfig) -> tuple[pd.DataFrame, ImageCache]:
-    data = reading(model.config["data"])
-    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
-    frame = read_data(data)
-    return frame, open_cache(frame, size=model.spec.size, cache_dir=Path(data.cache_dir))
 
 
 def lowest(backbone: Backbone, schedule: ScheduleConfig) -> int | str | None:
