@@ -26,13 +26,13 @@ from skinlesion.service.app import build
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
 generous = limits(image_mib=8, request_mib=16, megapixels=16)
-serve_until_stopped(build(RedModel(), generous, token={token!r}), listening, seconds=20)
+serve_until_stopped(build(RedModel(seconds={seconds}), generous, token={token!r}), listening, seconds=20)
 """
 
 
 def served(token: str | None = None) -> Iterator[str]:
     """The address of a service of its own process."""
-    code = SERVER.format(tests=str(TESTS), token=token)
+    code = SERVER.format(tests=str(TESTS), token=token, seconds=0.0)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     yield f"http://127.0.0.1:{int(process.stdout.readline())}/"

@@ -1,6 +1,7 @@
 """Reading a multipart form into memory, up to a limit: Starlette's own way would write large files to disk."""
 
 import difflib
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from skinlesion.service.uploads import too_many_bytes
 
 IMAGE = "image"
 _HOW = f"curl: -F {IMAGE}=@photo.jpg"
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line a wrong byte, for anyone to send
 _FIELDS = 16  # text fields in a form; ours has fewer, and each may come once
 
 
@@ -52,7 +54,7 @@ async def read_form(request: Request, known: tuple[str, ...], limits: LimitsConf
     try:
         return await _checked(form, known, limits)
     finally:
-        await form.close()
+        parser.close()
 
 
 async def _checked(form: FormData, known: tuple[str, ...], limits: LimitsConfig) -> Form:
@@ -74,6 +76,11 @@ async def _checked(form: FormData, known: tuple[str, ...], limits: LimitsConfig)
 
 class _InMemory(MultiPartParser):
     spool_max_size = 0  # SpooledTemporaryFile: 0 never goes to disk; what keeps it small is `_limited`
+
+    def close(self) -> None:
+        """Let all files go, also one whose part was never ended, which is not in the form."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _limited(request: Request, limits: LimitsConfig) -> AsyncGenerator[bytes, None]:

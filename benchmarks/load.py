@@ -1,0 +1,192 @@
+"""The service under twice the load that it can carry, on loopback: `python -m benchmarks.load --bundle DIR`.
+
+First as many requests as it answers, eight at a time, to find what it can carry; then twice as many a second, whether
+it answers or not. Who is let in must be answered, the others refused with a time to come again, and memory stay flat.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring import machine
+from skinlesion.files import write_json
+
+AT_ONCE = 8
+RESULT = Path(__file__).parent / "results" / "load.json"
+
+
+@dataclass
+class Seen:
+    """What clients saw."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # by status
+    without_retry: int = 0  # refusals that did not say when to come again
+
+    def add(self, status: int, head: bytes, seconds: float) -> None:
+        """Note an answer; status 0: there was none."""
+        self.statuses[status] += 1
+        self.seconds.setdefault(status, []).append(seconds)
+        self.without_retry += status == 503 and b"retry-after:" not in head.lower()
+
+
+def request_of(image: bytes) -> bytes:
+    """A whole prediction request."""
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="age"\r\n\r\n55\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + image + b"\r\n--x--\r\n"
+    )
+    head = (
+        "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def ask(port: int, request: bytes, seen: Seen) -> None:
+    """Send one request and note what comes back."""
+    start, answer = time.perf_counter(), b""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+    except OSError:
+        pass
+    found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
+    seen.add(int(found[1]) if found else 0, answer.partition(b"\r\n\r\n")[0], time.perf_counter() - start)
+
+
+async def capacity(port: int, request: bytes, seconds: float) -> float:
+    """Requests that are answered in a second, `AT_ONCE` at a time."""
+    seen, end = Seen(), time.perf_counter() + seconds
+
+    async def client() -> None:
+        while time.perf_counter() < end:
+            await ask(port, request, seen)
+
+    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+    return seen.statuses[200] / seconds
+
+
+async def flood(port: int, request: bytes, *, rate: float, seconds: float, pid: int) -> tuple[Seen, list[float]]:
+    """Send `rate` requests a second, however they fare; and the server's memory, MiB, once a second."""
+    seen, memory, start = Seen(), [resident(pid)], time.perf_counter()
+    under_way: set[asyncio.Task[None]] = set()
+    for number in itertools.count():
+        due = start + number / rate
+        if due > start + seconds:
+            break
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        under_way.add(task := asyncio.create_task(ask(port, request, seen)))
+        task.add_done_callback(under_way.discard)
+        if time.perf_counter() - start > len(memory):
+            memory.append(resident(pid))
+    await asyncio.gather(*under_way)
+    return seen, memory
+
+
+def resident(pid: int) -> float:
+    """Memory that a process holds, MiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def measure(command: Sequence[str], image: bytes, *, seconds: float) -> dict[str, Any]:
+    """Start a service, load it, stop it.
+
+    Args:
+        command: Starts the service; it prints its address, http://127.0.0.1:PORT.
+        image: A file.
+        seconds: Of the flood; a fifth of it goes before, to find what can be carried.
+
+    Returns:
+        Plain numbers.
+    """
+    with tempfile.NamedTemporaryFile("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            port = _port(Path(log.name))
+            found = asyncio.run(_scenario(port, request_of(image), seconds=seconds, pid=server.pid))
+        finally:
+            server.send_signal(signal.SIGTERM)
+    return {**found, "exit_status": server.returncode}
+
+
+def _port(log: Path) -> int:
+    for _ in range(1200):
+        if found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")):
+            return int(found[1])
+        time.sleep(0.1)
+    raise RuntimeError("the service does not say where it listens")
+
+
+async def _scenario(port: int, request: bytes, *, seconds: float, pid: int) -> dict[str, Any]:
+    await ask(port, request, Seen())  # it listens before the model is warm
+    carried = await capacity(port, request, seconds / 5)
+    seen, memory = await flood(port, request, rate=2 * carried, seconds=seconds, pid=pid)
+    after = Seen()
+    await ask(port, request, after)
+    settled = memory[len(memory) // 4 :]
+    return {
+        "carried_per_s": round(carried, 1),
+        "offered_per_s": round(2 * carried, 1),
+        "seconds": seconds,
+        "answered": seen.statuses[200],
+        "refused": seen.statuses[503],
+        "refused_without_retry_after": seen.without_retry,
+        "other": {status: count for status, count in seen.statuses.items() if status not in (200, 503)},
+        "answered_per_s": round(seen.statuses[200] / seconds, 1),
+        "answered_s": _quantiles(seen.seconds.get(200, [])),
+        "refused_s": _quantiles(seen.seconds.get(503, [])),
+        "memory_mib": {
+            "before": round(memory[0]),
+            "after_a_quarter": round(settled[0]),
+            "highest": round(max(memory)),
+            "end": round(memory[-1]),
+        },
+        "answers_afterwards": after.statuses[200] == 1,
+    }
+
+
+def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    return {
+        name: round(float(np.quantile(seconds, q)), 3) for name, q in (("median", 0.5), ("p99", 0.99), ("longest", 1))
+    }
+
+
+def main() -> None:
+    """Load a bundle's service and keep the numbers."""
+    from skinlesion.service.page import example
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", default="demo/bundle", help="a folder that was exported")
+    parser.add_argument("--seconds", type=float, default=150, help="of twice the load")
+    given = parser.parse_args()
+    command = [sys.executable, "-m", "skinlesion", "serve", f"bundle={given.bundle}", "port=0"]
+    found = measure(command, example("mel"), seconds=given.seconds)
+    about = json.loads((Path(given.bundle) / "bundle.json").read_text(encoding="utf-8"))
+    members = [f"{member['backbone']} {member['size'][1]}x{member['size'][0]}" for member in about["members"]]
+    written = {"members": members, "precision": about["precision"], "machine": machine(), **found}
+    write_json(RESULT, written)
+    print(json.dumps(written, indent=2))
+
+
+if __name__ == "__main__":
+    main()
