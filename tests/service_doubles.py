@@ -109,7 +109,9 @@ def limits(**changes: Any) -> LimitsConfig:
         "timeout": 20,
         "explain_seconds": 5,
     }
-    return LimitsConfig(**(values | changes))
+    values |= changes
+    values["explain_seconds"] = min(values["explain_seconds"], values["timeout"] / 2)
+    return LimitsConfig(**values)
 
 
 def encoded(image: Image | PillowImage.Image, kind: str = "PNG", **options: Any) -> bytes:
