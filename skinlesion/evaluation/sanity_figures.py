@@ -37,9 +37,11 @@ def randomisation(found: Mapping[str, Any]) -> Figure:
         values, whiskers = _points([{"value": 1.0, "low": 1.0, "high": 1.0}, *(step["correlation"] for step in steps)])
         axes.errorbar(range(len(values)), values, whiskers, label=name, **style, **_WHISKERS)
     first = next(steps for steps in members.values() if len(steps) == longest)
-    axes.set_xticks(
-        range(longest + 1), ["trained", *(fill(step["part"], 12) for step in first)], rotation=45, ha="right"
-    )
+    named = [fill(step["part"], 12, break_long_words=False) for step in first]
+    alike = len({tuple(step["part"] for step in steps) for steps in members.values()}) == 1
+    labels = ["trained", *(named if alike else map(str, range(1, longest + 1)))]  # other backbones have other parts
+    axes.set_xticks(range(longest + 1), labels, rotation=45 if alike else 0, ha="right" if alike else "center")
+    axes.set_xlabel("parts randomised, from the logits down to the stem", fontsize=8)
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.set(ylim=(-1.02, 1.05), ylabel="rank correlation with the trained map")
     axes.set_title("Weights randomised from the left on: a map that shows what was learned falls to 0", fontsize=10)
