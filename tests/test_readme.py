@@ -64,3 +64,12 @@ def test_usage_lists_every_verb() -> None:
     for verb in VERBS:
         assert (ROOT / "skinlesion" / f"{verb}.py").exists()
         assert verb in usage()
+
+
+def test_the_example_report_is_small_and_shows_no_patient() -> None:
+    files = [path for path in (ROOT / "docs" / "report").iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3_000_000
+    page = (ROOT / "docs" / "report" / "report.html").read_text()
+    assert set(re.findall(r'src="data:([^;]+);', page)) == {"image/svg+xml"}  # photographs would be JPEG or PNG
+    assert "<image" not in page  # nor inside a drawing
+    assert "not a medical device" in page

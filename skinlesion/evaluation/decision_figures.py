@@ -26,7 +26,7 @@ def before_and_after(before: pd.DataFrame, after: pd.DataFrame, *, bins: int) ->
         after: Of the same images, calibrated.
         bins: Of the confidences.
     """
-    figure = canvas(height=3.6)
+    figure = canvas(height=4.0)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, table, name, colour in zip(
         panels, (before, after), ("as voted", "calibrated"), (ORANGE, BLUE), strict=True
