@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ALIKE = 0.95  # share of images with the same likeliest diagnosis below which a user is warned
+
 
 def run(config: ExportConfig) -> None:
     """Write the bundle, if it says of validation images what the models say.
@@ -53,6 +55,7 @@ def _recipe(config: ExportConfig) -> "Recipe":
         calibration=ensemble.calibration,
         operating_points=ensemble.operating_points,
         conformal=ensemble.conformal,
+        seen=ensemble.novelty,
     )
 
 
@@ -63,6 +66,8 @@ def _tell(about: "Manifest", folder: Path) -> None:
     log.info("%s: bundle %s, %d members, %.1f MB", folder, about.version, len(about.members), size / 1e6)
     for precision, found in about.parity.items():
         log.info("%s", sentence(precision, found))
+        if found["same_diagnosis"] < _ALIKE:
+            log.warning("%s loses too much of these models: export them with fp16 or fp32 instead", precision)
     log.info("Try it: skinlesion predict bundle=%s image=FILE", folder)
 
 

@@ -153,5 +153,4 @@ def _read_seen(folder: Path, about: Manifest) -> novelty.Fitted | None:
     path = folder / str(about.novelty.get("file"))
     if path.name not in about.files:
         raise BundleError(f"{folder}: bundle.json names no such file as {path.name}; copy or export the bundle again")
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    return novelty.read(path)

@@ -28,8 +28,12 @@ def ask_models(models: Sequence[TrainedModel], sample: Sample, *, tta: str) -> F
     return np.stack([member.probabilities for member in seen])
 
 
-def ask_bundle(bundle: Bundle, sample: Sample) -> Floats:
-    """What a bundle says of a sample, before calibration: (M, N, K)."""
+def ask_bundle(bundle: Bundle, sample: Sample) -> tuple[Floats, float | None]:
+    """What a bundle says of a sample.
+
+    Returns:
+        The members' probabilities (M, N, K), and the share of images that it takes for novel; None: it cannot tell.
+    """
     paths = list(sample.frame["path"])
     facts = [dict(zip(FACTS, row, strict=True)) for row in sample.frame[list(FACTS)].itertuples(index=False)]
     starts = range(0, len(paths), AT_ONCE)
@@ -37,7 +41,9 @@ def ask_bundle(bundle: Bundle, sample: Sample) -> Floats:
         bundle.predict([read(Path(path)) for path in paths[start : start + AT_ONCE]], facts[start : start + AT_ONCE])
         for start in track(starts, "asking the bundle", len(starts))
     ]
-    return np.concatenate([answer.members for answer in answers], axis=1)
+    flags = [answer.novel for answer in answers if answer.novel is not None]
+    members = np.concatenate([answer.members for answer in answers], axis=1)
+    return members, float(np.concatenate(flags).mean()) if flags else None
 
 
 def differences(wanted: Floats, found: Floats) -> dict[str, Any]:

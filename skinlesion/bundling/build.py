@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from skinlesion.bundle import manifest
 from skinlesion.bundle.manifest import Graph, Manifest
 from skinlesion.bundle.runtime import Bundle
@@ -17,7 +15,7 @@ from skinlesion.bundling.describe import describe
 from skinlesion.bundling.graph import write_graph
 from skinlesion.bundling.precision import halve, quantise
 from skinlesion.bundling.voting import Voting
-from skinlesion.evaluation.novelty import Fitted
+from skinlesion.evaluation import novelty
 from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.learning.sample import Sample
 
@@ -35,7 +33,7 @@ class Recipe:
     calibration: dict[str, Any] | None = None  # as in ensemble.json, like the two that follow
     operating_points: list[dict[str, Any]] | None = None
     conformal: list[dict[str, Any]] | None = None
-    seen: Fitted | None = None  # what training images look like, see evaluation.novelty
+    seen: novelty.Fitted | None = None  # what training images look like, see evaluation.novelty
 
 
 def build(recipe: Recipe, folder: Path, *, val: Sample, train: Sample | None) -> Manifest:
@@ -52,22 +50,23 @@ def build(recipe: Recipe, folder: Path, *, val: Sample, train: Sample | None) ->
     """
     graph = write_graph(Voting(recipe.models, tta=recipe.tta).eval(), folder, width=recipe.models[0].encoder.width)
     wanted = ask_models(recipe.models, val, tta=recipe.tta)
-    parity = {"fp32": differences(wanted, _answers(recipe, folder, graph, val))}
+    parity = {"fp32": _agreement(recipe, folder, graph, val, wanted)}
     require_parity(parity["fp32"])
     if recipe.precision != "fp32":
         _lower(recipe, folder / graph.file, train)
-        parity[recipe.precision] = differences(wanted, _answers(recipe, folder, graph, val))
+        parity[recipe.precision] = _agreement(recipe, folder, graph, val, wanted)
     if recipe.seen is not None:
-        np.savez(folder / SEEN, allow_pickle=False, **recipe.seen)
+        novelty.write(recipe.seen, folder / SEEN)
     (folder / CARD).write_text(model_card(_about(recipe, folder, graph, parity)), encoding="utf-8")
     about = _about(recipe, folder, graph, parity)
     (folder / manifest.FILE).write_text(about.text(), encoding="utf-8")
     return Bundle.load(folder).about  # as whoever is handed it will read it
 
 
-def _answers(recipe: Recipe, folder: Path, graph: Graph, val: Sample) -> Floats:
+def _agreement(recipe: Recipe, folder: Path, graph: Graph, val: Sample, wanted: Floats) -> dict[str, Any]:
     session = open_session(folder / graph.file, threads=None)
-    return ask_bundle(Bundle(_about(recipe, folder, graph, {}), session, seen=None), val)
+    members, flagged = ask_bundle(Bundle(_about(recipe, folder, graph, {}), session, seen=recipe.seen), val)
+    return {**differences(wanted, members), **({} if flagged is None else {"taken_for_novel": flagged})}
 
 
 def _lower(recipe: Recipe, graph: Path, train: Sample | None) -> None:
@@ -88,5 +87,9 @@ def _about(recipe: Recipe, folder: Path, graph: Graph, parity: Mapping[str, Any]
         calibration=recipe.calibration,
         operating_points=recipe.operating_points,
         conformal=recipe.conformal,
-        novelty=None if recipe.seen is None else {"file": SEEN, "threshold": float(recipe.seen["threshold"])},
+        novelty=None if recipe.seen is None else _about_seen(recipe.seen),
     )
+
+
+def _about_seen(seen: novelty.Fitted) -> dict[str, Any]:
+    return {"file": SEEN, "passing": float(seen["passing"]), "threshold": float(seen["threshold"])}

@@ -73,8 +73,9 @@ def model_card(about: Manifest) -> str:
 
 def sentence(precision: str, found: dict[str, float]) -> str:
     """How a graph agrees with PyTorch, in words."""
+    novel = f" {found['taken_for_novel']:.1%} of them are taken for novel." if "taken_for_novel" in found else ""
     return (
         f"{precision}: the same likeliest diagnosis for {found['same_diagnosis']:.1%} of {found['images']} "
         f"validation images; probabilities differ by {found['largest_difference']:.2g} at most, by "
-        f"{found['mean_difference']:.2g} on average."
+        f"{found['mean_difference']:.2g} on average.{novel}"
     )

@@ -47,7 +47,6 @@ def merged(model: Any) -> Any:
     import onnx_ir
     import onnx_ir.passes.common as passes
 
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # else it tells of each weight that it merges
     merging = onnx_ir.passes.Sequential(
         passes.DeduplicateHashedInitializersPass(size_limit=_ANY_SIZE),
         passes.CommonSubexpressionEliminationPass(),
@@ -62,6 +61,8 @@ def translated(voting: Voting, *, width: int) -> Any:
     rows = torch.zeros(2, width)  # two: a batch of one would be taken for a constant
     images = [torch.zeros(2, *size, 3, dtype=torch.uint8) for size in voting.sizes]
     batch = torch.export.Dim("batch")
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else they tell of each weight that they merge
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
