@@ -43,7 +43,8 @@ def launch(verb: str, schema: type[Schema], run: Callable[[Schema], None], *, sw
     """
     sys.argv[0] = f"skinlesion {verb}"
     if sweep and {"-m", "--multirun"} & {*sys.argv} and not any(word.startswith("sweep=") for word in sys.argv):
-        sys.argv.append(f"sweep={sweep}")
+        others = [place for place, word in enumerate(sys.argv) if place and "=" in word and not word.startswith("-")]
+        sys.argv.insert(others[0] if others else len(sys.argv), f"sweep={sweep}")  # argparse wants them side by side
     os.environ[_SWEPT] = json.dumps(_swept(sys.argv[1:]))
     _COMMAND[:] = [sys.executable, "-m", f"skinlesion.{verb}", *sys.argv[1:]]
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"

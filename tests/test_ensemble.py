@@ -45,6 +45,7 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
         "ensemble.json",
         "members",
         "metrics.json",
+        "novelty.npz",
         "predictions_val.csv",
         "predictions_test.csv",
     }

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skinlesion.data import phantom as phantom_module
 from skinlesion.data.phantom import Phantom, write_phantom
-from skinlesion.data.phantom_images import EXTENT, paint, photograph
+from skinlesion.data.phantom_images import EXTENT, Photograph, paint, photograph
 from skinlesion.data.phantom_recipes import RECIPES
 from skinlesion.data.phantom_table import REAL, phantom_table
 from skinlesion.data.splits import grouped, published
@@ -129,11 +129,11 @@ def test_a_damaged_marker_is_no_licence_to_overwrite(tmp_path: Path) -> None:
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def fails_late(*arguments: object, **keywords: object) -> np.ndarray:
+    def fails_late(*arguments: object, **keywords: object) -> Photograph:
         calls.append(1)
         if len(calls) == 10:
             raise OSError("disk full")
-        return np.zeros((30, 40, 3), np.uint8)
+        return Photograph(np.zeros((30, 40, 3), np.uint8), np.zeros((30, 40), np.bool_))
 
     monkeypatch.setattr(phantom_module, "photograph", fails_late)
     with pytest.raises(OSError, match="disk full"):

@@ -62,7 +62,7 @@ def test_two_members_at_once_and_a_sweep_by_hand(phantom_root: Path, tmp_path: P
     gammas = [(tmp_path / "runs" / name / "config.yaml").read_text().count("gamma: 1.5") for name in finished(tmp_path)]
     assert gammas == [1, 0]
     assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
-    assert len(list((tmp_path / "cache").glob("features-*train-view0*.npy"))) == 1
+    assert len(list((tmp_path / "cache").glob("features-*view0*.npy"))) == 1
 
 
 def test_a_sweep_by_hand_can_be_extended(phantom_root: Path, tmp_path: Path) -> None:

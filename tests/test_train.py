@@ -262,7 +262,7 @@ def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, t
     tables = [pd.read_csv(folder / "predictions_test.csv")[list(CODES)] for folder in folders]
     assert abs(tables[0] - tables[1]).max().max() < 0.01
     names = sorted(path.name.split("-")[2] for path in (tmp_path / "cache").glob("features-*.npy"))
-    assert names == ["test", "train", "train", "val", "val"]  # frozen throughout, and below layer3
+    assert names == ["view0", "view0"]  # of the whole table: frozen throughout, and below layer3
 
 
 def test_a_trunk_that_cannot_be_cut_is_refused_at_once(small_config: Config) -> None:

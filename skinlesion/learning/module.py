@@ -113,9 +113,9 @@ class LesionClassifier(LightningModule):
         return self.phase
 
     def _fused(self) -> bool:
-        # the fused kernel divides by float16's loss scale itself, after which a gradient cannot be clipped
-        scaled_and_clipped = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val is not None
-        return self.speed is not None and self.speed.fused_optimizer and not scaled_and_clipped
+        # the fused kernel takes loss scaling upon itself, so that Lightning refuses to clip in mixed precision
+        mixed_and_clipped = self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val is not None
+        return self.speed is not None and self.speed.fused_optimizer and not mixed_and_clipped
 
     def _groups(self, phase: PhaseConfig) -> list[dict[str, Any]]:
         parts: tuple[tuple[nn.Module, float], ...] = (
