@@ -19,7 +19,7 @@ help: ## list the targets
 
 demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vote, draw the figures (minutes)
 	$(SKINLESION) phantom data.root=demo/data
-	$(SKINLESION) train sweep=six experiment=demo
+	$(SKINLESION) train sweep=six experiment=demo hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(SKINLESION) ensemble members=demo/runs
 	$(SKINLESION) evaluate ensemble=demo/runs/ensemble/ensemble.json split=test
 

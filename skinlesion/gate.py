@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def explain(error: Exception, schema: type | None = None) -> str:
     if isinstance(cause, InterpolationKeyError | InterpolationResolutionError | ValidationError):
         return f"{key}: {first}"
     if "Config group override must be" in first:
-        return "a configuration group takes the name of a choice, such as model=resnet50, not null"
+        return _no_choice(sys.argv[1:])
     if isinstance(error, HydraException):
         return _override_error(str(error))
     return f"{key}: {first}" if key else first
@@ -102,6 +103,14 @@ def _suggestion(key: str, schema: type | None) -> str:
     parent = key.rpartition(".")[0]
     siblings = [known for known in keys if known.rpartition(".")[0] == parent]
     return f"; known here: {', '.join(siblings)}" if siblings else ""
+
+
+def _no_choice(words: Sequence[str]) -> str:
+    """Name the word that gives a group no name: Hydra's own message tells only the type of its value."""
+    pairs = [word.partition("=")[::2] for word in words]
+    groups = [(key, value) for key, value in pairs if key and (config_dir() / key).is_dir()]
+    named = [f"{key}={value}: " for key, value in groups if not (config_dir() / key / f"{value}.yaml").is_file()]
+    return f"{''.join(named[:1])}expected the name of a choice, such as model=resnet50"
 
 
 def _unknown_choice(error: MissingConfigException) -> str:

@@ -175,7 +175,7 @@ def run_cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         (["train", "loss.gama=1"], "loss.gama: unknown key; did you mean loss.gamma"),
         (["train", "model=resnet5"], "model=resnet5: unknown choice; expected one of"),
         (["train", "foo"], "foo"),
-        (["train", "model=null"], "takes the name of a choice"),
+        (["train", "model=null"], "model=null: expected the name of a choice"),
         (["train", "-m", "seed=1,2", "--cfg", "job"], "Only one of"),
         (["trian"], "did you mean train?"),
     ],

@@ -39,11 +39,12 @@ def require_tta(tta: str | None) -> None:
         require_choice("tta", tta, ("none", "flips", "dihedral"))
 
 
-def require_one_model(checkpoint: str | None, ensemble: str | None) -> None:
-    """Refuse no model, or two."""
+def require_one_model(checkpoint: str | None, ensemble: str | None, *, otherwise: str = "") -> None:
+    """Refuse no model, or two; `otherwise` is a further way that the verb has."""
     given = [value for value in (checkpoint, ensemble) if value is not None]
     if len(given) != 1:
-        raise ConfigError(f"{len(given)} models given: expected one, as checkpoint=best.ckpt or ensemble=ensemble.json")
+        ways = f"checkpoint=best.ckpt or ensemble=ensemble.json{otherwise}"
+        raise ConfigError(f"{len(given)} models given: expected one, as {ways}")
 
 
 def require_bootstrap(resamples: int, level: float) -> None:

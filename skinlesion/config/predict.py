@@ -26,7 +26,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         require_tta(self.tta)
         if self.bundle is None:
-            require_one_model(self.checkpoint, self.ensemble)
+            require_one_model(self.checkpoint, self.ensemble, otherwise=" or bundle=FOLDER")
         alone = self.bundle is None or (self.checkpoint is None and self.ensemble is None)
         require(alone, "bundle", self.bundle, "no checkpoint and no ensemble beside it")
         require(self.bundle is None or self.tta is None, "tta", self.tta, "null with a bundle, which has its own")
