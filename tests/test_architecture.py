@@ -12,7 +12,19 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 # Each row may import from itself and from rows above it.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("skinlesion", "diagnoses", "errors", "files", "progress", "terminal", "config", "gate", "compose", "launch", "model"),
+    (
+        "skinlesion",
+        "diagnoses",
+        "errors",
+        "files",
+        "progress",
+        "terminal",
+        "config",
+        "gate",
+        "compose",
+        "launch",
+        "model",
+    ),
     ("data", "evaluation"),
     ("bundle",),
     ("service",),
