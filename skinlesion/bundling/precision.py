@@ -48,8 +48,10 @@ def halve(path: Path) -> None:
 def quantise(path: Path, models: list[TrainedModel], sample: Sample) -> None:
     """Turn the convolutions of a graph to 8-bit integers, with the ranges that training images show.
 
-    Static quantisation: weights a scale for each output channel, activations a scale for each tensor. What follows
-    the feature map (gate, attention, funnel, softmax) stays in float32: it is small and decides.
+    Static quantisation: weights a scale for each output channel, activations a scale for each tensor. A convolution
+    and the ReLU behind it count as one, so that the range is that of what goes on, not of what is cut away. Both
+    sides are signed: with unsigned activations the sums of two 8-bit products overflow where a processor has no
+    VNNI. What follows the feature map (gate, attention, funnel, softmax) stays in float32: it is small and decides.
 
     Args:
         path: The ONNX file; it is replaced.
@@ -68,10 +70,9 @@ def quantise(path: Path, models: list[TrainedModel], sample: Sample) -> None:
                 beside,
                 _Feed(models, sample),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
+                op_types_to_quantize=["Conv", "Clip", "Relu", "Add"],
                 per_channel=True,
-                reduce_range=True,  # 7-bit weights: without VNNI the sums of two 8-bit products would overflow
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
             )
         finally:
