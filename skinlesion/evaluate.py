@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.launch import launch
@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from skinlesion.data.datamodule import Part
     from skinlesion.data.pixels import Image
     from skinlesion.learning.checkpoint import TrainedModel
+    from skinlesion.learning.ensemble import EnsembleFile
 
 log = logging.getLogger(__name__)
+
+
+class _Judged(NamedTuple):
+    """Images that a model has judged."""
+
+    table: "pd.DataFrame"
+    facts: "pd.DataFrame"  # of the same images
+    images: "ImageCache"
+    about: dict[str, Any]
 
 
 def run(config: EvaluateConfig) -> None:
@@ -29,25 +39,28 @@ def run(config: EvaluateConfig) -> None:
     if config.entry is not None:
         _judge_entry(config, Path(config.entry))
         return
-    models, beside, tta, calibration = _models(config)
+    models, beside, ensemble = _models(config)
+    tta = config.tta or (ensemble.tta if ensemble else "none")
     if config.external.images is not None:
         folder = Path(config.out) if config.out else beside / "external"
-        table, images, about = _judge_external(models, config, tta=tta, folder=folder)
-        name, title = "external", f"{config.external.images}, {len(table)} images"
+        found = _judge_external(models, config, tta=tta, folder=folder)
+        name, title = "external", f"{config.external.images}, {len(found.table)} images"
     else:
         folder = Path(config.out) if config.out else beside / "evaluation"
-        table, images, about = _judge_part(models, config, tta=tta)
+        found = _judge_part(models, config, tta=tta)
         name, title = str(config.split), f"{config.split} part"
-    calibration = calibration if config.calibrated else None
-    measured = _write(table, config, folder, name=name, about={"tta": tta, **about}, calibration=calibration)
-    _draw(table, images.image, config, folder, name=name)
+    calibration = ensemble.calibration if ensemble and config.calibrated else None
+    about = {"tta": tta, **found.about}
+    measured = _write(found.table, config, folder, name=name, about=about, calibration=calibration)
+    _draw(found.table, found.images.image, config, folder, name=name)
     _show(f"{title}, {config.level:.0%} intervals over lesions ({config.interval})", beside.name, measured)
+    groups = _by_group(found.table, found.facts, config, folder, name=name)
+    if ensemble is not None:
+        _decide(found.table, groups, ensemble, config, folder, name=name)
     log.info("Tables and figures: %s", folder)
 
 
-def _judge_part(
-    models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str
-) -> "tuple[pd.DataFrame, ImageCache, dict[str, Any]]":
+def _judge_part(models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str) -> _Judged:
     from skinlesion.evaluation.predictions import soft_vote
     from skinlesion.learning.judge import judge_images, read_part
 
@@ -59,12 +72,10 @@ def _judge_part(
         judge_images(model, images.frame, cache, settings=settings, accelerator=accelerator, tta=tta)
         for model, cache in zip(models, caches, strict=True)
     ]
-    return soft_vote(tables), caches[0], {}
+    return _Judged(soft_vote(tables), images.frame, caches[0], {})
 
 
-def _judge_external(
-    models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str, folder: Path
-) -> "tuple[pd.DataFrame, ImageCache, dict[str, Any]]":
+def _judge_external(models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str, folder: Path) -> _Judged:
     from skinlesion.evaluation.figures import save
     from skinlesion.evaluation.population_figures import compared
     from skinlesion.evaluation.populations import populations
@@ -78,7 +89,7 @@ def _judge_external(
     write_text(folder / "seen.csv", found.seen.to_csv(index=False, lineterminator="\n"))
     write_json(folder / "populations.json", populations(*found.populations))
     save(compared(*found.populations), folder / "populations.png")
-    return found.table, found.images, {"external": found.about}
+    return _Judged(found.table, found.facts, found.images, {"external": found.about})
 
 
 def _judge_entry(config: EvaluateConfig, entry: Path) -> None:
@@ -101,6 +112,7 @@ def _judge_entry(config: EvaluateConfig, entry: Path) -> None:
     measured = _write(table, config, folder, name="entry", about=about, calibration=None)
     _draw(table, None, config, folder, name="entry")
     _show(f"{len(table)} images, {config.level:.0%} intervals over lesions ({config.interval})", entry.name, measured)
+    _by_group(table, found.frame, config, folder, name="entry")
     log.info("Tables and figures: %s", folder)
 
 
@@ -125,8 +137,7 @@ def _write(
     write_table(table, folder / f"predictions_{name}.csv")
     write_entry(table, folder / f"challenge_{name}.csv")
     write_truth(table, folder / f"challenge_truth_{name}.csv")
-    sampled: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed, "level": config.level}
-    sampled["method"] = config.interval
+    sampled = _sampled(config)
     measured = {**about, "level": config.level, **judged(table, **sampled, bins=config.bins)}
     if calibration is not None:
         scaled = with_calibration(table, calibration)
@@ -137,23 +148,63 @@ def _write(
     return measured
 
 
+def _by_group(
+    table: "pd.DataFrame", facts: "pd.DataFrame", config: EvaluateConfig, folder: Path, *, name: str
+) -> dict[str, list[str]]:
+    """Write every number of each group of patients and images, and return which group each image is in, by fact."""
+    from skinlesion.evaluation.subgroups import groups_of, rows, subgroups
+    from skinlesion.files import write_text
+
+    groups = groups_of(table, facts)
+    if groups:
+        found = subgroups(table, groups, **_sampled(config), bins=config.bins)
+        write_text(folder / f"subgroups_{name}.csv", rows(found).to_csv(index=False, lineterminator="\n"))
+    return groups
+
+
+def _decide(
+    table: "pd.DataFrame",
+    groups: dict[str, list[str]],
+    ensemble: "EnsembleFile",
+    config: EvaluateConfig,
+    folder: Path,
+    *,
+    name: str,
+) -> None:
+    """Write what the ensemble's operating points and prediction sets, chosen on validation, do on these images."""
+    from skinlesion.evaluation.applied import applied_points, applied_sets
+    from skinlesion.evaluation.console import show_points
+    from skinlesion.evaluation.fitted import with_calibration
+    from skinlesion.files import write_json
+
+    scaled, settings = with_calibration(table, ensemble.calibration), _sampled(config)
+    points = applied_points(scaled, ensemble.operating_points, settings=settings)
+    sets = applied_sets(scaled, ensemble.conformal, groups=groups, settings=settings)
+    write_json(folder / f"decisions_{name}.json", {"operating_points": points, "conformal": sets})
+    if isinstance(points, list):
+        show_points("Operating points, chosen on validation", points)
+
+
+def _sampled(config: EvaluateConfig) -> dict[str, Any]:
+    return {"resamples": config.resamples, "seed": config.seed, "level": config.level, "method": config.interval}
+
+
 def _show(title: str, model: str, measured: dict[str, Any]) -> None:
     from skinlesion.evaluation.console import show_metrics
 
     show_metrics(title, [(model, measured)])
 
 
-def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, str, dict[str, Any] | None]:
+def _models(config: EvaluateConfig) -> tuple[list["TrainedModel"], Path, "EnsembleFile | None"]:
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
 
     if config.checkpoint is not None:
         model = load_model(Path(config.checkpoint))
-        return [model], model.path.parent, config.tta or "none", None
+        return [model], model.path.parent, None
     path = Path(str(config.ensemble))
     ensemble = read_ensemble(path)
-    beside = path if path.is_dir() else path.parent
-    return ensemble.models(), beside, config.tta or ensemble.tta, ensemble.calibration
+    return ensemble.models(), path if path.is_dir() else path.parent, ensemble
 
 
 def _draw(

@@ -56,6 +56,7 @@ def _explain(config: ExplainConfig, path: Path) -> None:
 
 def _check(config: ExplainConfig) -> None:
     """Write explanations.json and the figures of the sanity checks, and print what matters."""
+    from skinlesion.data.delimited import some
     from skinlesion.files import write_json
     from skinlesion.learning.inference import device_of
     from skinlesion.learning.map_checks import check_maps
@@ -65,7 +66,7 @@ def _check(config: ExplainConfig) -> None:
     chosen = voters(config.checkpoint, config.ensemble, tta="none")
     part = cast("Part", config.split)
     sample = read_sample(chosen.models[0], part, images=config.images, seed=config.seed, source=config.data)
-    settings = {"resamples": config.resamples, "seed": config.seed, "level": config.level, "method": "percentile"}
+    settings = {"resamples": config.resamples, "seed": config.seed, "level": config.level, "method": config.interval}
     masks = None if config.masks is None else Path(config.masks)
     checked = check_maps(chosen, sample, masks=masks, device=device_of(config.accelerator), settings=settings)
     folder = Path(config.out) if config.out else chosen.folder / "explanations"
@@ -73,6 +74,8 @@ def _check(config: ExplainConfig) -> None:
     write_json(folder / "explanations.json", found)
     _draw(checked, folder)
     _show(found)
+    if unknown := found.get("lesion", {}).get("without_mask"):
+        log.warning("%d images have no mask in %s: %s.", len(unknown), config.masks, some(unknown))
     log.info("Numbers and figures: %s", folder)
 
 
@@ -100,8 +103,7 @@ def _show(found: dict[str, Any]) -> None:
         )
     if "lesion" in found:
         on = found["lesion"]
-        without = f"; {len(on['without_mask'])} images have no mask" if on["without_mask"] else ""
-        lines.append((f"peak in the lesion ({on['masks']} masks{without})", with_interval(on["peak_inside"])))
+        lines.append((f"peak in the lesion ({on['masks']} masks)", with_interval(on["peak_inside"])))
         lines.append(("share of the map in the lesion", with_interval(on["energy_inside"])))
         lines.append(("share of the image that the lesion covers", with_interval(on["lesion_area"])))
     title = f"{found['part']} part, {found['images_judged']} images, {found['level']:.0%} intervals over lesions"

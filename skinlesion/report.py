@@ -46,8 +46,8 @@ def run(config: ReportConfig) -> None:
     context: dict[str, Any] = {
         "evidence": evidence,
         "material": origin,
-        "can": strengths(evidence),
-        "fails": failures(evidence, origin),
+        "can": [*strengths(evidence), *(told for extra in extras for told in extra.can)],
+        "fails": [*(told for extra in extras for told in extra.fails), *failures(evidence, origin)],
         "tables": listed,
         "drawings": drawings,
         "extras": extras,
@@ -58,8 +58,8 @@ def run(config: ReportConfig) -> None:
     context["checklists"] = checklists(context)
     for name, drawing in drawings.items():
         save(drawing.figure, out / "figures" / f"{name}.png")
-    for name, table in listed.items():
-        write_text(out / "tables" / f"{name}.csv", table.csv())
+    for table in (*listed.values(), *(each for extra in extras for each in extra.tables)):
+        write_text(out / "tables" / f"{table.name}.csv", table.csv())
     write_json(out / "report.json", {**evidence, "material": origin, "settings": context["settings"]})
     write_text(out / "model_card.md", card(context))
     write_text(out / "report.html", page(context))
@@ -69,7 +69,9 @@ def run(config: ReportConfig) -> None:
 
 
 def _extras(sources: "Sources", config: ReportConfig) -> "list[Extra]":
-    from skinlesion.reporting.extras import explanations, external, robustness
+    from skinlesion.reporting.explained import explanations
+    from skinlesion.reporting.other_data import external
+    from skinlesion.reporting.robustness import robustness
 
     beside = sources.path.parent
     found = [
@@ -79,7 +81,7 @@ def _extras(sources: "Sources", config: ReportConfig) -> "list[Extra]":
             given=config.explanations is not None,
             samples=config.samples,
         ),
-        *(external(folder) for folder in _external(beside, config)),
+        *(external(folder, sources.tables["test"]) for folder in _external(beside, config)),
     ]
     return [each for each in found if each is not None]
 

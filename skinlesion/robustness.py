@@ -71,8 +71,11 @@ def _measure(
 
     undisturbed, scores = judge(chosen, sample, fitted, device=device, label="as they are")
 
+    sampled: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed, "level": config.level}
+    sampled["method"] = config.interval
+
     def numbers(judged: "Judged") -> dict[str, Any]:
-        return compared(judged, undisturbed, resamples=config.resamples, seed=config.seed, level=config.level)
+        return compared(judged, undisturbed, **sampled)
 
     found = {
         "part": config.split,

@@ -85,3 +85,33 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
     paths = ",".join(str(tmp_path / name / "predictions_val.csv") for name in ("full", "other"))
     with pytest.raises(DataError, match="differ in image_id"):
         run(composed("compare", CompareConfig, f"tables=[{paths}]"))
+
+
+@pytest.mark.parametrize("kind", ["one row", "one diagnosis"])
+def test_what_cannot_be_computed_is_null(kind: str, tmp_path: Path) -> None:
+    rows = table(range(1), right=1.0) if kind == "one row" else table(range(0, 70, 7), right=0.6)
+    for name in ("a", "b"):
+        write_table(rows, tmp_path / name / "predictions_val.csv")
+    paths = ",".join(str(tmp_path / name / "predictions_val.csv") for name in ("a", "b"))
+    run(composed("compare", CompareConfig, f"tables=[{paths}]", f"out={tmp_path / 'c.json'}", "resamples=100"))
+    text = (tmp_path / "c.json").read_text()
+    assert "NaN" not in text
+    found = json.loads(text)
+    own, difference = found["tables"]["a"]["recall_df"], found["differences"]["b"]["recall_df"]
+    assert own["value"] is difference["value"] is difference["p"] is None
+    assert "not computable" in own["note"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("nan", "a probability is no number from 0 to 1: row 1"), ("0.9", "the probabilities do not sum to 1: row 1")],
+)
+def test_faulty_probabilities_are_named(wrong: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "predictions_val.csv"
+    write_table(table(range(7), right=1.0), path)
+    header, first, *others = path.read_text().splitlines()
+    cells = first.split(",")
+    path.write_text("\n".join([header, ",".join([*cells[:2], wrong, *cells[3:]]), *others]))
+    with pytest.raises(DataError, match=said) as caught:
+        run(composed("compare", CompareConfig, f"tables=[{path}]"))
+    assert "predictions_val.csv" in str(caught.value)

@@ -92,8 +92,10 @@ def test_brightness_and_colour_by_hand() -> None:
     image = np.full((4, 4, 3), (100, 150, 200), np.uint8)
     assert disturbed(image, "brightness", 0.5)[0, 0].tolist() == [50, 75, 100]
     assert disturbed(image, "brightness", 2)[0, 0].tolist() == [200, 255, 255]
-    assert disturbed(image, "colour", 0.2)[0, 0].tolist() == [120, 150, 160]
-    assert disturbed(image, "colour", -0.2)[0, 0].tolist() == [80, 150, 240]
+    assert disturbed(image, "colour", 0.2)[0, 0].tolist() == [151, 150, 149]
+    assert disturbed(image, "colour", -0.2)[0, 0].tolist() == [49, 150, 251]
+    assert disturbed(image, "colour", 0.4)[0, 0].tolist() == [202, 150, 98]
+    assert disturbed(image, "colour", 1)[0, 0].tolist() == [255, 150, 0]
 
 
 def test_compression_is_that_of_pillow(image: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import composed
@@ -250,7 +251,7 @@ def test_evaluate_runs_a_checkpoint_again(sweep: Path, trained: TrainConfig, tmp
     figures = ("confusion_matrix", "precision_recall", "reliability", "roc", "sample_sheet")
     expected = {f"{figure}_test.png" for figure in figures}
     expected |= {"predictions_test.csv", "metrics_test.json", "report_test.json"}
-    expected |= {"challenge_test.csv", "challenge_truth_test.csv"}
+    expected |= {"challenge_test.csv", "challenge_truth_test.csv", "subgroups_test.csv"}
     assert {path.name for path in folder.iterdir()} == expected
     again, before = (read_predictions(path / "predictions_test.csv") for path in (folder, sweep / "first"))
     np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
@@ -278,6 +279,30 @@ def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_
     nll = -np.log(probabilities(scaled).astype(float)[np.arange(len(scaled)), targets(scaled)]).mean()
     assert measured["calibrated"]["numbers"]["nll"]["value"] == pytest.approx(nll, abs=1e-6)
     assert nll <= measured["numbers"]["nll"]["value"]
+    decided = json.loads((folder / "decisions_val.json").read_text())
+    point = next(each for each in decided["operating_points"] if each["sensitivity"] == 0.9)
+    flagged = scaled.loc[scaled["actual"] == "mel", "mel"] >= point["threshold"] - 1e-7
+    assert point["target"] == "mel"
+    assert point["numbers"]["sensitivity"]["value"] == pytest.approx(flagged.mean())
+    assert point["numbers"]["sensitivity"]["value"] >= 0.9, "it was chosen on these images"
+    assert [each["wanted"] for each in decided["conformal"]] == pytest.approx([0.9, 0.95, 0.8])
+    assert set(decided["conformal"][0]["by_group"]) >= {"sex", "age", "localization"}
+
+
+def test_evaluate_tells_groups_apart(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    from skinlesion.evaluate import run as evaluate
+
+    places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path}", "resamples=100")
+    evaluate(composed("evaluate", EvaluateConfig, f"checkpoint={sweep / 'first'}", "split=test", *places))
+    table = read_predictions(tmp_path / "predictions_test.csv").set_index("image_id")
+    facts = pd.read_csv(Path(trained.data.root) / "HAM10000_metadata").set_index("image_id").loc[table.index]
+    right = (table["actual"] == table["predicted"])[facts["sex"] == "female"]
+    rows = pd.read_csv(tmp_path / "subgroups_test.csv").set_index(["fact", "group", "number"])
+    women = rows.loc[("sex", "female", "accuracy")]
+    assert women["images"] == len(right)
+    assert women["value"] == pytest.approx(right.mean())
+    assert women["low"] <= women["value"] <= women["high"]
+    assert set(rows.index.get_level_values("fact")) == {"sex", "age", "localization", "dataset", "dx_type"}
 
 
 def test_only_what_is_judged_is_read(

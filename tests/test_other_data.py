@@ -28,8 +28,8 @@ def test_both_populations_stand_side_by_side(tmp_path: Path) -> None:
     assert table is not None
     assert table.headings == ("of the images", "training", "these images", "apart, 0 to 1")
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["share of melanocytic nevus"] == [0.5, 0.75, None]
-    assert rows["all diagnoses"] == [None, None, 0.5]
+    assert rows["share of melanocytic nevus"] == [0.5, 0.75, ""]
+    assert rows["all diagnoses"] == ["", "", 0.5]
     assert rows["median age"] == [None, 20.0, None]
     assert rows["median brightness"] == [None, 0.25, None]
     assert table.notes == [
@@ -43,5 +43,5 @@ def test_both_populations_stand_side_by_side(tmp_path: Path) -> None:
 def test_without_populations_and_with_a_broken_file(tmp_path: Path) -> None:
     assert compared(tmp_path, {}) is None
     (tmp_path / "populations.json").write_text("{}")
-    with pytest.raises(DataError, match=r"populations\.json: not readable"):
+    with pytest.raises(DataError, match=r"populations\.json: no populations, apart"):
         compared(tmp_path, {})

@@ -366,7 +366,17 @@ def leave(folder: Path) -> None:
     number = {"value": 0.8125, "low": 0.7, "high": None}
     for name in ("robustness", "explanations", "external"):
         (folder / name).mkdir()
-    (folder / "robustness" / "robustness.csv").write_text("disturbance,step,accuracy\nblur,2,0.8125\nhair,,\n")
+    measured = dict.fromkeys(("balanced_accuracy", "change_balanced_accuracy", "recall_mel", "same", "novel"), number)
+    disturbed = {
+        "part": "test",
+        "images_judged": 7,
+        "lesions_judged": 6,
+        "undisturbed": {"numbers": measured},
+        "without_images": {"balanced_accuracy": 0.125},
+        "images": {"blur": {"unit": "sigma", "steps": [{"step": 2, "numbers": measured}]}},
+        "facts": {},
+    }
+    (folder / "robustness" / "robustness.json").write_text(json.dumps(disturbed))
     about = {"part": "val", "images_judged": 9, "lesions_judged": 8, "deletion": {"area_less_random": number}}
     (folder / "explanations" / "explanations.json").write_text(json.dumps(about))
     for path in (
@@ -387,13 +397,15 @@ def test_what_other_verbs_left_is_taken_in(tmp_path: Path) -> None:
     leave(folder)
     report_of(folder)
     page = Page((folder / "report" / "report.html").read_text())
-    left = ("Robustness and shortcuts", "blur", "deletion", "On 9 images of 8 lesions of the val part.")
+    left = ("Robustness and shortcuts", "2 sigma", "deletion", "9 images of 8 lesions of the val part.")
     for said in (*left, "5 images of 4 lesions"):
         assert said in page.words
     assert "Other data: external." in page.words  # the checklists' item on external data
     alts = [str(image["alt"]) for image in page.all("img")]
-    assert [alt for alt in alts if alt.startswith("Explanations")] == ["Explanations: randomisation"]  # no photograph
-    assert sum(alt.startswith(("Robustness", "Other data")) for alt in alts) == 2
+    assert sum(alt.startswith(("Balanced accuracy, macro-F1", "Rank", "Diagnoses, age")) for alt in alts) == 3
+    assert "ISIC_1" not in (folder / "report" / "report.html").read_text()  # no photograph
+    assert "On external (5 images) it is right for" in page.words
+    assert (folder / "report" / "tables" / "robustness.csv").is_file()
     (folder / "external" / "metrics_external.json").write_text('{"accuracy": 1}')
     with pytest.raises(DataError, match="no images, lesions, numbers; it is of an older version"):
         report_of(folder)

@@ -135,8 +135,8 @@ def test_images_of_a_lesion_vote() -> None:
 
 
 def test_ten_thousand_images_take_seconds() -> None:
-    table = random_table(7470, seed=9)
-    assert len(table) > 9000
+    table = random_table(8000, seed=9)
+    assert len(table) > 10_000
     start = process_time()
     with_intervals(table, resamples=2000, seed=1, level=0.95, method="bca", bins=10)
-    assert process_time() - start < 10  # about 2 on one core; slack for slower ones
+    assert process_time() - start < 5  # about 2 on one core

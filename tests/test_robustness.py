@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from skinlesion.evaluation.robustness import Judged, compared, told_apart, witho
 from skinlesion.evaluation.robustness_figures import curves
 from skinlesion.robustness import run
 
-SETTINGS = {"resamples": 200, "seed": 1, "level": 0.95}
+SETTINGS: dict[str, Any] = {"resamples": 200, "seed": 1, "level": 0.95, "method": "bca"}
 RNG = np.random.default_rng(0)
 ACTUAL = [CODES[k] for k in RNG.integers(0, 7, 60)]
 IDS = [f"i{n:02d}" for n in range(60)]
@@ -125,6 +126,7 @@ def test_the_undisturbed_images_stand_at_their_own_step(written: Path) -> None:
         ("steps.jpeg=[0]", "steps.jpeg"),
         ("images=1", "images=1: expected at least 2"),
         ("passing=1.5", "passing=1.5"),
+        ("interval=wide", "interval=wide: expected one of bca, percentile"),
         ("split=train", "split=train"),
     ],
 )

@@ -31,6 +31,7 @@ class ExplainConfig:
     out: str | None  # folder of the results; null: `explanations` beside the model
     images: int | None  # of the part, how many are drawn; null: all
     masks: str | None  # a folder of lesion masks, PNG by image id
+    interval: str  # bca | percentile: kind of the intervals
     resamples: int  # of the bootstrap over lesions
     level: float  # of the intervals
     seed: int  # of the bootstrap, of the draw of images, of the shuffled weights
@@ -49,4 +50,5 @@ class ExplainConfig:
             require_choice("split", self.split, ("val", "test"))
         require(self.images is None or self.images >= 2, "images", self.images, "at least 2, or null: all")
         require_seed(self.seed)
+        require_choice("interval", self.interval, ("bca", "percentile"))
         require_bootstrap(self.resamples, self.level)

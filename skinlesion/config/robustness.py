@@ -26,6 +26,7 @@ class RobustnessConfig:
     tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
     steps: dict[str, Any]  # lists of numbers, of each disturbance; ~steps.NAME leaves one out
     passing: float | None  # share of validation images that is not flagged as novel; null: novelty is not judged
+    interval: str  # bca | percentile: kind of the intervals
     resamples: int  # of the bootstrap over lesions
     level: float  # of the intervals
     seed: int  # of the bootstrap, of the draw of images, of hairs and rulers
@@ -40,4 +41,5 @@ class RobustnessConfig:
         require(self.images is None or self.images >= 2, "images", self.images, "at least 2, or null: all")
         expected = "more than 0, less than 1, or null"
         require(self.passing is None or 0 < self.passing < 1, "passing", self.passing, expected)
+        require_choice("interval", self.interval, ("bca", "percentile"))
         require_bootstrap(self.resamples, self.level)

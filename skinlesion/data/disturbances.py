@@ -2,16 +2,24 @@
 
 Each is a function of an image (h, w, 3), a step and a random generator. Lengths are fractions of the image, so that a
 step means the same at every resolution. With the same generator a larger step holds all of a smaller one.
+
+Blur, compression, brightness and colour are albumentations' transforms, held at one strength. It has no hair, no
+ruler, no round dark frame and no removed lesion that come in steps: these are drawn here.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network
+
+import albumentations as A
 
 from skinlesion.config.checks import require, require_choice
 from skinlesion.data.phantom_textures import covered, strokes, walk
@@ -66,27 +74,25 @@ def vignette(image: Image, reach: float, rng: np.random.Generator) -> Image:
 
 def blur(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Blur an image by a Gaussian; sigma in percent of the width."""
-    if sigma == 0:
-        return image
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma / 100 * image.shape[1]), np.uint8)
+    return image if sigma == 0 else _changed(_blurring(sigma / 100 * image.shape[1]), image)
 
 
 def compression(image: Image, quality: float, rng: np.random.Generator) -> Image:
     """Compress an image as JPEG; at quality 100 it is left as it is."""
     if quality >= 100:
         return image
-    _, coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, round(quality)])
-    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1].copy()
+    # albumentations gives the codec's channels as they come, and the codec takes the first one for blue
+    return np.ascontiguousarray(_changed(_compressing(round(quality)), image[..., ::-1])[..., ::-1])
 
 
 def brightness(image: Image, factor: float, rng: np.random.Generator) -> Image:
     """Multiply the light; what becomes too bright is cut off, as by a camera."""
-    return _pixels(_floats(image) * np.float32(factor))
+    return _changed(_lighting(factor), image)
 
 
 def colour(image: Image, shift: float, rng: np.random.Generator) -> Image:
-    """Shift the white balance: more red and less blue above 0, the other way below."""
-    return _pixels(_floats(image) * np.array((1 + shift, 1, 1 - shift), np.float32))
+    """Shift the colour by a share of the full range: more red and less blue above 0, the other way below."""
+    return _changed(_shifting(shift), image)
 
 
 def lesion_removed(image: Image, share: float, rng: np.random.Generator) -> Image:
@@ -107,7 +113,7 @@ DISTURBANCES = MappingProxyType(
         "blur": Disturbance(blur, neutral=0, least=0, most=20, unit="sigma, % of the width"),
         "jpeg": Disturbance(compression, neutral=100, least=1, most=100, unit="JPEG quality"),
         "brightness": Disturbance(brightness, neutral=1, least=0, most=10, unit="factor"),
-        "colour": Disturbance(colour, neutral=0, least=-1, most=1, unit="red up, blue down"),
+        "colour": Disturbance(colour, neutral=0, least=-1, most=1, unit="of the full range: red up, blue down"),
         "lesion_removed": Disturbance(lesion_removed, neutral=0, least=0, most=1, unit="share painted over"),
     }
 )
@@ -127,6 +133,32 @@ def check_steps(steps: Mapping[str, Any]) -> None:
         numbers = isinstance(each, list) and len(each) > 0 and all(type(step) in (int, float) for step in each)
         inside = numbers and all(disturbance.least <= step <= disturbance.most for step in each)
         require(inside and len(set(each)) == len(each), f"steps.{name}", each, expected)
+
+
+def _changed(transform: A.ImageOnlyTransform, image: Image) -> Image:
+    return np.asarray(transform(image=np.ascontiguousarray(image))["image"], np.uint8)
+
+
+# Each is made once a step: making a transform takes longer than applying it.
+@cache
+def _blurring(sigma: float) -> A.GaussianBlur:
+    return A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1)
+
+
+@cache
+def _compressing(quality: int) -> A.ImageCompression:
+    return A.ImageCompression(quality_range=(quality, quality), p=1)
+
+
+@cache
+def _lighting(factor: float) -> A.MultiplicativeNoise:
+    return A.MultiplicativeNoise(multiplier=(factor, factor), p=1)
+
+
+@cache
+def _shifting(shift: float) -> A.RGBShift:
+    levels = 255 * shift
+    return A.RGBShift(r_shift_limit=(levels, levels), g_shift_limit=(0, 0), b_shift_limit=(-levels, -levels), p=1)
 
 
 def _rim_colour(image: Image) -> npt.NDArray[np.uint8]:

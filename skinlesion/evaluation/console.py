@@ -40,6 +40,20 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
     console.print(title, table, sep="\n")
 
 
+def show_points(title: str, points: Sequence[dict[str, Any]]) -> None:
+    """Print what operating points do, as from `decision_curve.judge_points`; those without a threshold are left out."""
+    rates = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+    cells = [
+        (
+            f"{each['target']}, {each['sensitivity']:.0%} wanted",
+            *(with_interval(each["numbers"][rate]) for rate in rates),
+        )
+        for each in points
+        if each["numbers"]
+    ]
+    show_table(title, ("flagged for", *rates.values()), cells)
+
+
 def with_interval(found: dict[str, Any], *, sign: bool = False) -> str:
     """A number with its interval, for people.
 

@@ -11,7 +11,7 @@ import pandas as pd
 from skinlesion.diagnoses import CODES, MELANOMA
 from skinlesion.evaluation.metrics import HEADLINE, Floats, one_against_rest, ratio, recall
 from skinlesion.evaluation.predictions import predicted_targets, targets
-from skinlesion.evaluation.resampling import Difference, OfSums, Replicates, bootstrap, lesion_index, sums_of
+from skinlesion.evaluation.resampling import Difference, Method, OfSums, Replicates, bootstrap, lesion_index, sums_of
 
 _CELLS = len(CODES) ** 2
 NUMBERS = (*HEADLINE, f"recall_{MELANOMA}")
@@ -27,7 +27,7 @@ class Judged:
 
 
 def compared(
-    disturbed: Judged, undisturbed: Judged, *, resamples: int, seed: int, level: float
+    disturbed: Judged, undisturbed: Judged, *, resamples: int, seed: int, level: float, method: Method
 ) -> dict[str, dict[str, Any]]:
     """Judge a model on disturbed images, beside the same images as they were.
 
@@ -37,6 +37,7 @@ def compared(
         resamples: Of the bootstrap over lesions.
         seed: Of its draws.
         level: Of the intervals.
+        method: "percentile" or "bca".
 
     Returns:
         By name, with intervals as `bootstrap` gives them: each of `NUMBERS`; `change_NUMBER`, the number less that of
@@ -44,7 +45,7 @@ def compared(
         diagnosis stays; and, where novelty is judged, `novel`, the share that is flagged.
     """
     index = lesion_index(undisturbed.table)
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": "percentile"}
+    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
     settings["lesions"] = int(index.max()) + 1
     before = predicted_targets(undisturbed.table)
     now, then = (_sums(each, before, index) for each in (disturbed, undisturbed))

@@ -85,6 +85,27 @@ def subgroups(
     }
 
 
+def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What `subgroups` gives as a table: a row for each number of each group."""
+    return pd.DataFrame(
+        [
+            {
+                "fact": fact,
+                "group": name,
+                "images": each["images"],
+                "lesions": each["lesions"],
+                "number": number,
+                **{end: measured[end] for end in ("value", "low", "high")},
+                "note": "; ".join(note for note in (each.get("note"), measured.get("note")) if note),
+            }
+            for fact, groups in found.items()
+            for name, each in groups.items()
+            for number, measured in each["numbers"].items()
+        ],
+        columns=["fact", "group", "images", "lesions", "number", "value", "low", "high", "note"],
+    )
+
+
 def in_order(labels: Sequence[str]) -> list[str]:
     """The groups, sorted, those of unknown fact last."""
     return sorted(set(labels), key=lambda name: (name == UNKNOWN, name))

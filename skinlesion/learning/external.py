@@ -33,6 +33,7 @@ class External:
     """What came of judging images of another source."""
 
     table: pd.DataFrame  # predictions of the images that were judged
+    facts: pd.DataFrame  # what is known of the same images
     seen: pd.DataFrame  # images that training or validation had, see `data.seen`
     about: dict[str, Any]  # what was read, mapped, found and left out; ready for JSON
     populations: tuple[Population, Population]  # of training, and the judged images
@@ -92,6 +93,7 @@ def judge_external(
     counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
     return External(
         table=soft_vote(tables),
+        facts=kept,
         seen=found,
         about={
             **_about(config, labelled, read_as),

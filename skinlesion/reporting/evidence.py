@@ -1,15 +1,14 @@
 """All numbers of a report, as plain data: performance, calibration, decisions, prediction sets, subgroups."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from skinlesion.diagnoses import CODES
+from skinlesion.evaluation.applied import applied_points, applied_sets
 from skinlesion.evaluation.calibration import calibration_scores
-from skinlesion.evaluation.coverage import coverage
-from skinlesion.evaluation.decision_curve import judge_points, net_benefit
+from skinlesion.evaluation.decision_curve import net_benefit
 from skinlesion.evaluation.fitted import with_calibration
 from skinlesion.evaluation.judged import judged
 from skinlesion.evaluation.members import measure
@@ -52,9 +51,11 @@ def gather(
         "performance": lambda: _performance(sources, calibration, {**settings, "bins": bins}),
         "calibration": lambda: _calibration(sources, calibration, bins=bins),
         "rejection": lambda: _rejection(sources, scaled, settings),
-        "operating_points": lambda: _points(sources, scaled, prevalence, settings),
+        "operating_points": lambda: applied_points(
+            scaled, sources.about.get("operating_points"), settings=settings, prevalence=prevalence
+        ),
         "net_benefit": lambda: _net_benefit(scaled, settings),
-        "conformal": lambda: _sets(sources, scaled, groups, settings),
+        "conformal": lambda: applied_sets(scaled, sources.about.get("conformal"), groups=groups, settings=settings),
         "subgroups": lambda: (
             {"note": "not computable: no metadata table"}
             if groups is None
@@ -106,21 +107,6 @@ def _kept(curve: pd.DataFrame, share: float) -> dict[str, float]:
     return {"wanted": share, **{name: float(row[name]) for name in ("coverage", "risk", "threshold")}}
 
 
-def _points(
-    sources: Sources, scaled: pd.DataFrame, prevalence: dict[str, float | None], settings: dict[str, Any]
-) -> Any:
-    points = sources.about.get("operating_points")
-    if not points:
-        return {"note": "not computable: the ensemble has no operating points; make it again"}
-
-    def of_each() -> Iterator[dict[str, Any]]:
-        for target in dict.fromkeys(point["target"] for point in points):
-            own = [point for point in points if point["target"] == target]
-            yield from judge_points(scaled, own, **settings, prevalence=prevalence.get(target))
-
-    return list(of_each())
-
-
 def _net_benefit(scaled: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for target in TARGETS:
@@ -130,16 +116,6 @@ def _net_benefit(scaled: pd.DataFrame, settings: dict[str, Any]) -> dict[str, An
         frame = net_benefit(scaled, target, thresholds=THRESHOLDS, **settings)
         found[target] = {name: [None if pd.isna(value) else float(value) for value in frame[name]] for name in frame}
     return found
-
-
-def _sets(sources: Sources, scaled: pd.DataFrame, groups: dict[str, list[str]] | None, settings: dict[str, Any]) -> Any:
-    fitted = sources.about.get("conformal")
-    if not fitted:
-        return {"note": "not computable: the ensemble has no prediction sets; make it again"}
-    first = coverage(scaled, fitted[0], **settings, groups=groups)
-    others = [coverage(scaled, each, **settings) for each in fitted[1:]]
-    keys = ("method", "alpha", "by_class", "thresholds", "images")
-    return [{**{key: each[key] for key in keys}, **found} for each, found in zip(fitted, [first, *others], strict=True)]
 
 
 def _confusion(table: pd.DataFrame) -> dict[str, Any]:

@@ -1,31 +1,31 @@
-"""What other verbs left beside the ensemble: robustness, explanations, evaluations on other data."""
+"""What a report takes in from the folders of other verbs: an extra section with words, tables and pictures."""
 
 import base64
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from omegaconf import OmegaConf
 from PIL import Image
 
 from skinlesion.errors import DataError
-from skinlesion.reporting.other_data import compared
-from skinlesion.reporting.tables import HEADLINE, Table
+from skinlesion.reporting.tables import Table
 
-_WITHOUT_PHOTOGRAPHS = ("randomisation", "deletion_insertion", "on_lesion")
-_CHECKS = {
-    "deletion": "deletion: area by the map less that in random order (lower is better)",
-    "insertion": "insertion: area by the map less that in random order (higher is better)",
-}
-_ON_LESION = {
-    "peak_inside": "maps whose peak lies in the lesion",
-    "energy_inside": "share of the map that lies in the lesion",
-    "lesion_area": "share of the image that is lesion, for comparison",
-}
 _WIDEST = 1400  # pixels of a picture in the page
-_LONGEST = 60  # rows of a table in the page
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that another verb drew."""
+
+    title: str
+    caption: str
+    alt: str  # what it shows, for those who cannot see it
+    uri: str  # the picture itself
 
 
 @dataclass(frozen=True)
@@ -34,91 +34,51 @@ class Extra:
 
     title: str
     folder: Path
+    lead: str  # what was done, in a sentence or two
     tables: list[Table]
-    pictures: list[tuple[str, str]]  # what it shows, data URI
+    pictures: list[Picture]
+    can: list[str] = field(default_factory=list)  # sentences for the summary
+    fails: list[str] = field(default_factory=list)
 
 
-def robustness(folder: Path, *, given: bool) -> Extra | None:
-    """Table and curves of `skinlesion robustness`; None where no such folder is there or given."""
-    if not _there(folder, "robustness", given=given):
-        return None
-    pictures = [_picture(path) for path in sorted(folder.glob("*.png"))]
-    return Extra("Robustness and shortcuts", folder, [_table(path) for path in sorted(folder.glob("*.csv"))], pictures)
+@cache
+def _captions() -> Any:
+    return OmegaConf.load(Path(__file__).parent / "captions.yaml")
 
 
-def explanations(folder: Path, *, given: bool, samples: bool) -> Extra | None:
-    """Checks of `skinlesion explain`, and, where `samples` allows photographs, its overlays."""
-    if not _there(folder, "explanations", given=given):
-        return None
-    shown = [path for path in sorted(folder.glob("*.png")) if samples or path.stem in _WITHOUT_PHOTOGRAPHS]
-    path = folder / "explanations.json"
-    tables = [_checks(json.loads(path.read_text(encoding="utf-8")))] if path.is_file() else []
-    return Extra("Explanations", folder, tables, [_picture(each) for each in shown]) if shown or tables else None
-
-
-def external(folder: Path) -> Extra:
-    """The numbers of `skinlesion evaluate` on other data.
+def there(folder: Path, key: str, *, given: bool) -> bool:
+    """Whether a folder is there.
 
     Raises:
-        DataError: The folder holds none.
+        DataError: It is not, though it was given.
     """
-    found = sorted(folder.glob("metrics_*.json"))
-    if not found:
-        raise DataError(f"external={folder}: no metrics_*.json there; give a folder that `evaluate` left")
-    tables = []
-    for path in found:
-        measured = _read(path)
-        part = path.stem.removeprefix("metrics_")
-        numbers = [("as voted", measured), ("calibrated", measured.get("calibrated"))]
-        shown = [(name, each["numbers"]) for name, each in numbers if each]
-        rows = [[title, *(each[key] for _, each in shown)] for key, title in HEADLINE.items()]
-        title = f"{measured['images']} images of {measured['lesions']} lesions ({part})"
-        tables.append(Table(f"external_{folder.name}_{part}", title, ("number", *(name for name, _ in shown)), rows))
-        about = measured.get("external", {})
-        tables += [each for each in [compared(folder, about)] if each is not None and about]
-    names = ("population", "reliability")
-    pictures = [_picture(path) for path in sorted(folder.glob("*.png")) if path.stem.startswith(names)]
-    return Extra(f"Other data: {folder.name}", folder, tables, pictures)
-
-
-def _checks(found: dict[str, Any]) -> Table:
-    """Whether the maps follow the model, and whether they lie on the lesion."""
-    rows: list[list[Any]] = [
-        [title, found[name]["area_less_random"]] for name, title in _CHECKS.items() if name in found
-    ]
-    lesion = found.get("lesion") or {}
-    rows += [[title, lesion[name]] for name, title in _ON_LESION.items() if name in lesion]
-    images, lesions = found.get("images_judged"), found.get("lesions_judged")
-    notes = [f"On {images} images of {lesions} lesions of the {found.get('part')} part."]
-    return Table("explanations", "Sanity of the explanations", ("check", "number"), rows, notes)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); run `evaluate` again") from error
-    lacking = [key for key in ("images", "lesions", "numbers") if key not in measured]
-    if lacking:
-        raise DataError(f"{path}: no {', '.join(lacking)}; it is of an older version: run `evaluate` again")
-    return measured
-
-
-def _there(folder: Path, key: str, *, given: bool) -> bool:
     if given and not folder.is_dir():
         raise DataError(f"{key}={folder}: no such folder; give the one that `skinlesion {key}` left, or null")
     return folder.is_dir()
 
 
-def _table(path: Path) -> Table:
-    frame = pd.read_csv(path)
-    rows = frame.head(_LONGEST).astype(object).where(frame.notna(), None).to_numpy().tolist()
-    more = len(frame) - _LONGEST
-    notes = [f"{more} more rows are in {path.name}."] if more > 0 else []
-    return Table(path.stem, path.stem.replace("_", " "), [str(name) for name in frame.columns], rows, notes)
+def read(path: Path, keys: Sequence[str], *, verb: str) -> dict[str, Any]:
+    """A JSON file that a verb left.
+
+    Raises:
+        DataError: It cannot be read, or lacks a key.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [key for key in keys if key not in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not readable ({error}); run `{verb}` again") from error
+    if lacking:
+        raise DataError(f"{path}: no {', '.join(lacking)}; it is of an older version: run `{verb}` again")
+    return found
 
 
-def _picture(path: Path) -> tuple[str, str]:
+def pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
+    """Those of the named PNGs that are in a folder, with their captions, in the order of the names."""
+    return [_picture(folder / f"{name}.png") for name in names if (folder / f"{name}.png").is_file()]
+
+
+def _picture(path: Path) -> Picture:
     with Image.open(path) as image:
         image.load()
         shown = image.convert("RGB")
@@ -126,4 +86,5 @@ def _picture(path: Path) -> tuple[str, str]:
     buffer = io.BytesIO()
     shown.quantize(128).save(buffer, format="PNG", optimize=True)
     coded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return path.stem.replace("_", " "), f"data:image/png;base64,{coded}"
+    words = _captions().get(path.stem) or {"title": path.stem, "caption": "", "alt": f"A figure named {path.stem}."}
+    return Picture(words["title"], words["caption"], words["alt"], f"data:image/png;base64,{coded}")

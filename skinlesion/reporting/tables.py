@@ -66,6 +66,23 @@ def tables(evidence: dict[str, Any]) -> dict[str, Table]:
     return {each.name: each for each in found}
 
 
+def points_table(points: list[dict[str, Any]], name: str, title: str) -> Table:
+    """What operating points do on some images, as from `applied.applied_points`."""
+    names = ["sensitivity", "specificity", "ppv", "npv", "flagged"]
+    given = [each.get("prevalence") for each in points if each.get("prevalence")]
+    names += ["ppv_at_prevalence", "npv_at_prevalence"] if given else []
+    rows = [
+        [each["target"], each["sensitivity"], each["threshold"], *(each["numbers"].get(name) for name in names)]
+        for each in points
+    ]
+    titles = ["sensitivity", "specificity", "PPV", "NPV", "flagged", "PPV at prevalence", "NPV at prevalence"]
+    shares = dict.fromkeys((each["target"], each["prevalence"]) for each in points if each.get("prevalence"))
+    notes = [f"Prevalence of {target}: {share:g}." for target, share in shares]
+    notes.append("PPV and NPV hold for the share of the target among these images, unless a prevalence is given.")
+    headings = ("target", "wanted", "threshold", *titles[: len(names)])
+    return Table(name, title, headings, rows, notes)
+
+
 def _headline(evidence: dict[str, Any]) -> Table:
     performance = evidence["performance"]
     kinds = [
@@ -136,21 +153,8 @@ def _calibration(evidence: dict[str, Any]) -> Iterator[Table]:
 
 
 def _points(points: Any) -> Iterator[Table]:
-    if not isinstance(points, list):
-        return
-    names = ["sensitivity", "specificity", "ppv", "npv", "flagged"]
-    given = [each.get("prevalence") for each in points if each.get("prevalence")]
-    names += ["ppv_at_prevalence", "npv_at_prevalence"] if given else []
-    rows = [
-        [each["target"], each["sensitivity"], each["threshold"], *(each["numbers"].get(name) for name in names)]
-        for each in points
-    ]
-    titles = ["sensitivity", "specificity", "PPV", "NPV", "flagged", "PPV at prevalence", "NPV at prevalence"]
-    shares = dict.fromkeys((each["target"], each["prevalence"]) for each in points if each.get("prevalence"))
-    notes = [f"Prevalence of {target}: {share:g}." for target, share in shares]
-    notes.append("PPV and NPV hold for the share of the target in the test part, unless a prevalence is given.")
-    headings = ("target", "wanted", "threshold", *titles[: len(names)])
-    yield Table("operating_points", "Operating points, chosen on validation, on the test part", headings, rows, notes)
+    if isinstance(points, list):
+        yield points_table(points, "operating_points", "Operating points, chosen on validation, on the test part")
 
 
 def _kept(found: dict[str, Any]) -> Table:
