@@ -66,6 +66,7 @@ def _measure(
     chosen: "Voters", sample: "Sample", fitted: "Fitted | None", config: RobustnessConfig, device: "torch.device"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All numbers; and by kind of picture, dermoscopy first, how novel each is, where that is judged."""
+    from skinlesion.evaluation.resampling import lesion_index
     from skinlesion.evaluation.robustness import compared, told_apart, without_images
     from skinlesion.learning.robustness import judge
 
@@ -92,7 +93,12 @@ def _measure(
         return found, {}
     threshold = float(fitted["threshold"])
     by_kind = {"dermoscopy": scores, **_pictures(chosen, sample, fitted, config, device)}
-    told = {kind: told_apart(scores, each, threshold=threshold) for kind, each in by_kind.items() if each is not scores}
+    index = lesion_index(sample.frame)
+    told = {
+        kind: told_apart(scores, each, index, threshold=threshold, **sampled)
+        for kind, each in by_kind.items()
+        if each is not scores
+    }
     return {**found, "novelty": {"passing": config.passing, "threshold": threshold, "pictures": told}}, by_kind
 
 
@@ -174,7 +180,7 @@ def _show(found: dict[str, Any]) -> None:
     show_table(title, ("disturbance", "step", "balanced accuracy", "change", "same diagnosis"), lines)
     if "novelty" in found:
         told = found["novelty"]["pictures"]
-        cells = [(kind, f"{each['auroc']:.3f}", f"{each['flagged']:.0%}") for kind, each in told.items()]
+        cells = [(kind, cell(each["auroc"]), cell(each["flagged"])) for kind, each in told.items()]
         show_table("Told apart from dermoscopy", ("pictures", "AUROC", "flagged"), cells)
 
 

@@ -1,5 +1,7 @@
 """Risk-coverage curves against hand arithmetic, a slow count, and scipy's entropies."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,9 @@ from scipy.stats import entropy
 
 from skinlesion.diagnoses import CODES
 from skinlesion.evaluation.predictions import build_table, predicted_targets, probabilities, targets
-from skinlesion.evaluation.rejection import areas, risk_coverage, sureness
+from skinlesion.evaluation.rejection import areas, at_share, risk_coverage, sureness
 
-FAST = {"resamples": 200, "seed": 1, "level": 0.95, "method": "bca"}
+FAST: dict[str, Any] = {"resamples": 200, "seed": 1, "level": 0.95, "method": "bca"}
 
 
 def table_of(seed: int, images: int = 80, lesions: int = 50) -> pd.DataFrame:
@@ -48,6 +50,18 @@ def test_the_area_is_the_mean_risk() -> None:
     assert found["best"]["value"] <= found["confidence"]["value"] < found["chance"]["value"]
     assert found["chance"]["value"] == pytest.approx(wrong.mean())
     assert found["confidence"]["low"] <= found["confidence"]["value"] <= found["confidence"]["high"]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
+def test_what_is_wrong_among_the_surest_has_an_interval(share: float) -> None:
+    table = table_of(5)
+    sure = sureness(table)["confidence"]
+    surest = np.argsort(-sure)[: round(share * 80)]
+    wrong = (targets(table) != predicted_targets(table))[surest].mean()
+    found = at_share(table, sure, share, **FAST)
+    assert found["coverage"] == pytest.approx(share)
+    assert found["risk"]["value"] == pytest.approx(wrong)
+    assert found["risk"]["low"] < wrong < found["risk"]["high"]
 
 
 def test_a_lesion_that_counts_twice_is_a_lesion_twice() -> None:

@@ -42,7 +42,7 @@ def test_the_values_are_those_of_the_report() -> None:
         for name in ("precision", "recall", "f1", "auroc", "ap"):
             assert found[f"{name}_{code}"]["value"] == pytest.approx(each[name], abs=1e-12)
     scores = calibration_scores(table, bins=10)
-    for name in ("ece", "ece_mass", "brier", "nll"):
+    for name in ("ece", "ece_mass", "classwise_ece", "brier", "nll"):
         assert found[name]["value"] == pytest.approx(scores[name], abs=1e-12)
 
 

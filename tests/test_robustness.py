@@ -15,7 +15,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError
 from skinlesion.evaluation.predictions import build_table
-from skinlesion.evaluation.robustness import Judged, compared, told_apart, without_images
+from skinlesion.evaluation.robustness import Judged, _Told, compared, told_apart, without_images
 from skinlesion.evaluation.robustness_figures import curves
 from skinlesion.robustness import run
 
@@ -64,13 +64,27 @@ def test_always_saying_the_commonest() -> None:
 
 
 def test_told_apart_by_hand() -> None:
-    scores, others = np.array([0.0, 0.5, 1.2]), np.array([0.4, 1.1, 3.0, 4.0])
-    found = told_apart(scores, others, threshold=1.0)
-    assert found == {
-        "pictures": 4,
-        "auroc": pytest.approx(roc_auc_score([0] * 3 + [1] * 4, [*scores, *others])),
-        "flagged": 0.75,
-    }
+    scores, others = np.array([0.0, 0.5, 1.2, 0.4]), np.array([0.4, 1.1, 3.0, 4.0])
+    found = told_apart(scores, others, np.array([0, 1, 1, 2]), threshold=1.0, **SETTINGS)
+    assert found["pictures"] == 4
+    assert found["auroc"]["value"] == pytest.approx(roc_auc_score([0] * 4 + [1] * 4, [*scores, *others]))
+    assert found["flagged"]["value"] == 0.75
+
+
+def test_a_lesion_that_counts_twice_has_its_picture_twice() -> None:
+    scores, others = RNG.normal(size=12), RNG.normal(1, size=12)
+    index = np.arange(12) // 2
+    above = (others[:, None] > scores).reshape(6, 2, 6, 2).sum(axis=(1, 3))
+    told = _Told(above.astype(float), (others > 1).reshape(6, 2).sum(axis=1).astype(float), np.full(6, 2.0))
+    weights = np.array([[2, 0, 1, 3, 0, 0]], dtype=float)
+    rows = np.repeat(np.arange(12), weights[0].astype(int)[index])
+    labels = [0] * len(rows) + [1] * len(rows)
+    drawn = told.resampled(weights)
+    assert drawn["auroc"][0] == pytest.approx(roc_auc_score(labels, [*scores[rows], *others[rows]]))
+    assert drawn["flagged"][0] == pytest.approx((others[rows] > 1).mean())
+    wide = told_apart(scores, others, index, threshold=1.0, **SETTINGS)["auroc"]
+    assert wide["low"] < wide["value"] < wide["high"]
+    assert wide["value"] == pytest.approx(told.resampled(np.ones((1, 6)))["auroc"][0])
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +114,7 @@ def test_all_is_written(written: Path, trained: TrainConfig) -> None:
 def test_pictures_that_are_no_dermoscopy_are_told_apart(written: Path) -> None:
     found = json.loads((written / "robustness.json").read_text())
     assert set(found["novelty"]["pictures"]) >= {"noise", "text", "photograph", "negative"}
-    assert found["novelty"]["pictures"]["noise"]["auroc"] > 0.9
+    assert found["novelty"]["pictures"]["noise"]["auroc"]["value"] > 0.9
     assert 0 <= found["undisturbed"]["numbers"]["novel"]["value"] < 0.5
 
 

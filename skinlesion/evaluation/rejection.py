@@ -14,7 +14,17 @@ import pandas as pd
 
 from skinlesion.evaluation.metrics import Floats, Integers, ratio
 from skinlesion.evaluation.predictions import predicted_targets, probabilities, targets
-from skinlesion.evaluation.resampling import Method, Replicates, bootstrap, lesion_index, without_each
+from skinlesion.evaluation.resampling import (
+    Method,
+    OfSums,
+    Replicates,
+    bootstrap,
+    lesion_index,
+    sums_of,
+    without_each,
+)
+
+_ROUNDING = 1e-9  # four fifths of five images are four
 
 
 def sureness(table: pd.DataFrame, members: Sequence[pd.DataFrame] = ()) -> dict[str, Floats]:
@@ -75,6 +85,43 @@ def areas(
     return bootstrap(
         statistic, lesions=int(index.max()) + 1, resamples=resamples, seed=seed, level=level, method=method
     )
+
+
+def at_share(
+    table: pd.DataFrame,
+    sure: Floats,
+    share: float,
+    *,
+    resamples: int,
+    seed: int,
+    level: float,
+    method: Method,
+) -> dict[str, Any]:
+    """What is wrong where at least a share of the images, the surest, is kept.
+
+    Args:
+        table: A predictions table with known actual diagnoses.
+        sure: (N,) higher is surer.
+        share: Of the images, above 0, at most 1.
+        resamples: Of the bootstrap over lesions.
+        seed: Of its draws.
+        level: Of the interval.
+        method: "percentile" or "bca".
+
+    Returns:
+        `wanted` (the share), `threshold` and `coverage` of the first point of `risk_coverage` that keeps as many, and
+        `risk`, the share of the kept images that is wrong, with its interval at this threshold.
+    """
+    curve = risk_coverage(table, sure)
+    first = curve[curve["coverage"] >= share - _ROUNDING].iloc[0]
+    kept = sure >= first["threshold"]
+    index = lesion_index(table)
+    counts = OfSums(
+        sums_of(np.stack([_wrong(table) * kept, kept], axis=1), index), lambda sums: {"risk": ratio(*sums.T)}
+    )
+    lesions = int(index.max()) + 1
+    found = bootstrap(counts, lesions=lesions, resamples=resamples, seed=seed, level=level, method=method)
+    return {"wanted": share, "threshold": float(first["threshold"]), "coverage": float(first["coverage"]), **found}
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ def with_intervals(
 
     Returns:
         By name, as `bootstrap` gives them: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`,
-        `ece`, `ece_mass`, `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE` for
-        each diagnosis. The bins of equal mass are those of the table in every resample.
+        `ece`, `ece_mass`, `classwise_ece` (mean), `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`,
+        `auroc_CODE`, `ap_CODE` for each diagnosis. The bins of equal mass are those of the table in every resample.
     """
     index = lesion_index(table)
     found = bootstrap(
@@ -159,21 +159,25 @@ def _counted(table: pd.DataFrame, index: Any) -> OfSums:
 
 def _calibrated(table: pd.DataFrame, index: Any, *, bins: int) -> OfSums:
     """Calibration errors from the gap summed in each bin; Brier and log-likelihood from means."""
-    confidence = probabilities(table).max(axis=1).astype(np.float64)
+    values = probabilities(table).astype(np.float64)
+    confidence = values.max(axis=1)
     gap = (targets(table) == predicted_targets(table)) - confidence
     columns, ends = [np.ones(len(table)), brier(table), negative_log_likelihood(table)], [3]
     for edges in ("width", "mass"):
         limits = bin_edges(confidence, bins=bins, edges=edges)
         columns += list((np.eye(len(limits) - 1)[bin_of(confidence, limits)] * gap[:, None]).T)
         ends.append(len(columns))
+    limits = bin_edges(values, bins=bins, edges="width")
+    for own, value in zip(np.eye(len(CODES))[targets(table)].T, values.T, strict=True):
+        columns += list((np.eye(bins)[bin_of(value, limits)] * (own - value)[:, None]).T)
 
     def finish(sums: Floats) -> Replicates:
         images = sums[:, 0]
         errors = [np.abs(sums[:, low:high]).sum(axis=1) for low, high in pairwise(ends)]
-        values = (errors[0], errors[1], sums[:, 1], sums[:, 2])
-        return {
-            name: ratio(value, images) for name, value in zip(("ece", "ece_mass", "brier", "nll"), values, strict=True)
-        }
+        classwise = np.abs(sums[:, ends[-1] :]).sum(axis=1) / len(CODES)
+        totals = {"ece": errors[0], "ece_mass": errors[1], "classwise_ece": classwise}
+        totals |= {"brier": sums[:, 1], "nll": sums[:, 2]}
+        return {name: ratio(total, images) for name, total in totals.items()}
 
     return OfSums(sums_of(np.stack(columns, axis=1), index), finish)
 

@@ -9,9 +9,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.diagnoses import CODES, MELANOMA
-from skinlesion.evaluation.metrics import HEADLINE, Floats, one_against_rest, ratio, recall
+from skinlesion.evaluation.metrics import HEADLINE, Floats, Integers, ratio, recall
 from skinlesion.evaluation.predictions import predicted_targets, targets
-from skinlesion.evaluation.resampling import Difference, Method, OfSums, Replicates, bootstrap, lesion_index, sums_of
+from skinlesion.evaluation.resampling import (
+    Difference,
+    Method,
+    OfSums,
+    Replicates,
+    bootstrap,
+    lesion_index,
+    sums_of,
+    without_each,
+)
 
 _CELLS = len(CODES) ** 2
 NUMBERS = (*HEADLINE, f"recall_{MELANOMA}")
@@ -74,21 +83,61 @@ def rows(found: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
-def told_apart(scores: Floats, others: Floats, *, threshold: float) -> dict[str, Any]:
+def told_apart(
+    scores: Floats,
+    others: Floats,
+    index: Integers,
+    *,
+    threshold: float,
+    resamples: int,
+    seed: int,
+    level: float,
+    method: Method,
+) -> dict[str, Any]:
     """How well a novelty score tells other pictures from dermoscopic images.
 
     Args:
         scores: (N,) of dermoscopic images.
-        others: (L,) of other pictures.
+        others: (N,) of other pictures, one in the place of each image.
+        index: (N,) numbers of the lesions.
         threshold: Above which a picture is flagged.
+        resamples: Of the bootstrap over lesions, each with its images and the pictures in their places.
+        seed: Of its draws.
+        level: Of the intervals.
+        method: "percentile" or "bca".
 
     Returns:
-        `pictures`, `auroc` (other pictures as positives), and `flagged`, the share of other pictures above the
-        threshold.
+        `pictures`; with intervals `auroc` (other pictures as positives) and `flagged`, the share of other pictures
+        above the threshold.
     """
-    positive = np.concatenate([np.zeros(len(scores), dtype=bool), np.ones(len(others), dtype=bool)])
-    auroc, _ = one_against_rest(positive, np.concatenate([scores, others]))
-    return {"pictures": len(others), "auroc": auroc, "flagged": float((others > threshold).mean())}
+    above = (others[:, None] > scores) + 0.5 * (others[:, None] == scores)  # (N, N) other pictures, images
+    lesions = int(index.max()) + 1
+    told = _Told(
+        above=sums_of(sums_of(above, index).T, index).T,
+        flagged=sums_of((others > threshold)[:, None], index)[:, 0],
+        images=np.bincount(index).astype(np.float64),
+    )
+    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
+    return {"pictures": len(others), **bootstrap(told, lesions=lesions, **settings)}
+
+
+@dataclass(frozen=True)
+class _Told:
+    """How pictures and images, one of each in every place, compare: sums over the places of each of L lesions."""
+
+    above: Floats  # (L, L) pairs in which the picture (row) is more novel than the image; ties count a half
+    flagged: Floats  # (L,) pictures
+    images: Floats  # (L,)
+
+    def resampled(self, weights: Floats) -> Replicates:
+        """As `Statistic`."""
+        images = weights @ self.images
+        pairs = ((weights @ self.above) * weights).sum(axis=1)
+        return {"auroc": ratio(pairs, images**2), "flagged": ratio(weights @ self.flagged, images)}
+
+    def left_out(self) -> Replicates:
+        """As `Statistic`."""
+        return without_each(self, len(self.images))
 
 
 def _sums(judged: Judged, before: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> OfSums:

@@ -117,8 +117,7 @@ def novelty(scores: Mapping[str, Floats], told: Mapping[str, Mapping[str, Any]],
 def _told(kind: str, measured: Mapping[str, Any] | None) -> str:
     if measured is None:
         return kind
-    auroc = "undefined" if measured["auroc"] is None else f"{measured['auroc']:.3f}"
-    return f"{kind}\nAUROC {auroc}, {measured['flagged']:.0%} flagged"
+    return f"{kind}\nAUROC {measured['auroc']['value']:.3f}, {measured['flagged']['value']:.0%} flagged"
 
 
 def _steps(axes: Axes, found: Mapping[str, Any], name: str) -> None:

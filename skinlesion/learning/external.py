@@ -90,7 +90,6 @@ def judge_external(
         caches[size] = caches.get(size) or open_cache(frame, size=size, cache_dir=cache_dir)
         tables.append(judge_images(model, kept, caches[size], settings=settings, accelerator=accelerator, tta=tta))
     judged = frame["image_id"].isin(kept["image_id"]).to_numpy()
-    counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
     return External(
         table=soft_vote(tables),
         facts=kept,
@@ -100,7 +99,10 @@ def judge_external(
             "judged": len(kept),
             "seen": _seen(config, found, known, training=training, why=why),
         },
-        populations=(trained_on, Population("these images", counts, kept, looks[judged])),
+        populations=(
+            trained_on,
+            Population("these images", kept["diagnosis"].value_counts().to_dict(), kept, looks[judged]),
+        ),
         images=cache,
     )
 

@@ -15,7 +15,7 @@ from skinlesion.evaluation.members import measure
 from skinlesion.evaluation.metrics import confusions
 from skinlesion.evaluation.operating_points import TARGETS, is_target
 from skinlesion.evaluation.predictions import predicted_targets, probabilities, targets
-from skinlesion.evaluation.rejection import areas, risk_coverage, sureness
+from skinlesion.evaluation.rejection import areas, at_share, risk_coverage, sureness
 from skinlesion.evaluation.subgroups import groups_of, subgroups
 from skinlesion.progress import track
 from skinlesion.reporting.sources import PARTS, Sources
@@ -96,15 +96,11 @@ def _rejection(sources: Sources, scaled: pd.DataFrame, settings: dict[str, Any])
     curves = {name: risk_coverage(scaled, values) for name, values in sure.items()}
     return {
         "areas": areas(scaled, sure, **settings),
-        "kept": {name: [_kept(curve, share) for share in KEPT] for name, curve in curves.items()},
+        "kept": {
+            name: [at_share(scaled, values, share, **settings) for share in KEPT] for name, values in sure.items()
+        },
         "curves": {name: curve.to_dict("list") for name, curve in curves.items()},
     }
-
-
-def _kept(curve: pd.DataFrame, share: float) -> dict[str, float]:
-    """The first point of a curve that keeps at least a share of the images."""
-    row = curve[curve["coverage"] >= share - 1e-9].iloc[0]
-    return {"wanted": share, **{name: float(row[name]) for name in ("coverage", "risk", "threshold")}}
 
 
 def _net_benefit(scaled: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:

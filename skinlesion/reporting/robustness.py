@@ -90,10 +90,10 @@ def _strengths(found: dict[str, Any]) -> Iterator[str]:
     if spared:
         yield f"No loss of balanced accuracy is shown, at any step tried, under {', '.join(spared)}."
     told = found.get("novelty", {}).get("pictures", {})
-    strange = [kind for kind, each in told.items() if each["flagged"] >= _FLAGGED]
+    strange = [kind for kind, each in told.items() if each["flagged"]["value"] >= _FLAGGED]
     if strange:
         own = found["undisturbed"]["numbers"]["novel"]
-        least = min(told[kind]["flagged"] for kind in strange)
+        least = min(told[kind]["flagged"]["value"] for kind in strange)
         names = ", ".join(kind.replace("_", " ") for kind in strange)
         yield (
             f"It flags pictures that are no dermoscopy: at least {percent(round(least, 3))} each of {names}, and "
@@ -125,7 +125,7 @@ def _failures(found: dict[str, Any]) -> Iterator[str]:
     if moved:
         yield f"What facts change in balanced accuracy: {'; '.join(moved)}."
     told = found.get("novelty", {}).get("pictures", {})
-    missed = [f"{kind.replace('_', ' ')} ({percent(each['flagged'])})" for kind, each in told.items()
-              if each["flagged"] < _FLAGGED]  # fmt: skip
+    missed = [f"{kind.replace('_', ' ')} ({ranged_percent(each['flagged'])})" for kind, each in told.items()
+              if each["flagged"]["value"] < _FLAGGED]  # fmt: skip
     if missed:
         yield f"Of these pictures it flags less than {percent(_FLAGGED)}: {', '.join(missed)}."

@@ -63,7 +63,7 @@ def _strengths(evidence: dict[str, Any]) -> Iterator[str]:
     kept = next(row for row in evidence["rejection"]["kept"]["confidence"] if row["wanted"] == 0.8)
     yield (
         f"If the least sure images go to a person and {percent(kept['coverage'])} are kept, "
-        f"{percent(kept['risk'])} of these are wrong, instead of {percent(1 - numbers['accuracy']['value'])}."
+        f"{ranged_percent(kept['risk'])} of these are wrong, instead of {percent(1 - numbers['accuracy']['value'])}."
     )
 
 

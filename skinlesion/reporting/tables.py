@@ -16,7 +16,13 @@ HEADLINE = {
     "macro_auroc": "macro AUROC",
     "macro_ap": "macro average precision",
 }
-SCORES = {"nll": "negative log-likelihood", "brier": "Brier", "ece": "ECE, equal width", "ece_mass": "ECE, equal mass"}
+SCORES = {
+    "nll": "negative log-likelihood",
+    "brier": "Brier",
+    "ece": "ECE, equal width",
+    "ece_mass": "ECE, equal mass",
+    "classwise_ece": "classwise ECE, mean",
+}
 _PARTS = {"val": "validation", "test": "test"}
 _PER_DIAGNOSIS = ("recall", "precision", "f1", "auroc", "ap")
 
@@ -136,12 +142,9 @@ def _calibration(evidence: dict[str, Any]) -> Iterator[Table]:
         [title, *(kind["numbers"][key] for _, before, after in parts for kind in (before, after))]
         for key, title in SCORES.items()
     ]
-    scores = evidence["calibration"]
-    classwise = [scores[part][kind]["classwise_ece"] for part in _PARTS for kind in ("before", "after")]
-    rows.append(["classwise ECE (mean)", *classwise])
     headings = ["score", *(f"{title}, {kind}" for title in _PARTS.values() for kind in ("as voted", "calibrated"))]
     yield Table("calibration", "Calibration scores (less is better)", headings, rows)
-    folds = (scores["fitted"] or {}).get("folds")
+    folds = (evidence["calibration"]["fitted"] or {}).get("folds")
     if folds:
         tried = [[name, *(each[key] for key in ("nll", "brier", "ece"))] for name, each in folds.items() if each]
         yield Table(
@@ -158,13 +161,11 @@ def _points(points: Any) -> Iterator[Table]:
 
 
 def _kept(found: dict[str, Any]) -> Table:
-    rows = [
-        [name, *(f"{row['risk']:.3f} ({row['coverage']:.0%} kept)" for row in kept), found["areas"][name]]
-        for name, kept in found["kept"].items()
-    ]
+    rows = [[name, *(row["risk"] for row in kept), found["areas"][name]] for name, kept in found["kept"].items()]
     shares = [f"{row['wanted']:.0%}" for row in next(iter(found["kept"].values()))]
     best, chance = (found["areas"][name] for name in ("best", "chance"))
-    notes = [f"Area with all errors last: {ranged(best)}; in random order: {ranged(chance)}."]
+    notes = ["Equally sure images are kept together, so that a little more than the share may be kept."]
+    notes += [f"Area with all errors last: {ranged(best)}; in random order: {ranged(chance)}."]
     headings = ("surest by", *(f"wrong of the surest {share}" for share in shares), "area (AURC)")
     return Table("rejection", "The reject option, test part", headings, rows, notes)
 
