@@ -83,12 +83,12 @@ def judge_external(
     by_look = by_look[~by_look["image_id"].isin(found["image_id"])]
     kept = _without(frame, by_look, config)
     found = pd.concat([found, by_look], ignore_index=True)
-    caches = {first.spec.size: cache}
-    tables = []
-    for model in models:
-        size = model.spec.size
-        caches[size] = caches.get(size) or open_cache(frame, size=size, cache_dir=cache_dir)
-        tables.append(judge_images(model, kept, caches[size], settings=settings, accelerator=accelerator, tta=tta))
+    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in {model.spec.size for model in models}}
+    tables = [
+        judge_images(model, kept, caches[model.spec.size], settings=settings, accelerator=accelerator, tta=tta)
+        for model in models
+    ]
+    counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
     judged = frame["image_id"].isin(kept["image_id"]).to_numpy()
     return External(
         table=soft_vote(tables),
@@ -99,10 +99,7 @@ def judge_external(
             "judged": len(kept),
             "seen": _seen(config, found, known, training=training, why=why),
         },
-        populations=(
-            trained_on,
-            Population("these images", kept["diagnosis"].value_counts().to_dict(), kept, looks[judged]),
-        ),
+        populations=(trained_on, Population("these images", counts, kept, looks[judged])),
         images=cache,
     )
 
