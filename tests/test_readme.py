@@ -13,7 +13,7 @@ from skinlesion.cli import VERBS, usage
 from skinlesion.gate import config_dir, typed
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "data/README.md", "CONTRIBUTING.md", "docs/bundle.md", "docs/external.md")
+PAGES = ("README.md", "data/README.md", "CONTRIBUTING.md", "docs/bundle.md", "docs/external.md", "docs/explanations.md")
 FENCE = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
 
 
