@@ -8,6 +8,9 @@ PORT ?= 8000
 WEIGHTS ?= weights
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
+TWO := hydra/launcher=joblib hydra.launcher.n_jobs=2
+
+MEMBERS := $(foreach backbone,mobilenetv1_100 mobilenetv2_100,$(foreach loss,a04_g21 a05_g20 a06_g19,$(backbone)-$(loss)))
 ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_weights no_fact_dropout
 comma := ,
 space := $(subst ,, )
@@ -29,20 +32,22 @@ serve: $(BIN)/.installed ## open the demo ensemble's page and API on PORT (train
 	$(SKINLESION) serve bundle=demo/bundle port=$(PORT)
 
 results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA=folder WEIGHTS=folder)
-	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(CPU)
+	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(TWO) $(CPU)
 	$(SKINLESION) ensemble members=runs/ham10000_cpu
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu_brief $(CPU)
 	$(SKINLESION) ensemble members=runs/ham10000_cpu_brief
+	$(SKINLESION) ensemble out=runs/twelve smallest=12 largest=12 passing=null \
+		members=[$(subst $(space),$(comma),$(foreach run,ham10000_cpu ham10000_cpu_brief,$(MEMBERS:%=runs/$(run)/%/best.ckpt)))]
 
-results-seeds: $(BIN)/.installed ## the tuned six on three seeds of the published split
+results-seeds: $(BIN)/.installed ## the frozen six on three seeds of the published split
 	for seed in 666 1 2; do out=runs/seeds/$$seed; \
-		$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned split.seed=$$seed out=$$out $(CPU) && \
+		$(SKINLESION) train sweep=six experiment=ham10000_cpu split.seed=$$seed out=$$out $(TWO) $(CPU) && \
 		$(SKINLESION) ensemble members=$$out || exit 1; done
 
-results-folds: $(BIN)/.installed ## the tuned six on five folds of all images, judged together
+results-folds: $(BIN)/.installed ## two frozen members on each of five folds of all images, judged together
 	for fold in 0 1 2 3 4; do out=runs/folds/$$fold; \
-		$(SKINLESION) train sweep=six experiment=ham10000_cpu_tuned split.policy=grouped split.fold=$$fold out=$$out \
-			$(CPU) && $(SKINLESION) ensemble members=$$out || exit 1; done
+		$(SKINLESION) train sweep=six experiment=ham10000_cpu loss=a05_g20 expected_members=2 split.policy=grouped \
+			split.fold=$$fold out=$$out $(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out passing=null || exit 1; done
 	$(SKINLESION) compare 'tables=[runs/folds/*/ensemble/predictions_test.csv]' out=runs/folds/compare.json
 
 ablation: $(BIN)/.installed ## what each part of the recipe is worth, on validation, with paired intervals
