@@ -28,7 +28,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.diagnoses import CODES
 from skinlesion.learning.build import build_backbone, build_network, image_input
 from skinlesion.learning.checkpoint import TrainedModel
-from skinlesion.learning.inference import diagnose
+from skinlesion.learning.sample import see_patient
 
 THREADS = 2
 ENCODER = MetadataEncoder(52.0, 16.0, ("female", "male", "unknown"), ("back", "face", "scalp", "unknown"))
@@ -88,7 +88,7 @@ def _timed(models: list[TrainedModel], folder: Path, setting: Setting) -> Outcom
 
     def in_torch() -> None:
         for model in models:
-            diagnose(model, image[None], facts=FACTS, device=torch.device("cpu"))
+            see_patient(model, image[None], FACTS, device=torch.device("cpu"))
 
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)

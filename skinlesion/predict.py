@@ -12,11 +12,9 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.launch import launch
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from skinlesion.data.metadata import MetadataEncoder
     from skinlesion.data.pixels import Image
+    from skinlesion.evaluation.answers import Votes
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ class Voting:
 
     encoder: "MetadataEncoder"
     sizes: set[Size]  # to which images are fitted
-    vote: "Callable[[list[dict[Size, Image]]], npt.NDArray[np.floating]]"  # B images, at each size -> (B, K)
+    vote: "Callable[[list[dict[Size, Image]]], Votes]"  # of B images, at each size
     calibration: dict[str, Any] | None = None
     conformal: list[dict[str, Any]] | None = None
 
@@ -42,17 +40,17 @@ def run(config: PredictConfig) -> None:
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
     """
-    from skinlesion.evaluation.answers import NOTE, as_rows, show
+    from skinlesion.evaluation.answers import NOTE, as_rows, joined, show
 
     voting = _models(config) if config.bundle is None else _bundle(config)
     _check_facts(voting.encoder, config)
-    read, votes, unreadable = _diagnose(voting, _files(Path(config.image)), batch=config.loader.batch_size)
+    read, parts, unreadable = _diagnose(voting, _files(Path(config.image)), batch=config.loader.batch_size)
     for message in unreadable:
         log.warning("%s", message)
-    if votes is None:
+    if not parts:
         raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
     fitted = (voting.calibration, voting.conformal) if config.calibrated else (None, None)
-    rows = as_rows(read, votes, calibration=fitted[0], conformal=fitted[1])
+    rows = as_rows(read, joined(parts), calibration=fitted[0], conformal=fitted[1])
     if config.format == "json":
         print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2))
     else:
@@ -62,21 +60,31 @@ def run(config: PredictConfig) -> None:
 def _models(config: PredictConfig) -> Voting:
     import numpy as np
 
+    from skinlesion.evaluation import novelty
+    from skinlesion.evaluation.answers import Votes
     from skinlesion.learning.checkpoint import load_model
     from skinlesion.learning.ensemble import read_ensemble
-    from skinlesion.learning.inference import device_of, diagnose
+    from skinlesion.learning.inference import device_of
+    from skinlesion.learning.sample import see_patient
 
     ensemble = None if config.ensemble is None else read_ensemble(Path(config.ensemble))
     models = [load_model(Path(str(config.checkpoint)))] if ensemble is None else ensemble.models()
     tta = config.tta or ("none" if ensemble is None else ensemble.tta)
     facts, device = _facts(config), device_of(config.accelerator)
 
-    def vote(images: "list[dict[Size, Image]]") -> "npt.NDArray[np.floating]":
+    seen = None if ensemble is None else ensemble.novelty
+
+    def vote(images: "list[dict[Size, Image]]") -> Votes:
         members = [
-            diagnose(model, np.stack([image[model.spec.size] for image in images]), facts=facts, device=device, tta=tta)
+            see_patient(model, np.stack([image[model.spec.size] for image in images]), facts, device=device, tta=tta)
             for model in models
         ]
-        return np.asarray(np.mean(members, axis=0))  # (B, K)
+        mean = np.mean([member.probabilities for member in members], axis=0)  # (B, K)
+        if seen is None:
+            return Votes(mean)
+        logits, pooled = zip(*(member.embedded for member in members), strict=True)
+        scores = novelty.score(seen, logits, pooled)
+        return Votes(mean, scores, novelty.flag(seen, scores))
 
     sizes = {model.spec.size for model in models}
     if ensemble is None:
@@ -86,13 +94,14 @@ def _models(config: PredictConfig) -> Voting:
 
 def _bundle(config: PredictConfig) -> Voting:
     from skinlesion.bundle.runtime import Bundle
+    from skinlesion.evaluation.answers import Votes
 
     bundle = Bundle.load(Path(str(config.bundle)))
     facts, about = _facts(config), bundle.about
 
-    def vote(images: "list[dict[Size, Image]]") -> "npt.NDArray[np.floating]":
-        prepared = [tuple(image[size] for size in bundle.sizes) for image in images]
-        return bundle.predict(prepared, facts).uncalibrated  # (B, K)
+    def vote(images: "list[dict[Size, Image]]") -> Votes:
+        answer = bundle.predict([tuple(image[size] for size in bundle.sizes) for image in images], facts)
+        return Votes(answer.uncalibrated, answer.novelty, answer.novel)
 
     return Voting(about.encoder, set(bundle.sizes), vote, about.calibration, about.conformal)
 
@@ -120,17 +129,12 @@ def _files(image: Path) -> list[Path]:
     return files
 
 
-def _diagnose(
-    voting: Voting, files: list[Path], *, batch: int
-) -> "tuple[list[str], npt.NDArray[np.floating] | None, list[str]]":
+def _diagnose(voting: Voting, files: list[Path], *, batch: int) -> "tuple[list[str], list[Votes], list[str]]":
     """A batch of files at a time, so that a large folder needs no more memory than a small one.
 
     Returns:
-        The files that can be read, their probabilities (N, K), or None where there are none, and what is wrong with
-        the others.
+        The files that can be read, what is said of each batch of them, and what is wrong with the others.
     """
-    import numpy as np
-
     from skinlesion.progress import track
 
     chunks = [files[start : start + batch] for start in range(0, len(files), batch)]
@@ -143,7 +147,7 @@ def _diagnose(
         unreadable += broken
         if images:
             votes.append(voting.vote(list(images.values())))
-    return read, np.concatenate(votes) if votes else None, unreadable
+    return read, votes, unreadable
 
 
 def _decode(files: list[Path], sizes: set[Size]) -> "tuple[dict[Path, dict[Size, Image]], list[str]]":

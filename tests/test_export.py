@@ -33,11 +33,10 @@ from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.evaluation import conformal, novelty
 from skinlesion.evaluation.scaling import tempered
 from skinlesion.export import run
-from skinlesion.files import write_json
+from skinlesion.files import file_digest, write_json
 from skinlesion.learning.checkpoint import TrainedModel, load_model
 from skinlesion.learning.ensemble import describe
-from skinlesion.learning.inference import diagnose
-from skinlesion.learning.sample import Sample, read_sample, see
+from skinlesion.learning.sample import Sample, read_sample, see, see_patient
 from skinlesion.predict import run as predict
 
 SOURCE, CPU = SourceConfig(None, None), torch.device("cpu")
@@ -96,7 +95,7 @@ def one_by_one(made: Made, count: int) -> npt.NDArray[np.float32]:
     rows = zip(made.val.frame["path"][:count], patients(made.val)[:count], strict=True)
     answers = [
         [
-            diagnose(m, decode(Path(path), m.spec.size)[None], facts=facts, device=CPU, tta="flips")[0]
+            see_patient(m, decode(Path(path), m.spec.size)[None], facts, device=CPU, tta="flips").probabilities[0]
             for m in made.models
         ]
         for path, facts in rows
@@ -299,7 +298,10 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
 ) -> None:
     about = json.loads(ensemble.read_text())
     fitted = {"calibration": Manifest.read(made.folder).calibration, "conformal": Manifest.read(made.folder).conformal}
-    write_json(ensemble, {**about, **fitted})
+    beside = ensemble.parent / "novelty.npz"
+    novelty.write(made.seen, beside)
+    seen = {"file": beside.name, "sha256": file_digest(beside)}
+    write_json(ensemble, {**about, **fitted, "novelty": seen})
     image = Path(made.val.frame["path"].iloc[0])
     asked = (f"image={image}", "age=40", "sex=female", "format=json")
     predict(composed("predict", PredictConfig, f"ensemble={ensemble}", "accelerator=cpu", *asked))
@@ -313,9 +315,15 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
     )
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout)
+    expected_scores = Bundle.load(made.folder).predict([read(image)], {"age": 40, "sex": "female"}).novelty
+    assert expected_scores is not None
     for row, other in zip(found["predictions"], expected["predictions"], strict=True):
         for key in ("probabilities", "uncalibrated"):
             assert row.pop(key) == pytest.approx(other.pop(key), abs=1e-4)
+        score = expected_scores[0]
+        assert row["out_of_distribution"].pop("score") == pytest.approx(score, rel=1e-3, abs=1e-3)
+        assert other["out_of_distribution"].pop("score") == pytest.approx(score, abs=1e-4)
+        assert row["out_of_distribution"]["flag"] == (score > made.seen["threshold"])
     assert found == expected
 
 

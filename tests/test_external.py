@@ -22,7 +22,8 @@ from skinlesion.evaluation.populations import populations
 from skinlesion.evaluation.predictions import probabilities, read_predictions
 from skinlesion.learning.checkpoint import load_model
 from skinlesion.learning.external import External, judge_external
-from skinlesion.learning.inference import device_of, diagnose
+from skinlesion.learning.inference import device_of
+from skinlesion.learning.sample import see_patient
 
 pytestmark = pytest.mark.filterwarnings("ignore:No positive class found", "ignore:Only one class is present")
 
@@ -89,7 +90,7 @@ def test_new_images_are_judged_and_known_ones_left_out(source: Path, trained: Tr
     for name, known in (("X_00", facts), ("X_01", {**facts, "localization": None}), ("X_02", {})):
         pixels = decode(source / "images" / f"{name}.png", model.spec.size)[None]
         facts = {"age": None, "sex": None, "localization": None, **known}
-        expected = diagnose(model, pixels, facts=facts, device=device_of("cpu"))[0]
+        expected = see_patient(model, pixels, facts, device=device_of("cpu")).probabilities[0]
         np.testing.assert_allclose(table.loc[name, list(CODES)].to_numpy(dtype=float), expected, atol=2e-6)
 
     report = json.loads((tmp_path / "report_external.json").read_text())

@@ -15,7 +15,8 @@ from skinlesion.config.predict import PredictConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.learning import inference
+from skinlesion.evaluation.answers import Votes, as_rows, joined, show
+from skinlesion.learning import sample
 from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.predict import run
 
@@ -89,13 +90,13 @@ def test_a_folder_is_read_a_batch_at_a_time(
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=256")
     at_once = answers(capsys)["predictions"]
     seen: list[int] = []
-    diagnose = inference.diagnose
+    see_patient = sample.see_patient
 
-    def counted(model: TrainedModel, pixels: npt.NDArray[np.uint8], **others: Any) -> npt.NDArray[np.float32]:
+    def counted(model: TrainedModel, pixels: npt.NDArray[np.uint8], facts: Any, **others: Any) -> sample.Seen:
         seen.append(len(pixels))
-        return diagnose(model, pixels, **others)
+        return see_patient(model, pixels, facts, **others)
 
-    monkeypatch.setattr(inference, "diagnose", counted)
+    monkeypatch.setattr(sample, "see_patient", counted)
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=50")
     batches = answers(capsys)["predictions"]
     assert len(seen) > 2
@@ -144,6 +145,26 @@ def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys:
     assert answer["coverage_wanted"] == 0.9
     predict(whole, image)
     assert "set (90%)" in capsys.readouterr().out
+
+
+def test_the_table_says_what_does_not_look_like_dermoscopy(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [Votes(np.eye(7)[[k, k]], np.array([0.5, 2.0 + k]), np.array([False, k == 1])) for k in (0, 1)]
+    rows = as_rows(["a", "b", "c", "d"], joined(parts), calibration=None, conformal=None)
+    assert [row["out_of_distribution"] for row in rows] == [
+        {"flag": False, "score": 0.5},
+        {"flag": False, "score": 2.0},
+        {"flag": False, "score": 0.5},
+        {"flag": True, "score": 3.0},
+    ]
+    show(rows)
+    shown = capsys.readouterr().out
+    answers = [line.split("│")[-2].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert answers == ["yes", "yes", "yes", "no"]
+    assert "its probabilities mean nothing" in shown
+    show(rows[:3])
+    assert "mean nothing" not in capsys.readouterr().out
+    show(as_rows(["a"], Votes(np.eye(7)[:1]), calibration=None, conformal=None))
+    assert "dermoscopy" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.exhaustive
 def test_twice_the_load() -> None:
     code = SERVER.format(tests=str(TESTS), token=None, seconds=0.01).replace("print(", 'print("http://127.0.0.1:%d" % ')
     found = measure([sys.executable, "-c", code], encoded(coloured(size=(450, 600)), "JPEG"), seconds=60)
-    assert set(found["other"]) <= {0}, "nothing but answers and refusals"
-    # A refusal comes before the body is read; few clients see their connection reset instead of reading it.
-    assert found["other"].get(0, 0) <= 0.005 * found["refused"]
+    assert not found["other"], "nothing but answers and refusals: also no connection that is reset"
     assert found["answered"] > 0.5 * found["carried_per_s"] * found["seconds"]
     assert found["refused"] > 0.1 * found["answered"], "it was more than could be carried"
     assert found["refused_without_retry_after"] == 0

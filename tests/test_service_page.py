@@ -87,7 +87,10 @@ def test_an_image_and_facts_give_a_ranked_answer(page: Any) -> None:
     assert page.inner_text("#set") == "At a risk of 10 %, melanoma or melanocytic nevus cannot be ruled out."
     assert "age 70 adds 10.0 points to the probability of melanoma" in page.inner_text("#effects")
     assert "sex female does not change the probability" in page.inner_text("#effects")
-    assert page.inner_text("#agreement") == "1 of 2 have melanoma as their likeliest diagnosis."
+    assert page.inner_text("#agreement") == (
+        "1 of 2 have melanoma as their likeliest diagnosis. "
+        "Their probabilities are as they come; the answer is calibrated after the vote."
+    )
     assert page.locator("#members tbody tr").count() == 2
     assert page.inner_text("#warning") == ""
     assert "not a medical device" in page.inner_text("#disclaimer")
@@ -196,6 +199,8 @@ def test_on_a_phone_nothing_is_cut_off(page: Any) -> None:
     page.get_by_label("synthetic melanoma").tap()
     answered(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    table = page.locator(".scroll")
+    assert table.evaluate("box => box.scrollWidth") <= table.evaluate("box => box.clientWidth"), "the members' numbers"
     small = page.evaluate(
         "[...document.querySelectorAll('button, select, input:not(#file)')].filter(e => e.offsetHeight)"
         ".filter(e => e.getBoundingClientRect().height < 40).map(e => e.id)"

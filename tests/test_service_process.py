@@ -3,6 +3,7 @@
 import http.client
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -88,6 +89,21 @@ def wait_until_accepted(port: int, requests: int) -> None:
             text = connection.getresponse().read().decode()
         counts = re.findall(r"^skinlesion_(?:waiting_images|requests_total{.*predict.*}) (.+)$", text, re.MULTILINE)
         accepted = sum(float(count) for count in counts)
+
+
+def test_a_refusal_reaches_who_is_still_sending(server: tuple[subprocess.Popen[str], int]) -> None:
+    """The answer to the first bytes is ready at once; a connection closed then would be reset by the next ones."""
+    _, port = server
+    wait_until_ready(port)
+    size, chunk = 500_000, 50_000
+    head = f"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        for _ in range(size // chunk):
+            connection.sendall(b"x" * chunk)
+            time.sleep(0.02)
+        with connection.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.1 404")
 
 
 def test_a_stop_answers_what_was_accepted(server: tuple[subprocess.Popen[str], int]) -> None:

@@ -11,7 +11,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.transforms import ImageInput
 from skinlesion.errors import ConfigError
 from skinlesion.learning.checkpoint import load_model
-from skinlesion.learning.inference import diagnose
+from skinlesion.learning.sample import see_patient
 from skinlesion.learning.turns import turned
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_the_vote_is_the_mean_and_does_not_mind_a_flip(trained: TrainConfig) -> 
     known = {"age": 50.0, "sex": "male", "localization": "back"}
 
     def vote(given: np.ndarray, tta: str) -> np.ndarray:
-        return diagnose(model, np.ascontiguousarray(given), facts=known, device=CPU, tta=tta)
+        return see_patient(model, np.ascontiguousarray(given), known, device=CPU, tta=tta).probabilities
 
     four = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
     expected = np.mean([vote(each, "none") for each in four], axis=0)

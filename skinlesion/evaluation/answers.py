@@ -1,6 +1,7 @@
 """From probabilities to what a person or a program is told of each image. Needs numpy, and rich for the table."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,55 @@ from skinlesion.evaluation.scaling import calibrated
 NOTE = "research use only, not a medical device"
 
 
+@dataclass(frozen=True)
+class Votes:
+    """What models say of N images, before it is calibrated."""
+
+    probabilities: npt.NDArray[np.floating]  # (N, K)
+    novelty: npt.NDArray[np.floating] | None = None  # (N,), see `novelty.score`; None: not known of training images
+    novel: npt.NDArray[np.bool_] | None = None  # (N,), whether it looks like none of them
+
+
+def joined(parts: Sequence[Votes]) -> Votes:
+    """The votes on several batches, of the same models, as one."""
+    probabilities = np.concatenate([part.probabilities for part in parts])
+    scores = [part.novelty for part in parts if part.novelty is not None]
+    flags = [part.novel for part in parts if part.novel is not None]
+    if not scores:
+        return Votes(probabilities)
+    return Votes(probabilities, np.concatenate(scores), np.concatenate(flags))
+
+
 def as_rows(
     images: Sequence[str],
-    given: npt.NDArray[np.floating],
+    votes: Votes,
     *,
     calibration: dict[str, Any] | None,
     conformal: Sequence[dict[str, Any]] | None,
 ) -> list[dict[str, Any]]:
-    """A plain row an image; of a calibrated ensemble with its prediction set and the probabilities before.
+    """A plain row an image; with the probabilities before calibration, the prediction set and the novelty, where known.
 
     Args:
         images: The names of N images.
-        given: Uncalibrated probabilities, (N, K).
+        votes: On them.
         calibration: See `scaling.calibrated`.
         conformal: See `conformal.fit`; the first is in use.
     """
-    values = calibrated(given, calibration)
+    values = calibrated(votes.probabilities, calibration)
     rows = []
     for place, image in enumerate(images):
         diagnosis = DIAGNOSES[int(values[place].argmax())]
         answer = {"predicted": diagnosis.code, "name": diagnosis.name, "category": diagnosis.category}
         row = {"image": image, **answer, "probabilities": _by_code(values[place])}
         if calibration is not None:
-            row |= {"uncalibrated": _by_code(given[place])}
+            row |= {"uncalibrated": _by_code(votes.probabilities[place])}
         if conformal:
             held = prediction_sets(values[place : place + 1], conformal[0])[0]
             codes = [code for code, inside in zip(CODES, held, strict=True) if inside]
             row |= {"prediction_set": codes, "coverage_wanted": round(1 - conformal[0]["alpha"], 6)}
+        if votes.novelty is not None and votes.novel is not None:
+            score = round(float(votes.novelty[place]), 4)
+            row |= {"out_of_distribution": {"flag": bool(votes.novel[place]), "score": score}}
         rows.append(row)
     return rows
 
@@ -58,10 +81,16 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     wanted = rows[0].get("coverage_wanted")
     if wanted is not None:
         shown.add_column(f"set ({wanted:.0%})")
+    judged = "out_of_distribution" in rows[0]
+    if judged:
+        shown.add_column("like dermoscopy")
+        if any(row["out_of_distribution"]["flag"] for row in rows):
+            shown.caption = "not like dermoscopy: the image is unlike those of training; its probabilities mean nothing"
     for row in rows:
         values = [f"{row['probabilities'][code]:.3f}" for code in CODES]
         sets = [] if wanted is None else [" ".join(row["prediction_set"])]
-        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values, *sets)
+        novel = ["no" if row["out_of_distribution"]["flag"] else "yes"] if judged else []
+        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values, *sets, *novel)
     Console(width=140).print(shown)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from skinlesion.data.pixels import Image, fit
 from skinlesion.learning.checkpoint import TrainedModel
-from skinlesion.learning.inference import diagnose
+from skinlesion.learning.sample import see_patient
 
 Facts = Mapping[str, float | str | None]
 
@@ -18,7 +18,10 @@ def votes(
 ) -> npt.NDArray[np.float32]:
     """Each member's probabilities (M, K) of an image (h, w, 3) of any size."""
     return np.stack(
-        [diagnose(model, fit(image, model.spec.size)[None], facts=facts, device=device, tta=tta)[0] for model in models]
+        [
+            see_patient(model, fit(image, model.spec.size)[None], facts, device=device, tta=tta).probabilities[0]
+            for model in models
+        ]
     )
 
 

@@ -1,20 +1,17 @@
 """From batches to probabilities."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from skinlesion.data.dataset import Batch
-from skinlesion.data.transforms import normalise
 from skinlesion.errors import ConfigError
-from skinlesion.learning.checkpoint import TrainedModel
 from skinlesion.learning.features import FeatureBatch, backbone_maps
 from skinlesion.learning.turns import turned
 from skinlesion.model.network import Network
@@ -62,38 +59,6 @@ def probabilities(
         moved = cast(Any, {key: _to(value, device) for key, value in batch.items()})
         parts.append(_vote(network, moved, tta).cpu().numpy())  # (B, K)
     return np.concatenate(parts)
-
-
-@torch.inference_mode()
-def diagnose(
-    model: TrainedModel,
-    pixels: npt.NDArray[np.uint8],
-    *,
-    facts: Mapping[str, float | str | None],
-    device: torch.device,
-    tta: str = "none",
-) -> npt.NDArray[np.float32]:
-    """Probabilities of some images of one patient, all at once.
-
-    Args:
-        model: A trained model; its network is put into evaluation mode.
-        pixels: Images fitted into the model's size, (B, H, W, 3), RGB.
-        facts: age in years, sex, localization; None where unknown.
-        device: Where the network runs.
-        tta: Which flips and turns of each image vote.
-
-    Returns:
-        (B, K).
-    """
-    row = model.encoder.encode(pd.DataFrame({fact: [value] for fact, value in facts.items()}, dtype=object))  # (1, M)
-    batch: Batch = {
-        "image": normalise(pixels, model.spec).to(device),
-        "metadata": torch.from_numpy(row).expand(len(pixels), -1).to(device),  # (B, M)
-        "target": torch.empty(0, dtype=torch.int64),
-        "image_id": [],
-    }
-    votes: npt.NDArray[np.float32] = _vote(model.network.to(device).eval(), batch, tta).cpu().numpy()
-    return votes
 
 
 def device_of(accelerator: str) -> torch.device:

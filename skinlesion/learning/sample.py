@@ -1,6 +1,6 @@
 """Images of one part of a split, with their facts, as the members of an ensemble see them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -114,6 +114,29 @@ def see(
             image = normalise(pixels[model.spec.size], model.spec).to(device)
             part.append(see_batch(model, image, facts[rows].to(device), tta=tta))
     return [_joined(part) for part in parts]
+
+
+def see_patient(
+    model: TrainedModel,
+    pixels: npt.NDArray[np.uint8],
+    facts: Mapping[str, float | str | None],
+    *,
+    device: torch.device,
+    tta: str = "none",
+) -> Seen:
+    """What one member makes of some images of one patient, all at once.
+
+    Args:
+        model: Its network is put into evaluation mode.
+        pixels: Images fitted into the model's size, (B, H, W, 3), RGB.
+        facts: age in years, sex, localization; None where unknown.
+        device: Where the network runs.
+        tta: Which flips and turns of each image vote.
+    """
+    model.network.to(device).eval()
+    row = torch.from_numpy(model.encoder.encode_patient(facts))  # (M,)
+    metadata = row.expand(len(pixels), -1).to(device)  # (B, M)
+    return see_batch(model, normalise(pixels, model.spec).to(device), metadata, tta=tta)
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from skinlesion.service.api import api
 from skinlesion.service.desk import Desk
 from skinlesion.service.guard import Observed
 from skinlesion.service.health import health
+from skinlesion.service.leftover import Drained
 from skinlesion.service.model import Model
 from skinlesion.service.page import page
 from skinlesion.service.problems import ProblemDetails, handle_problems
@@ -49,6 +50,7 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
     app.include_router(health(desk, token))
     app.include_router(page())
     app.add_middleware(Observed, measures=desk.measures)
+    app.add_middleware(Drained)
     _describe_problems(app)
     return app
 

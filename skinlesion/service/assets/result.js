@@ -105,7 +105,8 @@ function drawEffects(image, facts, named) {
 function drawMembers(image, named) {
   const agreeing = Math.round(image.agreement * image.members.length);
   document.getElementById("agreement").textContent =
-    `${agreeing} of ${image.members.length} have ${named[image.predicted].name} as their likeliest diagnosis.`;
+    `${agreeing} of ${image.members.length} have ${named[image.predicted].name} as their likeliest diagnosis.` +
+    (isCalibrated(image) ? " Their probabilities are as they come; the answer is calibrated after the vote." : "");
   const head = element("tr", {}, element("th", { scope: "col" }, "member"), element("th", { scope: "col" }, "its likeliest"),
     element("th", { scope: "col", className: "number" }, "its probability"),
     element("th", { scope: "col", className: "number" }, `of ${image.predicted}`));
@@ -114,4 +115,8 @@ function drawMembers(image, named) {
     element("td", { className: "number" }, percent(member.probabilities[member.predicted])),
     element("td", { className: "number" }, percent(member.probabilities[image.predicted]))));
   document.getElementById("members").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+}
+
+function isCalibrated(image) {
+  return Object.entries(image.uncalibrated).some(([code, p]) => Math.abs(p - image.probabilities[code]) > 1e-4);
 }
