@@ -47,7 +47,7 @@ def run(config: ReportConfig) -> None:
         "evidence": evidence,
         "material": origin,
         "can": [*strengths(evidence), *(told for extra in extras for told in extra.can)],
-        "fails": [*(told for extra in extras for told in extra.fails), *failures(evidence, origin)],
+        "fails": failures(evidence, origin, [told for extra in extras for told in extra.fails]),
         "tables": listed,
         "drawings": drawings,
         "extras": extras,

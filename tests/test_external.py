@@ -79,6 +79,8 @@ def config(source: Path, trained: TrainConfig, out: Path, *overrides: str) -> Ev
 def test_new_images_are_judged_and_known_ones_left_out(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
     run(config(source, trained, tmp_path, f"external.metadata={source / 'facts.csv'}"))
     table = read_predictions(tmp_path / "predictions_external.csv").set_index("image_id")
+    about = json.loads((tmp_path / "report_external.json").read_text())["external"]
+    assert about["of_own_test_part"] == 1, "it is judged, and told"
     seen = pd.read_csv(tmp_path / "seen.csv").set_index("image_id")
     assert sorted(seen["found_by"]) == ["hash", "id"]
     assert seen.loc["copy", "found_by"] == "hash"

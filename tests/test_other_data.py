@@ -13,6 +13,7 @@ from skinlesion.evaluation.populations import Population, populations
 from skinlesion.reporting.other_data import compared
 
 ABOUT = {
+    "of_own_test_part": 2,
     "seen": {"choice": "drop", "by_id": 2, "by_hash": None, "note": "not compared by hash: they are not there"},
     "classes": {"nv": {"images": 3, "counts_as": "nv"}, "scc": {"images": 1, "counts_as": "akiec"}},
 }
@@ -33,6 +34,7 @@ def test_both_populations_stand_side_by_side(tmp_path: Path) -> None:
     assert rows["median age"] == [None, 20.0, None]
     assert rows["median brightness"] == [None, 0.25, None]
     assert table.notes == [
+        "2 images are of the test part of the model's own data set: no data from elsewhere.",
         "2 images are among those of training or validation: left out.",
         "Images are not compared by hash: they are not there.",
         "1 images of scc: akiec.",

@@ -400,7 +400,7 @@ def test_what_other_verbs_left_is_taken_in(tmp_path: Path) -> None:
     left = ("Robustness and shortcuts", "2 sigma", "deletion", "9 images of 8 lesions of the val part.")
     for said in (*left, "5 images of 4 lesions"):
         assert said in page.words
-    assert "Other data: external." in page.words  # the checklists' item on external data
+    assert "Other data: external; see there" in page.words  # the checklists' item on external data
     alts = [str(image["alt"]) for image in page.all("img")]
     assert sum(alt.startswith(("Balanced accuracy, macro-F1", "Rank", "Diagnoses, age")) for alt in alts) == 3
     assert "ISIC_1" not in (folder / "report" / "report.html").read_text()  # no photograph

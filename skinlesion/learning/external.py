@@ -96,7 +96,7 @@ def judge_external(
         seen=found,
         about={
             **_about(config, labelled, read_as),
-            "judged": len(kept),
+            **_judged(kept, first),
             "seen": _seen(config, found, known, training=training, why=why),
         },
         populations=(trained_on, Population("these images", counts, kept, looks[judged])),
@@ -183,6 +183,11 @@ def _about(config: ExternalConfig, labelled: Labelled, read_as: dict[str, dict[s
         "classes": labelled.labels,
         "localizations": read_as,
     }
+
+
+def _judged(kept: pd.DataFrame, model: TrainedModel) -> dict[str, int]:
+    """How many images are judged, and how many of them are not from elsewhere."""
+    return {"judged": len(kept), "of_own_test_part": int(kept["image_id"].isin(model.split["test"]).sum())}
 
 
 def _seen(

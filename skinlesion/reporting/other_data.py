@@ -46,7 +46,7 @@ def external(folder: Path, test: pd.DataFrame) -> Extra:
     names = [f"{name}_{part}" if name != "populations" else name for name in _FIGURES for part in parts]
     shown = pictures(folder, list(dict.fromkeys(names)))
     can, fails = ([sentence for lower, sentence in told if lower is kind] for kind in (False, True))
-    return Extra(f"Other data: {folder.name}", folder, " ".join(leads), tables, shown, can, fails)
+    return Extra(f"Other data: {folder.name.replace('_', ' ')}", folder, " ".join(leads), tables, shown, can, fails)
 
 
 def compared(folder: Path, about: dict[str, Any]) -> Table | None:
@@ -103,7 +103,7 @@ def _beside_test(folder: Path, measured: dict[str, Any], test: pd.DataFrame) -> 
     own = float(balanced_accuracy(confusions(targets(test), predicted_targets(test))))
     there = measured["numbers"]["balanced_accuracy"]
     told = (
-        f"On {folder.name} ({measured['images']} images) it is right for "
+        f"On {folder.name.replace('_', ' ')} ({measured['images']} images) it is right for "
         f"{ranged_percent(measured['numbers']['accuracy'])}, with a balanced accuracy of {ranged(there)} (test part: "
         f"{decimal(own)})."
     )
@@ -113,6 +113,8 @@ def _beside_test(folder: Path, measured: dict[str, Any], test: pd.DataFrame) -> 
 def _notes(about: dict[str, Any]) -> list[str]:
     """What was left out and what was read as something else."""
     notes = []
+    if own := about.get("of_own_test_part"):
+        notes.append(f"{own} images are of the test part of the model's own data set: no data from elsewhere.")
     if seen := about.get("seen"):
         known = seen["by_id"] + (seen["by_hash"] or 0)
         verb = "left out" if seen["choice"] == "drop" else "judged all the same"

@@ -16,6 +16,7 @@ _FORMS = {
     "decimal": words.decimal,
     "percent": words.percent,
     "ranged": words.ranged,
+    "unbroken": words.unbroken,
     "ranged_percent": words.ranged_percent,
 }
 

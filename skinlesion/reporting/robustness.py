@@ -110,11 +110,12 @@ def _failures(found: dict[str, Any]) -> Iterator[str]:
     if harmed:
         yield f"Balanced accuracy falls, at the worst step tried, under {', '.join(harmed)}."
     if _REMOVED in found["images"]:
-        last = max(found["images"][_REMOVED]["steps"], key=lambda step: step["step"])
+        # where all is painted over no surroundings are left: the last step before that tells more
+        last = max(found["images"][_REMOVED]["steps"], key=lambda step: (step["step"] < 1, step["step"]))
         left, chance = last["numbers"]["balanced_accuracy"], found["without_images"]["balanced_accuracy"]
         yield (
-            f"With {percent(last['step'])} of the image painted over from its middle, balanced accuracy is still "
-            f"{ranged(left)} (always the commonest diagnosis: {decimal(chance)}): what is above that comes from "
+            f"With {percent(last['step'])} of the image painted over from its middle, balanced accuracy is "
+            f"{ranged(left)} (always the commonest diagnosis: {decimal(chance)}); what is above that comes from "
             "surroundings and facts, not from the lesion."
         )
     moved = [

@@ -1,6 +1,6 @@
 """The plain summary: what the ensemble can and where it fails, each sentence derived from the numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,15 @@ def strengths(evidence: dict[str, Any]) -> list[str]:
     return list(_strengths(evidence))
 
 
-def failures(evidence: dict[str, Any], material: dict[str, Any]) -> list[str]:
+def failures(evidence: dict[str, Any], material: dict[str, Any], elsewhere: Sequence[str] = ()) -> list[str]:
     """Where it fails, and what is not known.
 
     Args:
         evidence: As from `evidence.gather`.
         material: As from `material.material`.
+        elsewhere: Failures that other verbs found, in sentences.
     """
-    return [*_failures(evidence), *_unknown(evidence, material)]
+    return [*_failures(evidence), *elsewhere, *_unknown(evidence, material)]
 
 
 def _strengths(evidence: dict[str, Any]) -> Iterator[str]:

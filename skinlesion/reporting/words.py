@@ -1,8 +1,10 @@
 """Numbers as a report writes them."""
 
+import re
 from typing import Any
 
 NOT_COMPUTABLE = "not computable"
+_INTERVAL = re.compile(r"\[[^\[\]]*\]")
 
 
 def decimal(value: float | None) -> str:
@@ -25,6 +27,11 @@ def ranged(number: dict[str, Any] | None) -> str:
 def ranged_percent(number: dict[str, Any] | None) -> str:
     """A share with its interval, as percentages with one decimal."""
     return _with_interval(number, lambda value: NOT_COMPUTABLE if value is None else f"{100 * value:.1f}\u00a0%")
+
+
+def unbroken(text: str) -> str:
+    """The same words, with intervals that no line end tears apart."""
+    return _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
 def change(number: dict[str, Any]) -> str:
