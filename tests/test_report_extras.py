@@ -107,5 +107,9 @@ def test_maps_that_point_at_what_matters_and_maps_that_do_not(tmp_path: Path) ->
         "(area -0.100 [-0.120, -0.080])."
     ]
     assert "rises no sooner than in random order" in extra.fails[0]
+    found["deletion"] = {"area_less_random": number(0.1)}
+    worse = explanations(written(tmp_path, "explanations", found), given=True, samples=False)
+    assert worse is not None
+    assert "falls later than in random order (area +0.100" in worse.fails[0]
     assert extra.tables[0].shown()[0][1] == "0.030 [0.010, 0.050]"
     assert "none were given" in extra.tables[0].notes[0]

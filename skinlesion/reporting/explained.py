@@ -69,8 +69,10 @@ def _judged(found: dict[str, Any]) -> tuple[list[str], list[str]]:
             f"When pixels are {'blurred away' if name == 'deletion' else 'brought back'} in the order of the maps, the "
             f"probability {'falls' if name == 'deletion' else 'rises'}"
         )
-        shown = (area["high"] < 0) if wanted < 0 else (area["low"] > 0)
-        if shown:
+        low, high = sorted(wanted * area[end] for end in ("low", "high"))
+        if high < 0:
+            fails.append(f"{told} later than in random order (area {change(area)}).")
+        elif low > 0:
             can.append(f"{told} {less} than in random order (area {change(area)}).")
         else:
             fails.append(f"{told} no {less} than in random order, as far as is shown (area {change(area)}).")
