@@ -193,7 +193,7 @@ def test_a_sweep_names_its_failed_members(tmp_path: Path) -> None:
     answer = run_cli("train", "sweep=six", "model=tiny_resnet", "data.root=nowhere", folder=tmp_path)
     assert answer.returncode == 1
     assert "3 failed" in answer.stderr
-    assert "model=tiny_resnet loss=a06_g19" in answer.stderr
+    assert "loss=a06_g19 model=tiny_resnet" in answer.stderr
     assert "nowhere" in answer.stderr
     assert "Traceback" not in answer.stderr
 
