@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from skinlesion.bundle.manifest import Graph
@@ -47,6 +48,10 @@ def merged(model: Any) -> Any:
     import onnx_ir
     import onnx_ir.passes.common as passes
 
+    for weight in model.graph.initializers.values():  # the first pass reads their bytes: a transposed view has none
+        array = weight.const_value.numpy()
+        if not array.flags.c_contiguous:
+            weight.const_value = onnx_ir.tensor(np.ascontiguousarray(array), name=weight.name)
     merging = onnx_ir.passes.Sequential(
         passes.DeduplicateHashedInitializersPass(size_limit=_ANY_SIZE),
         passes.CommonSubexpressionEliminationPass(),
