@@ -47,10 +47,11 @@ def require_one_model(checkpoint: str | None, ensemble: str | None, *, otherwise
         raise ConfigError(f"{len(given)} models given: expected one, as {ways}")
 
 
-def require_bootstrap(resamples: int, level: float) -> None:
-    """Refuse too few resamples to read an interval from, or a level that is none."""
+def require_bootstrap(resamples: int, level: float, interval: str) -> None:
+    """Refuse too few resamples to read an interval from, a level that is none, or an unknown kind of interval."""
     require(resamples >= 100, "resamples", resamples, "at least 100")
     require(0.5 <= level < 1, "level", level, "0.5 or more, less than 1")
+    require_choice("interval", interval, ("bca", "percentile"))
 
 
 def require_shares(key: str, values: Sequence[float], example: str) -> None:

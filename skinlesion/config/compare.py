@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from skinlesion.config.checks import require, require_bootstrap, require_choice, require_seed
+from skinlesion.config.checks import require, require_bootstrap, require_seed
 
 
 @dataclass
@@ -20,7 +20,6 @@ class CompareConfig:
     def __post_init__(self) -> None:
         require(len(self.tables) > 0, "tables", self.tables, "at least one predictions table")
         require(len(set(self.tables)) == len(self.tables), "tables", self.tables, "each table once")
-        require_choice("interval", self.interval, ("bca", "percentile"))
-        require_bootstrap(self.resamples, self.level)
+        require_bootstrap(self.resamples, self.level, self.interval)
         require_seed(self.seed)
         require(self.bins >= 2, "bins", self.bins, "at least 2")

@@ -52,8 +52,7 @@ class EnsembleConfig:
             self.out,
             "a folder, where members is a list",
         )
-        require_bootstrap(self.resamples, self.level)
-        require_choice("interval", self.interval, ("bca", "percentile"))
+        require_bootstrap(self.resamples, self.level, self.interval)
         require_choice("calibration", self.calibration, ("temperature", "vector", "none"))
         require_choice("conformal", self.conformal, ("aps", "raps"))
         expected = "more than 0, less than 1, or null"

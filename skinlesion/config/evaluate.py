@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from skinlesion.config.checks import (
     require,
     require_bootstrap,
-    require_choice,
     require_one_model,
     require_seed,
     require_tta,
@@ -41,9 +40,8 @@ class EvaluateConfig:
         self._check_images()
         require_seed(self.seed)
         require_tta(self.tta)
-        require_choice("interval", self.interval, ("bca", "percentile"))
         require(self.bins >= 2, "bins", self.bins, "at least 2")
-        require_bootstrap(self.resamples, self.level)
+        require_bootstrap(self.resamples, self.level, self.interval)
 
     def _check_images(self) -> None:
         """Refuse anything but a part of the split, images of another source, or an entry and its labels."""

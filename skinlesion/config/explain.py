@@ -50,5 +50,4 @@ class ExplainConfig:
             require_choice("split", self.split, ("val", "test"))
         require(self.images is None or self.images >= 2, "images", self.images, "at least 2, or null: all")
         require_seed(self.seed)
-        require_choice("interval", self.interval, ("bca", "percentile"))
-        require_bootstrap(self.resamples, self.level)
+        require_bootstrap(self.resamples, self.level, self.interval)

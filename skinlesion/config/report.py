@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from skinlesion.config.checks import require, require_bootstrap, require_choice, require_seed
+from skinlesion.config.checks import require, require_bootstrap, require_seed
 
 
 @dataclass
@@ -39,7 +39,6 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         require_seed(self.seed)
-        require_bootstrap(self.resamples, self.level)
-        require_choice("interval", self.interval, ("bca", "percentile"))
+        require_bootstrap(self.resamples, self.level, self.interval)
         require(self.bins >= 2, "bins", self.bins, "at least 2")
         require(len(self.ensemble) > 0, "ensemble", self.ensemble, "an ensemble.json or its folder")

@@ -41,5 +41,4 @@ class RobustnessConfig:
         require(self.images is None or self.images >= 2, "images", self.images, "at least 2, or null: all")
         expected = "more than 0, less than 1, or null"
         require(self.passing is None or 0 < self.passing < 1, "passing", self.passing, expected)
-        require_choice("interval", self.interval, ("bca", "percentile"))
-        require_bootstrap(self.resamples, self.level)
+        require_bootstrap(self.resamples, self.level, self.interval)

@@ -83,7 +83,7 @@ def judge_external(
     by_look = by_look[~by_look["image_id"].isin(found["image_id"])]
     kept = _without(frame, by_look, config)
     found = pd.concat([found, by_look], ignore_index=True)
-    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in {model.spec.size for model in models}}
+    caches = _caches(frame, {model.spec.size for model in models}, opened={first.spec.size: cache}, cache_dir=cache_dir)
     tables = [
         judge_images(model, kept, caches[model.spec.size], settings=settings, accelerator=accelerator, tta=tta)
         for model in models
@@ -183,6 +183,13 @@ def _about(config: ExternalConfig, labelled: Labelled, read_as: dict[str, dict[s
         "classes": labelled.labels,
         "localizations": read_as,
     }
+
+
+def _caches(
+    frame: pd.DataFrame, sizes: set[tuple[int, int]], *, opened: dict[tuple[int, int], ImageCache], cache_dir: Path
+) -> dict[tuple[int, int], ImageCache]:
+    """The caches of all sizes, those that are open already as they are."""
+    return opened | {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes - opened.keys()}
 
 
 def _judged(kept: pd.DataFrame, model: TrainedModel) -> dict[str, int]:
