@@ -15,7 +15,7 @@ ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_w
 comma := ,
 space := $(subst ,, )
 
-.PHONY: help demo serve results results-seeds results-folds ablation results-gpu bench bench-gpu test test-all lint format clean
+.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA
 	$(SKINLESION) ensemble members=runs/ham10000_cpu_brief
 	$(SKINLESION) ensemble out=runs/twelve smallest=12 largest=12 passing=null \
 		members=[$(subst $(space),$(comma),$(foreach run,ham10000_cpu ham10000_cpu_brief,$(MEMBERS:%=runs/$(run)/%/best.ckpt)))]
+
+results-deep: $(BIN)/.installed ## the deeply tuned pair on three seeds of the published split (two hours on two cores)
+	for seed in 666 1 2; do out=runs/deep/$$seed; \
+		$(SKINLESION) train sweep=six experiment=ham10000_cpu_deep loss=a05_g20 expected_members=2 split.seed=$$seed out=$$out \
+			$(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out passing=null || exit 1; done
 
 results-seeds: $(BIN)/.installed ## the frozen six on three seeds of the published split
 	for seed in 666 1 2; do out=runs/seeds/$$seed; \

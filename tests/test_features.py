@@ -12,7 +12,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import JUDGED, LesionDataModule
 from skinlesion.errors import DataError
 from skinlesion.learning.build import build_backbone, image_input
-from skinlesion.learning.features import FeatureStore, backbone_maps
+from skinlesion.learning.features import FeatureStore, backbone_maps, trained_maps
 from skinlesion.model.backbone import Backbone
 
 CPU = torch.device("cpu")
@@ -128,3 +128,24 @@ def test_a_few_images_at_a_time_change_nothing() -> None:
     image = torch.randn(19, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(backbone_maps(backbone, image), backbone(image))
+
+
+@pytest.mark.parametrize(
+    "start", ["layer3", "conv1", "layer3.0.conv2", None]
+)  # a cut, nothing below, no cut, all below
+def test_maps_in_training_are_the_networks_with_its_gradients(start: str | None, small_config: Config) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(small_config().model)
+    backbone.unfreeze(start)
+    backbone.train()
+    assert backbone.parted == (start in ("layer3", None))
+    image = torch.randn(19, 3, 32, 32)  # more than one chunk
+    found = []
+    for maps in (backbone, lambda image: trained_maps(backbone, image)):
+        made = maps(image)
+        if made.requires_grad:
+            (made**2).sum().backward()
+        found.append((made.detach(), [parameter.grad for parameter in backbone.parameters()]))
+        backbone.zero_grad()
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)  # other sums, in another order
+    assert any(gradient is not None for gradient in found[0][1]) == (start is not None)

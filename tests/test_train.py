@@ -116,6 +116,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     overrides = [
         *SMALL,
         "loader.workers=2",
+        "schedule.phases.high.average=0.9",
         *(f"schedule.phases.{name}.epochs=4" for name in ("head", "high", "middle")),
     ]
     places = [f"data.root={phantom_root}", f"data.cache_dir={tmp_path / 'cache'}"]
@@ -132,7 +133,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
         assert not (killed / "metrics.json").exists(), "it was killed too late to tell anything"
         killed = killed.rename(tmp_path / f"moved-{rows}")  # a folder may be moved between two sittings
     subprocess.run([*command, f"out={killed}"], check=True, env=environment, capture_output=True)
-    run(replace(small_config(*overrides[-4:]), out=str(whole)))
+    run(replace(small_config(*overrides[len(SMALL) :]), out=str(whole)))
     assert metrics_of(killed) == metrics_of(whole)
     assert (killed / "predictions_test.csv").read_bytes() == (whole / "predictions_test.csv").read_bytes()
     assert (killed / "layer_state.json").read_bytes() == (whole / "layer_state.json").read_bytes()

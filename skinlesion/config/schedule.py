@@ -16,6 +16,7 @@ class PhaseConfig:
     backbone_rate: float  # learning rate of the unfrozen stages
     warmup_epochs: float  # epochs of linear warm-up to the rate
     final_rate_fraction: float  # cosine decay ends at this fraction of the rate; 1: no decay
+    average: float  # decay, a step, of the moving average of all weights that is judged and kept; 0: no average
     mixup: float  # concentration of the Beta distribution by which two items are blended; 0: they are not
     views: int  # views of each image whose maps, of what is frozen, are cached; 0: no cache, a new view each epoch
 
@@ -47,5 +48,6 @@ def _check_phase(key: str, phase: PhaseConfig) -> None:
         value = getattr(phase, name)
         require(value >= least, f"{key}.{name}", value, f"{least} or more")
     require(phase.rate > 0, f"{key}.rate", phase.rate, "more than 0")
+    require(0 <= phase.average < 1, f"{key}.average", phase.average, "0 or more, less than 1")
     fraction = phase.final_rate_fraction
     require(0 < fraction <= 1, f"{key}.final_rate_fraction", fraction, "more than 0, at most 1")

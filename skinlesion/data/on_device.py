@@ -86,6 +86,10 @@ class Developer:
     def __init__(self, augment: BatchAugment, spec: ImageInput, images: Tensor | None) -> None:
         self.augment, self.spec, self.images = augment, spec, images
 
+    def __deepcopy__(self, memo: object) -> "Developer":
+        """Itself: an average of weights copies the module that holds it, and images need not lie there twice."""
+        return self
+
     def __call__(self, raw: RawBatch) -> Batch:
         """The batch of a raw one."""
         pixels = raw["pixels"] if self.images is None else self.images[raw["row"]]  # (B, H, W, 3)

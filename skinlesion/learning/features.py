@@ -158,6 +158,18 @@ def backbone_maps(backbone: nn.Module, image: Tensor) -> Tensor:
     return torch.cat([backbone(chunk) for chunk in chunks])
 
 
+def trained_maps(backbone: Backbone, image: Tensor) -> Tensor:
+    """Maps (B, C, h, w) of images (B, 3, H, W), with gradients of what is trained.
+
+    On a CPU what is frozen below runs on a few images at a time, as in `backbone_maps`.
+    """
+    if image.device.type != "cpu" or not backbone.parted:
+        return cast(Tensor, backbone(image))
+    with torch.no_grad():
+        trunk_map = backbone_maps(backbone.lower(), image)
+    return backbone.upper(trunk_map)
+
+
 def _dtype(view: int) -> "np.dtype[Any]":
     return np.dtype(np.float16 if view else np.float32)
 

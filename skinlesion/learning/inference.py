@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skinlesion.data.dataset import Batch
 from skinlesion.errors import ConfigError
-from skinlesion.learning.features import FeatureBatch, backbone_maps
+from skinlesion.learning.features import FeatureBatch, backbone_maps, trained_maps
 from skinlesion.learning.turns import turned
 from skinlesion.model.network import Network
 from skinlesion.progress import track
@@ -26,7 +26,7 @@ def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
     elif torch.is_inference_mode_enabled():
         feature_map = backbone_maps(network.backbone, batch["image"])
     else:
-        feature_map = network.backbone(batch["image"])
+        feature_map = trained_maps(network.backbone, batch["image"])
     return cast(Tensor, network.head(feature_map, batch["metadata"]))
 
 

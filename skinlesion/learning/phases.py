@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric import Fabric
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 
 from skinlesion.config.schedule import PhaseConfig
 from skinlesion.config.train import TrainConfig
@@ -100,7 +100,8 @@ def _run_phase(
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     history = History(folder / "metrics.csv", phase=name, rows=rows)
     stopping = EarlyStopping("val/loss", patience=phase.patience)
-    callbacks = [history, stopping, EpochSeed(config.seed, first_draw=len(rows)), best, last]
+    average = [EMAWeightAveraging(decay=phase.average)] if phase.average else []
+    callbacks = [history, stopping, EpochSeed(config.seed, first_draw=len(rows)), *average, best, last]
     trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
     resumed = _interrupted(folder, name, phase)
     if resumed is None or not resumed.complete:

@@ -74,6 +74,17 @@ class Backbone(nn.Module):
         return trunk_map if self.frozen else self._channels_first(self._halves().upper(trunk_map))
 
     @property
+    def parted(self) -> bool:
+        """Whether something is frozen and runs before all that is trained, so that `lower` and `upper` are of use."""
+        if self.frozen or not self._frozen:
+            return self.frozen
+        try:
+            self._halves()
+        except ConfigError:
+            return False
+        return True
+
+    @property
     def pretrained_cfg(self) -> dict[str, Any]:
         """What timm knows of the pretrained weights: where they are, input size, mean, std, licence."""
         cfg: Any = self.net.pretrained_cfg
