@@ -50,6 +50,20 @@ def test_what_is_judged_is_the_average(small_config: Callable[..., TrainConfig],
     assert histories[0]["val/loss"].tolist() != histories[1]["val/loss"].tolist()
 
 
+def test_what_is_frozen_stays_to_the_bit(small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Or its cached maps would be made once more to judge the run, of a network that is not quite the same."""
+    kept = []
+    for decay in (0, DECAY):
+        out = tmp_path / str(decay)
+        config = small_config("schedule=head_only", f"{KEY}.average={decay}", f"{KEY}.views=1", f"out={out}")
+        run(config)
+        kept.append(torch.load(out / "best.ckpt", weights_only=True)["state_dict"])
+    backbone = [name for name in kept[0] if name.startswith("network.backbone.")]
+    assert backbone
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in backbone)
+    assert len(list(Path(config.data.cache_dir).glob("features-*.npy"))) == 1
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1])
 def test_a_decay_that_is_none_is_refused(decay: float, small_config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(ConfigError, match=r"head\.average"):

@@ -19,7 +19,7 @@ SPEED = SpeedConfig(channels_last=True, fused_optimizer=True, compile="none")
 
 
 def phase(unfreeze: int | str | None = None) -> PhaseConfig:
-    return PhaseConfig(unfreeze, 1, 1, 1e-3, 1e-4, 0, 0.1, mixup=0, views=0)
+    return PhaseConfig(unfreeze, 1, 1, 1e-3, 1e-4, 0, 0.1, average=0, mixup=0, views=0)
 
 
 def classifier() -> LesionClassifier:

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric import Fabric
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from skinlesion.config.schedule import PhaseConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
+from skinlesion.learning.average import MovingAverage
 from skinlesion.learning.best import BestOfPhase
 from skinlesion.learning.checkpoint import read_checkpoint
 from skinlesion.learning.features import FeatureStore
@@ -100,7 +101,7 @@ def _run_phase(
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     history = History(folder / "metrics.csv", phase=name, rows=rows)
     stopping = EarlyStopping("val/loss", patience=phase.patience)
-    average = [EMAWeightAveraging(decay=phase.average)] if phase.average else []
+    average = [MovingAverage(phase.average)] if phase.average else []
     callbacks = [history, stopping, EpochSeed(config.seed, first_draw=len(rows)), *average, best, last]
     trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
     resumed = _interrupted(folder, name, phase)

@@ -75,14 +75,11 @@ class Backbone(nn.Module):
 
     @property
     def parted(self) -> bool:
-        """Whether something is frozen and runs before all that is trained, so that `lower` and `upper` are of use."""
-        if self.frozen or not self._frozen:
-            return self.frozen
+        """Whether something frozen runs before all that is trained, so that `lower` and `upper` are of use."""
         try:
-            self._halves()
+            return bool(self._frozen) and (self.frozen or bool(self._halves()))
         except ConfigError:
             return False
-        return True
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
