@@ -10,10 +10,11 @@ import torch
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import JUDGED, LesionDataModule
-from skinlesion.errors import DataError
+from skinlesion.errors import ConfigError, DataError
 from skinlesion.learning.build import build_backbone, image_input
 from skinlesion.learning.features import FeatureStore, backbone_maps, trained_maps
 from skinlesion.model.backbone import Backbone
+from skinlesion.model.trunk import Halves
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
@@ -149,3 +150,23 @@ def test_maps_in_training_are_the_networks_with_its_gradients(start: str | None,
         backbone.zero_grad()
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)  # other sums, in another order
     assert any(gradient is not None for gradient in found[0][1]) == (start is not None)
+
+
+def test_a_network_without_a_cut_is_not_tried_at_every_step(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def refuse(*_: object, name: str, **__: object) -> Halves:
+        tried.append(name)
+        raise ConfigError("no single map")
+
+    monkeypatch.setattr("skinlesion.model.backbone.split_before", refuse)
+    backbone = build_backbone(small_config().model)
+    backbone.unfreeze("layer3")
+    for _ in range(3):
+        trained_maps(backbone, torch.zeros(2, 3, 32, 32))
+    assert len(tried) == 1
+    backbone.unfreeze("layer4")
+    trained_maps(backbone, torch.zeros(2, 3, 32, 32))
+    assert len(tried) == 2

@@ -8,7 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from skinlesion.errors import ConfigError
-from skinlesion.model.feature_level import REFUSALS, accepted_image, cut_after, find_layout, levels
+from skinlesion.model.feature_level import REFUSALS, accepted_image, cut_after, find_layout, level_name
 from skinlesion.model.stages import find_stages, lineage, own_parameters, remaining, title
 from skinlesion.model.trunk import Halves, split_before
 
@@ -50,11 +50,12 @@ class Backbone(nn.Module):
         sides = (*CHEAP_SIDES, self.input_size)
         if feature_level is not None:
             image = accepted_image(self.net, name=name, sides=sides)
-            cut_after(self.net, _level_name(self.net, feature_level, name=name), name=name, image=image)
+            cut_after(self.net, level_name(self.net, feature_level, name=name), name=name, image=image)
         self.channels, self._channels_last = find_layout(self.net, name=name, sides=sides)
         self._stages = remaining(stages, self.net)
         self._frozen: frozenset[str] = frozenset()
         self._split: tuple[Halves, ...] = ()  # made when first asked for; in a tuple, since it is no part of its own
+        self._parted: bool | None = None  # likewise
         self._resting: frozenset[str] = frozenset()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -76,10 +77,12 @@ class Backbone(nn.Module):
     @property
     def parted(self) -> bool:
         """Whether something frozen runs before all that is trained, so that `lower` and `upper` are of use."""
-        try:
-            return bool(self._frozen) and (self.frozen or bool(self._halves()))
-        except ConfigError:
-            return False
+        if self._parted is None:  # found once: a network that cannot be split runs three times to say so
+            try:
+                self._parted = bool(self._frozen) and (self.frozen or bool(self._halves()))
+            except ConfigError:
+                self._parted = False
+        return self._parted
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
@@ -138,7 +141,7 @@ class Backbone(nn.Module):
         for position, leaf in enumerate(leaves):
             for parameter in own_parameters(self.net, leaf):
                 parameter.requires_grad_(position >= first)
-        self._frozen, self._split = frozenset(leaves[:first]), ()
+        self._frozen, self._split, self._parted = frozenset(leaves[:first]), (), None
         self._resting = self._find_resting()
         self.train(self.training)
 
@@ -217,13 +220,3 @@ def _set_batch_norm_eps(net: nn.Module, eps: float) -> None:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = eps
-
-
-def _level_name(net: nn.Module, level: str | int, *, name: str) -> str:
-    if isinstance(level, str):
-        return level
-    known = levels(net)
-    if not -len(known) <= level < len(known):
-        listed = ", ".join(f"{place} ({module})" for place, module in enumerate(known))
-        raise ConfigError(f"backbone {name!r} has no feature level {level}; its levels are: {listed}")
-    return known[level]

@@ -81,6 +81,17 @@ def levels(net: nn.Module) -> list[str]:
     return [level["module"] for level in (info if isinstance(info, list) else info.info)]
 
 
+def level_name(net: nn.Module, level: str | int, *, name: str) -> str:
+    """Name the module of a feature level that is given by name or by number; ConfigError if there is no such number."""
+    if isinstance(level, str):
+        return level
+    known = levels(net)
+    if not -len(known) <= level < len(known):
+        listed = ", ".join(f"{place} ({module})" for place, module in enumerate(known))
+        raise ConfigError(f"backbone {name!r} has no feature level {level}; its levels are: {listed}")
+    return known[level]
+
+
 def cut_after(net: nn.Module, level: str, *, name: str, image: Tensor) -> None:
     """Cut `net` in place after the module `level`, so that it returns that module's feature map.
 
