@@ -13,22 +13,28 @@ log = logging.getLogger(__name__)
 def run(config: CompareConfig) -> None:
     """Print, and write where asked to, each table's numbers and its differences from the first table.
 
+    Tables that `ensemble` wrote of test parts are judged at the operating points of their ensembles too.
+
     Raises:
         SkinlesionError: A table is missing, broken, or of other images than the first.
     """
-    from skinlesion.evaluation.comparison import compared, names_of, read_pooled
+    from skinlesion.evaluation.comparison import compared, names_of, paths_of, read_pooled
+    from skinlesion.evaluation.pooled_points import pooled_points
     from skinlesion.files import write_json
 
     names = names_of(config.tables)
     tables = {name: read_pooled(pattern) for name, pattern in zip(names, config.tables, strict=True)}
-    found = compared(
-        tables,
-        resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
-        method=config.interval,  # type: ignore[arg-type]
-        bins=config.bins,
-    )
+    settings: dict[str, Any] = {
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "level": config.level,
+        "method": config.interval,
+    }
+    found = compared(tables, **settings, bins=config.bins)
+    points = {
+        name: pooled_points(paths_of(pattern), **settings) for name, pattern in zip(tables, config.tables, strict=True)
+    }
+    found["operating_points"] = {name: each for name, each in points.items() if each}
     _show(found, config.level)
     if config.out:
         write_json(Path(config.out), {"level": config.level, "interval": config.interval, **found})
@@ -36,7 +42,7 @@ def run(config: CompareConfig) -> None:
 
 
 def _show(found: dict[str, Any], level: float) -> None:
-    from skinlesion.evaluation.console import show_table, with_interval
+    from skinlesion.evaluation.console import show_points, show_table, with_interval
 
     shown = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
     rows = [(name, *(with_interval(numbers[key]) for key in shown)) for name, numbers in found["tables"].items()]
@@ -46,6 +52,8 @@ def _show(found: dict[str, Any], level: float) -> None:
         for name, numbers in found["differences"].items()
     ]
     show_table(f"Differences from {found['reference']}", ("table", *shown.values()), rows)
+    for name, points in found["operating_points"].items():
+        show_points(f"Operating points of {name}, each part at the thresholds of its own ensemble", points)
 
 
 def _p(difference: dict[str, Any]) -> str:

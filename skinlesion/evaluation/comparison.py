@@ -13,13 +13,18 @@ from skinlesion.evaluation.reported import compare, with_intervals
 from skinlesion.evaluation.resampling import Method
 
 
+def paths_of(pattern: str) -> list[Path]:
+    """The files that a pattern names, in the order of their names; where there are none the pattern itself."""
+    return sorted(map(Path, glob.glob(pattern))) or [Path(pattern)]
+
+
 def read_pooled(pattern: str) -> pd.DataFrame:
     """One table of all files that a pattern names, such as the test parts of all folds: runs/*/predictions_test.csv.
 
     Raises:
         DataError: There is no such file, one cannot be read, or an image is in two of them.
     """
-    paths = sorted(map(Path, glob.glob(pattern))) or [Path(pattern)]
+    paths = paths_of(pattern)
     pooled = pd.concat([read_predictions(path) for path in paths]).sort_values("image_id", ignore_index=True)
     twice = pooled.loc[pooled["image_id"].duplicated(), "image_id"].tolist()
     if twice:

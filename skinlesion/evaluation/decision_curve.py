@@ -54,27 +54,56 @@ def judge_points(
         For each point its keys, `counts` (tp, fp, fn, tn) and `numbers`: `sensitivity`, `specificity`, `ppv`, `npv`,
         `flagged` (share of all images), and `ppv_at_prevalence`, `npv_at_prevalence`, each with its interval.
     """
-    index = lesion_index(table)
-    lesions, values = int(index.max()) + 1, probabilities(table)
+    values = probabilities(table)
     judged = []
     for point in points:
-        own = is_target(targets(table), point["target"])
         if point["threshold"] is None:
             judged.append({**point, "counts": None, "numbers": {}})
             continue
-        raised = flagged(values, point)
-        cells = np.stack([own & raised, ~own & raised, own & ~raised, ~own & ~raised], axis=1)
-        found = bootstrap(
-            OfSums(sums_of(cells, index), lambda sums: _rates(sums, prevalence)),
-            lesions=lesions,
-            resamples=resamples,
-            seed=seed,
-            level=level,
-            method=method,
-        )
-        counts = dict(zip(("tp", "fp", "fn", "tn"), cells.sum(axis=0).tolist(), strict=True))
-        judged.append({**point, "prevalence": prevalence, "counts": counts, "numbers": found})
+        settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
+        found = judge_flags(table, flagged(values, point), point["target"], **settings, prevalence=prevalence)
+        judged.append({**point, "prevalence": prevalence, **found})
     return judged
+
+
+def judge_flags(
+    table: pd.DataFrame,
+    raised: npt.NDArray[np.bool_],
+    target: str,
+    *,
+    resamples: int,
+    seed: int,
+    level: float,
+    method: Method,
+    prevalence: float | None = None,
+) -> dict[str, Any]:
+    """Judge which images were flagged.
+
+    Args:
+        table: A predictions table with known actual diagnoses.
+        raised: (N,) whether each of its images was flagged.
+        target: What they were flagged for: a code, or "malignant".
+        resamples: As of `judge_points`, like the others.
+        seed: Of the draws.
+        level: Of the intervals.
+        method: "percentile" or "bca".
+        prevalence: Or None.
+
+    Returns:
+        `counts` and `numbers`, as of `judge_points`.
+    """
+    index, own = lesion_index(table), is_target(targets(table), target)
+    cells = np.stack([own & raised, ~own & raised, own & ~raised, ~own & ~raised], axis=1)
+    found = bootstrap(
+        OfSums(sums_of(cells, index), lambda sums: _rates(sums, prevalence)),
+        lesions=int(index.max()) + 1,
+        resamples=resamples,
+        seed=seed,
+        level=level,
+        method=method,
+    )
+    counts = dict(zip(("tp", "fp", "fn", "tn"), cells.sum(axis=0).tolist(), strict=True))
+    return {"counts": counts, "numbers": found}
 
 
 def net_benefit(
