@@ -49,10 +49,10 @@ results-seeds: $(BIN)/.installed ## the frozen six on three seeds of the publish
 		$(SKINLESION) train sweep=six experiment=ham10000_cpu split.seed=$$seed out=$$out $(TWO) $(CPU) && \
 		$(SKINLESION) ensemble members=$$out || exit 1; done
 
-results-folds: $(BIN)/.installed ## two tuned members on each of five folds of all images, judged together
+results-folds: $(BIN)/.installed ## four tuned members on each of five folds of all images, judged together
 	for fold in 0 1 2 3 4; do out=runs/folds/$$fold; \
-		$(SKINLESION) train sweep=six experiment=ham10000_folds loss=a05_g20 expected_members=2 split.fold=$$fold out=$$out \
-			$(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out passing=null || exit 1; done
+		$(SKINLESION) train sweep=six experiment=ham10000_folds expected_members=4 split.fold=$$fold out=$$out $(TWO) $(CPU) && \
+		$(SKINLESION) ensemble members=$$out smallest=4 passing=null || exit 1; done
 	$(SKINLESION) compare 'tables=[runs/folds/*/ensemble/predictions_test.csv]' out=runs/folds/compare.json
 
 ablation: $(BIN)/.installed ## what each part of the recipe is worth, on validation, with paired intervals
