@@ -32,7 +32,7 @@ def run(config: CompareConfig) -> None:
     }
     found = compared(tables, **settings, bins=config.bins)
     points = {
-        name: pooled_points(paths_of(pattern), **settings) for name, pattern in zip(tables, config.tables, strict=True)
+        name: pooled_points(paths_of(pattern), **settings) for name, pattern in zip(names, config.tables, strict=True)
     }
     found["operating_points"] = {name: each for name, each in points.items() if each}
     _show(found, config.level)

@@ -55,12 +55,12 @@ def judge_points(
         `flagged` (share of all images), and `ppv_at_prevalence`, `npv_at_prevalence`, each with its interval.
     """
     values = probabilities(table)
+    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
     judged = []
     for point in points:
         if point["threshold"] is None:
             judged.append({**point, "counts": None, "numbers": {}})
             continue
-        settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
         found = judge_flags(table, flagged(values, point), point["target"], **settings, prevalence=prevalence)
         judged.append({**point, "prevalence": prevalence, **found})
     return judged
