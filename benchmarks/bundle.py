@@ -14,21 +14,20 @@ import onnx_ir.passes.common as passes
 import torch
 
 from benchmarks.measuring import Outcome, Setting, in_turn, ratios
-from skinlesion.bundle import manifest
-from skinlesion.bundle.manifest import Graph
-from skinlesion.bundle.runtime import Bundle
-from skinlesion.bundle.session import image_input as input_name
-from skinlesion.bundle.session import open_session
-from skinlesion.bundling import graph
-from skinlesion.bundling.describe import describe
-from skinlesion.bundling.voting import Voting
-from skinlesion.compose import configuration
+from skinlesion.config.compose import configuration
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.diagnoses import CODES
-from skinlesion.learning.build import build_backbone, build_network, image_input
-from skinlesion.learning.checkpoint import TrainedModel
-from skinlesion.learning.sample import see_patient
+from skinlesion.deploy import graph, manifest
+from skinlesion.deploy.describe import describe
+from skinlesion.deploy.manifest import Graph
+from skinlesion.deploy.runtime import Bundle
+from skinlesion.deploy.session import image_input as input_name
+from skinlesion.deploy.session import open_session
+from skinlesion.deploy.voting_module import Voting
+from skinlesion.inference.sample import see_patient
+from skinlesion.taxonomy import CODES
+from skinlesion.training.build import build_backbone, build_network, image_input
+from skinlesion.training.checkpoint import TrainedModel
 
 THREADS = 2
 ENCODER = MetadataEncoder(52.0, 16.0, ("female", "male", "unknown"), ("back", "face", "scalp", "unknown"))
@@ -40,7 +39,7 @@ import sys, time
 begin = time.perf_counter()
 from pathlib import Path
 import numpy as np
-from skinlesion.bundle.runtime import Bundle
+from skinlesion.deploy.runtime import Bundle
 bundle = Bundle.load(Path(sys.argv[1]), threads=2)
 loaded = time.perf_counter() - begin
 image = np.zeros((*bundle.sizes[0], 3), np.uint8)

@@ -4,26 +4,26 @@ from pathlib import Path
 
 from PIL import Image
 
-from skinlesion.compose import configuration
+from skinlesion.config.compose import configuration
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.data.phantom import write_phantom
-from skinlesion.learning.build import build_backbone, image_input
 from skinlesion.model.backbone import Backbone
+from skinlesion.synthetic.dataset import write_synthetic
+from skinlesion.training.build import build_backbone, image_input
 
 FULL = (600, 450)  # pixels, as HAM10000 has them
 _PAINTED = (100, 75)
 
 
-def phantom(folder: Path, *, n: int, size: tuple[int, int]) -> Path:
+def synthetic(folder: Path, *, n: int, size: tuple[int, int]) -> Path:
     """A synthetic data set of n images (91 or more), and where it is.
 
     Images are painted small and enlarged, which takes a hundredth of the time. They are smoother than photographs and
     so a little faster to decode, which is no advantage of a cache.
     """
-    root = folder / f"phantom-{n}-{size[0]}"
+    root = folder / f"synthetic-{n}-{size[0]}"
     if not root.exists():
-        write_phantom(root, n=n, image_size=_PAINTED, seed=1)
+        write_synthetic(root, n=n, image_size=_PAINTED, seed=1)
         for path in root.glob("*/*.jpg"):
             with Image.open(path) as image:
                 larger = image.resize(size, Image.Resampling.BICUBIC)

@@ -8,12 +8,12 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from benchmarks.data_of import FULL, config, parts_of, phantom
+from benchmarks.data_of import FULL, config, parts_of, synthetic
 from benchmarks.measuring import Outcome, Setting, ratios
 from benchmarks.template import Template, TemplateData
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.learning.build import build_loss, build_network
-from skinlesion.learning.module import LesionClassifier
+from skinlesion.training.build import build_loss, build_network
+from skinlesion.training.module import LesionClassifier
 
 MODELS = ("mobilenetv2_100", "resnet50", "efficientnet_b1")
 
@@ -106,7 +106,7 @@ def epoch_seconds(
 
 
 def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, LesionDataModule]:
-    root = phantom(setting.folder, n=91 if setting.toy else 10015, size=(80, 60) if setting.toy else FULL)
+    root = synthetic(setting.folder, n=91 if setting.toy else 10015, size=(80, 60) if setting.toy else FULL)
     model = ("model.image_size=[32,32]", "loader.batch_size=16") if setting.toy else ("model.image_size=[224,224]",)
     settings = config(setting.folder, root, f"model={name}", *model, "data.augment_on=device")
     backbone, datamodule = parts_of(settings)

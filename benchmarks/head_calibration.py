@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.data_of import config, parts_of, phantom
+from benchmarks.data_of import config, parts_of, synthetic
 from benchmarks.measuring import Outcome, Setting, in_turn, ratios
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.learning.build import build_loss, build_network
-from skinlesion.learning.features import FeatureStore
-from skinlesion.learning.module import LesionClassifier
+from skinlesion.training.build import build_loss, build_network
+from skinlesion.training.feature_cache import FeatureStore
+from skinlesion.training.module import LesionClassifier
 
 STILL = tuple(f"augment.{key}=0" for key in ("flip", "rotation", "shift", "zoom", "brightness", "contrast"))
 
@@ -20,7 +20,7 @@ def measure(setting: Setting) -> Outcome:
     torch.set_num_threads(1)
     n = 91 if setting.toy else 240
     size = (80, 60) if setting.toy else (200, 150)
-    root = phantom(setting.folder, n=n, size=size)
+    root = synthetic(setting.folder, n=n, size=size)
     model = ("model=tiny_resnet",) if setting.toy else ("model=mobilenetv2_100", "model.image_size=[224,224]")
     settings = config(setting.folder, root, *model, "model.fact_dropout=0", *STILL)
     cached, plain = (epoch(settings, views) for views in (1, 0))

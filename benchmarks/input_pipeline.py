@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from benchmarks.data_of import FULL, config, parts_of, phantom
+from benchmarks.data_of import FULL, config, parts_of, synthetic
 from benchmarks.measuring import Outcome, Setting, in_turn, ratios
 
 BATCH = 32
@@ -14,7 +14,7 @@ def measure(setting: Setting) -> Outcome:
     """Processor time an image, on one core, with the published recipe's augmentation."""
     torch.set_num_threads(1)
     n = 91 if setting.toy else 150
-    root = phantom(setting.folder, n=n, size=FULL)
+    root = synthetic(setting.folder, n=n, size=FULL)
     datamodule = parts_of(config(setting.folder, root, "model=mobilenetv3_large"))[1]
     dataset = datamodule.whole(datamodule.augment())  # its images are decoded now: the first epoch
     paths = datamodule.frame["path"].tolist()

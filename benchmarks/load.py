@@ -173,7 +173,7 @@ def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     """Load a bundle's service and keep the numbers."""
-    from skinlesion.service.page import example
+    from skinlesion.deploy.service.page import example
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="demo/bundle", help="a folder that was exported")

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from benchmarks.data_of import config, parts_of, phantom
+from benchmarks.data_of import config, parts_of, synthetic
 from benchmarks.measuring import Outcome, Setting
 
 TIMES = 10
@@ -17,7 +17,7 @@ def measure(setting: Setting) -> Outcome:
     n = 91 if setting.toy else 200
     peaks, disks = [], []
     for count in (n, n * (2 if setting.toy else TIMES)):
-        root = phantom(setting.folder, n=count, size=(100, 75))
+        root = synthetic(setting.folder, n=count, size=(100, 75))
         command = [sys.executable, "-m", "benchmarks.memory", str(setting.folder / str(count)), str(root)]
         answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         peaks.append(answer["peak_mb"])
@@ -42,7 +42,7 @@ def work(folder: Path, root: Path) -> dict[str, float]:
     """Decode, compute maps, go through an epoch of images and one of maps; the peak over all of it."""
     import torch
 
-    from skinlesion.learning.features import FeatureStore
+    from skinlesion.training.feature_cache import FeatureStore
 
     torch.set_num_threads(1)
     peak, done = [0.0], threading.Event()

@@ -7,8 +7,8 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from benchmarks.measuring import Outcome, Setting, in_turn, ratios
-from skinlesion.diagnoses import CODES
-from skinlesion.evaluation.subsets import search
+from skinlesion.inference.subset_search import search
+from skinlesion.taxonomy import CODES
 
 MEMBERS, IMAGES = 9, 926  # HAM10000's published validation part
 SHARES = (0.03, 0.05, 0.11, 0.01, 0.67, 0.11, 0.02)  # of the diagnoses, as HAM10000 has them

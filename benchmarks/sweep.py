@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.data_of import FULL, phantom
+from benchmarks.data_of import FULL, synthetic
 from benchmarks.measuring import Outcome, Setting, ratios
 
 LOSSES = ("a06_g19", "a05_g20", "a04_g21")
@@ -20,7 +20,7 @@ def measure(setting: Setting) -> Outcome:
     models = ("tiny_resnet", "tiny_efficientnet") if setting.toy else ("mobilenetv2_100", "mobilenetv1_100")
     models = ("efficientnet_b1", "resnet50") if gpu and not setting.toy else models
     n = 10015 if gpu and not setting.toy else 91 if setting.toy else 300
-    root = phantom(setting.folder, n=n, size=(100, 75) if setting.toy else FULL)
+    root = synthetic(setting.folder, n=n, size=(100, 75) if setting.toy else FULL)
     at_once = 6 if gpu else 2
     mine, others = [], []
     for number in range(1):  # a round takes minutes

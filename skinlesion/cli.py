@@ -7,7 +7,7 @@ import sys
 from skinlesion import __version__
 
 VERBS: dict[str, str] = {
-    "phantom": "write a synthetic HAM10000 to try everything on",
+    "synthetic": "write a synthetic HAM10000 to try everything on",
     "audit": "show what is in a data set: figures, splits, duplicates, shortcuts",
     "train": "train one model, or a sweep of members (sweep=six)",
     "evaluate": "judge a checkpoint or an ensemble on a split",
@@ -35,7 +35,7 @@ def main() -> None:
         print(f"skinlesion {__version__}")
     elif arguments[0] in VERBS:
         del sys.argv[1]
-        runpy.run_module(f"skinlesion.{arguments[0]}", run_name="__main__", alter_sys=False)
+        runpy.run_module(f"skinlesion.commands.{arguments[0]}", run_name="__main__", alter_sys=False)
     else:
         raise SystemExit(_unknown(arguments[0]))
 

@@ -14,8 +14,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.phantom import write_phantom
-from skinlesion.gate import config_dir, typed
+from skinlesion.config.validation import config_dir, typed
+from skinlesion.synthetic.dataset import write_synthetic
 
 torch.set_num_threads(1)
 
@@ -35,10 +35,10 @@ SHORT = tuple(f"schedule.phases.{phase}.epochs=2" for phase in ("high", "middle"
 
 
 @pytest.fixture(scope="session")
-def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic HAM10000 of 240 images."""
-    root = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(root, n=240, image_size=(40, 30), seed=1)
+    root = tmp_path_factory.mktemp("synthetic") / "data"
+    write_synthetic(root, n=240, image_size=(40, 30), seed=1)
     return root
 
 
@@ -49,23 +49,23 @@ def composed(verb: str, schema: type[Schema], *overrides: str) -> Schema:
 
 
 @pytest.fixture
-def small_config(phantom_root: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+def small_config(synthetic_root: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """A training that takes seconds, on the synthetic data."""
 
     def make(*overrides: str) -> TrainConfig:
-        places = (f"data.root={phantom_root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'run'}")
+        places = (f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'run'}")
         return composed("train", TrainConfig, *SMALL, *places, *overrides)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+def trained(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A finished head-only run; its configuration says where."""
-    from skinlesion.train import run
+    from skinlesion.commands.train import run
 
     folder = tmp_path_factory.mktemp("trained")
-    places = (f"data.root={phantom_root}", f"data.cache_dir={folder / 'cache'}", f"out={folder / 'first'}")
+    places = (f"data.root={synthetic_root}", f"data.cache_dir={folder / 'cache'}", f"out={folder / 'first'}")
     config = composed("train", TrainConfig, *SMALL, *places, "schedule=head_only")
     run(config)
     return config
@@ -74,7 +74,7 @@ def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
 @pytest.fixture(scope="session")
 def sweep_folder(trained: TrainConfig) -> Path:
     """Three finished members that go together, in one folder."""
-    from skinlesion.train import run
+    from skinlesion.commands.train import run
 
     for name, seed in (("second", 2), ("third", 3)):
         run(replace(trained, seed=seed, out=str(Path(trained.out).parent / name)))

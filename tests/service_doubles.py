@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from skinlesion.bundle.manifest import Manifest
-from skinlesion.bundle.runtime import Answer, Facts, Prepared
 from skinlesion.config.serve import LimitsConfig
+from skinlesion.data.image_io import Image, fit
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.pixels import Image, fit
-from skinlesion.diagnoses import CODES, DIAGNOSES
-from skinlesion.evaluation.conformal import prediction_sets
+from skinlesion.deploy.manifest import Manifest
+from skinlesion.deploy.runtime import Answer, Facts, Prepared
+from skinlesion.inference.conformal import prediction_sets
+from skinlesion.taxonomy import CODES, DIAGNOSES
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
 ENCODER = MetadataEncoder(50.0, 15.0, ("female", "male", "unknown"), ("back", "face", "unknown"))

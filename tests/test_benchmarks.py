@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from benchmarks import subset_search, tables
 from benchmarks.__main__ import all_names, cpu_rows
 from benchmarks.measuring import Outcome, in_turn, ratios
-from skinlesion.evaluation.predictions import build_table, soft_vote
+from skinlesion.inference.predictions import build_table, soft_vote
 
 
 def outcome() -> Outcome:
@@ -63,7 +63,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
 def test_the_other_side_of_the_subset_search_votes_as_the_project_does() -> None:
     import pandas as pd
 
-    from skinlesion.diagnoses import CODES
+    from skinlesion.taxonomy import CODES
 
     actual, values = subset_search.members(np.random.default_rng(3))
     names = [f"I{number:04d}" for number in range(len(actual))]

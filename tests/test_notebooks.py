@@ -11,8 +11,8 @@ import pytest
 from conftest import composed
 from nbclient import NotebookClient
 
+from skinlesion.commands.ensemble import run
 from skinlesion.config.ensemble import EnsembleConfig
-from skinlesion.ensemble import run
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ("01_dataset", "02_ensemble", "03_errors")
@@ -53,8 +53,8 @@ def test_it_holds_no_output_and_defines_nothing(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the Jupyter client's own making
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs(name: str, phantom_root: Path, voted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SKINLESION_DATA", str(phantom_root))
+def test_it_runs(name: str, synthetic_root: Path, voted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKINLESION_DATA", str(synthetic_root))
     monkeypatch.setenv("SKINLESION_RUNS", str(voted))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = read(name)

@@ -6,13 +6,13 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from config.test_validation import SCHEMAS
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from test_gate import SCHEMAS
 
 from skinlesion.cli import VERBS, usage
-from skinlesion.gate import config_dir, typed
+from skinlesion.config.validation import config_dir, typed
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "data/README.md", "CONTRIBUTING.md", "docs/bundle.md", "docs/external.md", "docs/explanations.md")

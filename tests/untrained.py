@@ -9,8 +9,8 @@ from torch import nn
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.learning.build import build_backbone, build_network, image_input
-from skinlesion.learning.checkpoint import record
+from skinlesion.training.build import build_backbone, build_network, image_input
+from skinlesion.training.checkpoint import record
 
 
 def write_member(

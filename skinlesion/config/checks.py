@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError
+from skinlesion.taxonomy import CODES
 
 
 def require(holds: bool, key: str, value: object, expected: str) -> None:

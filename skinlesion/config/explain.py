@@ -11,8 +11,8 @@ from skinlesion.config.checks import (
     require_tta,
 )
 from skinlesion.config.data import SourceConfig
-from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError
+from skinlesion.taxonomy import CODES
 
 
 @dataclass

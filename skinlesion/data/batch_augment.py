@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skinlesion.data.colours import hue_turned, saturated
+from skinlesion.data.colour import hue_turned, saturated
 
 CHANCES = 14  # random numbers an image takes, one for each field of `_Drawn`
 

@@ -16,15 +16,15 @@ from skinlesion.config.data import DataConfig, SplitConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data import splits
 from skinlesion.data.batch_augment import BatchAugment
-from skinlesion.data.cache import ImageCache, open_cache
 from skinlesion.data.dataset import WHOLE, EvenBatches, InOrder, LesionDataset, Share, Shuffled, keep
-from skinlesion.data.labelled import read_labelled
+from skinlesion.data.gpu_augmenter import Developer, RawDataset, upload
+from skinlesion.data.image_cache import ImageCache, open_cache
+from skinlesion.data.image_io import ImageInput
+from skinlesion.data.label_files import read_labelled
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.on_device import Developer, RawDataset, upload
-from skinlesion.data.pixels import ImageInput
 from skinlesion.data.table import read_table
 from skinlesion.data.transforms import Augment, augmentation
-from skinlesion.diagnoses import CODES
+from skinlesion.taxonomy import CODES
 
 Part = Literal["train", "val", "test"]
 JUDGED: tuple[Part, ...] = ("val", "test")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from skinlesion.data.cache import ImageCache
-from skinlesion.data.pixels import ImageInput
+from skinlesion.data.image_cache import ImageCache
+from skinlesion.data.image_io import ImageInput
 from skinlesion.data.transforms import Augment, normalise
 from skinlesion.errors import ConfigError
 

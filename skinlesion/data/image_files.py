@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from skinlesion.data.delimited import some
+from skinlesion.data.csv_io import some
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _TAIL = 4096  # bytes searched for the end marker; cameras, editors and disks append a little after it

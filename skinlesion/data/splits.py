@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.delimited import by_line, read_rows, some
-from skinlesion.diagnoses import NEVUS
+from skinlesion.data.csv_io import by_line, read_rows, some
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.files import write_text
+from skinlesion.taxonomy import NEVUS
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image_id", "lesion_id", "split")

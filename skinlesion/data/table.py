@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.delimited import by_line, read_rows, some
+from skinlesion.data.csv_io import by_line, read_rows, some
 from skinlesion.data.image_files import file_problems, find_files, find_folders, shortened
 from skinlesion.data.metadata import AGES, UNKNOWN, ages, words
-from skinlesion.diagnoses import CODES
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.taxonomy import CODES
 
 COLUMNS = ("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization", "dataset", "path")
 """The columns of the frame that `read_table` returns."""

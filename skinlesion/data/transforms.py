@@ -16,7 +16,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from skinlesion.data.pixels import Image, ImageInput, fit
+from skinlesion.data.image_io import Image, ImageInput, fit
 
 _SQUARE = 1  # sets its random numbers apart from those of the other changes
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.cbam import CBAM
-from skinlesion.model.fact_dropout import FactDropout
 from skinlesion.model.funnel import Funnel
 from skinlesion.model.fusion import FusionGate
+from skinlesion.model.metadata_dropout import FactDropout
 
 Fusion = Literal["gate", "concatenate", "none"]
 Attention = Literal["cbam", "channel", "none"]

@@ -1,0 +1,1 @@
+"""The commands, one file each: `run(config)` reads, calls and writes."""

@@ -1,0 +1,36 @@
+"""`skinlesion synthetic`: a synthetic HAM10000, to try everything on."""
+
+import logging
+from pathlib import Path
+
+from skinlesion.commands.launch import launch
+from skinlesion.config.synthetic import SyntheticConfig
+
+log = logging.getLogger(__name__)
+
+
+def run(config: SyntheticConfig) -> None:
+    """Write the data set, or say that it is there.
+
+    Raises:
+        SkinlesionError: The folder holds other files, or a setting is out of range.
+    """
+    from skinlesion.synthetic.dataset import write_synthetic
+
+    height, width = config.image_size
+    synthetic = write_synthetic(Path(config.data.root), n=config.n, image_size=(width, height), seed=config.seed)
+    counts = ", ".join(f"{code} {count}" for code, count in synthetic.images.items())
+    state = "already there" if synthetic.already_there else "written"
+    lesions = sum(synthetic.lesions.values())
+    log.info(
+        "%s: synthetic data set %s: %d images of %d lesions (%s)",
+        synthetic.root,
+        state,
+        config.n,
+        lesions,
+        counts,
+    )
+
+
+if __name__ == "__main__":
+    launch("synthetic", SyntheticConfig, run)

@@ -1,0 +1,134 @@
+"""Images that wait on the device as uint8, gathered, augmented and normalised there, a batch at a time.
+
+A raw batch holds no image yet, only where its images stand and what chance has in store for them. Where the images of
+the whole table do not fit into the device's memory, a raw batch brings its pixels along; what comes out is the same.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import NotRequired, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from skinlesion.data.batch_augment import CHANCES, BatchAugment
+from skinlesion.data.colour import per_channel
+from skinlesion.data.counter_rng import PARTS, chances
+from skinlesion.data.dataset import Batch, Draw, LesionDataset, draw_of
+from skinlesion.data.image_cache import ImageCache
+from skinlesion.data.image_io import ImageInput
+
+log = logging.getLogger(__name__)
+
+_SHARE = 0.5  # of the free memory that images may take: the network and its activations need the rest
+_AT_ONCE = 256  # images copied to the device at a time
+
+
+class RawBatch(TypedDict):
+    """A Batch whose images are yet to be made."""
+
+    row: Tensor  # (B,) int64, of the image cache
+    pixels: NotRequired[Tensor]  # (B, H, W, 3) uint8, where the device does not hold them
+    chance: NotRequired[Tensor]  # (B, CHANCES) int32, in 1 / PARTS; without it images stay as they are
+    metadata: Tensor  # (B, M) float
+    target: Tensor  # (B,) int64
+    image_id: list[str]
+
+
+class RawDataset(Dataset[RawBatch]):
+    """One part of a split as raw batches.
+
+    Args:
+        source: Gives rows, metadata, targets and ids.
+        seed: Of the changes; None: images stay as they are.
+        with_pixels: Whether the batches bring their pixels along.
+    """
+
+    def __init__(self, source: LesionDataset, *, seed: int | None, with_pixels: bool) -> None:
+        self.source, self.seed, self.with_pixels = source, seed, with_pixels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: Draw) -> RawBatch:
+        """A batch of one."""
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: list[Draw]) -> RawBatch:
+        """The batch of some draws."""
+        indices = [index for index, _ in draws]
+        rows = [self.source.rows[index] for index in indices]
+        batch: RawBatch = {
+            "row": torch.tensor(rows),
+            "metadata": self.source.metadata[indices],
+            "target": self.source.targets[indices],
+            "image_id": [self.source.image_ids[index] for index in indices],
+        }
+        if self.with_pixels:
+            batch["pixels"] = torch.from_numpy(np.stack([self.source.cache.images[row] for row in rows]))
+        if self.seed is not None:
+            numbers = [draw_of(self.source.image_ids[index], draw) for index, draw in draws]
+            batch["chance"] = torch.from_numpy(chances(numbers, seed=self.seed, count=CHANCES))
+        return batch
+
+
+class Developer:
+    """Makes batches of raw ones, on the device where they lie.
+
+    Args:
+        augment: Changes training images.
+        spec: What the backbone expects of an image.
+        images: All images of the cache, (N, H, W, 3) uint8, on the device; None: raw batches bring their own.
+    """
+
+    def __init__(self, augment: BatchAugment, spec: ImageInput, images: Tensor | None) -> None:
+        self.augment, self.spec, self.images = augment, spec, images
+
+    def __deepcopy__(self, memo: object) -> "Developer":
+        """Itself: an average of weights copies the module that holds it, and images need not lie there twice."""
+        return self
+
+    def __call__(self, raw: RawBatch) -> Batch:
+        """The batch of a raw one."""
+        pixels = raw["pixels"] if self.images is None else self.images[raw["row"]]  # (B, H, W, 3)
+        image = self.augment(pixels, raw["chance"] / PARTS) if "chance" in raw else pixels.permute(0, 3, 1, 2).float()
+        mean, std = (per_channel(values, image.device) for values in (self.spec.mean, self.spec.std))
+        return {
+            "image": (image / 255 - mean) / std,  # (B, 3, H, W)
+            "metadata": raw["metadata"],
+            "target": raw["target"],
+            "image_id": raw["image_id"],
+        }
+
+
+def upload(
+    cache: ImageCache, device: torch.device, *, free: Callable[[torch.device], int] | None = None
+) -> Tensor | None:
+    """All images of a cache in a device's memory, (N, H, W, 3) uint8; None, and a message, where they do not fit.
+
+    Args:
+        cache: The decoded images.
+        device: A GPU. Any other device reads the cache's file, which the system keeps in memory as it can.
+        free: Tells how many bytes are free on a device.
+    """
+    if device.type != "cuda" and free is None:
+        return None
+    room = int((free or _free)(device) * _SHARE)
+    if cache.images.nbytes > room:
+        log.info(
+            "The images take %.1f GB, %.1f GB of the GPU's memory may be used for them: they stay on the disk and come "
+            "batch by batch (data.augment_on=device all the same)",
+            cache.images.nbytes / 1e9,
+            room / 1e9,
+        )
+        return None
+    images = torch.empty(cache.images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), _AT_ONCE):
+        images[start : start + _AT_ONCE] = torch.from_numpy(np.array(cache.images[start : start + _AT_ONCE]))
+    return images
+
+
+def _free(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0])

@@ -1,0 +1,190 @@
+"""bundle.json: all that must be known of a bundle to use it rightly, checked strictly when it is read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from skinlesion import __version__
+from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.errors import BundleError, SkinlesionError
+from skinlesion.files import file_digest
+from skinlesion.taxonomy import CODES
+
+FILE = "bundle.json"
+FORMAT = (1, 0)
+"""Major: raised when an older program would misread a bundle. Minor: when something is added that it may pass over."""
+
+NOTE = "research use only, not a medical device"
+LICENCE = (
+    "CC BY-NC 4.0: weights trained on HAM10000 (Tschandl, Rosendahl & Kittler, doi:10.1038/sdata.2018.161) are for "
+    "non-commercial research with attribution, as the data set is"
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Member(_Part):
+    """One of the models that vote."""
+
+    name: str  # of its run
+    backbone: str  # timm's name
+    size: tuple[int, int]  # (height, width) in pixels to which images are fitted
+    mean: tuple[float, ...]  # of each channel in 0..1, taken off inside the graph
+    std: tuple[float, ...]  # likewise divided by
+    sha256: str  # of its checkpoint
+
+
+class Graph(_Part):
+    """The ONNX file."""
+
+    file: str
+    opset: int
+    inputs: dict[str, str]  # what each is, with type and shape
+    outputs: dict[str, str]
+
+
+class DiagnosisEntry(_Part):
+    """One class, at its place in the class order."""
+
+    code: str
+    name: str
+    category: str
+
+
+class Manifest(_Part):
+    """What bundle.json holds."""
+
+    format: str  # major.minor
+    version: str  # of this bundle: the first digits of a SHA-256 over everything else in here
+    precision: str  # fp32 | fp16 | int8
+    classes: tuple[DiagnosisEntry, ...]
+    metadata: dict[str, Any]  # MetadataEncoder.state(): vocabularies in order, mean and deviation of age in years
+    preprocessing: dict[str, str]  # in words, step by step
+    members: tuple[Member, ...]
+    tta: str  # which flips and turns of an image vote, inside the graph
+    graph: Graph
+    calibration: dict[str, Any] | None  # as in ensemble.json, like the three that follow; null: none was fitted
+    operating_points: list[dict[str, Any]] | None
+    conformal: list[dict[str, Any]] | None
+    novelty: dict[str, Any] | None
+    parity: dict[str, Any]  # how this graph compares with PyTorch on validation images
+    versions: dict[str, str]  # of the packages that made it
+    files: dict[str, str]  # SHA-256 of each file beside this one
+    licence: str
+    note: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest of a bundle whose format this program knows.
+
+        Raises:
+            BundleError: There is no bundle, it is of another format, or bundle.json is broken or has been changed.
+        """
+        path = folder / FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BundleError(f"{path}: no bundle there; make one with skinlesion export out={folder}") from error
+        except ValueError as error:
+            raise BundleError(f"{path}: not readable as JSON ({error}); copy or export the bundle again") from error
+        newer = _check_format(values, path)
+        try:
+            manifest = cls.model_validate(values, extra="ignore" if newer else "forbid")
+        except ValidationError as error:
+            raise BundleError(f"{path}: {_first_fault(error)}; copy or export the bundle again") from error
+        manifest._check(path, values)
+        return manifest
+
+    @classmethod
+    def sealed(cls, **values: Any) -> Self:
+        """A new manifest of this program's format, with its version."""
+        unsealed = cls.model_validate({**values, "format": "{}.{}".format(*FORMAT), "version": ""})
+        return unsealed.model_copy(update={"version": _digest(json.loads(unsealed.text()))})
+
+    def text(self) -> str:
+        """The contents of bundle.json."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @property
+    def encoder(self) -> MetadataEncoder:
+        """Turns a patient's facts into the graph's input."""
+        return MetadataEncoder.from_state(self.metadata)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each image input of the graph, in its order."""
+        return list(dict.fromkeys(member.size for member in self.members))
+
+    def _check(self, path: Path, values: dict[str, Any]) -> None:
+        if self.version != _digest(values):
+            raise BundleError(f"{path}: has been changed since it was exported; copy or export the bundle again")
+        codes = tuple(entry.code for entry in self.classes)
+        if codes != CODES:
+            raise BundleError(
+                f"{path}: its classes are {', '.join(codes)}; this program tells {', '.join(CODES)} apart"
+            )
+        try:
+            self.encoder  # noqa: B018
+        except SkinlesionError as error:
+            raise BundleError(f"{path}: metadata: {error}") from error
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse a bundle of which a file is missing or damaged.
+
+    Args:
+        folder: Of the bundle.
+        files: The SHA-256 of each file.
+
+    Raises:
+        BundleError: It names the first such file.
+    """
+    for name, expected in files.items():
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            raise BundleError(f"{path}: missing; copy or export the whole bundle again")
+        found = file_digest(path)
+        if found != expected:
+            raise BundleError(
+                f"{path}: damaged (SHA-256 {found[:12]}…, expected {expected[:12]}…); copy or export the bundle again"
+            )
+
+
+def _check_format(values: Any, path: Path) -> bool:
+    """Whether the minor format is newer than this program's, so that there may be more in it than is known here.
+
+    Raises:
+        BundleError: The major format is another one.
+    """
+    given = values.get("format") if isinstance(values, dict) else None
+    major, dot, minor = str(given).partition(".")
+    if not (dot and major.isdecimal() and minor.isdecimal()):
+        raise BundleError(f"{path}: format is {given}; expected {FORMAT[0]}.{FORMAT[1]}: not a bundle of skinlesion")
+    if int(major) != FORMAT[0]:
+        made_by = (values.get("versions") or {}).get("skinlesion", "another version")
+        update = "a newer skinlesion" if int(major) > FORMAT[0] else f"skinlesion {made_by}"
+        raise BundleError(
+            f"{path}: format {given}, made by skinlesion {made_by}; this is {__version__}, for format {FORMAT[0]}.\n"
+            f"Use {update}, or export the ensemble again: skinlesion export ensemble=… out={path.parent}"
+        )
+    return int(minor) > FORMAT[1]
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    said = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {said}{more}"
+
+
+def _digest(values: dict[str, Any]) -> str:
+    sealed = {key: value for key, value in values.items() if key != "version"}
+    canonical = json.dumps(sealed, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,1 +1,0 @@
-"""What judges a table of probabilities."""

@@ -1,1 +1,0 @@
-"""Loss, training phases, cached features."""

@@ -1,0 +1,1 @@
+"""Saliency maps, their sanity checks, and what each fact changes."""

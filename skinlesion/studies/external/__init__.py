@@ -1,0 +1,1 @@
+"""Evaluation on images of another source."""

@@ -1,0 +1,1 @@
+"""Corruptions of images and facts, and what is flagged as out-of-distribution."""

@@ -1,0 +1,1 @@
+"""A synthetic HAM10000, for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""The LightningModule, its loss, phases, callbacks, checkpoints and cached features."""

@@ -1,0 +1,191 @@
+"""Prediction for files and folders, with facts and without, for people and for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from conftest import composed
+from scipy.special import softmax
+
+from skinlesion.commands.predict import run
+from skinlesion.config.predict import PredictConfig
+from skinlesion.config.train import TrainConfig
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.inference import sample
+from skinlesion.inference.answers import Votes, as_rows, joined, show
+from skinlesion.taxonomy import CODES
+from skinlesion.training.checkpoint import TrainedModel
+
+
+def predict(*overrides: str) -> None:
+    run(composed("predict", PredictConfig, *overrides))
+
+
+@pytest.fixture
+def checkpoint(trained: TrainConfig) -> str:
+    return f"checkpoint={Path(trained.out) / 'best.ckpt'}"
+
+
+@pytest.fixture
+def images(synthetic_root: Path) -> Path:
+    return synthetic_root / "HAM10000_images_part_1"
+
+
+def answers(capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, object]]]:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_gives_what_training_gave(
+    checkpoint: str, images: Path, trained: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same image with the same facts has the same probabilities as in the run's own table."""
+    table = pd.read_csv(Path(trained.data.root) / "HAM10000_metadata").set_index("image_id")
+    own = pd.read_csv(Path(trained.out) / "predictions_test.csv")
+    own = own[[(images / f"{image_id}.jpg").exists() for image_id in own["image_id"]]].iloc[0]
+    facts = table.loc[own["image_id"]]
+    age = "null" if pd.isna(facts["age"]) else str(facts["age"])
+    image = f"image={images / own['image_id']}.jpg"
+    place = f"localization='{facts['localization']}'"
+    predict(checkpoint, image, f"age={age}", f"sex={facts['sex']}", place, "format=json")
+    (answer,) = answers(capsys)["predictions"]
+    assert answer["predicted"] == own["predicted"]
+    np.testing.assert_allclose([answer["probabilities"][code] for code in CODES], own[list(CODES)].tolist(), atol=1e-5)
+
+
+def test_missing_facts_are_fine_and_facts_matter(
+    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = f"image={sorted(images.iterdir())[0]}"
+    predict(checkpoint, image, "format=json")
+    without = answers(capsys)["predictions"][0]["probabilities"]
+    predict(checkpoint, image, "age=85", "sex=male", "localization=face", "format=json")
+    known = answers(capsys)["predictions"][0]["probabilities"]
+    assert sum(without.values()) == pytest.approx(1, abs=1e-5)
+    assert without != known
+
+
+def test_a_folder_goes_on_past_unreadable_images(
+    checkpoint: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = sorted(images.iterdir())[:3]
+    for path in good:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.jpg").write_bytes(good[0].read_bytes()[:300])
+    (tmp_path / "notes.txt").write_text("not an image")
+    predict(checkpoint, f"image={tmp_path}", "format=json")
+    answer = answers(capsys)
+    assert [Path(row["image"]).name for row in answer["predictions"]] == [path.name for path in good]
+    assert len(answer["unreadable"]) == 1
+    assert "broken.jpg" in answer["unreadable"][0]
+    assert "not a medical device" in answer["note"]
+
+
+def test_a_folder_is_read_a_batch_at_a_time(
+    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=256")
+    at_once = answers(capsys)["predictions"]
+    seen: list[int] = []
+    see_patient = sample.see_patient
+
+    def counted(model: TrainedModel, pixels: npt.NDArray[np.uint8], facts: Any, **others: Any) -> sample.Seen:
+        seen.append(len(pixels))
+        return see_patient(model, pixels, facts, **others)
+
+    monkeypatch.setattr(sample, "see_patient", counted)
+    predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=50")
+    batches = answers(capsys)["predictions"]
+    assert len(seen) > 2
+    assert set(seen[:-1]) == {50}
+    assert sum(seen) == len(at_once)
+    assert [row["image"] for row in batches] == [row["image"] for row in at_once]
+    for row, other in zip(batches, at_once, strict=True):
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=2e-6)
+
+
+def test_the_table_for_people(checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sorted(images.iterdir())[0]
+    predict(checkpoint, f"image={path}")
+    shown = capsys.readouterr().out
+    assert path.name in shown
+    assert "not a medical device" in shown
+    assert all(code in shown for code in CODES)
+
+
+def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from conftest import composed as compose
+
+    from skinlesion.commands.ensemble import run as ensemble
+    from skinlesion.config.ensemble import EnsembleConfig
+
+    members = [sweep_folder / name for name in ("first", "second")]
+    out = sweep_folder.parent / "pair"
+    listed = ",".join(str(member) for member in members)
+    ensemble(compose("ensemble", EnsembleConfig, f"members=[{listed}]", f"out={out}", "resamples=100"))
+    capsys.readouterr()
+    image = f"image={sorted(images.iterdir())[0]}"
+    votes = []
+    whole = f"ensemble={out / 'ensemble.json'}"
+    for model in (*(f"checkpoint={member}" for member in members), whole):
+        predict(model, image, "format=json", "calibrated=false")
+        probabilities = answers(capsys)["predictions"][0]["probabilities"]
+        votes.append([probabilities[code] for code in CODES])
+    np.testing.assert_allclose(votes[2], np.mean(votes[:2], axis=0), atol=2e-6)
+    predict(whole, image, "format=json")
+    answer = answers(capsys)["predictions"][0]
+    assert list(answer["uncalibrated"].values()) == votes[2]
+    temperature = json.loads((out / "ensemble.json").read_text())["calibration"]["temperature"]
+    expected = softmax(np.log(votes[2]) / temperature)
+    np.testing.assert_allclose(list(answer["probabilities"].values()), expected, atol=1e-4)
+    assert answer["predicted"] in answer["prediction_set"]
+    assert answer["coverage_wanted"] == 0.9
+    predict(whole, image)
+    assert "set (90%)" in capsys.readouterr().out
+
+
+def test_the_table_says_what_does_not_look_like_dermoscopy(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [Votes(np.eye(7)[[k, k]], np.array([0.5, 2.0 + k]), np.array([False, k == 1])) for k in (0, 1)]
+    rows = as_rows(["a", "b", "c", "d"], joined(parts), calibration=None, conformal=None)
+    assert [row["out_of_distribution"] for row in rows] == [
+        {"flag": False, "score": 0.5},
+        {"flag": False, "score": 2.0},
+        {"flag": False, "score": 0.5},
+        {"flag": True, "score": 3.0},
+    ]
+    show(rows)
+    shown = capsys.readouterr().out
+    answers = [line.split("│")[-2].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert answers == ["yes", "yes", "yes", "no"]
+    assert "its probabilities mean nothing" in shown
+    show(rows[:3])
+    assert "mean nothing" not in capsys.readouterr().out
+    show(as_rows(["a"], Votes(np.eye(7)[:1]), calibration=None, conformal=None))
+    assert "dermoscopy" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["localization=bck"], "localization=bck: not known to the model; expected one of"),
+        (["sex=man"], "sex=man"),
+        (["age=200"], "age=200"),
+    ],
+)
+def test_typos_in_facts_are_refused(overrides: list[str], said: str, checkpoint: str, images: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        predict(checkpoint, f"image={images}", *overrides)
+    assert said in str(caught.value)
+
+
+def test_nothing_to_predict(checkpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        predict(checkpoint, f"image={tmp_path / 'none.jpg'}")
+    with pytest.raises(DataError, match="no image in this folder"):
+        predict(checkpoint, f"image={tmp_path}")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="none of 1 images can be read"):
+        predict(checkpoint, f"image={tmp_path}")

@@ -1,0 +1,413 @@
+"""The report of an ensemble: whole, self-contained, readable, true to the tables, plain about what it cannot say."""
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import composed
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.metrics import accuracy_score, recall_score
+
+from skinlesion.commands.report import run
+from skinlesion.config.report import ReportConfig
+from skinlesion.errors import CheckpointError, DataError
+from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration
+from skinlesion.inference.predictions import build_table, read_predictions, soft_vote, write_table
+from skinlesion.studies.report.page import LISTS, UNANSWERED
+from skinlesion.taxonomy import CODES
+
+FAST = ("resamples=100", "interval=percentile", "bins=5")
+LESIONS = {"val": 90, "test": 120}
+
+
+def members_of(part: str, *, codes: tuple[str, ...] = CODES, images: int | None = None) -> list[pd.DataFrame]:
+    """Tables of two members that know something."""
+    rng = np.random.default_rng(len(part))
+    number = images or LESIONS[part]
+    actual = rng.choice([CODES.index(code) for code in codes], number)
+    ids = [f"{part}{place:04d}" for place in range(number)]
+    tables = []
+    for _ in range(2):
+        values = np.exp(rng.normal(size=(number, 7)) + 2.5 * np.eye(7)[actual])
+        shares = values / values.sum(axis=1, keepdims=True)
+        names = [CODES[k] for k in actual]
+        tables.append(build_table(ids, [f"L{name}" for name in ids], probabilities=shares, actual=names))
+    return tables
+
+
+def write_ensemble(folder: Path, **kinds: Any) -> Path:
+    """An ensemble's folder as the verb leaves it, without any model."""
+    tables = {part: members_of(part, **kinds) for part in LESIONS}
+    for part, each in tables.items():
+        write_table(soft_vote(each), folder / f"predictions_{part}.csv")
+        for name, table in zip("ab", each, strict=True):
+            write_table(table, folder / "members" / name / f"predictions_{part}.csv")
+    calibration = fit_calibration(soft_vote(tables["val"]), method="temperature", bins=5)
+    scaled = with_calibration(soft_vote(tables["val"]), calibration)
+    about = {
+        "members": [{"name": name, "checkpoint": f"../{name}/best.ckpt", "sha256": "0"} for name in "ab"],
+        "chosen": [0, 1],
+        "tta": "none",
+        "classes": list(CODES),
+        "fingerprint": "f" * 64,
+        "calibration": calibration,
+        **fit_decisions(scaled, sensitivities=[0.9], alphas=[0.1], score="aps"),
+    }
+    (folder / "ensemble.json").write_text(json.dumps(about))
+    return folder
+
+
+def write_metadata(path: Path, tables: list[pd.DataFrame]) -> Path:
+    rows = pd.concat(tables)
+    rng = np.random.default_rng(0)
+    pd.DataFrame(
+        {
+            "lesion_id": rows["lesion_id"],
+            "image_id": rows["image_id"],
+            "dx": rows["actual"],
+            "dx_type": rng.choice(["histo", "consensus"], len(rows)),
+            "age": rng.choice(["", "35.0", "70.0"], len(rows)),
+            "sex": rng.choice(["female", "male"], len(rows)),
+            "localization": rng.choice(["back", "face"], len(rows)),
+            "dataset": "rosendahl",
+        }
+    ).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_ensemble(tmp_path_factory.mktemp("runs") / "ensemble")
+    data = folder.parent / "data"
+    (data / "images").mkdir(parents=True)
+    write_metadata(data / "table.csv", [read_predictions(folder / f"predictions_{part}.csv") for part in LESIONS])
+    for name in "ab":
+        recipe = {
+            "data": {"root": str(data), "table": "table", "images": ["images"]},
+            "split": {"policy": "published", "seed": 1},
+            "model": {
+                "backbone": "tiny",
+                "pretrained": False,
+                "image_size": [30, 40],
+                "fusion": "gate",
+                "attention": "cbam",
+                "funnel": [8],
+            },
+            "loader": {"batch_size": 8},
+            "loss": {"alpha": 0.5, "gamma": 2.0},
+            "schedule": {"phases": {"head": {"epochs": 3, "rate": 0.1, "unfreeze": None, "views": 2}}},
+            "seed": 7,
+        }
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "config.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(ensemble: Path) -> Path:
+    out = ensemble.parent / "out"
+    run(composed("report", ReportConfig, f"ensemble={ensemble}", f"out={out}", "prevalence.mel=0.1", *FAST))
+    return out
+
+
+class Page(HTMLParser):
+    """What a page holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def strictly(path: Path) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in {path.name}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_the_page_needs_nothing_but_itself(made: Path) -> None:
+    page = Page((made / "report.html").read_text())
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
+    assert all(str(image["src"]).startswith("data:image/svg+xml;base64,") for image in page.all("img"))
+    assert all(str(link["href"]).startswith("#") for link in page.all("a"))
+    assert "url(" not in (made / "report.html").read_text().split("</style>")[0]
+
+
+def test_the_page_can_be_read_by_all(made: Path) -> None:
+    page = Page((made / "report.html").read_text())
+    assert page.all("html")[0]["lang"] == "en"
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert len(page.all("img")) >= 9
+    assert all(len(str(image["alt"])) > 30 for image in page.all("img"))
+    assert all(heading.get("scope") in ("col", "row") for heading in page.all("th"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {str(link["href"])[1:] for link in page.all("a")} <= set(ids)
+    assert "not a medical device" in page.words
+    assert "nan" not in page.words.lower().replace("nanog", "").split()
+
+
+def test_the_numbers_are_those_of_the_tables(made: Path, ensemble: Path) -> None:
+    test = read_predictions(ensemble / "predictions_test.csv")
+    rows = pd.read_csv(made / "tables" / "headline.csv").set_index("number")
+    accuracy = accuracy_score(test["actual"], test["predicted"])
+    assert rows.loc["accuracy", "test, per image"] == pytest.approx(accuracy)
+    recall = recall_score(test["actual"], test["predicted"], labels=list(CODES), average=None)
+    own = pd.read_csv(made / "tables" / "diagnoses.csv")
+    np.testing.assert_allclose(own["sensitivity"], recall)
+    assert (own["sensitivity low"] <= own["sensitivity"]).all()
+    words = Page((made / "report.html").read_text()).words
+    assert f"{100 * accuracy:.1f}".removesuffix(".0") + "\u00a0%" in words
+    found = strictly(made / "report.json")
+    assert found["performance"]["test"]["accuracy"] == pytest.approx(accuracy)
+    assert np.trace(found["confusion"]["counts"]) == round(accuracy * len(test))
+    groups = pd.read_csv(made / "tables" / "subgroups.csv")
+    table = pd.read_csv(ensemble.parent / "data" / "table.csv").set_index("image_id").loc[test["image_id"]]
+    women = test[(table["sex"] == "female").to_numpy()]
+    row = groups[(groups["fact"] == "sex") & (groups["group"] == "female")].iloc[0]
+    assert row["images"] == len(women)
+    assert row["accuracy"] == pytest.approx((women["actual"] == women["predicted"]).mean())
+
+
+def test_points_hold_the_prevalence_that_was_given(made: Path) -> None:
+    points = strictly(made / "report.json")["operating_points"]
+    mel = next(point for point in points if point["target"] == "mel")
+    sensitivity, specificity = (mel["numbers"][name]["value"] for name in ("sensitivity", "specificity"))
+    expected = sensitivity * 0.1 / (sensitivity * 0.1 + (1 - specificity) * 0.9)
+    assert mel["numbers"]["ppv_at_prevalence"]["value"] == pytest.approx(expected)
+    assert "ppv_at_prevalence" not in next(p for p in points if p["target"] == "malignant")["numbers"]
+
+
+def test_the_model_card(made: Path) -> None:
+    card = (made / "model_card.md").read_text()
+    for said in (
+        "Research use only, not a medical device",
+        "f" * 64,
+        "tiny",
+        "CC BY-NC 4.0",
+        UNANSWERED,
+        "| sex | female |",
+    ):
+        assert said in card
+    lines = [line for line in card.splitlines() if line.startswith("|")]
+    widths = [line.count("|") for line in lines]
+    for place, line in enumerate(lines):  # each table is as wide below its rule as above it
+        if set(line) <= set("|- "):
+            assert widths[place - 1] == widths[place] == widths[place + 1], line
+
+
+def test_checklists_are_filled_where_the_run_answers(made: Path) -> None:
+    words = Page((made / "report.html").read_text()).words
+    assert words.count(UNANSWERED) >= 20
+    for title in ("CLAIM 2024", "CLEAR Derm", "TRIPOD+AI"):
+        assert title in words
+    assert "Mean of the members' probabilities: a, b." in words
+
+
+def test_the_lists_have_the_items_of_their_sources() -> None:
+    from omegaconf import OmegaConf
+
+    from skinlesion.studies.report.page import HERE
+
+    counts = {}
+    for name in LISTS:
+        items = [str(each.item) for each in OmegaConf.load(HERE / "checklists" / f"{name}.yaml")["items"]]
+        assert len(items) == len(set(items))
+        counts[name] = len({item.rstrip("abcdefg") for item in items})
+    assert counts == {"claim": 44, "clear_derm": 25, "tripod_ai": 27}
+
+
+def test_it_needs_no_torch() -> None:
+    names = ("figures", "results", "sections", "provenance", "page", "photographs", "sources", "summary", "tables")
+    modules = ", ".join(f"skinlesion.studies.report.{name}" for name in names)
+    code = f"import sys, skinlesion.commands.report, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], timeout=120, check=True)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which takes most of a report's time."""
+
+    def blank(_: Figure, to: Any, **__: Any) -> None:
+        if isinstance(to, Path):
+            to.write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", blank)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_photographs_only_where_they_are_wanted(made: Path, ensemble: Path, tmp_path: Path) -> None:
+    assert "image/jpeg" not in (made / "report.html").read_text()
+    wanted = composed("report", ReportConfig, f"ensemble={ensemble}", f"out={tmp_path}", "samples=true", *FAST)
+    with pytest.raises(DataError, match="samples=true: no image file of"):
+        run(wanted)
+    for image_id in read_predictions(ensemble / "predictions_test.csv")["image_id"]:
+        Image.new("RGB", (40, 30), "pink").save(ensemble.parent / "data" / "images" / f"{image_id}.jpg")
+    run(wanted)
+    assert "data:image/jpeg;base64," in (tmp_path / "report.html").read_text()
+
+
+def report_of(folder: Path, *overrides: str) -> dict[str, Any]:
+    out = folder / "report"
+    run(composed("report", ReportConfig, f"ensemble={folder}", *FAST, *overrides))
+    text = (out / "report.html").read_text()
+    assert ">nan<" not in text
+    assert ">None<" not in text
+    return strictly(out / "report.json")
+
+
+def test_one_diagnosis_alone_is_drawn(tmp_path: Path) -> None:
+    report_of(write_ensemble(tmp_path / "e", codes=("nv",)))
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("kinds", [{"codes": ("nv",)}, {"codes": ("nv", "bkl", "bcc")}, {"images": 1}])
+def test_what_cannot_be_computed_is_said(tmp_path: Path, kinds: dict[str, Any]) -> None:
+    found = report_of(write_ensemble(tmp_path / "e", **kinds))
+    numbers = found["performance"]["test"]["numbers"]
+    assert numbers["recall_df"]["value"] is None
+    assert numbers["recall_df"]["note"] == "not computable: no image of df"
+    assert found["net_benefit"]["mel"] == {"note": "not computable: no image of mel"}
+    assert "no metadata table" in found["subgroups"]["note"]
+    text = (tmp_path / "e" / "report" / "report.html").read_text()
+    assert "not computable" in text
+    assert "the run folders of the members are not there" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_ensemble_of_before_is_reported(tmp_path: Path) -> None:
+    folder = write_ensemble(tmp_path / "e")
+    about = json.loads((folder / "ensemble.json").read_text())
+    kept = {key: about[key] for key in ("members", "chosen", "tta", "classes", "fingerprint")}
+    (folder / "ensemble.json").write_text(json.dumps(kept))
+    (folder / "members" / "a" / "predictions_val.csv").unlink()
+    found = report_of(folder)
+    assert "no operating points" in found["operating_points"]["note"]
+    assert "members" not in found["performance"]
+    text = (folder / "report" / "report.html").read_text()
+    assert "is not calibrated" in text
+    assert "the members' predictions: no comparison".replace("'", "&#39;") in text
+
+
+def broken(folder: Path, what: str) -> tuple[str, ...]:
+    """Break an ensemble's folder; return what else to give."""
+    path = folder / "predictions_test.csv"
+    rows = path.read_text().splitlines()
+    if what == "sum":
+        first = rows[1].split(",")
+        path.write_text("\n".join([rows[0], ",".join([*first[:2], "0.9", *first[3:]]), *rows[2:]]))
+    elif what == "nan":
+        first = rows[1].split(",")
+        path.write_text("\n".join([rows[0], ",".join([*first[:2], "nan", *first[3:]]), *rows[2:]]))
+    elif what == "vote":
+        other = folder / "members" / "a" / "predictions_test.csv"
+        other.write_text((folder / "members" / "b" / "predictions_test.csv").read_text())
+    elif what == "facts":
+        return (f"metadata={write_metadata(folder / 'table.csv', members_of('val')[:1])}",)
+    elif what == "twice":
+        table = write_metadata(folder / "table.csv", [members_of("test")[0]] * 2)
+        return (f"metadata={table}",)
+    elif what == "gone":
+        return ("robustness=nowhere",)
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("sum", "the probabilities do not sum to 1: row 1"),
+        ("nan", "a probability is no number from 0 to 1: row 1"),
+        ("vote", "not the mean of the members' tables"),
+        ("facts", "images are not among the facts"),
+        ("twice", "image_id in more than one row"),
+        ("gone", "robustness=nowhere: no such folder"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, what: str, said: str) -> None:
+    folder = write_ensemble(tmp_path / "e")
+    more = broken(folder, what)
+    with pytest.raises(DataError, match=said):
+        run(composed("report", ReportConfig, f"ensemble={folder}", *FAST, *more))
+    assert not (folder / "report").exists()
+
+
+def test_no_ensemble_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not a readable ensemble\.json"):
+        run(composed("report", ReportConfig, f"ensemble={tmp_path}", *FAST))
+    (tmp_path / "ensemble.json").write_text('{"members": [], "chosen": [0]}')
+    with pytest.raises(CheckpointError, match=r"not a readable ensemble\.json"):
+        run(composed("report", ReportConfig, f"ensemble={tmp_path}", *FAST))
+
+
+def leave(folder: Path) -> None:
+    """What `robustness`, `explain` and `evaluate` leave beside an ensemble, in little."""
+    number = {"value": 0.8125, "low": 0.7, "high": None}
+    for name in ("robustness", "explanations", "external"):
+        (folder / name).mkdir()
+    measured = dict.fromkeys(("balanced_accuracy", "change_balanced_accuracy", "recall_mel", "same", "novel"), number)
+    disturbed = {
+        "part": "test",
+        "images_judged": 7,
+        "lesions_judged": 6,
+        "undisturbed": {"numbers": measured},
+        "without_images": {"balanced_accuracy": 0.125},
+        "images": {"blur": {"unit": "sigma", "steps": [{"step": 2, "numbers": measured}]}},
+        "facts": {},
+    }
+    (folder / "robustness" / "robustness.json").write_text(json.dumps(disturbed))
+    about = {"part": "val", "images_judged": 9, "lesions_judged": 8, "deletion": {"area_less_random": number}}
+    (folder / "explanations" / "explanations.json").write_text(json.dumps(about))
+    for path in (
+        "robustness/disturbed",
+        "explanations/randomisation",
+        "explanations/ISIC_1.mel",
+        "external/populations",
+    ):
+        Image.new("RGB", (3000, 20), "white").save(folder / f"{path}.png")
+    numbers = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "macro_ap"), number)
+    judged = {"images": 5, "lesions": 4, "numbers": numbers}
+    (folder / "external" / "metrics_external.json").write_text(json.dumps(judged))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_other_verbs_left_is_taken_in(tmp_path: Path) -> None:
+    folder = write_ensemble(tmp_path / "e")
+    leave(folder)
+    report_of(folder)
+    page = Page((folder / "report" / "report.html").read_text())
+    left = ("Robustness and shortcuts", "2 sigma", "deletion", "9 images of 8 lesions of the val part.")
+    for said in (*left, "5 images of 4 lesions"):
+        assert said in page.words
+    assert "Other data: external; see there" in page.words  # the checklists' item on external data
+    alts = [str(image["alt"]) for image in page.all("img")]
+    assert sum(alt.startswith(("Balanced accuracy, macro-F1", "Rank", "Diagnoses, age")) for alt in alts) == 3
+    assert "ISIC_1" not in (folder / "report" / "report.html").read_text()  # no photograph
+    assert "On external (5 images) it is right for" in page.words
+    assert (folder / "report" / "tables" / "robustness.csv").is_file()
+    (folder / "external" / "metrics_external.json").write_text('{"accuracy": 1}')
+    with pytest.raises(DataError, match="no images, lesions, numbers; it is of an older version"):
+        report_of(folder)
+    with pytest.raises(DataError, match=r"no metrics_\*\.json there"):
+        report_of(folder, f"external=[{folder / 'members'}]")

@@ -1,0 +1,85 @@
+"""The real sweep on the command line: members, failures, continuation, two at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+pytestmark = pytest.mark.slow
+
+MEMBERS = ("tiny_resnet-a06_g19", "tiny_resnet-a05_g20", "tiny_resnet-a04_g21")
+
+
+def sweep(synthetic_root: Path, folder: Path, *overrides: str, out: bool = True) -> subprocess.CompletedProcess[str]:
+    places = [f"data.root={synthetic_root}", f"data.cache_dir={folder / 'cache'}"]
+    places += [f"out={folder / 'runs'}"] if out else []
+    few = ("schedule=head_only", "schedule.phases.head.epochs=1")
+    return subprocess.run(
+        [sys.executable, "-m", "skinlesion", "train", *overrides, *SMALL, *few, *places],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def finished(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in (folder / "runs").glob("*/metrics.json"))
+
+
+def test_a_member_that_fails_does_not_lose_the_others(synthetic_root: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "runs" / MEMBERS[1]
+    taken.mkdir(parents=True)
+    (taken / "config.yaml").write_text("seed: 99\n")
+    (taken / "last.ckpt").write_bytes(b"somebody's work")
+    answer = sweep(synthetic_root, tmp_path, "sweep=six")
+    assert answer.returncode == 1
+    assert finished(tmp_path) == sorted({*MEMBERS} - {MEMBERS[1]})
+    assert "1 failed (" in answer.stderr
+    assert "loss=a05_g20" in answer.stderr
+    assert "holds a run with" in answer.stderr
+    (taken / "config.yaml").unlink()
+    (taken / "last.ckpt").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/best.ckpt")}
+    answer = sweep(synthetic_root, tmp_path, "sweep=six")
+    assert answer.returncode == 0, answer.stderr
+    assert finished(tmp_path) == sorted(MEMBERS)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert answer.stderr.count("already finished") == 2
+    assert "Warning" not in answer.stderr
+
+
+def test_two_members_at_once_and_a_sweep_by_hand(synthetic_root: Path, tmp_path: Path) -> None:
+    answer = sweep(
+        synthetic_root, tmp_path, "-m", "loss.gamma=1.5,2.0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert finished(tmp_path) == ["tiny_resnet-a05_g20-loss.gamma_1.5", "tiny_resnet-a05_g20-loss.gamma_2.0"]
+    gammas = [(tmp_path / "runs" / name / "config.yaml").read_text().count("gamma: 1.5") for name in finished(tmp_path)]
+    assert gammas == [1, 0]
+    assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
+    assert len(list((tmp_path / "cache").glob("features-*view0*.npy"))) == 1
+
+
+def test_a_sweep_by_hand_can_be_extended(synthetic_root: Path, tmp_path: Path) -> None:
+    """Members keep their folders when values are put before and after, and lie together without `out`."""
+    folder = tmp_path / "runs" / "sweep"
+    for seeds, skipped in (("2", 0), ("1,2,3", 1)):
+        answer = sweep(synthetic_root, tmp_path, "-m", f"seed={seeds},4", out=False)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stderr.count("already finished") == skipped * 2
+    names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
+    assert names == [f"tiny_resnet-a05_g20-seed_{seed}" for seed in (1, 2, 3, 4)]
+    seeds_there = [line for name in names for line in (folder / name / "config.yaml").read_text().splitlines()]
+    assert [line for line in seeds_there if line.startswith("seed:")] == [f"seed: {seed}" for seed in (1, 2, 3, 4)]
+
+
+def test_more_than_one_device_is_refused(synthetic_root: Path, tmp_path: Path) -> None:
+    answer = sweep(synthetic_root, tmp_path, "-m", "seed=1,2", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert answer.returncode == 1
+    assert "trainer.devices=2: the members of a sweep take one device each" in answer.stderr
+    assert not finished(tmp_path)

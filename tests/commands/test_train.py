@@ -1,0 +1,272 @@
+"""A run: what it leaves, that seeds fix it, that it can be killed, continued, skipped and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SHORT, SMALL
+
+from skinlesion.commands.train import run
+from skinlesion.config.train import TrainConfig
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.taxonomy import CODES
+
+Config = Callable[..., TrainConfig]
+
+LEFT = {
+    "config.yaml",
+    "best.ckpt",
+    "last.ckpt",
+    "metrics.csv",
+    "metrics.json",
+    "history.png",
+    "layer_state.json",
+    "split.csv",
+    "predictions_val.csv",
+    "predictions_test.csv",
+}
+
+
+def test_what_a_run_leaves(trained: TrainConfig) -> None:
+    folder = Path(trained.out)
+    assert {path.name for path in folder.iterdir() if path.is_file()} - {".lock"} == LEFT
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for part in ("val", "test"):
+        assert set(metrics[part]) == {"accuracy", "macro_f1", "balanced_accuracy"}
+        table = pd.read_csv(folder / f"predictions_{part}.csv")
+        assert list(table.columns) == ["image_id", "lesion_id", *CODES, "actual", "predicted"]
+        assert metrics[part]["accuracy"] == (table["actual"] == table["predicted"]).mean()
+    split = pd.read_csv(folder / "split.csv")
+    assert list(split.columns) == ["image_id", "lesion_id", "split"]
+    tested = split.loc[split["split"] == "test", "image_id"]
+    assert set(pd.read_csv(folder / "predictions_test.csv")["image_id"]) == set(tested)
+
+
+def test_a_checkpoint_is_plain_data(trained: TrainConfig) -> None:
+    checkpoint = torch.load(Path(trained.out) / "best.ckpt", weights_only=True)
+    about = checkpoint["skinlesion"]
+    assert about["classes"] == list(CODES)
+    assert about["config"]["model"]["backbone"] == "test_resnet"
+    assert len(about["fingerprint"]) == 64
+    assert set(about["split"]) == {"train", "val", "test"}
+    assert sum(about["class_counts"]) == len(about["split"]["train"])
+    assert {"torch", "timm", "lightning"} <= set(about["versions"])
+    assert json.loads(json.dumps(about)) == about
+
+
+def test_the_best_checkpoint_is_the_best_epoch(trained: TrainConfig) -> None:
+    from skinlesion.inference.predictions import read_predictions
+    from skinlesion.metrics.classification import headline
+
+    folder = Path(trained.out)
+    history = pd.read_csv(folder / "metrics.csv")
+    judged = headline(read_predictions(folder / "predictions_val.csv"))
+    assert judged["macro_f1"] == pytest.approx(history["val/macro_f1"].max(), abs=1e-6)
+    assert (history["rate"] == 1e-3).all()
+
+
+def metrics_of(folder: Path) -> tuple[str, dict[str, object]]:
+    about = json.loads((folder / "metrics.json").read_text())
+    about.pop("checkpoint_sha256")
+    return (folder / "metrics.csv").read_text(), about
+
+
+def test_seeds_fix_everything(small_config: Config, tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("one", "two")]
+    for out in outs:
+        run(replace(small_config(*SHORT), out=str(out), data=small_config().data))
+    assert metrics_of(outs[0]) == metrics_of(outs[1])
+    assert (outs[0] / "predictions_test.csv").read_bytes() == (outs[1] / "predictions_test.csv").read_bytes()
+    run(replace(small_config(*SHORT, "seed=2"), out=str(tmp_path / "three")))
+    assert metrics_of(tmp_path / "three") != metrics_of(outs[0])
+
+
+def test_phases_unfreeze_from_the_top(small_config: Config, tmp_path: Path) -> None:
+    config = small_config(*SHORT, "model.high=layer4", "model.middle=layer3.0.conv2")
+    run(config)
+    state = json.loads((Path(config.out) / "layer_state.json").read_text())
+    assert list(state) == ["head", "high", "middle"]
+    assert [name for name, trained in state["head"].items() if trained] == ["head"]
+    high = {name for name, trained in state["high"].items() if trained}
+    assert high == {name for name in state["high"] if name == "head" or name.startswith("layer4")}
+    middle = {name for name, trained in state["middle"].items() if trained}
+    assert high < middle
+    assert "layer3.0.conv2" in middle
+    assert "layer3.0.conv1" not in middle
+    history = pd.read_csv(Path(config.out) / "metrics.csv")
+    assert history["phase"].tolist() == ["head"] * 2 + ["high"] * 2 + ["middle"] * 2
+    assert history["epoch"].tolist() == list(range(6))
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_as_if_nothing_had_happened(
+    small_config: Config, synthetic_root: Path, tmp_path: Path
+) -> None:
+    """Killed in each phase (SIGKILL: nothing can be tidied up) and moved, it ends where an uninterrupted run ends."""
+    overrides = [
+        *SMALL,
+        "loader.workers=2",
+        "schedule.phases.high.average=0.9",
+        *(f"schedule.phases.{name}.epochs=4" for name in ("head", "high", "middle")),
+    ]
+    places = [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-m", "skinlesion.commands.train", *overrides, *places]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for rows in (2, 6, 10):  # the second epoch of head, high and middle has ended: the first one's checkpoint is there
+        process = subprocess.Popen(
+            [*command, f"out={killed}"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_rows(killed / "metrics.csv", rows, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (killed / "metrics.json").exists(), "it was killed too late to tell anything"
+        killed = killed.rename(tmp_path / f"moved-{rows}")  # a folder may be moved between two sittings
+    subprocess.run([*command, f"out={killed}"], check=True, env=environment, capture_output=True)
+    run(replace(small_config(*overrides[len(SMALL) :]), out=str(whole)))
+    assert metrics_of(killed) == metrics_of(whole)
+    assert (killed / "predictions_test.csv").read_bytes() == (whole / "predictions_test.csv").read_bytes()
+    assert (killed / "layer_state.json").read_bytes() == (whole / "layer_state.json").read_bytes()
+
+
+def wait_for_rows(path: Path, rows: int, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if path.exists() and len(path.read_text().splitlines()) > rows:
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    pytest.fail("no epoch in 180 seconds")
+
+
+def test_a_finished_run_is_not_trained_again(trained: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(trained.out).glob("*.ckpt")}
+    monkeypatch.setattr("skinlesion.commands.train._train", lambda *_: pytest.fail("trained again"))
+    run(trained)
+    assert {path: path.stat().st_mtime_ns for path in Path(trained.out).glob("*.ckpt")} == before
+
+
+def test_another_configuration_is_refused(trained: TrainConfig) -> None:
+    other = replace(trained, loss=replace(trained.loss, gamma=1.5))
+    with pytest.raises(ConfigError, match=r"loss\.gamma=2\.0, this one has 1\.5") as caught:
+        run(other)
+    assert "resume=restart" in str(caught.value)
+
+
+def test_a_place_or_the_number_of_workers_may_change(trained: TrainConfig) -> None:
+    run(replace(trained, loader=replace(trained.loader, workers=3), logger="tensorboard"))
+
+
+def test_a_run_that_is_at_work_is_left_alone(trained: TrainConfig) -> None:
+    from skinlesion.training.run_folder import claimed
+
+    with claimed(Path(trained.out), trained), pytest.raises(ConfigError, match="another process"):
+        run(trained)
+
+
+def test_restart_begins_anew(small_config: Config) -> None:
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1")
+    run(config)
+    first = (Path(config.out) / "best.ckpt").stat().st_mtime_ns
+    (Path(config.out) / "leftover.txt").write_text("old")
+    run(replace(config, resume="restart", seed=5))
+    assert (Path(config.out) / "best.ckpt").stat().st_mtime_ns != first
+    assert (Path(config.out) / "leftover.txt").exists(), "what no run made is not deleted"
+
+
+def test_bad_data_is_refused_before_training(small_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        run(small_config(f"data.root={tmp_path / 'nowhere'}"))
+
+
+@pytest.mark.parametrize("ablation", ["model.fusion=none", "model.fusion=concatenate", "model.attention=none"])
+def test_ablations_train(ablation: str, small_config: Config) -> None:
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", ablation)
+    run(config)
+    assert (Path(config.out) / "metrics.json").exists()
+
+
+def test_without_cache_the_frozen_phase_learns_the_same_way(small_config: Config) -> None:
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=2", "schedule.phases.head.views=0")
+    run(config)
+    assert not list(Path(config.data.cache_dir).glob("features-*"))
+    assert (Path(config.out) / "metrics.json").exists()
+
+
+def test_a_stage_that_is_not_there_is_named_before_anything_is_trained(small_config: Config) -> None:
+    config = small_config("model.middle=blocks.3")
+    with pytest.raises(ConfigError, match=r"blocks\.3"):
+        run(config)
+    assert not (Path(config.out) / "last.ckpt").exists()
+    run(small_config("schedule=head_only", "schedule.phases.head.epochs=1"))  # mended: the folder is not taken
+
+
+def test_what_lightning_refuses_is_said_in_a_line(small_config: Config) -> None:
+    with pytest.raises(ConfigError, match="trainer: Lightning refuses it") as caught:
+        run(small_config("trainer.accelerator=abacus"))
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_divergence_is_said(small_config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"phase head diverged in epoch \d+.*schedule\.phases\.head\.rate"):
+        run(small_config("schedule.phases.head.rate=1e30", "trainer.gradient_clip_val=null"))
+
+
+def test_changed_data_are_noticed(small_config: Config) -> None:
+    from skinlesion.errors import CheckpointError
+
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1")
+    run(config)
+    folder = Path(config.out)
+    (folder / "metrics.json").unlink()
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    last["skinlesion"]["fingerprint"] = "0" * 64
+    torch.save(last, folder / "last.ckpt")
+    with pytest.raises(CheckpointError, match="have changed since this run began"):
+        run(config)
+
+
+def test_unfrozen_stages_are_trained_in_training_mode(small_config: Config) -> None:
+    """Also in the process that has just computed feature maps, which puts the backbone to rest."""
+    config = small_config(*SHORT)
+    run(config)
+    before, after = (
+        torch.load(Path(config.out) / "phases" / name, weights_only=True)["state_dict"]
+        for name in ("0-head.ckpt", "2-middle.ckpt")
+    )
+    key = "network.backbone.net.layer4.0.bn1.num_batches_tracked"
+    assert int(before[key]) == 0
+    assert int(after[key]) > 0
+
+
+def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, tmp_path: Path) -> None:
+    """The same phases over the same, unchanged images: with maps cached below the trained stages, and without."""
+    still = [f"augment.{key}=0" for key in ("flip", "rotation", "shift", "zoom", "brightness", "contrast")]
+    folders = [tmp_path / name for name in ("cached", "plain")]
+    for folder, views in zip(folders, (1, 0), strict=True):
+        cached = [f"schedule.phases.{name}.views={views}" for name in ("head", "high")]
+        phases = ["schedule=three_phase", "~schedule.phases.middle", "schedule.phases.high.epochs=2", *cached]
+        run(replace(small_config("model.high=layer3", *still, *phases), out=str(folder)))
+    histories = [pd.read_csv(folder / "metrics.csv") for folder in folders]
+    for column in ("train/loss", "val/loss"):  # training maps are kept as float16
+        assert histories[0][column].tolist() == pytest.approx(histories[1][column].tolist(), rel=5e-3)
+    tables = [pd.read_csv(folder / "predictions_test.csv")[list(CODES)] for folder in folders]
+    assert abs(tables[0] - tables[1]).max().max() < 0.01
+    names = sorted(path.name.split("-")[2] for path in (tmp_path / "cache").glob("features-*.npy"))
+    assert names == ["view0", "view0"]  # of the whole table: frozen throughout, and below layer3
+
+
+def test_a_trunk_that_cannot_be_cut_is_refused_at_once(small_config: Config) -> None:
+    cached = ("model.high=layer3.0.conv2", "schedule.phases.high.views=1")
+    with pytest.raises(ConfigError, match=r"no single map"):
+        run(small_config("schedule=three_phase", *cached))

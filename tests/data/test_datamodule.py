@@ -1,0 +1,114 @@
+"""Batches, their order, and what never gets into them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skinlesion.config.train import TrainConfig
+from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.data.dataset import InOrder, Shuffled
+from skinlesion.data.image_io import ImageInput
+from skinlesion.taxonomy import CODES
+
+SPEC = ImageInput((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+Config = Callable[..., TrainConfig]
+
+
+def test_a_batch_is_what_the_seam_says(small_config: Config) -> None:
+    datamodule = LesionDataModule(small_config(), SPEC)
+    batch = next(iter(datamodule.train_dataloader()))
+    size = len(batch["image_id"])
+    assert batch["image"].shape == (size, 3, 32, 32)
+    assert batch["image"].dtype == torch.float32
+    assert batch["metadata"].shape == (size, datamodule.encoder.width)
+    assert batch["target"].dtype == torch.int64
+    frame = datamodule.frame.set_index("image_id")
+    for image_id, target in zip(batch["image_id"], batch["target"].tolist(), strict=True):
+        assert frame.loc[image_id, "diagnosis"] == CODES[target]
+
+
+def test_an_epoch_shows_every_training_image_once(small_config: Config) -> None:
+    datamodule = LesionDataModule(small_config(), SPEC)
+    shown = [image_id for batch in datamodule.train_dataloader() for image_id in batch["image_id"]]
+    assert sorted(shown) == sorted(datamodule.part_frame("train")["image_id"])
+    shown = [image_id for batch in datamodule.val_dataloader() for image_id in batch["image_id"]]
+    assert shown == datamodule.part_frame("val")["image_id"].tolist()
+
+
+def test_workers_change_nothing(small_config: Config) -> None:
+    alone, helped = (LesionDataModule(small_config(f"loader.workers={n}"), SPEC) for n in (0, 2))
+    for one, other in zip(alone.train_dataloader(), helped.train_dataloader(), strict=True):
+        assert one["image_id"] == other["image_id"]
+        torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=0)
+
+
+def test_no_draw_is_made_twice(small_config: Config) -> None:
+    datamodule = LesionDataModule(small_config(), SPEC)
+    first = next(iter(datamodule.train_dataloader()))
+    datamodule.first_draw = 1
+    later = next(iter(datamodule.train_dataloader()))
+    assert first["image_id"] != later["image_id"]
+    shared = set(first["image_id"]) & set(later["image_id"])
+    for image_id in shared:
+        one, other = (batch["image"][batch["image_id"].index(image_id)] for batch in (first, later))
+        assert not torch.equal(one, other)
+
+
+def test_shuffled_depends_on_seed_and_draw_alone() -> None:
+    sampler = Shuffled(50, seed=3, first_draw=2)
+    sampler.set_epoch(1)
+    later = Shuffled(50, seed=3, first_draw=3)
+    assert list(sampler) == list(later)
+    assert sorted(index for index, _ in later) == list(range(50))
+    assert list(Shuffled(50, seed=4, first_draw=3)) != list(later)
+    assert list(InOrder(3)) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_nothing_but_image_and_three_facts_reaches_the_model(small_config: Config, synthetic_root: Path) -> None:
+    """Scrambling dx_type, dataset and ids of the table changes no metadata and no target."""
+    datamodule = LesionDataModule(small_config(), SPEC)
+    frame = datamodule.part_frame("train")
+    rng = np.random.default_rng(0)
+    scrambled = frame.assign(
+        **{name: rng.permutation(frame[name].to_numpy()) for name in ("dx_type", "dataset", "lesion_id", "image_id")}
+    )
+    np.testing.assert_array_equal(datamodule.encoder.encode(scrambled), datamodule.encoder.encode(frame))
+    refitted = type(datamodule.encoder).fit(scrambled)
+    assert refitted == datamodule.encoder
+    named = " ".join(datamodule.encoder.columns)
+    for value in {*frame["dx_type"], *frame["dataset"]} - {""}:
+        assert value not in named
+
+
+def test_the_encoder_is_fitted_on_train_alone(small_config: Config) -> None:
+    datamodule = LesionDataModule(small_config(), SPEC)
+    ages = datamodule.part_frame("train")["age"].dropna()
+    assert datamodule.encoder.age_mean == np.float64(ages.mean())
+    assert datamodule.encoder.age_mean != datamodule.frame["age"].mean()
+
+
+def test_class_counts_are_those_of_train(small_config: Config) -> None:
+    datamodule = LesionDataModule(small_config(), SPEC)
+    counted = datamodule.part_frame("train")["diagnosis"].value_counts()
+    assert datamodule.class_counts() == [int(counted[code]) for code in CODES]
+
+
+def test_a_split_can_be_given_back(small_config: Config, tmp_path: Path) -> None:
+    from skinlesion.data.splits import fingerprint, write_split
+
+    first = LesionDataModule(small_config(), SPEC)
+    write_split(first.split, tmp_path / "split.csv")
+    again = LesionDataModule(small_config("split.policy=file", f"split.file={tmp_path / 'split.csv'}"), SPEC)
+    assert fingerprint(again.split) == fingerprint(first.split)
+    pd.testing.assert_frame_equal(again.split, first.split)
+
+
+def test_folds_cover_all_images(small_config: Config) -> None:
+    held_out: list[str] = []
+    for fold in range(3):
+        config = small_config("split.policy=grouped", "split.folds=3", f"split.fold={fold}")
+        held_out += LesionDataModule(config, SPEC).part_frame("test")["image_id"].tolist()
+    assert len(held_out) == len(set(held_out)) == 240

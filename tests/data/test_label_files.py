@@ -1,0 +1,193 @@
+"""Label files of other data sets: one-hot or dx, facts here or there, words mapped, and what is refused."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import composed
+from PIL import Image
+
+from skinlesion.config.train import TrainConfig
+from skinlesion.data.datamodule import assign, read_data
+from skinlesion.data.label_files import Labelled, read_diagnoses, read_labelled
+from skinlesion.data.table import COLUMNS
+from skinlesion.errors import ConfigError, DataError
+
+CLASSES = {"ak": "akiec", "scc": "akiec", "unk": "error", "unknown": "error"}
+HEADER = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
+SHARED = os.environ.get("SKINLESION_SHARED")
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Labelled]:
+    """Write images and tables, and read them."""
+
+    def make(labels: str, metadata: str | None = None, *, images: str = "abc", **others: object) -> Labelled:
+        folder = tmp_path / "images"
+        folder.mkdir(exist_ok=True)
+        for name in images:
+            Image.fromarray(np.full((4, 6, 3), ord(name), np.uint8)).save(folder / f"{name}.png")
+        (tmp_path / "labels.csv").write_text(labels)
+        (tmp_path / "facts.csv").write_text(metadata or "")
+        settings = {"classes": CLASSES, "missing_images": "error", "extra_images": "error", "key": "external"}
+        place = None if metadata is None else tmp_path / "facts.csv"
+        return read_labelled([folder], labels=tmp_path / "labels.csv", metadata=place, **{**settings, **others})
+
+    return make
+
+
+def one_hot(**rows: str) -> str:
+    names = HEADER.split(",")[1:]
+    lines = [",".join([image, *("1.0" if name == word else "0.0" for name in names)]) for image, word in rows.items()]
+    return "\n".join([HEADER, *lines, ""])
+
+
+def test_one_hot_with_isics_facts(read: Callable[..., Labelled]) -> None:
+    facts = "image,age_approx,anatom_site_general,lesion_id,sex\na,55.0,Head/Neck,L1,male\nc,,,,\n"
+    found = read(one_hot(c="SCC", a="AK", b="MEL"), facts)
+    frame = found.frame
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["image_id"].tolist() == ["a", "b", "c"]
+    assert frame["diagnosis"].tolist() == ["akiec", "mel", "akiec"]
+    assert frame["lesion_id"].tolist() == ["L1", "b", "c"]
+    assert frame["age"].iloc[0] == 55
+    assert frame["age"].isna().tolist() == [False, True, True]
+    assert frame["sex"].tolist() == ["male", "unknown", "unknown"]
+    assert frame["localization"].tolist() == ["head/neck", "unknown", "unknown"]
+    assert found.alone == 2
+    assert found.labels == {
+        "ak": {"images": 1, "counts_as": "akiec"},
+        "mel": {"images": 1, "counts_as": "mel"},
+        "scc": {"images": 1, "counts_as": "akiec"},
+    }
+
+
+def test_dx_with_facts_in_the_same_file(read: Callable[..., Labelled]) -> None:
+    frame = read(
+        "lesion_id,image_id,dx,age,sex,localization\nH1,a.jpg,NV,0,female,back\nH1,b,nv,,,\nH2,c,Melanoma,3,,\n"
+    ).frame
+    assert frame["diagnosis"].tolist() == ["nv", "nv", "mel"]
+    assert frame["lesion_id"].tolist() == ["H1", "H1", "H2"]
+    assert frame["age"].tolist()[::2] == [0, 3]
+    assert frame["localization"].tolist() == ["back", "unknown", "unknown"]
+
+
+def test_facts_of_the_metadata_file_win_where_it_has_any(read: Callable[..., Labelled]) -> None:
+    frame = read("image,dx,sex,age\na,nv,male,1\nb,nv,male,2\nc,nv,male,3\n", "image,sex\na,female\nb,\n").frame
+    assert frame["sex"].tolist() == ["female", "male", "male"]
+    assert frame["age"].tolist() == [1, 2, 3]
+
+
+def test_words_are_dropped_or_mapped_by_choice(read: Callable[..., Labelled]) -> None:
+    labels = one_hot(a="SCC", b="UNK", c="NV")
+    found = read(labels, classes={**CLASSES, "scc": "drop", "unk": "drop"})
+    assert found.frame["image_id"].tolist() == ["c"]
+    assert found.labels["scc"] == {"images": 1, "counts_as": "dropped"}
+    with pytest.raises(DataError, match=r"images of 'unk' \(line 3\).*external\.classes\.unk=drop"):
+        read(labels)
+
+
+def test_images_without_row_and_rows_without_image(read: Callable[..., Labelled]) -> None:
+    labels = "image,dx\na,nv\nz,mel\n"
+    with pytest.raises(DataError) as caught:
+        read(labels)
+    assert "no image file for 1 of 2 rows (z)" in str(caught.value)
+    assert "external.missing_images=drop" in str(caught.value)
+    assert "no row for 2 image files (b, c)" in str(caught.value)
+    found = read(labels, missing_images="drop", extra_images="ignore")
+    assert found.frame["image_id"].tolist() == ["a"]
+    with pytest.raises(DataError, match="is it the label file of other images"):
+        read("image,dx\ny,nv\nz,mel\n", missing_images="drop", extra_images="ignore")
+
+
+@pytest.mark.parametrize(
+    ("labels", "metadata", "said"),
+    [
+        ("image,dx\na,nv\nb,wart\nc,nv\n", None, "unknown diagnosis 'wart' (line 3); say what it stands for with"),
+        ("image,dx\na,nv\na,nv\nc,nv\n", None, "image in more than one row: 'a' (line 2, 3)"),
+        ("image,dx\na,nv\nb,\nc,nv\n", None, "external.classes.unknown=drop"),
+        ("name,dx\na,nv\n", None, "no column of image ids"),
+        ("image,age\na,3\n", None, "no column dx and none that is named after a diagnosis"),
+        ("image,MEL,NV,WART\na,1,0,0\nb,0,1,0\nc,0,0,1\n", None, "unknown column wart; say what it stands for"),
+        ("image,MEL,NV\na,1,0\nb,nan,1\nc,0,1\n", None, "neither 0 nor 1 in line 3"),
+        ("image,MEL,NV\na,1,1\nb,0,1\nc,0,0\n", None, "no diagnosis or more than one in line 2, 4"),
+        ("image,dx,sex\na,nv,man\nb,nv,\nc,nv,\n", None, "labels.csv: unknown sex: 'man' (line 2)"),
+        ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,200\n", "facts.csv: faulty age: '200' (line 2)"),
+        ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\nx,20\n", "facts.csv: no row for any image of the label file"),
+        ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,2\na,3\n", "facts.csv: image in more than one row"),
+        ("image,dx\na,nv\nb,nv\nc,nv\n", "age\n2\n", "facts.csv: no column of image ids"),
+        ("image,dx,lesion_id\na,nv,L\nb,mel,L\nc,nv,M\n", None, "more than one diagnosis of a lesion: L (mel, nv)"),
+        ("", None, "the file is empty"),
+        ("image,dx\n", None, "no rows below the header"),
+    ],
+)
+def test_what_is_wrong_is_named(labels: str, metadata: str | None, said: str, read: Callable[..., Labelled]) -> None:
+    with pytest.raises(DataError) as caught:
+        read(labels, metadata)
+    assert said in str(caught.value)
+
+
+def test_missing_places_and_broken_images(read: Callable[..., Labelled], tmp_path: Path) -> None:
+    read("image,dx\na,nv\nb,nv\nc,nv\n")
+    settings = {"metadata": None, "classes": {}, "missing_images": "error", "extra_images": "error", "key": "external"}
+    with pytest.raises(DataError, match=r"no image folder .*external\.images"):
+        read_labelled([tmp_path / "none"], labels=tmp_path / "labels.csv", **settings)
+    with pytest.raises(DataError, match="cannot be read as text"):
+        read_labelled([tmp_path / "images"], labels=tmp_path / "none.csv", **settings)
+    (tmp_path / "images" / "b.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 faulty image files: .*b\.png: empty file"):
+        read_labelled([tmp_path / "images"], labels=tmp_path / "labels.csv", **settings)
+
+
+def test_meanings_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"data\.classes\.scc=carcinoma: expected one of akiec"):
+        composed("train", TrainConfig, "data=isic2019", "data.classes.scc=carcinoma")
+    with pytest.raises(ConfigError, match=r"data\.metadata=facts\.csv: expected null"):
+        composed("train", TrainConfig, "data.metadata=facts.csv")
+    assert composed("train", TrainConfig, "data=isic2019", "+data.classes.wart=drop").data.classes["wart"] == "drop"
+
+
+def places(*overrides: str) -> TrainConfig:
+    parts = ",".join(f"{SHARED}/ham10000/HAM10000_images_part_{part}" for part in (1, 2))
+    return composed(
+        "train", TrainConfig, "data=isic2019", f"data.root={SHARED}/isic2019", f"data.images=[{parts}]", *overrides
+    )
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(SHARED is None, reason="SKINLESION_SHARED is not set")
+def test_isic2019_agrees_with_ham10000_on_the_images_they_share(caplog: pytest.LogCaptureFixture) -> None:
+    frame = read_data(places("data.missing_images=drop").data)
+    assert "no image file for 15,316 of 25,331 rows" in caplog.text
+    ham = read_data(composed("train", TrainConfig, f"data.root={SHARED}/ham10000").data)
+    for column in ("image_id", "diagnosis", "lesion_id"):
+        assert frame[column].tolist() == ham[column].tolist()
+    same = (frame["age"] == ham["age"]) | (frame["age"].isna() & ham["age"].isna())
+    assert (~same).sum() == 6  # their tables differ in six ages
+    back = frame["localization"] == "posterior torso"
+    assert back.equals(ham["localization"] == "back")
+    for policy in ("published", "grouped"):
+        split = assign(frame, composed("train", TrainConfig, f"split.policy={policy}").split)
+        assert len(split.drop_duplicates(["lesion_id", "split"])) == split["lesion_id"].nunique()
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(SHARED is None, reason="SKINLESION_SHARED is not set")
+def test_all_of_isic2019s_rows_are_understood() -> None:
+    """All 25,331 rows, by the tables alone: most of the images are not there."""
+    labels, metadata = (
+        Path(f"{SHARED}/isic2019/ISIC_2019_Training_{name}.csv") for name in ("GroundTruth", "Metadata")
+    )
+    found = read_diagnoses(labels, metadata=metadata, classes=CLASSES, key="data")
+    counts = {word: each["images"] for word, each in found.labels.items()}
+    expected = pd.read_csv(labels).drop(columns=["image", "UNK"])
+    assert counts == {name.lower(): int(total) for name, total in expected.sum().items()}
+    assert (found.frame["diagnosis"] == "akiec").sum() == 867 + 628
+    assert found.alone == 2084
+    without = read_diagnoses(labels, metadata=metadata, classes={**CLASSES, "scc": "drop"}, key="data")
+    ham = pd.read_csv(f"{SHARED}/ham10000/HAM10000_metadata")
+    akiec = ham.loc[ham["dx"] == "akiec", "image_id"]
+    assert akiec.isin(without.dropped).sum() == 197

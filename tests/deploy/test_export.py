@@ -1,0 +1,334 @@
+"""From models to a bundle: it says what they say, in all precisions, and is written whole or not at all."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import composed
+from untrained import write_members
+
+from skinlesion.commands.export import run
+from skinlesion.commands.predict import run as predict
+from skinlesion.config.data import SourceConfig
+from skinlesion.config.export import ExportConfig
+from skinlesion.config.predict import PredictConfig
+from skinlesion.data.image_io import decode, read
+from skinlesion.data.metadata import FACTS, MetadataEncoder
+from skinlesion.deploy import export as building
+from skinlesion.deploy.describe import require_one_encoder
+from skinlesion.deploy.export import Recipe, build
+from skinlesion.deploy.folder import replacing_bundle
+from skinlesion.deploy.manifest import Graph, Manifest
+from skinlesion.deploy.quantize import halve, quantise
+from skinlesion.deploy.runtime import Bundle
+from skinlesion.errors import BundleError, CheckpointError, ConfigError
+from skinlesion.files import file_digest, write_json
+from skinlesion.inference import conformal
+from skinlesion.inference import ood as novelty
+from skinlesion.inference.calibration import tempered
+from skinlesion.inference.ensemble import describe
+from skinlesion.inference.sample import Sample, read_sample, see, see_patient
+from skinlesion.training.checkpoint import TrainedModel, load_model
+
+SOURCE, CPU = SourceConfig(None, None), torch.device("cpu")
+RESNET, OTHER_SIZE = (
+    ("model=tiny_resnet",),
+    ("model=tiny_resnet", "model.image_size=[24,40]", "model.fusion=concatenate"),
+)
+LIMITS = {
+    "method": "aps",
+    "by_class": True,
+    "penalty": 0.0,
+    "free_ranks": 0,
+    "thresholds": dict.fromkeys(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"), 0.4),
+}
+
+
+class Made(NamedTuple):
+    models: list[TrainedModel]
+    folder: Path
+    val: Sample
+    train: Sample
+    seen: novelty.Fitted
+
+
+@pytest.fixture(scope="module")
+def made(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A bundle of three members: two on one frozen backbone, one of another size; with all that can be fitted."""
+    place = tmp_path_factory.mktemp("export")
+    models = [load_model(path) for path in write_members(place, [RESNET, RESNET, OTHER_SIZE], root=synthetic_root)]
+    val, train = (read_sample(models[0], part, images=12, seed=1, source=SOURCE) for part in ("val", "train"))
+    parts = [[each.embedded for each in see(models, sample, device=CPU, label="")] for sample in (train, val)]
+    seen = novelty.fit(parts[0], np.arange(12) % 3, parts[1], passing=0.7)
+    recipe = Recipe(
+        models,
+        "flips",
+        "fp32",
+        calibration={"method": "temperature", "temperature": 2.0},
+        conformal=[
+            {**LIMITS, "alpha": 0.1},
+            {**LIMITS, "alpha": 0.2, "thresholds": dict.fromkeys(LIMITS["thresholds"], 0.1)},
+        ],
+        seen=seen,
+    )
+    folder = place / "bundle"
+    folder.mkdir()
+    build(recipe, folder, val=val, train=None)
+    return Made(models, folder, val, train, seen)
+
+
+def patients(sample: Sample) -> list[dict[str, float | str | None]]:
+    return [dict(zip(FACTS, row, strict=True)) for row in sample.frame[list(FACTS)].itertuples(index=False)]
+
+
+def one_by_one(made: Made, count: int) -> npt.NDArray[np.float32]:
+    """What `predict` gives for each image alone, in PyTorch: (M, N, K)."""
+    rows = zip(made.val.frame["path"][:count], patients(made.val)[:count], strict=True)
+    answers = [
+        [
+            see_patient(m, decode(Path(path), m.spec.size)[None], facts, device=CPU, tta="flips").probabilities[0]
+            for m in made.models
+        ]
+        for path, facts in rows
+    ]
+    return np.array(answers).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 12])
+def test_a_bundle_says_what_the_models_say(made: Made, count: int) -> None:
+    bundle = Bundle.load(made.folder, threads=1)
+    images = [read(Path(path)) for path in made.val.frame["path"][:count]]
+    answer = bundle.predict(images, patients(made.val)[:count])
+    expected = one_by_one(made, count)
+    np.testing.assert_allclose(answer.members, expected, atol=1e-5)
+    np.testing.assert_allclose(answer.uncalibrated, expected.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(answer.probabilities, tempered(expected.mean(axis=0), 2.0), atol=1e-4)
+    assert answer.prediction_set is not None
+    np.testing.assert_array_equal(answer.prediction_set, conformal.prediction_sets(answer.probabilities, {**LIMITS}))
+    narrower = bundle.prediction_sets(answer.probabilities, 0.2)
+    assert narrower is not None
+    assert (narrower <= answer.prediction_set).all()
+    assert bundle.prediction_sets(answer.probabilities, 0.3) is None
+
+
+def test_novelty_is_told_as_in_pytorch(made: Made) -> None:
+    answer = Bundle.load(made.folder).predict([read(Path(path)) for path in made.val.frame["path"]], patients(made.val))
+    embedded = [each.embedded for each in see(made.models, made.val, device=CPU, label="")]
+    expected = novelty.score(made.seen, [each.logits for each in embedded], [each.pooled for each in embedded])
+    assert answer.novelty is not None
+    np.testing.assert_allclose(answer.novelty, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(answer.novel, expected > made.seen["threshold"])
+    assert 0 < np.count_nonzero(answer.novel) < 12
+
+
+def test_the_vote_is_inside_the_graph(made: Made) -> None:
+    """The graph alone, in plain onnxruntime: one row a patient, the mean over the members."""
+    session = onnxruntime.InferenceSession(made.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    metadata = made.models[0].encoder.encode(made.val.frame)
+    inputs = {"metadata": metadata, **{f"image_{h}x{w}": made.val.images((h, w)) for h, w in ((32, 32), (24, 40))}}
+    voted, members = session.run(["probabilities", "members"], inputs)
+    np.testing.assert_allclose(voted, members.mean(axis=0), atol=1e-7)
+    np.testing.assert_allclose(members, one_by_one(made, 12), atol=1e-5)
+
+
+def test_a_shared_backbone_is_stored_and_computed_once(made: Made) -> None:
+    """Three members, two backbones: each convolution of a backbone is there twice, each head's three times."""
+    graph = onnx.load(made.folder / "model.onnx").graph
+    found = sum(node.op_type == "Conv" for node in graph.node)
+    model = made.models[0].network
+    in_backbone = sum(isinstance(module, torch.nn.Conv2d) for module in model.backbone.modules())
+    in_head = sum(isinstance(module, torch.nn.Conv2d) for module in model.head.modules())
+    assert in_head == 1
+    assert found == 2 * in_backbone + 3 * in_head
+    weights = sum(
+        sum(p.numel() for p in module.parameters())
+        for module in (model.backbone, *(m.network.head for m in made.models))
+    )
+    stored = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    second = sum(p.numel() for p in made.models[2].network.backbone.parameters())
+    assert stored <= 1.05 * (weights + second)
+
+
+def test_what_the_manifest_states(made: Made) -> None:
+    about = Manifest.read(made.folder)
+    assert about.tta == "flips"
+    assert about.sizes == [(32, 32), (24, 40)]
+    assert about.graph.opset == max(entry.version for entry in onnx.load(made.folder / "model.onnx").opset_import)
+    assert [entry.code for entry in about.classes] == list(made.models[0].classes)
+    assert about.encoder == made.models[0].encoder
+    assert about.parity["fp32"]["largest_difference"] < 1e-5
+    assert about.parity["fp32"]["taken_for_novel"] == pytest.approx(0.3, abs=0.1)  # passing was 0.7, of 12 images
+    assert set(about.files) == {"model.onnx", "novelty.npz", "MODEL_CARD.md"}
+    assert "not a medical device" in (made.folder / "MODEL_CARD.md").read_text()
+    assert "non-commercial" in about.licence
+
+
+def answers_of(graph: Path, made: Made) -> npt.NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    images = {f"image_{h}x{w}": made.val.images((h, w)) for h, w in ((32, 32), (24, 40))}
+    return np.asarray(
+        session.run(["members"], {"metadata": made.models[0].encoder.encode(made.val.frame), **images})[0]
+    )
+
+
+def test_half_precision_halves_the_file(made: Made, tmp_path: Path) -> None:
+    whole, graph = made.folder / "model.onnx", tmp_path / "half.onnx"
+    shutil.copy(whole, graph)
+    halve(graph)
+    assert graph.stat().st_size < 0.65 * whole.stat().st_size  # the nodes, of which a tiny net has many, stay
+    difference = np.abs(answers_of(graph, made) - answers_of(whole, made)).max()
+    assert 0 < difference < 0.01
+
+
+def test_integers_compute_the_convolutions(made: Made, tmp_path: Path) -> None:
+    whole, graph = made.folder / "model.onnx", tmp_path / "int8.onnx"
+    shutil.copy(whole, graph)
+    quantise(graph, made.models, made.train)
+    model = onnx.load(graph)
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    scaled = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(weights) >= len(convolutions)
+    assert all(node.input[0] in scaled and node.input[1] in scaled for node in convolutions)
+    assert 0 < np.abs(answers_of(graph, made) - answers_of(whole, made)).mean() < 0.05
+    assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"], "nothing is left beside it"
+
+
+@pytest.fixture
+def ensemble(made: Made, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ensemble.json of the members, whose translation is not done again."""
+    folder = made.folder.parent / "ensemble"
+    write_json(folder / "ensemble.json", describe(made.models, [0, 1, 2], folder, tta="flips"))
+    graph = Manifest.read(made.folder).graph
+
+    def translated(voting: object, beside: Path, *, width: int) -> Graph:
+        shutil.copy(made.folder / graph.file, beside)
+        return graph
+
+    monkeypatch.setattr(building, "write_graph", translated)
+    return folder / "ensemble.json"
+
+
+def test_an_ensemble_is_exported(made: Made, ensemble: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "deep" / "bundle"
+    with caplog.at_level("INFO"):
+        run(composed("export", ExportConfig, f"ensemble={ensemble}", f"out={out}", "images=5", "precision=fp16"))
+    about = Bundle.load(out).about
+    assert [member.name for member in about.members] == ["member0", "member1", "member2"]
+    assert set(about.parity) == {"fp32", "fp16"}
+    assert about.parity["fp16"]["images"] == 5
+    assert about.parity["fp32"]["largest_difference"] < about.parity["fp16"]["largest_difference"] < 0.01
+    assert "fp16: the same likeliest diagnosis for" in caplog.text
+    assert f"bundle {about.version}, 3 members" in caplog.text
+
+
+def test_a_bundle_that_differs_is_not_written(ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = building.ask_models
+    monkeypatch.setattr(building, "ask_models", lambda *args, **others: ask(*args, **others) + 2e-4)
+    config = composed("export", ExportConfig, f"ensemble={ensemble}", f"out={tmp_path / 'bundle'}", "images=2")
+    with pytest.raises(BundleError, match=r"differs from PyTorch by 0\.0002 in a probability"):
+        run(config)
+    assert not any(tmp_path.iterdir())
+
+
+def test_members_must_see_a_patient_alike(made: Made) -> None:
+    first = made.models[0]
+    other = TrainedModel(**{**vars(first), "encoder": MetadataEncoder(1.0, 1.0, ("unknown",), ("unknown",))})
+    with pytest.raises(CheckpointError, match="learned other values of age"):
+        require_one_encoder([first, other])
+
+
+def test_an_earlier_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Path) -> None:
+    place = tmp_path / "bundle"
+    shutil.copytree(made.folder, place)
+    with replacing_bundle(place) as beside:
+        (beside / "bundle.json").write_text("{}")
+    assert [path.name for path in place.iterdir()] == ["bundle.json"]
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.tex").write_text("")
+    with pytest.raises(ConfigError, match="there is something else"), replacing_bundle(other):
+        pass
+    with pytest.raises(KeyboardInterrupt), replacing_bundle(place):
+        raise KeyboardInterrupt
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bundle", "thesis"]
+    assert (place / "bundle.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("precision=int4", "precision=int4: expected one of fp32, fp16, int8"),
+        ("images=0", "images=0: expected at least 1"),
+        ("+colour=1", "colour: unknown key"),
+    ],
+)
+def test_typos_are_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        composed("export", ExportConfig, "checkpoint=a.ckpt", "out=bundle", override)
+    with pytest.raises(ConfigError, match="tta=flips: expected null with an ensemble"):
+        composed("export", ExportConfig, "ensemble=a.json", "out=bundle", "tta=flips")
+
+
+WITHOUT_TORCH = """
+import sys
+blocked = {"torch", "torchvision", "timm", "lightning", "pandas", "albumentations", "sklearn", "onnx"}
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+sys.argv[0] = "skinlesion"
+from skinlesion.cli import main
+main()
+"""
+
+
+def test_predict_gives_what_the_ensemble_gives_without_torch(
+    made: Made, ensemble: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = json.loads(ensemble.read_text())
+    fitted = {"calibration": Manifest.read(made.folder).calibration, "conformal": Manifest.read(made.folder).conformal}
+    beside = ensemble.parent / "novelty.npz"
+    novelty.write(made.seen, beside)
+    seen = {"file": beside.name, "sha256": file_digest(beside)}
+    write_json(ensemble, {**about, **fitted, "novelty": seen})
+    image = Path(made.val.frame["path"].iloc[0])
+    asked = (f"image={image}", "age=40", "sex=female", "format=json")
+    predict(composed("predict", PredictConfig, f"ensemble={ensemble}", "accelerator=cpu", *asked))
+    expected = json.loads(capsys.readouterr().out)
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "predict", f"bundle={made.folder}", *asked],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ,
+    )
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    expected_scores = Bundle.load(made.folder).predict([read(image)], {"age": 40, "sex": "female"}).novelty
+    assert expected_scores is not None
+    for row, other in zip(found["predictions"], expected["predictions"], strict=True):
+        for key in ("probabilities", "uncalibrated"):
+            assert row.pop(key) == pytest.approx(other.pop(key), abs=1e-4)
+        score = expected_scores[0]
+        assert row["out_of_distribution"].pop("score") == pytest.approx(score, rel=1e-3, abs=1e-3)
+        assert other["out_of_distribution"].pop("score") == pytest.approx(score, abs=1e-4)
+        assert row["out_of_distribution"]["flag"] == (score > made.seen["threshold"])
+    assert found == expected
+
+
+def test_a_bundle_has_its_own_turns(made: Made) -> None:
+    for others, said in (("tta=flips", "tta=flips: expected null"), ("checkpoint=a.ckpt", "expected no checkpoint")):
+        with pytest.raises(ConfigError, match=said):
+            composed("predict", PredictConfig, f"bundle={made.folder}", "image=a.jpg", others)

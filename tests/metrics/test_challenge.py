@@ -1,0 +1,187 @@
+"""The challenge's metrics against its own scorer, and against its formulae written out image by image."""
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from skinlesion.errors import DataError
+from skinlesion.inference.predictions import build_table, probabilities, targets
+from skinlesion.metrics.challenge import METRICS, UNSCORED, challenge
+from skinlesion.taxonomy import CHALLENGE, CODES
+
+FAST = {"resamples": 100, "seed": 1, "level": 0.9, "method": "percentile"}
+
+
+def random_table(images: int, *, seed: int, codes: int = 7, tied: bool = False) -> pd.DataFrame:
+    """A table of lesions with one or two images; `tied` rounds so that probabilities are often equal."""
+    rng = np.random.default_rng(seed)
+    actual = (
+        np.append(np.arange(codes), rng.integers(0, codes, images - codes)) if images >= codes else np.zeros(images)
+    )
+    values = np.exp(rng.normal(size=(images, 7)) + 1.5 * np.eye(7)[actual.astype(int)])
+    values /= values.sum(axis=1, keepdims=True)
+    if tied:
+        values = np.eye(7)[rng.integers(0, 7, images)] / 4 + np.eye(7)[rng.integers(0, 7, images)] / 2
+        values += np.eye(7)[actual.astype(int)] / 4
+    return build_table(
+        [f"I{number:05d}" for number in range(images)],
+        [f"H{number // 2}" if number % 3 else "" for number in range(images)],
+        probabilities=values,
+        actual=[CODES[int(k)] for k in actual],
+    )
+
+
+def partial_area(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], sensitivity: float) -> float:
+    """Go along the ROC curve, score by score, and add up the trapezoids above the sensitivity."""
+    x0 = y0 = area = 0.0
+    for threshold in sorted(set(score), reverse=True):
+        y1 = float((score[positive] >= threshold).sum() / positive.sum())
+        x1 = float((score[~positive] >= threshold).sum() / (~positive).sum())
+        if y1 >= sensitivity:
+            left, low = (
+                (x0, y0)
+                if y0 >= sensitivity
+                else (
+                    x0 + (x1 - x0) * (sensitivity - y0) / (y1 - y0),
+                    sensitivity,
+                )
+            )
+            area += (x1 - left) * (low + y1) / 2
+        x0, y0 = x1, y1
+    return area
+
+
+def by_formula(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    actual, values = targets(table), probabilities(table).astype(np.float64)
+    found: dict[str, dict[str, float]] = {}
+    for code in CHALLENGE:
+        k = CODES.index(code)
+        cells = {"tp": 0, "tn": 0, "fp": 0, "fn": 0}
+        for own, value in zip(actual == k, values[:, k], strict=True):
+            cells[("tp" if own else "fp") if value > 0.5 else ("fn" if own else "tn")] += 1
+        tp, tn, fp, fn = (cells[name] for name in ("tp", "tn", "fp", "fn"))
+        found[code.upper()] = {
+            "accuracy": (tp + tn) / len(table),
+            "sensitivity": tp / (tp + fn) if tp + fn else 1,
+            "specificity": tn / (tn + fp) if tn + fp else 1,
+            "dice": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1,
+            "ppv": tp / (tp + fp) if tp + fp else 1,
+            "npv": tn / (tn + fn) if tn + fn else 1,
+            "auc": sk.roc_auc_score(actual == k, values[:, k]),
+            "auc_sens_80": partial_area(actual == k, values[:, k], 0.8),
+            "ap": sk.average_precision_score(actual == k, values[:, k]),
+        }
+    return found
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), images=st.integers(8, 90), tied=st.booleans())
+def test_every_number_is_that_of_its_formula(seed: int, images: int, tied: bool) -> None:
+    table = random_table(images, seed=seed, tied=tied)
+    found, expected = challenge(table, **FAST), by_formula(table)
+    for code, each in expected.items():
+        for name in METRICS:
+            assert found["per_category"][code][name]["value"] == pytest.approx(each[name], abs=1e-9), (code, name)
+    for name in METRICS:
+        mean = np.mean([each[name] for each in expected.values()])
+        assert found["macro_average"][name]["value"] == pytest.approx(mean, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # the scorer's, of newer pandas
+@pytest.mark.parametrize(("seed", "tied"), [(0, False), (1, True), (2, True)])
+def test_every_number_is_that_of_the_scorer(seed: int, tied: bool) -> None:
+    scoring = pytest.importorskip("isic_challenge_scoring", reason="pip install 'skinlesion[challenge]'")
+    table = random_table(400, seed=seed, tied=tied)
+    names = [code.upper() for code in CHALLENGE]
+    columns = [CODES.index(code) for code in CHALLENGE]
+    told = pd.DataFrame(probabilities(table)[:, columns].astype(np.float64), table["image_id"], names)
+    truth = pd.DataFrame(np.eye(7)[targets(table)][:, columns], table["image_id"], names)
+    weights = pd.DataFrame(1.0, table["image_id"], ["score_weight", "validation_weight"])
+    scored = scoring.ClassificationScore(truth, told, weights, scoring.ClassificationMetric.BALANCED_ACCURACY)
+    found = challenge(table, **FAST)
+    assert found["balanced_accuracy"]["value"] == pytest.approx(scored.overall, abs=1e-9)
+    assert tuple(scored.per_category.columns) == METRICS
+    for name in METRICS:
+        assert found["macro_average"][name]["value"] == pytest.approx(scored.macro_average[name], abs=1e-9)
+        for code in names:
+            value = found["per_category"][code][name]["value"]
+            assert value == pytest.approx(scored.per_category.loc[code, name], abs=1e-9), (code, name)
+
+
+def test_the_partial_area_by_hand() -> None:
+    """Five melanomas and four others: the fourth of five is reached after one other, the fifth after three."""
+    order = [(1, 0.9), (1, 0.8), (1, 0.7), (0, 0.65), (1, 0.6), (0, 0.55), (0, 0.5), (1, 0.4), (0, 0.3)]
+    values = np.zeros((9, 7))
+    values[:, CODES.index("mel")] = [score for _, score in order]
+    values[:, CODES.index("nv")] = 1 - values[:, CODES.index("mel")]
+    actual = ["mel" if own else "nv" for own, _ in order]
+    table = build_table([f"I{k}" for k in range(9)], [""] * 9, probabilities=values, actual=actual)
+    found = challenge(table, **FAST)["per_category"]["MEL"]["auc_sens_80"]["value"]
+    assert found == pytest.approx(2 / 4 * 0.8 + 1 / 4 * 1.0, abs=1e-12)
+
+
+def test_a_shared_highest_probability_is_no_prediction() -> None:
+    values = np.zeros((2, 7))
+    values[:, [1, 4]] = 0.5
+    values[1, [1, 4]] = 0.4, 0.6
+    table = build_table(["a", "b"], ["", ""], probabilities=values, actual=["bcc", "mel"])
+    assert table["predicted"].tolist() == ["bcc", "mel"]
+    assert challenge(table, **FAST)["balanced_accuracy"]["value"] == 0.5
+
+
+def test_intervals_are_those_of_a_loop_over_resamples() -> None:
+    table = random_table(60, seed=3)
+    found = challenge(table, **{**FAST, "resamples": 400})
+    rng = np.random.default_rng(7)
+    lesions = table["lesion_id"].where(table["lesion_id"] != "", table["image_id"])
+    names = lesions.unique()
+    rows = {name: np.flatnonzero(lesions == name) for name in names}
+    values = []
+    for _ in range(400):
+        drawn = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
+        sample = table.iloc[drawn]
+        positive = targets(sample) == CODES.index("nv")
+        if positive.any():
+            values.append(partial_area(positive, sample["nv"].to_numpy(dtype=np.float64), 0.8))
+    each = found["per_category"]["NV"]["auc_sens_80"]
+    spread = np.std(values)
+    expected = np.quantile(values, [0.05, 0.95])
+    assert (each["low"], each["high"]) == pytest.approx(tuple(expected), abs=0.35 * spread)
+
+
+def test_what_has_no_denominator_is_said() -> None:
+    table = random_table(50, seed=4, codes=6)  # none of vasc
+    found = challenge(table, **FAST)
+    vasc = found["per_category"]["VASC"]
+    assert vasc["sensitivity"]["value"] == 1
+    assert vasc["sensitivity"]["note"].startswith("1 by the challenge's convention: no image of VASC")
+    for name in ("auc", "auc_sens_80", "ap"):
+        assert vasc[name]["value"] is None
+        assert vasc[name]["note"] == "not computable: no image of VASC"
+        assert found["macro_average"][name]["note"].startswith("the mean of 6 of 7 diagnoses")
+    json.dumps(found, allow_nan=False)
+
+
+def test_one_row_and_one_class() -> None:
+    for images in (1, 5):
+        table = random_table(images, seed=5)
+        found = challenge(table, **{**FAST, "method": "bca"})
+        only = found["per_category"][table["actual"].iloc[0].upper()]
+        assert only["auc"]["note"].startswith("not computable: every image is")
+        assert only["specificity"]["note"].startswith("1 by the challenge's convention: every image is")
+        assert only["ap"]["value"] == 1
+        json.dumps(found, allow_nan=False)
+
+
+def test_the_image_without_weight_is_left_out() -> None:
+    table = random_table(30, seed=6)
+    more = pd.concat([table, table.iloc[:1].assign(image_id=UNSCORED)], ignore_index=True)
+    assert challenge(more, **FAST) == challenge(table, **FAST)
+    with pytest.raises(DataError, match="no image to score"):
+        challenge(table.iloc[:1].assign(image_id=UNSCORED), **FAST)

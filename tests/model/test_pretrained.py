@@ -1,0 +1,221 @@
+"""Loading weights: what fits is loaded bit by bit, what does not is refused and changes nothing."""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from skinlesion.errors import CheckpointError
+from skinlesion.model.backbone import Backbone
+from skinlesion.model.pretrained import Match, load_pretrained, read_weights
+
+shared = os.environ.get("SKINLESION_SHARED")
+real_weights = pytest.mark.skipif(shared is None, reason="SKINLESION_SHARED is not set: real weights needed")
+
+
+def build(seed: int, name: str = "test_resnet", level: str | None = None) -> Backbone:
+    torch.manual_seed(seed)
+    backbone = Backbone(name, kwargs={}, feature_level=level, batch_norm_eps=None)
+    for key, value in backbone.net.state_dict().items():  # statistics too differ from seed to seed
+        if "running" in key:
+            value.uniform_(0.5, 1.5)
+    return backbone
+
+
+@pytest.fixture
+def source() -> dict[str, Tensor]:
+    return dict(build(1).net.state_dict())
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return build(2)
+
+
+def assert_loaded(backbone: Backbone, source: dict[str, Tensor]) -> None:
+    for key, value in backbone.net.state_dict().items():
+        assert torch.equal(value, source[key]), key
+
+
+def saved(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def assert_refused(backbone: Backbone, path: Path, match: str, missing: str = "error") -> None:
+    before = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    with pytest.raises(CheckpointError, match=match):
+        load_pretrained(backbone, str(path), missing=missing)
+    assert_loaded(backbone, before)
+
+
+def test_false_loads_nothing(backbone):
+    before = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    assert load_pretrained(backbone, False, missing="error") == Match()
+    assert_loaded(backbone, before)
+
+
+def test_safetensors(backbone, source, tmp_path, caplog):
+    save_file(source, tmp_path / "weights.safetensors")
+    with caplog.at_level(logging.INFO):
+        match = load_pretrained(backbone, str(tmp_path / "weights.safetensors"), missing="error")
+    assert_loaded(backbone, source)
+    assert match == Match(loaded=tuple(sorted(source)))
+    assert f"loaded {len(source)} weights into the backbone test_resnet" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.net.", "model._orig_mod.network.backbone.net."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_torch_files_of_other_programs(prefix, wrapper, backbone, source, tmp_path):
+    content: dict = {prefix + key: value for key, value in source.items()}
+    if wrapper:
+        content = {"epoch": 3, wrapper: content, "optimizer": {"state": {}}}
+    match = load_pretrained(backbone, saved(tmp_path / "weights.pt", content), missing="error")
+    assert_loaded(backbone, source)
+    assert not match.missing
+    assert not match.left_over
+
+
+def test_checkpoint_with_a_head_beside_the_backbone(backbone, source, tmp_path):
+    content = {f"network.backbone.net.{key}": value for key, value in source.items()}
+    content |= {"network.head.funnel.weight": torch.ones(2), "bn1.weight": torch.ones(32), "fc.weight": torch.ones(3)}
+    match = load_pretrained(backbone, saved(tmp_path / "last.ckpt", {"state_dict": content}), missing="error")
+    assert_loaded(backbone, source)
+    assert match.left_over == ("bn1.weight", "fc.weight", "network.head.funnel.weight")
+
+
+def test_half_precision_becomes_the_networks_own(backbone, source, tmp_path):
+    half = {key: value.half() if value.is_floating_point() else value for key, value in source.items()}
+    load_pretrained(backbone, saved(tmp_path / "half.pt", half), missing="error")
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    assert_loaded(backbone, {key: value.to(source[key].dtype) for key, value in half.items()})
+
+
+def test_what_lies_behind_a_cut_is_left_over(source, tmp_path, caplog):
+    cut = build(2, level="layer3")
+    source["fc.weight"] = torch.ones(1000, 96)
+    with caplog.at_level(logging.INFO):
+        match = load_pretrained(cut, saved(tmp_path / "whole.pt", source), missing="error")
+    assert_loaded(cut, source)
+    expected = {key for key in source if key.startswith(("layer4.", "fc."))}
+    assert set(match.left_over) == expected
+    assert all(key in caplog.text for key in expected)
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+def test_missing_weights_are_refused_or_initialised(backbone, source, tmp_path, caplog):
+    own = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    gone = {key for key in source if key.startswith("layer4.0.conv1")} | {"bn1.running_mean"}
+    path = saved(tmp_path / "part.pt", {key: value for key, value in source.items() if key not in gone})
+    assert_refused(backbone, path, r"part.pt: lacks weights of the backbone 'test_resnet': bn1.running_mean, layer4.0")
+    match = load_pretrained(backbone, path, missing="initialise")
+    assert set(match.missing) == gone
+    assert_loaded(backbone, source | {key: own[key] for key in gone})
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert all(key in warning.getMessage() for key in gone)
+
+
+def test_missing_batch_counts_are_no_lack(backbone, source, tmp_path, caplog):
+    path = saved(tmp_path / "w.pt", {key: value for key, value in source.items() if "num_batches" not in key})
+    assert load_pretrained(backbone, path, missing="error").missing == ()
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+@pytest.mark.parametrize("missing", ["error", "initialise"])
+def test_other_shapes_are_refused(missing, backbone, source, tmp_path):
+    path = saved(tmp_path / "other.pt", source | {"layer4.0.bn2.bias": torch.ones(5)})
+    assert_refused(backbone, path, r"other shape.*: layer4.0.bn2.bias is \(5,\) instead of \(96,\)", missing)
+
+
+@pytest.mark.parametrize("missing", ["error", "initialise"])
+def test_weights_of_another_network_are_refused(missing, backbone, tmp_path):
+    path = saved(tmp_path / "vit.pt", {f"blocks.{n}.norm.gain": torch.ones(3) for n in range(9)})
+    assert_refused(backbone, path, r"nothing in it fits .*blocks.0.norm.gain, .*\(9 in all\)", missing)
+
+
+class Sprung:
+    """Pickles to a call that would leave a file behind."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.trap,))
+
+
+def test_code_in_a_file_is_not_run(backbone, source, tmp_path):
+    path = saved(tmp_path / "evil.pt", {"state_dict": source, "extra": Sprung(tmp_path / "trap")})
+    assert_refused(backbone, path, "objects besides tensors.*can run code")
+    path.write_bytes(pickle.dumps(Sprung(tmp_path / "trap"), protocol=2))
+    assert_refused(backbone, path, "objects besides tensors")
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+@pytest.mark.parametrize("damage", ["empty", "noise", "truncated"])
+def test_damaged_files_are_refused(name, damage, backbone, source, tmp_path):
+    path = tmp_path / name
+    save_file(source, path) if path.suffix == ".safetensors" else torch.save(source, path)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "noise": b"not weights" * 99, "truncated": whole[: len(whole) // 2]}[damage])
+    assert_refused(backbone, path, rf"{name}: not a")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.ones(2)], torch.ones(2), {"model": {}}])
+def test_files_without_named_weights_are_refused(content, backbone, tmp_path):
+    assert_refused(backbone, saved(tmp_path / "w.pt", content), "no named weights")
+
+
+def test_missing_file_is_named(backbone, tmp_path):
+    assert_refused(backbone, tmp_path / "nowhere.safetensors", r"nowhere.safetensors: there is no such weight file")
+    assert_refused(backbone, tmp_path, "no such weight file")
+
+
+def test_home_folder_is_understood(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved(tmp_path / "w.pt", source)
+    assert read_weights(Path("~/w.pt")).keys() == source.keys()
+
+
+# Real weights
+
+TENSORFLOW = {"pad_type": "same", "act_layer": "relu6", "bn_eps": 1e-3}
+
+
+@real_weights
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "kwargs", "level", "eps", "channels"),
+    [
+        ("mobilenetv2_100", TENSORFLOW, None, None, 1280),
+        ("mobilenetv1_100", TENSORFLOW, None, None, 1024),
+        ("legacy_xception", {}, "block12", 1e-3, 1024),
+    ],
+)
+def test_real_weights(name, kwargs, level, eps, channels):
+    backbone = Backbone(name, kwargs=kwargs, feature_level=level, batch_norm_eps=eps).eval()
+    match = load_pretrained(backbone, Path(shared, "weights", f"{name}.safetensors"), missing="error")
+    assert not match.missing
+    assert {key.split(".")[0] for key in match.left_over} <= {"classifier", "bn3", "bn4"}
+    assert {module.eps for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)} == {1e-3}
+    with torch.no_grad():
+        features = backbone(torch.rand(2, 3, 96, 96) * 2 - 1)
+    assert features.shape == (2, channels, 3, 3)
+    assert features.isfinite().all()
+    assert 0.01 < features.std() < 10
+
+
+@real_weights
+@pytest.mark.real_data
+def test_real_xception_without_the_cut_lacks_its_last_layers():
+    whole = Backbone("legacy_xception", kwargs={}, feature_level=None, batch_norm_eps=1e-3)
+    path = Path(shared, "weights", "legacy_xception.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks weights .*conv3"):
+        load_pretrained(whole, path, missing="error")
+    match = load_pretrained(whole, path, missing="initialise")
+    assert {key.split(".")[0] for key in match.missing} == {"conv3", "conv4"}

@@ -1,0 +1,187 @@
+"""A trained model on images of another source: what is judged, left out, mapped and compared, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import composed
+from PIL import Image
+
+from skinlesion.commands.evaluate import run
+from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.train import TrainConfig
+from skinlesion.data.image_io import decode
+from skinlesion.data.splits import from_file
+from skinlesion.data.table import read_table
+from skinlesion.errors import DataError
+from skinlesion.inference.predictions import probabilities, read_predictions
+from skinlesion.inference.sample import see_patient
+from skinlesion.studies.external.evaluation import External, judge_external
+from skinlesion.studies.external.populations import populations
+from skinlesion.synthetic.dataset import write_synthetic
+from skinlesion.taxonomy import CODES
+from skinlesion.training.checkpoint import load_model
+from skinlesion.training.forward import device_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:No positive class found", "ignore:Only one class is present")
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn small: nobody looks at them here."""
+    monkeypatch.setattr("skinlesion.plots.predictions.DOTS_PER_INCH", 30)
+
+
+@pytest.fixture(scope="module")
+def source(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty new images of two shapes, one of training under its own id, one under another, one of test."""
+    root = tmp_path_factory.mktemp("source")
+    write_synthetic(root / "new", n=100, image_size=(40, 40), seed=9)
+    rows = pd.read_csv(root / "new" / "HAM10000_metadata").sort_values("image_id").iloc[:40]
+    (root / "images").mkdir()
+    labels = []
+    for place, row in enumerate(rows.itertuples()):
+        (path,) = (root / "new").glob(f"*/{row.image_id}.jpg")
+        name = f"X_{place:02d}"
+        Image.open(path).resize((90, 50) if place % 2 else (50, 70)).save(root / "images" / f"{name}.png")
+        labels.append((name, row.dx))
+    split = pd.read_csv(Path(trained.out) / "split.csv")
+    known = pd.read_csv(Path(trained.data.root) / "HAM10000_metadata").set_index("image_id")["dx"]
+    train, test = (split.loc[split["split"] == part, "image_id"].tolist() for part in ("train", "test"))
+    for old, new in ((train[0], train[0]), (train[1], "copy"), (test[0], test[0])):
+        (path,) = Path(trained.data.root).glob(f"*/{old}.jpg")
+        Image.open(path).resize((80, 60)).save(root / "images" / f"{new}.jpg", quality=90)
+        labels.append((new, known[old]))
+    pd.DataFrame(labels, columns=["image", "dx"]).to_csv(root / "labels.csv", index=False)
+    facts = {"image": "X_00", "age_approx": 50.0, "anatom_site_general": "posterior torso", "sex": "male"}
+    pd.DataFrame([facts, {**facts, "image": "X_01", "anatom_site_general": "tail"}]).to_csv(
+        root / "facts.csv", index=False
+    )
+    return root
+
+
+def config(source: Path, trained: TrainConfig, out: Path, *overrides: str) -> EvaluateConfig:
+    return composed(
+        "evaluate",
+        EvaluateConfig,
+        f"checkpoint={trained.out}",
+        f"external.images={source / 'images'}",
+        f"external.labels={source / 'labels.csv'}",
+        f"data.cache_dir={trained.data.cache_dir}",
+        f"out={out}",
+        "resamples=100",
+        *overrides,
+    )
+
+
+def test_new_images_are_judged_and_known_ones_left_out(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    run(config(source, trained, tmp_path, f"external.metadata={source / 'facts.csv'}"))
+    table = read_predictions(tmp_path / "predictions_external.csv").set_index("image_id")
+    about = json.loads((tmp_path / "report_external.json").read_text())["external"]
+    assert about["of_own_test_part"] == 1, "it is judged, and told"
+    seen = pd.read_csv(tmp_path / "seen.csv").set_index("image_id")
+    assert sorted(seen["found_by"]) == ["hash", "id"]
+    assert seen.loc["copy", "found_by"] == "hash"
+    assert len(table) == 41
+    assert not set(seen.index) & set(table.index)
+
+    model = load_model(Path(trained.out))
+    facts = {"age": 50.0, "sex": "male", "localization": "back"}
+    for name, known in (("X_00", facts), ("X_01", {**facts, "localization": None}), ("X_02", {})):
+        pixels = decode(source / "images" / f"{name}.png", model.spec.size)[None]
+        facts = {"age": None, "sex": None, "localization": None, **known}
+        expected = see_patient(model, pixels, facts, device=device_of("cpu")).probabilities[0]
+        np.testing.assert_allclose(table.loc[name, list(CODES)].to_numpy(dtype=float), expected, atol=2e-6)
+
+    report = json.loads((tmp_path / "report_external.json").read_text())
+    assert report["images"] == 41
+    about = report["external"]
+    assert (about["labelled"], about["judged"]) == (43, 41)
+    assert about["localizations"]["posterior torso"] == {"images": 1, "read_as": "back"}
+    assert about["localizations"]["tail"] == {"images": 1, "read_as": "unknown"}
+    assert (about["seen"]["choice"], about["seen"]["by_id"], about["seen"]["by_hash"]) == ("drop", 1, 1)
+    assert (
+        about["seen"]["compared_by_id"]
+        == about["seen"]["compared_by_hash"]
+        == len(model.split["train"] + model.split["val"])
+    )
+    assert set(report["challenge"]["balanced_accuracy"]) >= {"value", "low", "high"}
+    metrics = json.loads((tmp_path / "metrics_external.json").read_text())
+    assert metrics["intervals"]["accuracy"][0] <= metrics["accuracy"] <= metrics["intervals"]["accuracy"][1]
+    found = json.loads((tmp_path / "populations.json").read_text())["populations"]
+    frame = read_table(
+        Path(trained.data.root),
+        table="HAM10000_metadata",
+        images=trained.data.images,
+        missing_images="error",
+        extra_images="error",
+    )
+    split = from_file(frame, Path(trained.out) / "split.csv")
+    assert found["training"]["images"] == (split["split"] == "train").sum()
+    assert found["these images"]["images"] == 41
+    assert (tmp_path / "populations.png").exists()
+
+
+def judged(source: Path, trained: TrainConfig, tmp_path: Path, *overrides: str) -> External:
+    made = config(source, trained, tmp_path, *overrides)
+    settings = {"source": made.data, "settings": made.loader, "accelerator": "cpu", "tta": "none"}
+    return judge_external([load_model(Path(trained.out))], made.external, **settings)
+
+
+def test_known_images_are_judged_on_demand(
+    source: Path, trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = judged(source, trained, tmp_path, "external.seen=keep")
+    assert len(found.table) == 43
+    assert "judged all the same" in caplog.text
+    assert "copy (train, by hash)" in caplog.text
+    seen = found.about["seen"]
+    assert (seen["choice"], seen["by_id"], seen["by_hash"]) == ("keep", 1, 1)
+
+
+def test_without_the_images_of_the_training_ids_alone_tell(
+    source: Path, trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skinlesion.studies.external import evaluation as external
+
+    def gone(data: object) -> None:
+        raise DataError("the data set is not there")
+
+    monkeypatch.setattr(external, "read_data", gone)
+    found = judged(source, trained, tmp_path)
+    assert "copy" in found.table["image_id"].tolist()
+    assert found.about["seen"]["by_hash"] is None
+    assert "not compared by hash" in found.about["seen"]["note"]
+    described = populations(*found.populations)
+    assert described["populations"]["training"]["images"] > 0
+    assert described["apart"]["brightness"] is None
+    with pytest.raises(DataError, match="not there"):
+        judged(source, trained, tmp_path, f"data.root={tmp_path}")
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_one_image_and_one_class(source: Path, trained: TrainConfig, tmp_path: Path, images: int) -> None:
+    labels = pd.read_csv(source / "labels.csv")
+    rows = labels[(labels["dx"] == "nv") & labels["image"].str.startswith("X_")].iloc[:images]
+    assert len(rows) == images
+    rows.to_csv(tmp_path / "few.csv", index=False)
+    run(config(source, trained, tmp_path / "out", f"external.labels={tmp_path / 'few.csv'}"))
+    text = (tmp_path / "out" / "report_external.json").read_text()
+    assert "NaN" not in text
+    report = json.loads(text)
+    assert report["per_diagnosis"]["nv"]["auroc"] is None
+    assert "not computable" in report["challenge"]["per_category"]["NV"]["auc"]["note"]
+    assert len(probabilities(read_predictions(tmp_path / "out" / "predictions_external.csv"))) == images
+
+
+def test_what_cannot_be_judged(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    labels = pd.read_csv(source / "labels.csv")
+    labels[labels["image"] == "copy"].to_csv(tmp_path / "copy.csv", index=False)
+    with pytest.raises(DataError, match="no image is left: all 1 are among those of training"):
+        run(config(source, trained, tmp_path / "out", f"external.labels={tmp_path / 'copy.csv'}"))
+    labels.assign(image="Z_" + labels["image"]).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(DataError, match="is it the label file of other images"):
+        run(config(source, trained, tmp_path / "out", f"external.labels={tmp_path / 'other.csv'}"))
+    assert not (tmp_path / "out").exists()
