@@ -36,13 +36,13 @@ results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA
 	$(SKINLESION) ensemble members=runs/ham10000_cpu
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu_brief $(CPU)
 	$(SKINLESION) ensemble members=runs/ham10000_cpu_brief
-	$(SKINLESION) ensemble out=runs/twelve smallest=12 largest=12 passing=null \
+	$(SKINLESION) ensemble out=runs/twelve smallest=12 largest=12 id_pass_rate=null \
 		members=[$(subst $(space),$(comma),$(foreach run,ham10000_cpu ham10000_cpu_brief,$(MEMBERS:%=runs/$(run)/%/best.ckpt)))]
 
 results-deep: $(BIN)/.installed ## the deeply tuned pair on three seeds of the published split (two hours on two cores)
 	for seed in 666 1 2; do out=runs/deep/$$seed; \
 		$(SKINLESION) train sweep=six experiment=ham10000_cpu_deep loss=a05_g20 expected_members=2 split.seed=$$seed out=$$out \
-			$(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out passing=null || exit 1; done
+			$(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out id_pass_rate=null || exit 1; done
 
 results-seeds: $(BIN)/.installed ## the frozen six on three seeds of the published split
 	for seed in 666 1 2; do out=runs/seeds/$$seed; \
@@ -52,7 +52,7 @@ results-seeds: $(BIN)/.installed ## the frozen six on three seeds of the publish
 results-folds: $(BIN)/.installed ## four tuned members on each of five folds of all images, judged together
 	for fold in 0 1 2 3 4; do out=runs/folds/$$fold; \
 		$(SKINLESION) train sweep=six experiment=ham10000_folds expected_members=4 split.fold=$$fold out=$$out $(TWO) $(CPU) && \
-		$(SKINLESION) ensemble members=$$out smallest=4 passing=null || exit 1; done
+		$(SKINLESION) ensemble members=$$out smallest=4 id_pass_rate=null || exit 1; done
 	$(SKINLESION) compare 'tables=[runs/folds/*/ensemble/predictions_test.csv]' out=runs/folds/compare.json
 
 ablation: $(BIN)/.installed ## what each part of the recipe is worth, on validation, with paired intervals

@@ -114,7 +114,7 @@ def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, LesionDataModu
     module = LesionClassifier(network, build_loss(settings.loss, datamodule.class_counts()), classes=7, record={})
     module.begin(settings.schedule.phases["middle"], weight_decay=1e-4, speed=settings.speed)
     module.network.backbone.unfreeze(len(backbone.stages()))  # all of it: the heaviest step there is
-    module.developer = datamodule.developer(_device())
+    module.gpu_augmenter = datamodule.gpu_augmenter(_device())
     return module, datamodule
 
 

@@ -29,7 +29,7 @@ SMALL = (
     "trainer.enable_progress_bar=false",
     "logger=none",
     "schedule.phases.head.epochs=2",
-    "schedule.phases.head.views=2",
+    "schedule.phases.head.cached_views=2",
 )
 SHORT = tuple(f"schedule.phases.{phase}.epochs=2" for phase in ("high", "middle"))
 

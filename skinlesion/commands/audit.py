@@ -45,15 +45,18 @@ def run(config: AuditConfig) -> None:
 
 
 def _draw(frame: "pd.DataFrame", image_of: Any, config: AuditConfig, out: Path) -> None:
-    from skinlesion.plots import audit as audit_figures
+    from skinlesion.plots import audit as audit_plots
     from skinlesion.plots.predictions import save
 
-    save(audit_figures.diagnoses(frame), out / "diagnoses.png")
-    save(audit_figures.ages(frame), out / "ages.png")
-    save(audit_figures.sexes(frame), out / "sexes.png")
-    save(audit_figures.localizations(frame), out / "localizations.png")
-    save(audit_figures.images_per_lesion(frame), out / "images_per_lesion.png")
-    save(audit_figures.sample_sheet(frame, image_of, each=config.each, seed=config.seed), out / "sample_sheet.png")
+    save(audit_plots.diagnoses(frame), out / "diagnoses.png")
+    save(audit_plots.ages(frame), out / "ages.png")
+    save(audit_plots.sexes(frame), out / "sexes.png")
+    save(audit_plots.localizations(frame), out / "localizations.png")
+    save(audit_plots.images_per_lesion(frame), out / "images_per_lesion.png")
+    save(
+        audit_plots.sample_sheet(frame, image_of, samples_per_class=config.samples_per_class, seed=config.seed),
+        out / "sample_sheet.png",
+    )
 
 
 def _show(found: dict[str, Any], pairs: "pd.DataFrame") -> None:

@@ -58,7 +58,7 @@ def run(config: EnsembleConfig) -> None:
 
 def _predictions(models: list["TrainedModel"], part: "Part", config: EnsembleConfig) -> list["pd.DataFrame"]:
     from skinlesion.inference.ensemble import own_predictions
-    from skinlesion.inference.predict_images import judge_images, read_part
+    from skinlesion.inference.predict_images import predict_images, read_part
 
     # a run judges images as they are
     tables = [own_predictions(model, part) if config.tta == "none" else None for model in models]
@@ -68,7 +68,7 @@ def _predictions(models: list["TrainedModel"], part: "Part", config: EnsembleCon
 
     def judged(model: "TrainedModel") -> "pd.DataFrame":
         cache, settings = images.cache(model.spec.size), config.loader
-        return judge_images(
+        return predict_images(
             model, images.frame, cache, settings=settings, accelerator=config.accelerator, tta=config.tta
         )
 
@@ -90,14 +90,14 @@ def _choose(tables: list["pd.DataFrame"], config: EnsembleConfig) -> list[int]:
 
 def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config: EnsembleConfig) -> dict[str, Any]:
     """What the file keeps of validation: calibration, operating points, prediction sets."""
-    from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, hurts, with_calibration
+    from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration, worsens_nll
     from skinlesion.inference.predictions import soft_vote
 
     voted = soft_vote([val[position] for position in chosen])
     calibration = fit_calibration(voted, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
-    elif hurts(calibration):
+    elif worsens_nll(calibration):
         log.warning(
             "calibration=%s makes the likelihood of left-out lesions worse; compare `folds` in ensemble.json, and "
             "consider calibration=none",
@@ -120,21 +120,21 @@ def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config:
 def _fit_novelty(models: list["TrainedModel"], folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
     """Write what training images look like to novelty.npz; None where that is not asked for, or they are not there."""
     from skinlesion.files import file_digest
-    from skinlesion.inference import ood as novelty
+    from skinlesion.inference import ood
     from skinlesion.inference.ood_fit import fit_novelty
     from skinlesion.training.forward import device_of
 
-    if config.passing is None:
+    if config.id_pass_rate is None:
         return None
     device = device_of(config.accelerator)
     try:
-        fitted = fit_novelty(models, source=config.data, device=device, passing=config.passing, seed=config.seed)
+        fitted = fit_novelty(models, source=config.data, device=device, passing=config.id_pass_rate, seed=config.seed)
     except DataError as error:
         log.warning("Novelty will not be judged: %s", str(error).splitlines()[0])
         return None
-    novelty.write(fitted, folder / NOVELTY)
+    ood.write(fitted, folder / NOVELTY)
     threshold, digest = float(fitted["threshold"]), file_digest(folder / NOVELTY)
-    return {"file": NOVELTY, "sha256": digest, "passing": config.passing, "threshold": threshold}
+    return {"file": NOVELTY, "sha256": digest, "passing": config.id_pass_rate, "threshold": threshold}
 
 
 def _settings(config: EnsembleConfig) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         SkinlesionError: The model or the data cannot be used.
     """
-    if config.entry is not None:
-        _judge_entry(config, Path(config.entry))
+    if config.submission is not None:
+        _evaluate_submission(config, Path(config.submission))
         return
     models, beside, ensemble = _models(config)
     tta = config.tta or (ensemble.tta if ensemble else "none")
@@ -61,7 +61,7 @@ def run(config: EvaluateConfig) -> None:
 
 
 def _judge_part(models: "list[TrainedModel]", config: EvaluateConfig, *, tta: str) -> _Judged:
-    from skinlesion.inference.predict_images import judge_images, read_part
+    from skinlesion.inference.predict_images import predict_images, read_part
     from skinlesion.inference.predictions import soft_vote
 
     part = cast("Part", config.split)
@@ -69,7 +69,7 @@ def _judge_part(models: "list[TrainedModel]", config: EvaluateConfig, *, tta: st
     images = read_part(models[0], part, config.data)  # alike for all members, as their splits are
     caches = [images.cache(model.spec.size) for model in models]
     tables = [
-        judge_images(model, images.frame, cache, settings=settings, accelerator=accelerator, tta=tta)
+        predict_images(model, images.frame, cache, settings=settings, accelerator=accelerator, tta=tta)
         for model, cache in zip(models, caches, strict=True)
     ]
     return _Judged(soft_vote(tables), images.frame, caches[0], {})
@@ -92,27 +92,29 @@ def _judge_external(models: "list[TrainedModel]", config: EvaluateConfig, *, tta
     return _Judged(found.table, found.facts, found.images, {"external": found.about})
 
 
-def _judge_entry(config: EvaluateConfig, entry: Path) -> None:
+def _evaluate_submission(config: EvaluateConfig, submission: Path) -> None:
     """Judge the probabilities of a challenge's CSV, whoever's they are."""
     from skinlesion.data.label_files import read_diagnoses
-    from skinlesion.metrics.challenge_csv import read_entry
+    from skinlesion.metrics.challenge_csv import read_submission
 
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
     found = read_diagnoses(Path(str(other.labels)), metadata=metadata, classes=other.classes, key="external")
     ids = found.frame["image_id"].tolist()
-    table = read_entry(
-        entry,
+    table = read_submission(
+        submission,
         actual=dict(zip(ids, found.frame["diagnosis"], strict=True)),
         lesions=dict(zip(ids, found.frame["lesion_id"], strict=True)),
         without=found.dropped,
     )
-    folder = Path(config.out) if config.out else entry.with_suffix("")
-    about = {"entry": str(entry), "labels": str(other.labels), "classes": found.labels}
-    measured = _write(table, config, folder, name="entry", about=about, calibration=None)
-    _draw(table, None, config, folder, name="entry")
-    _show(f"{len(table)} images, {config.level:.0%} intervals over lesions ({config.interval})", entry.name, measured)
-    _by_group(table, found.frame, config, folder, name="entry")
+    folder = Path(config.out) if config.out else submission.with_suffix("")
+    about = {"submission": str(submission), "labels": str(other.labels), "classes": found.labels}
+    measured = _write(table, config, folder, name="submission", about=about, calibration=None)
+    _draw(table, None, config, folder, name="submission")
+    _show(
+        f"{len(table)} images, {config.level:.0%} intervals over lesions ({config.interval})", submission.name, measured
+    )
+    _by_group(table, found.frame, config, folder, name="submission")
     log.info("Tables and figures: %s", folder)
 
 
@@ -130,12 +132,12 @@ def _write(
     from skinlesion.inference.posthoc_fit import with_calibration
     from skinlesion.inference.predictions import write_table
     from skinlesion.metrics.challenge import challenge
-    from skinlesion.metrics.challenge_csv import write_entry, write_truth
+    from skinlesion.metrics.challenge_csv import write_submission, write_truth
     from skinlesion.metrics.classification import report
     from skinlesion.metrics.summary import judged
 
     write_table(table, folder / f"predictions_{name}.csv")
-    write_entry(table, folder / f"challenge_{name}.csv")
+    write_submission(table, folder / f"challenge_{name}.csv")
     write_truth(table, folder / f"challenge_truth_{name}.csv")
     sampled = _sampled(config)
     measured = {**about, "level": config.level, **judged(table, **sampled, bins=config.bins)}
@@ -174,12 +176,12 @@ def _decide(
     """Write what the ensemble's operating points and prediction sets, chosen on validation, do on these images."""
     from skinlesion.commands.console import show_points
     from skinlesion.files import write_json
-    from skinlesion.inference.posthoc_eval import applied_points, applied_sets
+    from skinlesion.inference.posthoc_eval import evaluate_operating_points, evaluate_prediction_sets
     from skinlesion.inference.posthoc_fit import with_calibration
 
     scaled, settings = with_calibration(table, ensemble.calibration), _sampled(config)
-    points = applied_points(scaled, ensemble.operating_points, settings=settings)
-    sets = applied_sets(scaled, ensemble.conformal, groups=groups, settings=settings)
+    points = evaluate_operating_points(scaled, ensemble.operating_points, settings=settings)
+    sets = evaluate_prediction_sets(scaled, ensemble.conformal, groups=groups, settings=settings)
     write_json(folder / f"decisions_{name}.json", {"operating_points": points, "conformal": sets})
     if isinstance(points, list):
         show_points("Operating points, chosen on validation", points)

@@ -60,7 +60,7 @@ def run(config: PredictConfig) -> None:
 def _models(config: PredictConfig) -> Voting:
     import numpy as np
 
-    from skinlesion.inference import ood as novelty
+    from skinlesion.inference import ood
     from skinlesion.inference.answers import Votes
     from skinlesion.inference.ensemble import read_ensemble
     from skinlesion.inference.sample import see_patient
@@ -83,8 +83,8 @@ def _models(config: PredictConfig) -> Voting:
         if seen is None:
             return Votes(mean)
         logits, pooled = zip(*(member.embedded for member in members), strict=True)
-        scores = novelty.score(seen, logits, pooled)
-        return Votes(mean, scores, novelty.flag(seen, scores))
+        scores = ood.score(seen, logits, pooled)
+        return Votes(mean, scores, ood.flag(seen, scores))
 
     sizes = {model.spec.size for model in models}
     if ensemble is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from skinlesion.data.datamodule import Part
-    from skinlesion.inference.loaded_ensemble import Voters
+    from skinlesion.inference.loaded_ensemble import LoadedEnsemble
     from skinlesion.inference.ood import Fitted
     from skinlesion.inference.sample import Sample
     from skinlesion.studies.robustness.summary import Judged
@@ -51,19 +51,23 @@ def run(config: RobustnessConfig) -> None:
     log.info("Tables and figures: %s", folder)
 
 
-def _fitted(chosen: "Voters", config: RobustnessConfig, device: "torch.device") -> "Fitted | None":
+def _fitted(chosen: "LoadedEnsemble", config: RobustnessConfig, device: "torch.device") -> "Fitted | None":
     """What the ensemble's file knows of training images, if it was made with the same `passing`; else learned now."""
     from skinlesion.inference.ood_fit import fit_novelty
 
-    if config.passing is None:
+    if config.id_pass_rate is None:
         return None
-    if chosen.novelty is not None and float(chosen.novelty["passing"]) == config.passing:
+    if chosen.novelty is not None and float(chosen.novelty["passing"]) == config.id_pass_rate:
         return chosen.novelty
-    return fit_novelty(chosen.models, source=config.data, device=device, passing=config.passing, seed=config.seed)
+    return fit_novelty(chosen.models, source=config.data, device=device, passing=config.id_pass_rate, seed=config.seed)
 
 
 def _measure(
-    chosen: "Voters", sample: "Sample", fitted: "Fitted | None", config: RobustnessConfig, device: "torch.device"
+    chosen: "LoadedEnsemble",
+    sample: "Sample",
+    fitted: "Fitted | None",
+    config: RobustnessConfig,
+    device: "torch.device",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All numbers; and by kind of picture, dermoscopy first, how novel each is, where that is judged."""
     from skinlesion.metrics.bootstrap import lesion_index
@@ -99,11 +103,11 @@ def _measure(
         for kind, each in by_kind.items()
         if each is not scores
     }
-    return {**found, "novelty": {"passing": config.passing, "threshold": threshold, "pictures": told}}, by_kind
+    return {**found, "novelty": {"passing": config.id_pass_rate, "threshold": threshold, "pictures": told}}, by_kind
 
 
 def _images(
-    chosen: "Voters",
+    chosen: "LoadedEnsemble",
     sample: "Sample",
     fitted: "Fitted | None",
     numbers: "Numbers",
@@ -125,7 +129,7 @@ def _images(
 
 
 def _facts(
-    chosen: "Voters", sample: "Sample", numbers: "Numbers", config: RobustnessConfig, device: "torch.device"
+    chosen: "LoadedEnsemble", sample: "Sample", numbers: "Numbers", config: RobustnessConfig, device: "torch.device"
 ) -> dict[str, Any]:
     from skinlesion.inference.sample import read_sample
     from skinlesion.studies.robustness.altered_facts import altered_facts
@@ -138,7 +142,7 @@ def _facts(
 
 
 def _pictures(
-    chosen: "Voters", sample: "Sample", fitted: "Fitted", config: RobustnessConfig, device: "torch.device"
+    chosen: "LoadedEnsemble", sample: "Sample", fitted: "Fitted", config: RobustnessConfig, device: "torch.device"
 ) -> dict[str, Any]:
     from skinlesion.studies.robustness.other_images import ALTERED, OTHERS
     from skinlesion.studies.robustness.runner import other_pictures

@@ -28,7 +28,7 @@ class EnsembleConfig:
     sensitivities: list[float]  # that the operating points are to reach on validation
     alphas: list[float]  # shares of images whose prediction set may lack the actual diagnosis; the first is in use
     conformal: str  # aps | raps: the score of the prediction sets
-    passing: float | None  # share of validation images that is not flagged as novel; null: novelty is not judged
+    id_pass_rate: float | None  # share of validation images that is not flagged as novel; null: novelty is not judged
     bins: int  # of the calibration errors
     interval: str  # bca | percentile: kind of the intervals
     resamples: int  # of the bootstrap over lesions
@@ -56,7 +56,7 @@ class EnsembleConfig:
         require_choice("calibration", self.calibration, ("temperature", "vector", "none"))
         require_choice("conformal", self.conformal, ("aps", "raps"))
         expected = "more than 0, less than 1, or null"
-        require(self.passing is None or 0 < self.passing < 1, "passing", self.passing, expected)
+        require(self.id_pass_rate is None or 0 < self.id_pass_rate < 1, "id_pass_rate", self.id_pass_rate, expected)
         require(self.bins >= 2, "bins", self.bins, "at least 2")
         require_shares("sensitivities", self.sensitivities, "0.9")
         require_shares("alphas", self.alphas, "0.1")

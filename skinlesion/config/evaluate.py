@@ -19,7 +19,7 @@ class EvaluateConfig:
 
     checkpoint: str | None  # a best.ckpt
     ensemble: str | None  # or an ensemble.json
-    entry: str | None  # or a challenge's CSV of probabilities, judged by external.labels alone
+    submission: str | None  # or a challenge's CSV of probabilities, judged by external.labels alone
     split: str | None  # val | test; null where external images are given
     out: str | None  # folder of the results; null: a folder beside the model
     calibrated: bool  # give the numbers after an ensemble's calibration too; the predictions themselves stay as voted
@@ -35,7 +35,7 @@ class EvaluateConfig:
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
-        if self.entry is None:
+        if self.submission is None:
             require_one_model(self.checkpoint, self.ensemble)
         self._check_images()
         require_seed(self.seed)
@@ -44,16 +44,21 @@ class EvaluateConfig:
         require_bootstrap(self.resamples, self.level, self.interval)
 
     def _check_images(self) -> None:
-        """Refuse anything but a part of the split, images of another source, or an entry and its labels."""
+        """Refuse anything but a part of the split, images of another source, or an submission and its labels."""
         other = self.external
-        if self.entry is not None:
+        if self.submission is not None:
             alone = self.checkpoint is None and self.ensemble is None and other.images is None
-            require(alone, "entry", self.entry, "no model and no images beside it: an entry holds the probabilities")
-        if self.entry is None and other.images is None:
+            require(
+                alone,
+                "submission",
+                self.submission,
+                "no model and no images beside it: an submission holds the probabilities",
+            )
+        if self.submission is None and other.images is None:
             expected = "val or test, or images of another source as external.images=FOLDER external.labels=CSV"
             require(self.split in ("val", "test"), "split", self.split, expected)
             given = other.labels is not None or other.metadata is not None
             require(not given, "external.images", other.images, "the folder of the images")
         else:
-            require(self.split is None, "split", self.split, "null, where external.images or entry is given")
+            require(self.split is None, "split", self.split, "null, where external.images or submission is given")
             require(other.labels is not None, "external.labels", other.labels, "the CSV of the images' diagnoses")

@@ -25,7 +25,7 @@ class RobustnessConfig:
     out: str | None  # folder of the results; null: `robustness` beside the model
     tta: str | None  # none | flips | dihedral: which turns of an image vote; null: those of the ensemble, or none
     steps: dict[str, Any]  # lists of numbers, of each disturbance; ~steps.NAME leaves one out
-    passing: float | None  # share of validation images that is not flagged as novel; null: novelty is not judged
+    id_pass_rate: float | None  # share of validation images that is not flagged as novel; null: novelty is not judged
     interval: str  # bca | percentile: kind of the intervals
     resamples: int  # of the bootstrap over lesions
     level: float  # of the intervals
@@ -40,5 +40,5 @@ class RobustnessConfig:
         require_one_model(self.checkpoint, self.ensemble)
         require(self.images is None or self.images >= 2, "images", self.images, "at least 2, or null: all")
         expected = "more than 0, less than 1, or null"
-        require(self.passing is None or 0 < self.passing < 1, "passing", self.passing, expected)
+        require(self.id_pass_rate is None or 0 < self.id_pass_rate < 1, "id_pass_rate", self.id_pass_rate, expected)
         require_bootstrap(self.resamples, self.level, self.interval)

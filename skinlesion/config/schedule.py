@@ -12,13 +12,13 @@ class PhaseConfig:
     unfreeze: int | str | None  # null: the backbone stays frozen; stages from the top; or the module to begin at
     epochs: int  # at most
     patience: int  # epochs without a better val/loss before the phase ends
-    rate: float  # learning rate of the head
-    backbone_rate: float  # learning rate of the unfrozen stages
+    lr: float  # learning rate of the head
+    backbone_lr: float  # learning rate of the unfrozen stages
     warmup_epochs: float  # epochs of linear warm-up to the rate
-    final_rate_fraction: float  # cosine decay ends at this fraction of the rate; 1: no decay
-    average: float  # decay, a step, of the moving average of all weights that is judged and kept; 0: no average
+    final_lr_fraction: float  # cosine decay ends at this fraction of the rate; 1: no decay
+    ema_decay: float  # decay per step of the exponential moving average of the weights that is kept; 0: none
     mixup: float  # concentration of the Beta distribution by which two items are blended; 0: they are not
-    views: int  # views of each image whose maps, of what is frozen, are cached; 0: no cache, a new view each epoch
+    cached_views: int  # augmented views of each image whose frozen feature maps are cached; 0: a new view each epoch
 
 
 @dataclass
@@ -40,14 +40,14 @@ def _check_phase(key: str, phase: PhaseConfig) -> None:
     for name, least in (
         ("epochs", 1),
         ("patience", 1),
-        ("backbone_rate", 0),
+        ("backbone_lr", 0),
         ("warmup_epochs", 0),
         ("mixup", 0),
-        ("views", 0),
+        ("cached_views", 0),
     ):
         value = getattr(phase, name)
         require(value >= least, f"{key}.{name}", value, f"{least} or more")
-    require(phase.rate > 0, f"{key}.rate", phase.rate, "more than 0")
-    require(0 <= phase.average < 1, f"{key}.average", phase.average, "0 or more, less than 1")
-    fraction = phase.final_rate_fraction
-    require(0 < fraction <= 1, f"{key}.final_rate_fraction", fraction, "more than 0, at most 1")
+    require(phase.lr > 0, f"{key}.lr", phase.lr, "more than 0")
+    require(0 <= phase.ema_decay < 1, f"{key}.ema_decay", phase.ema_decay, "0 or more, less than 1")
+    fraction = phase.final_lr_fraction
+    require(0 < fraction <= 1, f"{key}.final_lr_fraction", fraction, "more than 0, at most 1")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from skinlesion.data.colour import hue_turned, saturated
 
-CHANCES = 14  # random numbers an image takes, one for each field of `_Drawn`
+RANDOM_NUMBERS = 14  # random numbers an image takes, one for each field of `_Drawn`
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class _Drawn:
 class BatchAugment:
     """The changes of `transforms.augmentation`; the arguments are the same.
 
-    Called with images (B, H, W, 3) uint8 and random numbers (B, CHANCES) in [0, 1), it gives images (B, 3, H, W) float,
-    0..255. An image's change depends on its own numbers alone.
+    Takes images (B, H, W, 3) uint8 and random numbers (B, RANDOM_NUMBERS) in [0, 1); gives images (B, 3, H, W)
+    float, 0..255. An image's change depends on its own numbers alone.
     """
 
     flip: float
@@ -55,9 +55,9 @@ class BatchAugment:
     square: float
     square_side: float
 
-    def __call__(self, images: Tensor, chances: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, random_integers: Tensor) -> Tensor:
         """Change a batch."""
-        drawn = self._drawn(chances)
+        drawn = self._drawn(random_integers)
         changed = images.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         changed = (changed * drawn.contrast[..., None] + drawn.brightness[..., None]).clamp(0, 255)
         # with corners aligned, reflection is about the middle of the outermost pixel, as BORDER_REFLECT_101 has it
@@ -69,8 +69,8 @@ class BatchAugment:
             changed = hue_turned(changed, drawn.hue[..., None])
         return _framed(changed, drawn.square[..., None]) if self.square else changed
 
-    def _drawn(self, chances: Tensor) -> _Drawn:
-        columns = chances[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
+    def _drawn(self, random_integers: Tensor) -> _Drawn:
+        columns = random_integers[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
         x, y, angle, shift_x, shift_y, scale, brightness, contrast, hue, saturation, square, side, left, top = columns
         return _Drawn(
             mirrored=1 - 2 * (x < self.flip).float(),

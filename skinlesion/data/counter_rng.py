@@ -21,7 +21,7 @@ _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 Words = npt.NDArray[np.uint64]
 
 
-def chances(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.int32]:
+def random_integers(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.int32]:
     """Uniform random numbers for some draws, as whole numbers: half precision must not round them on their way.
 
     Args:

@@ -17,7 +17,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data import splits
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.dataset import WHOLE, EvenBatches, InOrder, LesionDataset, Share, Shuffled, keep
-from skinlesion.data.gpu_augmenter import Developer, RawDataset, upload
+from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.label_files import read_labelled
@@ -53,7 +53,7 @@ class LesionDataModule(LightningDataModule):
         self.encoder = MetadataEncoder.fit(self.part_frame("train"))
         self.first_draw = 0  # epochs of earlier phases: no draw is made twice
         self._cache: ImageCache | None = None
-        self._developer: Developer | None = None
+        self._gpu_augmenter: GpuAugmenter | None = None
 
     @property
     def cache(self) -> ImageCache:
@@ -88,12 +88,12 @@ class LesionDataModule(LightningDataModule):
         """Every image of the table, in the order of the image cache, whatever its part."""
         return self._dataset(self.frame, augment)
 
-    def developer(self, device: torch.device) -> Developer | None:
+    def gpu_augmenter(self, device: torch.device) -> GpuAugmenter | None:
         """What makes batches of the raw ones that the loaders give from then on; None where they give batches."""
-        if self.config.data.augment_on == "device" and self._developer is None:
+        if self.config.data.augment_on == "device" and self._gpu_augmenter is None:
             augment = BatchAugment(**asdict(self.config.augment))
-            self._developer = Developer(augment, self.spec, upload(self.cache, device))
-        return self._developer
+            self._gpu_augmenter = GpuAugmenter(augment, self.spec, upload(self.cache, device))
+        return self._gpu_augmenter
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training images, changed and shuffled anew each epoch."""
@@ -118,13 +118,13 @@ class LesionDataModule(LightningDataModule):
         return EvenBatches(length, batch_size=self.config.loader.batch_size, share=self.share)
 
     def _seen(self, part: Part, *, changed: bool) -> LesionDataset | RawDataset:
-        if self._developer is None:
+        if self._gpu_augmenter is None:
             return self.dataset(part, self.augment() if changed else None)
-        seed, brought = self.config.seed if changed else None, self._developer.images is None
+        seed, brought = self.config.seed if changed else None, self._gpu_augmenter.images is None
         return RawDataset(self.dataset(part, None), seed=seed, with_pixels=brought)
 
     def _workers(self) -> int:
-        held = self._developer is not None and self._developer.images is not None
+        held = self._gpu_augmenter is not None and self._gpu_augmenter.images is not None
         return 0 if held else self.config.loader.workers  # batches without pixels are made in no time
 
     def _dataset(self, frame: pd.DataFrame, augment: Augment | None) -> LesionDataset:

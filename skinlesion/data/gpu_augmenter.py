@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from skinlesion.data.batch_augment import CHANCES, BatchAugment
+from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment
 from skinlesion.data.colour import per_channel
-from skinlesion.data.counter_rng import PARTS, chances
+from skinlesion.data.counter_rng import PARTS, random_integers
 from skinlesion.data.dataset import Batch, Draw, LesionDataset, draw_of
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import ImageInput
@@ -31,7 +31,7 @@ class RawBatch(TypedDict):
 
     row: Tensor  # (B,) int64, of the image cache
     pixels: NotRequired[Tensor]  # (B, H, W, 3) uint8, where the device does not hold them
-    chance: NotRequired[Tensor]  # (B, CHANCES) int32, in 1 / PARTS; without it images stay as they are
+    random: NotRequired[Tensor]  # (B, RANDOM_NUMBERS) int32, in 1 / PARTS; without it images stay as they are
     metadata: Tensor  # (B, M) float
     target: Tensor  # (B,) int64
     image_id: list[str]
@@ -70,11 +70,11 @@ class RawDataset(Dataset[RawBatch]):
             batch["pixels"] = torch.from_numpy(np.stack([self.source.cache.images[row] for row in rows]))
         if self.seed is not None:
             numbers = [draw_of(self.source.image_ids[index], draw) for index, draw in draws]
-            batch["chance"] = torch.from_numpy(chances(numbers, seed=self.seed, count=CHANCES))
+            batch["random"] = torch.from_numpy(random_integers(numbers, seed=self.seed, count=RANDOM_NUMBERS))
         return batch
 
 
-class Developer:
+class GpuAugmenter:
     """Makes batches of raw ones, on the device where they lie.
 
     Args:
@@ -86,14 +86,14 @@ class Developer:
     def __init__(self, augment: BatchAugment, spec: ImageInput, images: Tensor | None) -> None:
         self.augment, self.spec, self.images = augment, spec, images
 
-    def __deepcopy__(self, memo: object) -> "Developer":
+    def __deepcopy__(self, memo: object) -> "GpuAugmenter":
         """Itself: an average of weights copies the module that holds it, and images need not lie there twice."""
         return self
 
     def __call__(self, raw: RawBatch) -> Batch:
         """The batch of a raw one."""
         pixels = raw["pixels"] if self.images is None else self.images[raw["row"]]  # (B, H, W, 3)
-        image = self.augment(pixels, raw["chance"] / PARTS) if "chance" in raw else pixels.permute(0, 3, 1, 2).float()
+        image = self.augment(pixels, raw["random"] / PARTS) if "random" in raw else pixels.permute(0, 3, 1, 2).float()
         mean, std = (per_channel(values, image.device) for values in (self.spec.mean, self.spec.std))
         return {
             "image": (image / 255 - mean) / std,  # (B, 3, H, W)

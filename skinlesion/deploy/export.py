@@ -15,7 +15,7 @@ from skinlesion.deploy.quantize import halve, quantise
 from skinlesion.deploy.runtime import Bundle
 from skinlesion.deploy.session import open_session
 from skinlesion.deploy.voting_module import Voting
-from skinlesion.inference import ood as novelty
+from skinlesion.inference import ood
 from skinlesion.inference.sample import Sample
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -33,7 +33,7 @@ class Recipe:
     calibration: dict[str, Any] | None = None  # as in ensemble.json, like the two that follow
     operating_points: list[dict[str, Any]] | None = None
     conformal: list[dict[str, Any]] | None = None
-    seen: novelty.Fitted | None = None  # what training images look like, see evaluation.novelty
+    seen: ood.Fitted | None = None  # what training images look like, see evaluation.novelty
 
 
 def build(recipe: Recipe, folder: Path, *, val: Sample, train: Sample | None) -> Manifest:
@@ -56,7 +56,7 @@ def build(recipe: Recipe, folder: Path, *, val: Sample, train: Sample | None) ->
         _lower(recipe, folder / graph.file, train)
         parity[recipe.precision] = _agreement(recipe, folder, graph, val, wanted)
     if recipe.seen is not None:
-        novelty.write(recipe.seen, folder / SEEN)
+        ood.write(recipe.seen, folder / SEEN)
     (folder / CARD).write_text(model_card(_about(recipe, folder, graph, parity)), encoding="utf-8")
     about = _about(recipe, folder, graph, parity)
     (folder / manifest.FILE).write_text(about.text(), encoding="utf-8")
@@ -91,5 +91,5 @@ def _about(recipe: Recipe, folder: Path, graph: Graph, parity: Mapping[str, Any]
     )
 
 
-def _about_seen(seen: novelty.Fitted) -> dict[str, Any]:
+def _about_seen(seen: ood.Fitted) -> dict[str, Any]:
     return {"file": SEEN, "passing": float(seen["passing"]), "threshold": float(seen["threshold"])}

@@ -12,8 +12,7 @@ from skinlesion.data.image_io import Image, fit
 from skinlesion.deploy.manifest import Manifest, check_files
 from skinlesion.deploy.session import image_input, open_session, pooled_output
 from skinlesion.errors import BundleError
-from skinlesion.inference import conformal
-from skinlesion.inference import ood as novelty
+from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import calibrated
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Bundle:
         seen: What training images look like, see `evaluation.novelty`; None: not known.
     """
 
-    def __init__(self, about: Manifest, session: "InferenceSession", *, seen: novelty.Fitted | None) -> None:
+    def __init__(self, about: Manifest, session: "InferenceSession", *, seen: ood.Fitted | None) -> None:
         self.about = about
         self._session, self._seen = session, seen
         self._encoder, self._sizes = about.encoder, about.sizes
@@ -131,9 +130,7 @@ class Bundle:
         if self._seen is None:
             return None
         logits, *pooled = embedded  # of each chunk, (M, b, 7) and (b, C)
-        return novelty.score(
-            self._seen, list(np.concatenate(logits, axis=1)), [np.concatenate(each) for each in pooled]
-        )
+        return ood.score(self._seen, list(np.concatenate(logits, axis=1)), [np.concatenate(each) for each in pooled])
 
     def _judge(self, members: Floats, scores: Floats | None) -> Answer:
         uncalibrated = members.mean(axis=0)  # (B, 7)
@@ -144,14 +141,14 @@ class Bundle:
             members=members,
             prediction_set=self.prediction_sets(probabilities),
             novelty=scores,
-            novel=None if self._seen is None or scores is None else novelty.flag(self._seen, scores),
+            novel=None if self._seen is None or scores is None else ood.flag(self._seen, scores),
         )
 
 
-def _read_seen(folder: Path, about: Manifest) -> novelty.Fitted | None:
+def _read_seen(folder: Path, about: Manifest) -> ood.Fitted | None:
     if about.novelty is None:
         return None
     path = folder / str(about.novelty.get("file"))
     if path.name not in about.files:
         raise BundleError(f"{folder}: bundle.json names no such file as {path.name}; copy or export the bundle again")
-    return novelty.read(path)
+    return ood.read(path)

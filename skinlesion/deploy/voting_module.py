@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from skinlesion.data.image_io import ImageInput
-from skinlesion.inference.tta import turned
+from skinlesion.inference.tta import views
 from skinlesion.model.network import Network
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -17,7 +17,7 @@ class Voter(nn.Module):
     Args:
         network: In evaluation mode.
         spec: What its backbone expects of an image.
-        tta: Which flips and turns vote, see `turns.turned`.
+        tta: Which flips and turns vote, see `turns.views`.
     """
 
     mean: Tensor
@@ -40,7 +40,7 @@ class Voter(nn.Module):
             Probabilities (B, K); logits (B, K) and pooled features (B, C) of the image as it is.
         """
         image = pixels.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)  # (B, 3, H, W)
-        turns = list(turned(image, self.tta))
+        turns = list(views(image, self.tta))
         logits, pooled = self.network.embed(torch.cat(turns), metadata.repeat(len(turns), 1))  # (T * B, K), (T * B, C)
         by_turn = logits.reshape(len(turns), -1, logits.shape[1])  # (T, B, K)
         features = pooled.reshape(len(turns), -1, pooled.shape[1])[0]  # (B, C)

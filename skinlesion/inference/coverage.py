@@ -8,7 +8,7 @@ import pandas as pd
 
 from skinlesion.inference.conformal import prediction_sets
 from skinlesion.inference.predictions import probabilities, targets
-from skinlesion.metrics.bootstrap import Method, OfSums, Replicates, bootstrap, lesion_index, sums_of
+from skinlesion.metrics.bootstrap import Method, Replicates, SumStatistic, bootstrap, lesion_index, sums_of
 from skinlesion.metrics.classification import Floats, ratio
 from skinlesion.metrics.subgroups import few
 from skinlesion.taxonomy import CODES
@@ -68,7 +68,7 @@ def _judged(table: pd.DataFrame, columns: Floats, chosen: Any, settings: dict[st
         return {"images": 0, "lesions": 0, "note": "not computable: no image"}
     index = lesion_index(table[chosen])
     lesions = int(index.max()) + 1
-    found = bootstrap(OfSums(sums_of(columns[chosen], index), _shares), lesions=lesions, **settings)
+    found = bootstrap(SumStatistic(sums_of(columns[chosen], index), _shares), lesions=lesions, **settings)
     return {"images": int(chosen.sum()), "lesions": lesions, **found, **few(lesions)}
 
 

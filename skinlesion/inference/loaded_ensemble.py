@@ -11,7 +11,7 @@ from skinlesion.training.checkpoint import TrainedModel, load_model
 
 
 @dataclass(frozen=True)
-class Voters:
+class LoadedEnsemble:
     """Models that vote with the mean of their probabilities."""
 
     models: list[TrainedModel]
@@ -25,7 +25,7 @@ class Voters:
         return unique_names(self.models)
 
 
-def voters(checkpoint: str | None, ensemble: str | None, *, tta: str | None) -> Voters:
+def voters(checkpoint: str | None, ensemble: str | None, *, tta: str | None) -> LoadedEnsemble:
     """Load the models that a configuration names.
 
     Args:
@@ -38,10 +38,10 @@ def voters(checkpoint: str | None, ensemble: str | None, *, tta: str | None) -> 
     """
     if checkpoint is not None:
         model = load_model(Path(checkpoint))
-        return Voters([model], model.path.parent, tta or "none")
+        return LoadedEnsemble([model], model.path.parent, tta or "none")
     path = Path(str(ensemble))
     file = read_ensemble(path)
-    return Voters(file.models(), path if path.is_dir() else path.parent, tta or file.tta, file.novelty)
+    return LoadedEnsemble(file.models(), path if path.is_dir() else path.parent, tta or file.tta, file.novelty)
 
 
 def check_facts(models: Sequence[TrainedModel], facts: Mapping[str, float | str | None]) -> None:

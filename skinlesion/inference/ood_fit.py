@@ -6,7 +6,7 @@ import torch
 
 from skinlesion.config.data import SourceConfig
 from skinlesion.data.datamodule import targets
-from skinlesion.inference import ood as novelty
+from skinlesion.inference import ood
 from skinlesion.inference.sample import read_sample, see
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -21,7 +21,7 @@ def fit_novelty(
     passing: float,
     seed: int,
     images: int = IMAGES,
-) -> novelty.Fitted:
+) -> ood.Fitted:
     """Learn what training images look like to an ensemble; see `evaluation.novelty.fit`.
 
     Args:
@@ -41,4 +41,4 @@ def fit_novelty(
         part: [each.embedded for each in see(models, sample, device=device, label=f"novelty: {part} images")]
         for part, sample in (("train", train), ("val", val))
     }
-    return novelty.fit(seen["train"], targets(train.frame), seen["val"], passing=passing)
+    return ood.fit(seen["train"], targets(train.frame), seen["val"], passing=passing)

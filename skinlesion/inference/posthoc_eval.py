@@ -11,7 +11,7 @@ from skinlesion.metrics.decision import judge_points
 _OF_SETS = ("method", "alpha", "by_class", "thresholds", "images")
 
 
-def applied_points(
+def evaluate_operating_points(
     table: pd.DataFrame,
     points: Sequence[dict[str, Any]] | None,
     *,
@@ -44,7 +44,7 @@ def applied_points(
     ]
 
 
-def applied_sets(
+def evaluate_prediction_sets(
     table: pd.DataFrame,
     fitted: Sequence[dict[str, Any]] | None,
     *,

@@ -58,7 +58,7 @@ def fit_calibration(table: pd.DataFrame, *, method: str, bins: int) -> dict[str,
     return {"method": method, **found, "images": len(table), "folds": tried}
 
 
-def hurts(calibration: dict[str, Any]) -> bool:
+def worsens_nll(calibration: dict[str, Any]) -> bool:
     """Whether the method in use made the likelihood of left-out lesions worse than no scaling."""
     folds = calibration.get("folds") or {}
     own, without = folds.get(calibration["method"]), folds.get("none")

@@ -22,7 +22,7 @@ from skinlesion.training.feature_cache import FeatureDataset, FeatureStore
 from skinlesion.training.forward import device_of, probabilities
 
 
-def judge_run(network: Network, datamodule: LesionDataModule, part: Part, *, device: torch.device) -> pd.DataFrame:
+def predict_run(network: Network, datamodule: LesionDataModule, part: Part, *, device: torch.device) -> pd.DataFrame:
     """The predictions of a run that has just been trained.
 
     Where all phases ran on cached maps, the maps of what no phase trained are used.
@@ -71,7 +71,7 @@ def read_part(model: TrainedModel, part: Part, source: SourceConfig) -> PartImag
     return PartImages(frame, Path(data.cache_dir))
 
 
-def judge_images(
+def predict_images(
     model: TrainedModel,
     frame: pd.DataFrame,
     cache: ImageCache,
@@ -109,7 +109,7 @@ def lowest(backbone: Backbone, schedule: ScheduleConfig) -> int | str | None:
 
 
 def _cached_throughout(config: TrainConfig) -> bool:
-    return all(phase.views > 0 for phase in config.schedule.phases.values())
+    return all(phase.cached_views > 0 for phase in config.schedule.phases.values())
 
 
 def _table(

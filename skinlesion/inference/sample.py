@@ -18,7 +18,7 @@ from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise
 from skinlesion.errors import DataError
 from skinlesion.inference.ood import Embedded
-from skinlesion.inference.tta import turned
+from skinlesion.inference.tta import views
 from skinlesion.progress import track
 from skinlesion.training.checkpoint import TrainedModel
 from skinlesion.training.feature_cache import backbone_maps
@@ -143,7 +143,7 @@ def see_patient(
 def see_batch(model: TrainedModel, image: Tensor, metadata: Tensor, *, tta: str = "none") -> Seen:
     """What one member makes of normalised images (B, 3, H, W) with encoded facts (B, M)."""
     turns = [
-        model.network.head.embed(backbone_maps(model.network.backbone, each), metadata) for each in turned(image, tta)
+        model.network.head.embed(backbone_maps(model.network.backbone, each), metadata) for each in views(image, tta)
     ]
     votes = torch.stack([logits.float().softmax(dim=1) for logits, _ in turns])  # (turns, B, K)
     logits, pooled = turns[0]  # of the image as it is

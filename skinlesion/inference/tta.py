@@ -10,7 +10,7 @@ from skinlesion.errors import ConfigError
 TTA = ("none", "flips", "dihedral")
 
 
-def turned(image: Tensor, tta: str) -> Iterator[Tensor]:
+def views(image: Tensor, tta: str) -> Iterator[Tensor]:
     """The images (B, C, H, W) that vote: themselves first, then their flips and turns, each of the same shape.
 
     Args:

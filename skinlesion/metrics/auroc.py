@@ -22,7 +22,7 @@ class OneClass:
     others: Floats  # (L,) other images
 
 
-class Ranking:
+class AurocStatistic:
     """`auroc_CODE` and `ap_CODE` of each diagnosis against the rest, and their means `macro_auroc`, `macro_ap`.
 
     As scikit-learn defines them (`roc_auc_score`, `average_precision_score`) with the weights as sample weights.
@@ -52,7 +52,7 @@ class Ranking:
             precisions.append(precision)
         return _named(areas, precisions)
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """As `Statistic`."""
         actual, probabilities, index = self._given
         if _torn(actual, index):

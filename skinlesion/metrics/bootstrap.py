@@ -30,13 +30,13 @@ class Statistic(Protocol):
         """The numbers for each row of (R, L) weights."""
         ...
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """The numbers without one lesion, for each of the L lesions."""
         ...
 
 
 @dataclass(frozen=True)
-class OfSums:
+class SumStatistic:
     """Numbers that are functions of sums over images, such as counts and means.
 
     Attributes:
@@ -51,13 +51,13 @@ class OfSums:
         """As `Statistic`."""
         return self.finish(weights @ self.sums)
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """As `Statistic`."""
         return self.finish(self.sums.sum(axis=0) - self.sums)
 
 
 @dataclass(frozen=True)
-class Together:
+class JointStatistic:
     """The numbers of several statistics of the same lesions."""
 
     parts: tuple[Statistic, ...]
@@ -66,9 +66,9 @@ class Together:
         """As `Statistic`."""
         return {name: values for part in self.parts for name, values in part.resampled(weights).items()}
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """As `Statistic`."""
-        return {name: values for part in self.parts for name, values in part.left_out().items()}
+        return {name: values for part in self.parts for name, values in part.jackknife().items()}
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ class Difference:
         """As `Statistic`."""
         return _less(self.first.resampled(weights), self.second.resampled(weights))
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """As `Statistic`."""
-        return _less(self.first.left_out(), self.second.left_out())
+        return _less(self.first.jackknife(), self.second.jackknife())
 
 
 def lesion_index(table: pd.DataFrame) -> Integers:
@@ -154,7 +154,7 @@ def bootstrap(
         )
     values = statistic.resampled(np.ones((1, lesions)))
     replicates = _joined([statistic.resampled(drawn) for drawn in draws(lesions, resamples=resamples, seed=seed)])
-    left_out = statistic.left_out() if method == "bca" and lesions > 1 else {}
+    left_out = statistic.jackknife() if method == "bca" and lesions > 1 else {}
     return {
         name: _interval(float(value[0]), replicates[name], left_out.get(name), level=level, method=method)
         for name, value in values.items()

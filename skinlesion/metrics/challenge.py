@@ -14,17 +14,17 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import probabilities, targets
 from skinlesion.metrics.auroc import auroc_and_ap, sort_class
 from skinlesion.metrics.bootstrap import (
+    JointStatistic,
     Method,
-    OfSums,
     Replicates,
-    Together,
+    SumStatistic,
     bootstrap,
     lesion_index,
     sums_of,
     without_each,
 )
 from skinlesion.metrics.classification import Floats, Integers, lesion_names, ratio
-from skinlesion.metrics.partial_auc import area_above
+from skinlesion.metrics.partial_auc import partial_auc
 from skinlesion.taxonomy import CHALLENGE, CODES
 
 COUNTED = ("accuracy", "sensitivity", "specificity", "dice", "ppv", "npv")
@@ -65,7 +65,7 @@ def challenge(table: pd.DataFrame, *, resamples: int, seed: int, level: float, m
     if table.empty:
         raise DataError(f"no image to score: {UNSCORED}, the only one, has no weight in the challenge")
     index = lesion_index(table)
-    statistic = Together((_counted(table, index), _Ranked(table, index)))
+    statistic = JointStatistic((_counted(table, index), _Ranked(table, index)))
     lesions = int(index.max()) + 1
     found = bootstrap(statistic, lesions=lesions, resamples=resamples, seed=seed, level=level, method=method)
     remarks = _remarks(table)
@@ -79,7 +79,7 @@ def challenge(table: pd.DataFrame, *, resamples: int, seed: int, level: float, m
     }
 
 
-def _counted(table: pd.DataFrame, index: Integers) -> OfSums:
+def _counted(table: pd.DataFrame, index: Integers) -> SumStatistic:
     actual, values = np.eye(len(CODES))[targets(table)], probabilities(table)  # (N, K)
     told = values > 0.5
     highest = values == values.max(axis=1, keepdims=True)
@@ -99,7 +99,7 @@ def _counted(table: pd.DataFrame, index: Integers) -> OfSums:
         }
         return {"balanced_accuracy": _mean(ratio(hit, positive)), **_named(each)}
 
-    return OfSums(sums_of(np.concatenate(blocks, axis=1), index), finish)
+    return SumStatistic(sums_of(np.concatenate(blocks, axis=1), index), finish)
 
 
 class _Ranked:
@@ -113,11 +113,11 @@ class _Ranked:
     def resampled(self, weights: Floats) -> Replicates:
         counts = np.ascontiguousarray(weights.T)  # (L, R)
         areas = [auroc_and_ap(each, counts) for each in self._classes]
-        partial = [area_above(each, counts, sensitivity=_SENSITIVITY) for each in self._classes]
+        partial = [partial_auc(each, counts, sensitivity=_SENSITIVITY) for each in self._classes]
         columns = ([area for area, _ in areas], partial, [precision for _, precision in areas])
         return _named({name: np.stack(values, axis=1) for name, values in zip(RANKED, columns, strict=True)})
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         return without_each(self, self._lesions)
 
 

@@ -17,7 +17,7 @@ _ORDER = [CODES.index(code) for code in CHALLENGE]
 _DIGITS = "%#.9g"  # a point in every number: the scorer refuses a column of whole numbers
 
 
-def write_entry(table: pd.DataFrame, path: Path) -> None:
+def write_submission(table: pd.DataFrame, path: Path) -> None:
     """Write the probabilities of a predictions table as an entry to a challenge, whole or not at all."""
     _write(table, probabilities(table), path)
 
@@ -31,7 +31,7 @@ def write_truth(table: pd.DataFrame, path: Path) -> None:
     _write(table, np.eye(len(CODES))[targets(table)], path)
 
 
-def read_entry(
+def read_submission(
     path: Path, *, actual: Mapping[str, str], lesions: Mapping[str, str] | None = None, without: Collection[str] = ()
 ) -> pd.DataFrame:
     """Read an entry to a challenge as a predictions table.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.inference.predictions import probabilities, targets
-from skinlesion.metrics.bootstrap import Method, OfSums, Replicates, bootstrap, lesion_index, sums_of
+from skinlesion.metrics.bootstrap import Method, Replicates, SumStatistic, bootstrap, lesion_index, sums_of
 from skinlesion.metrics.classification import Floats, ratio
 from skinlesion.taxonomy import is_target, target_score
 
@@ -102,7 +102,7 @@ def judge_flags(
     index, own = lesion_index(table), is_target(targets(table), target)
     cells = np.stack([own & raised, ~own & raised, own & ~raised, ~own & ~raised], axis=1)
     found = bootstrap(
-        OfSums(sums_of(cells, index), lambda sums: _rates(sums, prevalence)),
+        SumStatistic(sums_of(cells, index), lambda sums: _rates(sums, prevalence)),
         lesions=int(index.max()) + 1,
         resamples=resamples,
         seed=seed,
@@ -153,7 +153,7 @@ def net_benefit(
     index = lesion_index(table)
     columns = np.column_stack([np.ones(len(table)), gains])
     found = bootstrap(
-        OfSums(sums_of(columns, index), _means),
+        SumStatistic(sums_of(columns, index), _means),
         lesions=int(index.max()) + 1,
         resamples=resamples,
         seed=seed,

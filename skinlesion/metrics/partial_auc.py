@@ -6,7 +6,7 @@ from skinlesion.metrics.auroc import OneClass
 from skinlesion.metrics.classification import Floats, ratio
 
 
-def area_above(each: OneClass, counts: Floats, *, sensitivity: float) -> Floats:
+def partial_auc(each: OneClass, counts: Floats, *, sensitivity: float) -> Floats:
     """Area under the ROC curve from where it reaches a sensitivity to its end, as the ISIC challenges define it.
 
     The curve is a polyline through a point for each different score; where it passes the sensitivity between two

@@ -15,8 +15,8 @@ import pandas as pd
 from skinlesion.inference.predictions import predicted_targets, probabilities, targets
 from skinlesion.metrics.bootstrap import (
     Method,
-    OfSums,
     Replicates,
+    SumStatistic,
     bootstrap,
     lesion_index,
     sums_of,
@@ -27,7 +27,7 @@ from skinlesion.metrics.classification import Floats, Integers, ratio
 _ROUNDING = 1e-9  # four fifths of five images are four
 
 
-def sureness(table: pd.DataFrame, members: Sequence[pd.DataFrame] = ()) -> dict[str, Floats]:
+def confidence_score(table: pd.DataFrame, members: Sequence[pd.DataFrame] = ()) -> dict[str, Floats]:
     """How sure a model is of each image, in several ways; higher is surer.
 
     Args:
@@ -74,14 +74,14 @@ def risk_coverage(table: pd.DataFrame, sure: npt.ArrayLike) -> pd.DataFrame:
 def areas(
     table: pd.DataFrame, sure: Mapping[str, Floats], *, resamples: int, seed: int, level: float, method: Method
 ) -> dict[str, dict[str, Any]]:
-    """The area under the risk-coverage curve of each kind of sureness, with its interval over lesions; low is good.
+    """The area under the risk-coverage curve of each confidence score, with its interval over lesions; low is good.
 
     The area is the mean over images of the risk among all that are at least as sure. `best`, for comparison, is what an
     order with all wrong images last would reach, and `chance` a random one: the error rate.
     """
     index = lesion_index(table)
     wrong = _wrong(table)
-    statistic = _Areas({**sure, "best": -wrong, "chance": np.zeros(len(table))}, wrong, index)
+    statistic = _Areas({**sure, "best": -wrong, "random": np.zeros(len(table))}, wrong, index)
     return bootstrap(
         statistic, lesions=int(index.max()) + 1, resamples=resamples, seed=seed, level=level, method=method
     )
@@ -116,7 +116,7 @@ def at_share(
     first = curve[curve["coverage"] >= share - _ROUNDING].iloc[0]
     kept = sure >= first["threshold"]
     index = lesion_index(table)
-    counts = OfSums(
+    counts = SumStatistic(
         sums_of(np.stack([_wrong(table) * kept, kept], axis=1), index), lambda sums: {"risk": ratio(*sums.T)}
     )
     lesions = int(index.max()) + 1
@@ -134,7 +134,7 @@ class _Areas:
         """As `Statistic`."""
         return {name: self._area(values, weights) for name, values in self.sure.items()}
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """As `Statistic`."""
         return without_each(self, int(self.index.max()) + 1)
 

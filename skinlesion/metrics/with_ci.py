@@ -8,13 +8,13 @@ import pandas as pd
 
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import build_table, predicted_targets, probabilities, targets
-from skinlesion.metrics.auroc import Ranking
+from skinlesion.metrics.auroc import AurocStatistic
 from skinlesion.metrics.bootstrap import (
     Difference,
+    JointStatistic,
     Method,
-    OfSums,
     Replicates,
-    Together,
+    SumStatistic,
     bootstrap,
     draws,
     lesion_index,
@@ -108,7 +108,7 @@ def compare(
     return found
 
 
-def statistic(table: pd.DataFrame, index: Any, *, bins: int) -> Together:
+def statistic(table: pd.DataFrame, index: Any, *, bins: int) -> JointStatistic:
     """All reported numbers of a table as functions of how often each lesion counts.
 
     Args:
@@ -116,7 +116,9 @@ def statistic(table: pd.DataFrame, index: Any, *, bins: int) -> Together:
         index: (N,) numbers of the lesions, as from `lesion_index`.
         bins: Of the calibration errors.
     """
-    return Together((_counted(table, index), _calibrated(table, index, bins=bins), Ranking(*_ranked(table), index)))
+    return JointStatistic(
+        (_counted(table, index), _calibrated(table, index, bins=bins), AurocStatistic(*_ranked(table), index))
+    )
 
 
 def by_lesion(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +150,7 @@ def _ranked(table: pd.DataFrame) -> tuple[Any, Any]:
     return targets(table), probabilities(table)
 
 
-def _counted(table: pd.DataFrame, index: Any) -> OfSums:
+def _counted(table: pd.DataFrame, index: Any) -> SumStatistic:
     cells = np.eye(_CELLS)[targets(table) * len(CODES) + predicted_targets(table)]
 
     def finish(sums: Floats) -> Replicates:
@@ -163,10 +165,10 @@ def _counted(table: pd.DataFrame, index: Any) -> OfSums:
             found |= {f"{name}_{code}": values[:, k] for k, code in enumerate(CODES)}
         return found
 
-    return OfSums(sums_of(cells, index), finish)
+    return SumStatistic(sums_of(cells, index), finish)
 
 
-def _calibrated(table: pd.DataFrame, index: Any, *, bins: int) -> OfSums:
+def _calibrated(table: pd.DataFrame, index: Any, *, bins: int) -> SumStatistic:
     """Calibration errors from the gap summed in each bin; Brier and log-likelihood from means."""
     values = probabilities(table).astype(np.float64)
     confidence = values.max(axis=1)
@@ -188,7 +190,7 @@ def _calibrated(table: pd.DataFrame, index: Any, *, bins: int) -> OfSums:
         totals |= {"brier": sums[:, 1], "nll": sums[:, 2]}
         return {name: ratio(total, images) for name, total in totals.items()}
 
-    return OfSums(sums_of(np.stack(columns, axis=1), index), finish)
+    return SumStatistic(sums_of(np.stack(columns, axis=1), index), finish)
 
 
 def _explained(name: str, each: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skinlesion.errors import ConfigError
 from skinlesion.model.feature_level import REFUSALS, accepted_image, cut_after, find_layout, level_name
-from skinlesion.model.stages import find_stages, lineage, own_parameters, remaining, title
+from skinlesion.model.stages import ancestors, find_stages, own_parameters, remaining, title
 from skinlesion.model.trunk import Halves, split_before
 
 CHEAP_SIDES = (64, 96)  # px, to check a network on before its own size is tried
@@ -178,7 +178,7 @@ class Backbone(nn.Module):
         if isinstance(start, int) and 1 <= start <= count:
             return sum(len(stage) for stage in self._stages[: count - start])
         for position, leaf in enumerate(leaves):
-            if start and start in lineage(leaf):
+            if start and start in ancestors(leaf):
                 return position
         raise ConfigError(
             f"backbone {self.name!r} cannot be trained from {start!r}: give a number of stages, 1 to {count}, or "
@@ -190,10 +190,10 @@ class Backbone(nn.Module):
 
         A module without leaves (an activation, dropout, stochastic depth) does as the module around it.
         """
-        holding = {name for leaf in self._leaves() for name in lineage(leaf)}
-        awake = {name for leaf, trained in self.trainable().items() if trained for name in lineage(leaf)}
+        holding = {name for leaf in self._leaves() for name in ancestors(leaf)}
+        awake = {name for leaf, trained in self.trainable().items() if trained for name in ancestors(leaf)}
         nearest = {
-            name: next(around for around in reversed(lineage(name)) if around in holding)
+            name: next(around for around in reversed(ancestors(name)) if around in holding)
             for name, _ in self.net.named_modules()
         }
         return frozenset(name for name, around in nearest.items() if around not in awake)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from skinlesion.errors import ConfigError
-from skinlesion.model.stages import lineage
+from skinlesion.model.stages import ancestors
 
 REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)
 """What timm and torch raise where a network cannot be built with, or run on, what it was given."""
@@ -154,7 +154,7 @@ def _cut(net: nn.Module, level: str, trace: _Trace) -> dict[str, nn.Module]:
     """Put an identity for every module that first began after `level` ended; return what was there."""
     end = trace.ended.get(level)
     later = {name for name, began in trace.began.items() if end is not None and began > end}
-    outermost = [name for name in later if not later.intersection(lineage(name)[:-1])]
+    outermost = [name for name in later if not later.intersection(ancestors(name)[:-1])]
     removed = {name: net.get_submodule(name) for name in outermost}
     _put(net, {name: nn.Identity() for name in outermost})
     return removed
@@ -183,9 +183,9 @@ def _possible(net: nn.Module, level: str, trace: _Trace, image: Tensor) -> bool:
 def _places(net: nn.Module) -> list[str]:
     """List where a cut is worth a try: timm's levels, their siblings, and the network's own children."""
     known = levels(net)
-    parents = {"", *(lineage(level)[-2] for level in known)}
-    with_weights = {around for name, _ in net.named_parameters() for around in lineage(name)}
-    names = [name for name, _ in net.named_modules() if name and lineage(name)[-2] in parents]
+    parents = {"", *(ancestors(level)[-2] for level in known)}
+    with_weights = {around for name, _ in net.named_parameters() for around in ancestors(name)}
+    names = [name for name, _ in net.named_modules() if name and ancestors(name)[-2] in parents]
     return [name for name in names if name in with_weights or name in known]
 
 

@@ -28,7 +28,7 @@ def find_stages(net: nn.Module, *, name: str) -> list[list[str]]:
     group_of = group_parameters(net, matcher, reverse=True)
     for own, _ in net.named_parameters(recurse=False):  # goes where the parameters of its group are
         group = [key for key in group_of if group_of[key] == group_of[own] and "." in key]
-        stages[stage_of[lineage(group[0])[-2]] if group else 0].append(own)
+        stages[stage_of[ancestors(group[0])[-2]] if group else 0].append(own)
     return stages
 
 
@@ -48,11 +48,11 @@ def own_parameters(net: nn.Module, leaf: str) -> list[nn.Parameter]:
 
 def title(stage: list[str]) -> str:
     """Name a stage by the module that holds all its leaves, or by its first and last leaf."""
-    shared = set.intersection(*(set(lineage(leaf)) for leaf in stage))
+    shared = set.intersection(*(set(ancestors(leaf)) for leaf in stage))
     return max(shared, key=len) or f"{stage[0]} to {stage[-1]}"
 
 
-def lineage(name: str) -> list[str]:
+def ancestors(name: str) -> list[str]:
     """List the modules around the module `name`, and itself, from the whole network ("") inwards."""
     parts = name.split(".")
     return ["", *(".".join(parts[:depth]) for depth in range(1, len(parts) + 1))]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from skinlesion.errors import ConfigError
 from skinlesion.model.feature_level import evaluating
-from skinlesion.model.stages import lineage
+from skinlesion.model.stages import ancestors
 
 _Order = dict[str, tuple[int, int]]  # of each module that ran: when it first began, and when it ended
 
@@ -88,21 +88,21 @@ def _outermost_trained(net: nn.Module, trained: Sequence[str], order: _Order) ->
     """The largest module around the first trained leaf in which nothing is frozen."""
     chosen = set(trained)
     frozen = {name for name, module in net.named_modules() if module._parameters} - chosen
-    around_frozen = {around for leaf in frozen for around in lineage(leaf)}
+    around_frozen = {around for leaf in frozen for around in ancestors(leaf)}
     ran = [name for name in trained if name in order]
     if not ran:
         return None
     first = min(ran, key=lambda name: order[name][0])
-    return next((around for around in lineage(first) if around not in around_frozen and around in order), None)
+    return next((around for around in ancestors(first) if around not in around_frozen and around in order), None)
 
 
 def _with_identities(net: nn.Module, names: Iterable[str]) -> nn.Module:
     """A copy of `net` that shares its layers, with an identity for each named module."""
     listed = set(names)
-    outermost = [name for name in listed if not listed.intersection(lineage(name)[:-1])]
-    copied = {around for name in outermost for around in lineage(name)[:-1]} | {""}
+    outermost = [name for name in listed if not listed.intersection(ancestors(name)[:-1])]
+    copied = {around for name in outermost for around in ancestors(name)[:-1]} | {""}
     twins: dict[str, nn.Module] = {}
-    for name in sorted(copied, key=lambda each: len(lineage(each))):
+    for name in sorted(copied, key=lambda each: len(ancestors(each))):
         twin = copy.copy(net.get_submodule(name))
         twin.__dict__["_modules"] = dict(twin._modules)
         twins[name] = twin

@@ -118,20 +118,20 @@ def images_per_lesion(frame: pd.DataFrame) -> Figure:
 
 
 def sample_sheet(
-    frame: pd.DataFrame, image_of: Callable[[str], npt.NDArray[np.uint8]], *, each: int, seed: int
+    frame: pd.DataFrame, image_of: Callable[[str], npt.NDArray[np.uint8]], *, samples_per_class: int, seed: int
 ) -> Figure:
     """Show images of each diagnosis, of as many different lesions.
 
     Args:
         frame: image_id, lesion_id, diagnosis.
         image_of: Gives the image (H, W, 3) of an image id.
-        each: How many images of each diagnosis.
+        samples_per_class: How many images of each diagnosis.
         seed: Decides which.
     """
-    figure = canvas(height=0.2 + len(CODES) * 5.6 / each)
-    panels = figure.subplots(len(CODES), each, squeeze=False)
+    figure = canvas(height=0.2 + len(CODES) * 5.6 / samples_per_class)
+    panels = figure.subplots(len(CODES), samples_per_class, squeeze=False)
     for diagnosis, row in zip(DIAGNOSES, panels, strict=True):
-        chosen = _sampled(frame[frame["diagnosis"] == diagnosis.code], each, seed)
+        chosen = _sampled(frame[frame["diagnosis"] == diagnosis.code], samples_per_class, seed)
         row[0].set_ylabel(fill(diagnosis.name, 16), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
@@ -141,10 +141,10 @@ def sample_sheet(
     return figure
 
 
-def _sampled(rows: pd.DataFrame, each: int, seed: int) -> list[str]:
+def _sampled(rows: pd.DataFrame, samples_per_class: int, seed: int) -> list[str]:
     """Ids of up to `each` images, each of another lesion, whatever the order of the rows."""
     lesions = rows.sort_values("image_id").drop_duplicates("lesion_id")
-    return list(lesions["image_id"].sample(min(each, len(lesions)), random_state=seed))
+    return list(lesions["image_id"].sample(min(samples_per_class, len(lesions)), random_state=seed))
 
 
 def _per_diagnosis(rows: pd.DataFrame) -> npt.NDArray[np.int64]:

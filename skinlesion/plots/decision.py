@@ -50,8 +50,8 @@ def risk_against_coverage(curves: Mapping[str, pd.DataFrame], areas: Mapping[str
     """Draw the share of wrong predictions among the surest images against their share of all.
 
     Args:
-        curves: By kind of sureness, as from `rejection.risk_coverage`.
-        areas: By kind of sureness, `value` as from `rejection.areas`.
+        curves: By kind of confidence_score, as from `rejection.risk_coverage`.
+        areas: By kind of confidence_score, `value` as from `rejection.areas`.
     """
     figure = canvas(height=3.4)
     axes = figure.add_subplot(xlabel="coverage: share of images that are kept", ylabel="share of these wrong")

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
-class BestOfPhase(ModelCheckpoint):
+class PhaseCheckpoint(ModelCheckpoint):
     """Keeps the epoch with the best macro-F1 on validation.
 
     Lightning forgets the best score when the folder's absolute path has changed, so that a worse epoch could take the

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 
-class MovingAverage(WeightAveraging):
+class ExponentialMovingAverage(WeightAveraging):
     """Averages all weights and the statistics of batch norm, exponentially.
 
     What is frozen stays as it is to the bit, which Lightning's own EMAWeightAveraging does not see to: its sums of two

@@ -179,7 +179,7 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> npt
     if needed > free:  # a mapped file that outgrows its disk kills the process without a word
         raise DataError(
             f"{path.parent}: feature maps need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "make room, set data.cache_dir elsewhere or take fewer views (schedule.phases.NAME.views)"
+            "make room, set data.cache_dir elsewhere or take fewer views (schedule.phases.NAME.cached_views)"
         )
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 

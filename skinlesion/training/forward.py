@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skinlesion.data.dataset import Batch
 from skinlesion.errors import ConfigError
-from skinlesion.inference.tta import turned
+from skinlesion.inference.tta import views
 from skinlesion.model.network import Network
 from skinlesion.progress import track
 from skinlesion.training.feature_cache import FeatureBatch, backbone_maps, trained_maps
@@ -48,7 +48,7 @@ def probabilities(
         device: Where the network runs.
         label: Of the progress bar.
         total: Number of batches.
-        tta: Which flips and turns of each image vote, see `turns.turned`; of cached maps there are none.
+        tta: Which flips and turns of each image vote, see `turns.views`; of cached maps there are none.
 
     Returns:
         (N, K).
@@ -75,7 +75,7 @@ def _vote(network: Network, batch: Batch | FeatureBatch, tta: str) -> Tensor:
         return logits(network, batch).float().softmax(dim=1)
     votes = [
         logits(network, cast(Batch, {**batch, "image": image})).float().softmax(dim=1)
-        for image in turned(batch["image"], tta)
+        for image in views(batch["image"], tta)
     ]
     return torch.stack(votes).mean(dim=0)
 

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from skinlesion.config.schedule import PhaseConfig
 from skinlesion.config.speed import SpeedConfig
 from skinlesion.data.dataset import Batch
-from skinlesion.data.gpu_augmenter import Developer
+from skinlesion.data.gpu_augmenter import GpuAugmenter
 from skinlesion.model.network import Network
 from skinlesion.training.feature_cache import FeatureBatch
 from skinlesion.training.forward import logits
@@ -40,7 +40,7 @@ class LesionClassifier(LightningModule):
         self.phase: PhaseConfig | None = None
         self.weight_decay = 0.0
         self.speed: SpeedConfig | None = None
-        self.developer: Developer | None = None
+        self.gpu_augmenter: GpuAugmenter | None = None
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_macro_f1 = MulticlassF1Score(classes, average="macro")
 
@@ -60,7 +60,11 @@ class LesionClassifier(LightningModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch | FeatureBatch:
         """A raw batch becomes a batch on its device; images and maps are laid out as the weights are."""
-        made = cast(dict[str, Any], self.developer(batch)) if self.developer is not None and "row" in batch else batch
+        made = (
+            cast(dict[str, Any], self.gpu_augmenter(batch))
+            if self.gpu_augmenter is not None and "row" in batch
+            else batch
+        )
         layout, dtype = memory_format(self.speed), next(self.network.head.parameters()).dtype
         laid_out = {key: made[key].to(dtype, memory_format=layout) for key in _LAID_OUT if key in made}
         return cast(Batch, {**made, **laid_out})
@@ -98,7 +102,7 @@ class LesionClassifier(LightningModule):
         warmup = round(steps * min(1.0, phase.warmup_epochs / phase.epochs))
 
         def factor(step: int) -> float:
-            return rate_factor(step, steps=steps, warmup=warmup, final=phase.final_rate_fraction)
+            return lr_factor(step, steps=steps, warmup=warmup, final=phase.final_lr_fraction)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -119,8 +123,8 @@ class LesionClassifier(LightningModule):
 
     def _groups(self, phase: PhaseConfig) -> list[dict[str, Any]]:
         parts: tuple[tuple[nn.Module, float], ...] = (
-            (self.network.head, phase.rate),
-            (self.network.backbone, phase.backbone_rate),
+            (self.network.head, phase.lr),
+            (self.network.backbone, phase.backbone_lr),
         )
         groups = []
         for module, rate in parts:
@@ -139,7 +143,7 @@ def memory_format(speed: SpeedConfig | None) -> torch.memory_format:
     return torch.channels_last if speed is not None and speed.channels_last else torch.contiguous_format
 
 
-def rate_factor(step: int, *, steps: int, warmup: int, final: float) -> float:
+def lr_factor(step: int, *, steps: int, warmup: int, final: float) -> float:
     """The share of the target rate at a step: linear warm-up, then a cosine from 1 to `final`.
 
     Args:

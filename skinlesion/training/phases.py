@@ -21,9 +21,9 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
-from skinlesion.training.best_checkpoint import BestOfPhase
+from skinlesion.training.best_checkpoint import PhaseCheckpoint
 from skinlesion.training.checkpoint import read_checkpoint
-from skinlesion.training.ema import MovingAverage
+from skinlesion.training.ema import ExponentialMovingAverage
 from skinlesion.training.feature_cache import FeatureStore
 from skinlesion.training.history import History, write_history
 from skinlesion.training.module import LesionClassifier
@@ -97,11 +97,11 @@ def _run_phase(
     datamodule.first_draw = len(rows)
     module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
     module.record["phase"] = name
-    best = BestOfPhase(_phases(folder), filename=f"{len(before)}-{name}")
+    best = PhaseCheckpoint(_phases(folder), filename=f"{len(before)}-{name}")
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     history = History(folder / "metrics.csv", phase=name, rows=rows)
     stopping = EarlyStopping("val/loss", patience=phase.patience)
-    average = [MovingAverage(phase.average)] if phase.average else []
+    average = [ExponentialMovingAverage(phase.ema_decay)] if phase.ema_decay else []
     callbacks = [history, stopping, EpochSeed(config.seed, first_draw=len(rows)), *average, best, last]
     trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
     resumed = _interrupted(folder, name, phase)
@@ -122,7 +122,7 @@ def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) ->
     """Find out now, not hours later, what the last phase would stumble over."""
     for name, phase in config.schedule.phases.items():
         module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
-        if phase.views:
+        if phase.cached_views:
             module.network.backbone.lower()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
 
@@ -142,18 +142,18 @@ def _refuse_divergence(rows: list[dict[str, Any]], phase: str) -> None:
     if not math.isfinite(rows[-1]["val/loss"]):
         raise ConfigError(
             f"phase {phase} diverged in epoch {rows[-1]['epoch']}: val/loss is {rows[-1]['val/loss']}; "
-            f"lower schedule.phases.{phase}.rate and start anew with resume=restart"
+            f"lower schedule.phases.{phase}.lr and start anew with resume=restart"
         )
 
 
 def _loaders(
     module: LesionClassifier, datamodule: LesionDataModule, phase: PhaseConfig, trainer: Trainer
 ) -> tuple[Any, Any]:
-    if not phase.views:
-        module.developer = datamodule.developer(trainer.strategy.root_device)
+    if not phase.cached_views:
+        module.gpu_augmenter = datamodule.gpu_augmenter(trainer.strategy.root_device)
         return datamodule.train_dataloader(), datamodule.val_dataloader()
     store = FeatureStore(module.network.backbone, datamodule, device=trainer.strategy.root_device)
-    return store.train_dataloader(phase.views), store.val_dataloader()
+    return store.train_dataloader(phase.cached_views), store.val_dataloader()
 
 
 class EpochSeed(Callback):

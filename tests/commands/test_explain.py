@@ -20,7 +20,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.image_io import read
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.plots.explanation import explanation_page
-from skinlesion.studies.explain.metadata_ablation import gate_response
+from skinlesion.studies.explain.metadata_ablation import metadata_ablation
 from skinlesion.studies.explain.overlays import Explanation
 from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import load_model
@@ -51,7 +51,7 @@ def test_a_page_and_its_numbers(
     assert found["probabilities"] == pytest.approx(own["probabilities"], abs=2e-6)
     assert found["class"] == "mel"
     assert set(found["maps"]) == {"mel", found["predicted"]}
-    assert set(found["gate_response"]) == {"age", "sex"}, "facts that are not known change nothing"
+    assert set(found["metadata_ablation"]) == {"age", "sex"}, "facts that are not known change nothing"
     page = imread(tmp_path / f"{image.stem}.mel.png")
     assert page.shape[1] == 1400
     assert page[..., :3].std() > 0.1
@@ -61,7 +61,7 @@ def test_the_gate_response_is_the_difference_of_two_predictions(
     trained: TrainConfig, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = f"checkpoint={trained.out}"
-    found = explained(model, image, tmp_path, "age=70", "sex=female")["gate_response"]["age"]
+    found = explained(model, image, tmp_path, "age=70", "sex=female")["metadata_ablation"]["age"]
     answers = []
     for facts in (("age=70", "sex=female"), ("sex=female",)):
         predict(composed("predict", PredictConfig, model, f"image={image}", "format=json", *facts))
@@ -73,24 +73,25 @@ def test_the_gate_response_is_the_difference_of_two_predictions(
 
 def test_a_gate_of_alpha_zero_responds_to_nothing(trained: TrainConfig, image: Path) -> None:
     model = load_model(Path(trained.out))
-    before = gate_response([model], read(image), FACTS, device=CPU, tta="none")
+    before = metadata_ablation([model], read(image), FACTS, device=CPU, tta="none")
     assert all(np.abs(change).max() > 0 for change in before.values())
     model.network.head.gate.alpha.data.zero_()
-    after = gate_response([model], read(image), FACTS, device=CPU, tta="none")
+    after = metadata_ablation([model], read(image), FACTS, device=CPU, tta="none")
     assert set(after) == {"age", "sex"}
     assert all((change == 0).all() for change in after.values())
 
 
 def test_members_are_shown_and_averaged(sweep_folder: Path, image: Path, tmp_path: Path) -> None:
-    from skinlesion.inference.loaded_ensemble import Voters, voters
+    from skinlesion.inference.loaded_ensemble import LoadedEnsemble, voters
     from skinlesion.studies.explain.explanation import explain
 
     models = [load_model(sweep_folder / name) for name in ("first", "second")]
-    found = explain(Voters(models, tmp_path, "none"), read(image), FACTS, name="x", chosen="bcc", device=CPU)
+    found = explain(LoadedEnsemble(models, tmp_path, "none"), read(image), FACTS, name="x", chosen="bcc", device=CPU)
     assert list(found.members) == ["first", "second"]
     np.testing.assert_allclose(found.maps["bcc"], np.mean(list(found.members.values()), axis=0), rtol=1e-6)
     alone = [
-        explain(Voters([m], tmp_path, "none"), read(image), FACTS, name="x", chosen="bcc", device=CPU) for m in models
+        explain(LoadedEnsemble([m], tmp_path, "none"), read(image), FACTS, name="x", chosen="bcc", device=CPU)
+        for m in models
     ]
     np.testing.assert_allclose(found.probabilities, np.mean([each.probabilities for each in alone], axis=0), atol=1e-7)
     np.testing.assert_allclose(found.members["second"], alone[1].maps["bcc"], atol=1e-5)

@@ -139,7 +139,7 @@ def test_the_undisturbed_images_stand_at_their_own_step(written: Path) -> None:
         ("+steps.haar=[1]", "steps=haar: expected one of hair"),
         ("steps.jpeg=[0]", "steps.jpeg"),
         ("images=1", "images=1: expected at least 2"),
-        ("passing=1.5", "passing=1.5"),
+        ("id_pass_rate=1.5", "id_pass_rate=1.5"),
         ("interval=wide", "interval=wide: expected one of bca, percentile"),
         ("split=train", "split=train"),
     ],

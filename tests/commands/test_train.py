@@ -116,7 +116,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     overrides = [
         *SMALL,
         "loader.workers=2",
-        "schedule.phases.high.average=0.9",
+        "schedule.phases.high.ema_decay=0.9",
         *(f"schedule.phases.{name}.epochs=4" for name in ("head", "high", "middle")),
     ]
     places = [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}"]
@@ -197,7 +197,7 @@ def test_ablations_train(ablation: str, small_config: Config) -> None:
 
 
 def test_without_cache_the_frozen_phase_learns_the_same_way(small_config: Config) -> None:
-    config = small_config("schedule=head_only", "schedule.phases.head.epochs=2", "schedule.phases.head.views=0")
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=2", "schedule.phases.head.cached_views=0")
     run(config)
     assert not list(Path(config.data.cache_dir).glob("features-*"))
     assert (Path(config.out) / "metrics.json").exists()
@@ -219,7 +219,7 @@ def test_what_lightning_refuses_is_said_in_a_line(small_config: Config) -> None:
 
 def test_divergence_is_said(small_config: Config) -> None:
     with pytest.raises(ConfigError, match=r"phase head diverged in epoch \d+.*schedule\.phases\.head\.rate"):
-        run(small_config("schedule.phases.head.rate=1e30", "trainer.gradient_clip_val=null"))
+        run(small_config("schedule.phases.head.lr=1e30", "trainer.gradient_clip_val=null"))
 
 
 def test_changed_data_are_noticed(small_config: Config) -> None:
@@ -254,7 +254,7 @@ def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, t
     still = [f"augment.{key}=0" for key in ("flip", "rotation", "shift", "zoom", "brightness", "contrast")]
     folders = [tmp_path / name for name in ("cached", "plain")]
     for folder, views in zip(folders, (1, 0), strict=True):
-        cached = [f"schedule.phases.{name}.views={views}" for name in ("head", "high")]
+        cached = [f"schedule.phases.{name}.cached_views={views}" for name in ("head", "high")]
         phases = ["schedule=three_phase", "~schedule.phases.middle", "schedule.phases.high.epochs=2", *cached]
         run(replace(small_config("model.high=layer3", *still, *phases), out=str(folder)))
     histories = [pd.read_csv(folder / "metrics.csv") for folder in folders]
@@ -267,6 +267,6 @@ def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, t
 
 
 def test_a_trunk_that_cannot_be_cut_is_refused_at_once(small_config: Config) -> None:
-    cached = ("model.high=layer3.0.conv2", "schedule.phases.high.views=1")
+    cached = ("model.high=layer3.0.conv2", "schedule.phases.high.cached_views=1")
     with pytest.raises(ConfigError, match=r"no single map"):
         run(small_config("schedule=three_phase", *cached))

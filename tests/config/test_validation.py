@@ -88,8 +88,8 @@ def test_no_file_is_forgotten() -> None:
         ("split.policy=random", "split.policy=random"),
         ("split.policy=file", "split.file"),
         ("split.fold=5", "split.fold=5: expected 0 to 4"),
-        ("schedule.phases.head.rate=0", "schedule.phases.head.rate=0.0"),
-        ("schedule.phases.high.views=-1", "schedule.phases.high.views=-1"),
+        ("schedule.phases.head.lr=0", "schedule.phases.head.lr=0.0"),
+        ("schedule.phases.high.cached_views=-1", "schedule.phases.high.cached_views=-1"),
         ("schedule.phases.high.mixup=-1", "schedule.phases.high.mixup=-1"),
         ("augment.square=2", "augment.square=2"),
         ("augment.hue=0.6", "augment.hue=0.6"),
@@ -128,7 +128,7 @@ def test_one_model_is_needed() -> None:
         (["external.images=x", "external.labels=y", "split=val"], "split=val: expected null"),
         (["split=val", "external.seen=maybe"], "external.seen=maybe: expected one of drop, keep"),
         (["split=val", "external.classes.scc=cancer"], "external.classes.scc=cancer: expected one of akiec"),
-        (["entry=e.csv", "external.labels=y"], "entry=e.csv: expected no model and no images beside it"),
+        (["submission=e.csv", "external.labels=y"], "submission=e.csv: expected no model and no images beside it"),
     ],
 )
 def test_what_is_judged_is_said_once(overrides: list[str], said: str) -> None:

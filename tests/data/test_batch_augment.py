@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 from torchvision.transforms.v2 import functional as vision
 
-from skinlesion.data.batch_augment import CHANCES, BatchAugment
+from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment
 from skinlesion.data.colour import hue_turned, saturated
-from skinlesion.data.counter_rng import PARTS, chances, splitmix64
+from skinlesion.data.counter_rng import PARTS, random_integers, splitmix64
 from skinlesion.data.image_io import fit
 from skinlesion.data.transforms import augmentation
 
@@ -40,13 +40,13 @@ def changed(images: np.ndarray, numbers: np.ndarray, **policy: float) -> np.ndar
 def numbers(**columns: float) -> np.ndarray:
     names = ("x", "y", "angle", "shift_x", "shift_y", "scale", "brightness", "contrast", "hue", "saturation")
     names += ("square", "side", "left", "top")
-    assert len(names) == CHANCES
+    assert len(names) == RANDOM_NUMBERS
     return np.array([[columns.get(name, MIDDLE) for name in names]])
 
 
 def test_nothing_asked_is_nothing_changed() -> None:
     images = skin(count=3)
-    np.testing.assert_allclose(changed(images, np.random.default_rng(0).random((3, CHANCES))), images, atol=1e-3)
+    np.testing.assert_allclose(changed(images, np.random.default_rng(0).random((3, RANDOM_NUMBERS))), images, atol=1e-3)
 
 
 def test_flips_are_exact() -> None:
@@ -110,7 +110,7 @@ def test_grey_has_no_hue_to_turn() -> None:
 
 
 def test_an_image_does_not_see_its_neighbours() -> None:
-    images, drawn = skin(count=5), np.random.default_rng(2).random((5, CHANCES))
+    images, drawn = skin(count=5), np.random.default_rng(2).random((5, RANDOM_NUMBERS))
     together = changed(images, drawn, **FRAMING)
     order = [3, 1, 4]
     np.testing.assert_array_equal(together[order], changed(images[order], drawn[order], **FRAMING))
@@ -123,21 +123,23 @@ def test_the_generator_is_splitmix64() -> None:
 
 
 def test_chances_are_uniform_and_depend_on_seed_and_draw_alone() -> None:
-    drawn = chances(range(4000), seed=3, count=CHANCES) / PARTS
+    drawn = random_integers(range(4000), seed=3, count=RANDOM_NUMBERS) / PARTS
     assert drawn.min() >= 0
     assert drawn.max() < 1
     assert min(stats.kstest(column, "uniform").pvalue for column in drawn.T) > 1e-3
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(CHANCES)).max() < 0.07
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(RANDOM_NUMBERS)).max() < 0.07
     assert abs(np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]) < 0.07  # of neighbouring draws
-    np.testing.assert_array_equal(chances([17, 2**64 - 1, 5], seed=3, count=CHANCES)[[0, 2]] / PARTS, drawn[[17, 5]])
-    assert not np.array_equal(chances(range(10), seed=4, count=CHANCES) / PARTS, drawn[:10])
+    np.testing.assert_array_equal(
+        random_integers([17, 2**64 - 1, 5], seed=3, count=RANDOM_NUMBERS)[[0, 2]] / PARTS, drawn[[17, 5]]
+    )
+    assert not np.array_equal(random_integers(range(10), seed=4, count=RANDOM_NUMBERS) / PARTS, drawn[:10])
 
 
 def both(policy: dict[str, float], image: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """The CPU's changes of an image and the device's, each (draws, H, W, 3) float."""
     one = augmentation(**{**STILL, **policy}, seed=1)
     by_image = np.stack([one(image.copy(), draw) for draw in range(draws)]).astype(np.float64)
-    drawn = chances(range(draws), seed=1, count=CHANCES) / PARTS
+    drawn = random_integers(range(draws), seed=1, count=RANDOM_NUMBERS) / PARTS
     return by_image, changed(np.broadcast_to(image, (draws, *image.shape)).copy(), drawn, **policy).astype(np.float64)
 
 

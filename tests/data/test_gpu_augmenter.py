@@ -14,7 +14,7 @@ from skinlesion.config.data import AugmentConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.data.gpu_augmenter import Developer, RawDataset, upload
+from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_io import ImageInput
 from skinlesion.training.module import LesionClassifier
 
@@ -28,11 +28,11 @@ def epoch(config: TrainConfig, *, first_draw: int = 0) -> dict[str, torch.Tensor
     """The training images of an epoch, by image id."""
     datamodule = LesionDataModule(config, SPEC)
     datamodule.first_draw = first_draw
-    developer = datamodule.developer(CPU)
-    assert developer is not None
+    gpu_augmenter = datamodule.gpu_augmenter(CPU)
+    assert gpu_augmenter is not None
     images = {}
     for raw in datamodule.train_dataloader():
-        batch = developer(raw)
+        batch = gpu_augmenter(raw)
         images |= dict(zip(batch["image_id"], batch["image"], strict=True))
     return images
 
@@ -44,11 +44,11 @@ def test_the_policy_has_the_keys_of_the_configuration() -> None:
 def test_unchanged_images_are_those_of_the_cpu(small_config: Config) -> None:
     datamodule = LesionDataModule(small_config(ON_DEVICE), SPEC)
     plain = LesionDataModule(small_config(), SPEC)
-    assert plain.developer(CPU) is None
-    developer = datamodule.developer(CPU)
-    assert developer is not None
+    assert plain.gpu_augmenter(CPU) is None
+    gpu_augmenter = datamodule.gpu_augmenter(CPU)
+    assert gpu_augmenter is not None
     for raw, batch in zip(datamodule.val_dataloader(), plain.val_dataloader(), strict=True):
-        developed = developer(raw)
+        developed = gpu_augmenter(raw)
         assert developed.keys() == batch.keys()
         assert developed["image_id"] == batch["image_id"]
         for key in ("image", "metadata", "target"):
@@ -84,7 +84,7 @@ def test_images_that_do_not_fit_come_along_and_look_the_same(
     made = []
     for held in (images, None):
         dataset = RawDataset(datamodule.dataset("train", None), seed=1, with_pixels=held is None)
-        made.append(Developer(augment, SPEC, held)(dataset.__getitems__(draws)))
+        made.append(GpuAugmenter(augment, SPEC, held)(dataset.__getitems__(draws)))
     assert torch.equal(made[0]["image"], made[1]["image"])
     assert upload(datamodule.cache, CPU) is None  # the file is there to be read
 

@@ -45,10 +45,10 @@ def test_an_upright_size_is_read_without_decoding(tmp_path: Path) -> None:
     image = Image.new("RGB", (30, 20))
     exif = image.getexif()
     exif[ExifTags.Base.Orientation] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "views.jpg", exif=exif)
     image.save(tmp_path / "plain.jpg")
     assert dimensions(tmp_path / "plain.jpg") == (20, 30)
-    assert dimensions(tmp_path / "turned.jpg") == (30, 20)
+    assert dimensions(tmp_path / "views.jpg") == (30, 20)
     (tmp_path / "no.jpg").write_text("text")
     with pytest.raises(DataError, match=r"no\.jpg: not a readable image"):
         dimensions(tmp_path / "no.jpg")

@@ -33,8 +33,7 @@ from skinlesion.deploy.quantize import halve, quantise
 from skinlesion.deploy.runtime import Bundle
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.files import file_digest, write_json
-from skinlesion.inference import conformal
-from skinlesion.inference import ood as novelty
+from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import tempered
 from skinlesion.inference.ensemble import describe
 from skinlesion.inference.sample import Sample, read_sample, see, see_patient
@@ -59,7 +58,7 @@ class Made(NamedTuple):
     folder: Path
     val: Sample
     train: Sample
-    seen: novelty.Fitted
+    seen: ood.Fitted
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def made(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Made
     models = [load_model(path) for path in write_members(place, [RESNET, RESNET, OTHER_SIZE], root=synthetic_root)]
     val, train = (read_sample(models[0], part, images=12, seed=1, source=SOURCE) for part in ("val", "train"))
     parts = [[each.embedded for each in see(models, sample, device=CPU, label="")] for sample in (train, val)]
-    seen = novelty.fit(parts[0], np.arange(12) % 3, parts[1], passing=0.7)
+    seen = ood.fit(parts[0], np.arange(12) % 3, parts[1], id_pass_rate=0.7)
     recipe = Recipe(
         models,
         "flips",
@@ -124,7 +123,7 @@ def test_a_bundle_says_what_the_models_say(made: Made, count: int) -> None:
 def test_novelty_is_told_as_in_pytorch(made: Made) -> None:
     answer = Bundle.load(made.folder).predict([read(Path(path)) for path in made.val.frame["path"]], patients(made.val))
     embedded = [each.embedded for each in see(made.models, made.val, device=CPU, label="")]
-    expected = novelty.score(made.seen, [each.logits for each in embedded], [each.pooled for each in embedded])
+    expected = ood.score(made.seen, [each.logits for each in embedded], [each.pooled for each in embedded])
     assert answer.novelty is not None
     np.testing.assert_allclose(answer.novelty, expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(answer.novel, expected > made.seen["threshold"])
@@ -300,7 +299,7 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
     about = json.loads(ensemble.read_text())
     fitted = {"calibration": Manifest.read(made.folder).calibration, "conformal": Manifest.read(made.folder).conformal}
     beside = ensemble.parent / "novelty.npz"
-    novelty.write(made.seen, beside)
+    ood.write(made.seen, beside)
     seen = {"file": beside.name, "sha256": file_digest(beside)}
     write_json(ensemble, {**about, **fitted, "novelty": seen})
     image = Path(made.val.frame["path"].iloc[0])

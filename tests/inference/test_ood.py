@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, DataError
-from skinlesion.inference import ood as novelty
+from skinlesion.inference import ood
 from skinlesion.inference.ood import Embedded, energy, fit, flag, score, signs
 from skinlesion.inference.ood_fit import fit_novelty
 from skinlesion.inference.sample import read_sample, see
@@ -35,7 +35,7 @@ def member(targets: np.ndarray, seed: int) -> Embedded:
 
 TRAIN = [member(TARGETS, 1), member(TARGETS, 2)]
 VAL = [member(TARGETS[:200], 3), member(TARGETS[:200], 4)]
-FITTED = fit(TRAIN, TARGETS, VAL, passing=0.9)
+FITTED = fit(TRAIN, TARGETS, VAL, id_pass_rate=0.9)
 
 
 def logits_and_pooled(members: list[Embedded]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -63,7 +63,7 @@ def test_the_distance_is_mahalanobis() -> None:
 
 def test_few_axes_put_the_rest_into_one_variance() -> None:
     """A point off the axes is as far as the mean of the smaller eigenvalues says (Tipping & Bishop)."""
-    fitted = fit(TRAIN[:1], TARGETS, VAL[:1], passing=0.9, axes=2)
+    fitted = fit(TRAIN[:1], TARGETS, VAL[:1], id_pass_rate=0.9, axes=2)
     around = TRAIN[0].pooled - np.stack([TRAIN[0].pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])[TARGETS]
     variances, directions = np.linalg.eigh(np.cov(around.T, ddof=0) * len(TARGETS) / (len(TARGETS) - CLASSES))
     assert fitted["rest_0"] == pytest.approx(variances[:-2].mean(), rel=1e-5)
@@ -111,7 +111,7 @@ def test_dead_features_do_not_divide_by_zero() -> None:
     def dead(each: Embedded) -> Embedded:
         return Embedded(each.logits, np.concatenate([each.pooled, np.zeros((len(each.pooled), 4))], axis=1))
 
-    fitted = fit([dead(TRAIN[0])], TARGETS, [dead(VAL[0])], passing=0.9)
+    fitted = fit([dead(TRAIN[0])], TARGETS, [dead(VAL[0])], id_pass_rate=0.9)
     assert np.isfinite(score(fitted, *logits_and_pooled([dead(VAL[0])]))).all()
 
 
@@ -128,19 +128,19 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
 def test_what_cannot_be_learned_from_is_refused() -> None:
     one = [Embedded(each.logits[:1], each.pooled[:1]) for each in VAL]
     with pytest.raises(DataError, match="400 training and 1 validation"):
-        fit(TRAIN, TARGETS, one, passing=0.9)
+        fit(TRAIN, TARGETS, one, id_pass_rate=0.9)
     broken = [Embedded(np.full_like(VAL[0].logits, np.nan), VAL[0].pooled), VAL[1]]
     with pytest.raises(DataError, match="no finite number"):
-        fit(TRAIN, TARGETS, broken, passing=0.9)
+        fit(TRAIN, TARGETS, broken, id_pass_rate=0.9)
     with pytest.raises(ValueError, match="do not fit"):
-        fit(TRAIN, TARGETS[:3], VAL, passing=0.9)
+        fit(TRAIN, TARGETS[:3], VAL, id_pass_rate=0.9)
     with pytest.raises(ValueError, match="expected 2"):
         score(FITTED, *logits_and_pooled(VAL[:1]))
 
 
 def test_photographs_that_are_no_dermoscopy_are_flagged(trained: TrainConfig) -> None:
     model, source, device = load_model(Path(trained.out)), SourceConfig(None, None), torch.device("cpu")
-    fitted = fit_novelty([model], source=source, device=device, passing=0.95, seed=1)
+    fitted = fit_novelty([model], source=source, device=device, id_pass_rate=0.95, seed=1)
     assert fitted["mean_0"].shape == (7, model.network.backbone.channels)
     test = read_sample(model, "test", images=40, seed=1, source=source)
     photographs = [np.asarray(image) for image in load_sample_images().images]  # a temple and a flower
@@ -164,21 +164,21 @@ def test_the_runtime_can_score_without_torch() -> None:
     import subprocess
     import sys
 
-    code = f"import sys; sys.modules['torch'] = None; import {novelty.__name__}; assert 'pandas' not in sys.modules"
+    code = f"import sys; sys.modules['torch'] = None; import {ood.__name__}; assert 'pandas' not in sys.modules"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
 
 
 def test_a_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
-    novelty.write(FITTED, tmp_path / "novelty.npz")
-    assert set(novelty.read(tmp_path / "novelty.npz")) == set(FITTED)
+    ood.write(FITTED, tmp_path / "novelty.npz")
+    assert set(ood.read(tmp_path / "novelty.npz")) == set(FITTED)
     assert [path.name for path in tmp_path.iterdir()] == ["novelty.npz"]
     content = (tmp_path / "novelty.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
-    novelty.write({**FITTED, "format": np.array(99.0)}, tmp_path / "other.npz")
+    ood.write({**FITTED, "format": np.array(99.0)}, tmp_path / "other.npz")
     for name, said in (("none.npz", "not readable"), ("cut.npz", "not readable"), ("other.npz", "format 99")):
         with pytest.raises(CheckpointError, match=said):
-            novelty.read(tmp_path / name)
+            ood.read(tmp_path / name)
 
 
 def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -193,11 +193,11 @@ def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest
     run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'with'}"))
     kept = read_ensemble(tmp_path / "with")
     expected = fit_novelty(
-        kept.models(), source=SourceConfig(None, None), device=torch.device("cpu"), passing=0.95, seed=1
+        kept.models(), source=SourceConfig(None, None), device=torch.device("cpu"), id_pass_rate=0.95, seed=1
     )
     assert kept.novelty is not None
     assert all(np.array_equal(kept.novelty[name], values) for name, values in expected.items())
-    novelty.write(FITTED, tmp_path / "with" / "novelty.npz")
+    ood.write(FITTED, tmp_path / "with" / "novelty.npz")
     with pytest.raises(CheckpointError, match="has changed"):
         read_ensemble(tmp_path / "with")
     run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'gone'}", "data.root=nowhere"))

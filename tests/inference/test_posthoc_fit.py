@@ -8,7 +8,7 @@ from scipy.special import softmax
 from skinlesion.errors import DataError
 from skinlesion.inference.calibration import calibrated, fit_temperature
 from skinlesion.inference.member_metrics import measure
-from skinlesion.inference.posthoc_fit import FOLDS, fit_calibration, fit_decisions, hurts, with_calibration
+from skinlesion.inference.posthoc_fit import FOLDS, fit_calibration, fit_decisions, with_calibration, worsens_nll
 from skinlesion.inference.predictions import build_table, predicted_targets, probabilities
 from skinlesion.metrics.calibration import negative_log_likelihood
 from skinlesion.metrics.summary import judged
@@ -38,7 +38,7 @@ def test_scaling_helps_what_is_too_sure_and_moves_no_prediction() -> None:
     assert found["temperature"] == pytest.approx(2, rel=0.25)
     assert found["folds"]["temperature"]["nll"] < found["folds"]["none"]["nll"]
     assert found["folds"]["none"]["nll"] == pytest.approx(negative_log_likelihood(table).mean(), abs=1e-12)
-    assert not hurts(found)
+    assert not worsens_nll(found)
     np.testing.assert_array_equal(predicted_targets(with_calibration(table, found)), predicted_targets(table))
 
 
@@ -61,8 +61,8 @@ def test_folds_judge_what_they_did_not_see() -> None:
 
 def test_it_is_said_where_scaling_hurts() -> None:
     worse = {"method": "temperature", "folds": {"none": {"nll": 1.0}, "temperature": {"nll": 1.1}}}
-    assert hurts(worse)
-    assert not hurts({**worse, "method": "none"})
+    assert worsens_nll(worse)
+    assert not worsens_nll({**worse, "method": "none"})
 
 
 def test_validation_of_one_diagnosis_is_not_calibrated() -> None:
@@ -72,7 +72,7 @@ def test_validation_of_one_diagnosis_is_not_calibrated() -> None:
     assert found["method"] == "none"
     assert "not computable" in found["note"]
     np.testing.assert_array_equal(calibrated(probabilities(table), found), probabilities(table))
-    assert not hurts(found)
+    assert not worsens_nll(found)
     points = fit_decisions(table, sensitivities=[0.9], alphas=[0.1], score="aps")["operating_points"]
     assert all(point["threshold"] is None and "not computable" in point["note"] for point in points)
 

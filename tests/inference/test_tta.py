@@ -11,7 +11,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.transforms import ImageInput
 from skinlesion.errors import ConfigError
 from skinlesion.inference.sample import see_patient
-from skinlesion.inference.tta import turned
+from skinlesion.inference.tta import views
 from skinlesion.training.checkpoint import load_model
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def distinct(images: list[torch.Tensor]) -> int:
 )
 def test_all_turns_of_a_square_image_are_distinct(tta: str, sides: tuple[int, int], count: int) -> None:
     image = torch.randn(2, 3, *sides)
-    images = list(turned(image, tta))
+    images = list(views(image, tta))
     assert len(images) == distinct(images) == count
     assert torch.equal(images[0], image)
 
@@ -35,12 +35,12 @@ def test_the_eight_are_what_numpy_makes_of_them() -> None:
     image = torch.randn(1, 1, 5, 5)
     square = image[0, 0].numpy()
     expected = {np.rot90(one, quarter).tobytes() for one in (square, square.T) for quarter in range(4)}
-    assert {each[0, 0].contiguous().numpy().tobytes() for each in turned(image, "dihedral")} == expected
+    assert {each[0, 0].contiguous().numpy().tobytes() for each in views(image, "dihedral")} == expected
 
 
 def test_a_wide_image_keeps_its_shape() -> None:
     image = torch.randn(2, 3, 4, 6)
-    images = list(turned(image, "dihedral"))
+    images = list(views(image, "dihedral"))
     assert distinct(images) == 4
     assert all(one.shape == other.shape for one, other in pairwise(images))
     assert torch.equal(images[3], torch.rot90(image, 2, (2, 3)))
@@ -48,7 +48,7 @@ def test_a_wide_image_keeps_its_shape() -> None:
 
 def test_an_unknown_word_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"tta=spin: expected one of none, flips, dihedral"):
-        list(turned(torch.zeros(1, 3, 2, 2), "spin"))
+        list(views(torch.zeros(1, 3, 2, 2), "spin"))
 
 
 def test_the_vote_is_the_mean_and_does_not_mind_a_flip(trained: TrainConfig) -> None:

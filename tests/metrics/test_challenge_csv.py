@@ -14,7 +14,7 @@ from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import build_table
 from skinlesion.metrics.challenge import challenge
-from skinlesion.metrics.challenge_csv import read_entry, write_entry, write_truth
+from skinlesion.metrics.challenge_csv import read_submission, write_submission, write_truth
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 
@@ -27,9 +27,9 @@ def test_by_hand(tmp_path: Path) -> None:
     values = np.eye(7)[[4, 4]]
     values[1] = [0.25, 0, 0, 0, 0.5, 0.125, 0.125]
     table = build_table(["a", "b"], ["", ""], probabilities=values, actual=["mel", "nv"])
-    write_entry(table, tmp_path / "entry.csv")
+    write_submission(table, tmp_path / "submission.csv")
     write_truth(table, tmp_path / "truth.csv")
-    entry = (tmp_path / "entry.csv").read_text().splitlines()
+    entry = (tmp_path / "submission.csv").read_text().splitlines()
     assert entry[0] == HEADER
     assert [float(value) for value in entry[2].split(",")[1:]] == [0.5, 0.125, 0, 0.25, 0, 0, 0.125]
     assert all("." in value for line in entry[1:] for value in line.split(",")[1:])
@@ -42,10 +42,10 @@ def test_by_hand(tmp_path: Path) -> None:
 
 def test_it_comes_back_the_same(tmp_path: Path) -> None:
     table = random_table(60, seed=1)
-    write_entry(table, tmp_path / "entry.csv")
+    write_submission(table, tmp_path / "submission.csv")
     lesions = dict(zip(table["image_id"], table["lesion_id"], strict=True))
     pd.testing.assert_frame_equal(
-        read_entry(tmp_path / "entry.csv", actual=labels_of(table), lesions=lesions), table, check_exact=True
+        read_submission(tmp_path / "submission.csv", actual=labels_of(table), lesions=lesions), table, check_exact=True
     )
 
 
@@ -56,11 +56,11 @@ def test_the_scorer_reads_the_truth_and_the_numbers_of_an_entry(tmp_path: Path) 
     from isic_challenge_scoring.load_csv import parse_truth_csv
 
     table = random_table(300, seed=2)
-    write_entry(table, tmp_path / "entry.csv")
+    write_submission(table, tmp_path / "submission.csv")
     write_truth(table, tmp_path / "truth.csv")
     with (tmp_path / "truth.csv").open() as file:
         truth, weights = parse_truth_csv(file)
-    entry = pd.read_csv(tmp_path / "entry.csv", index_col="image")
+    entry = pd.read_csv(tmp_path / "submission.csv", index_col="image")
     assert (entry.dtypes == np.float64).all()
     scored = scoring.ClassificationScore(truth, entry, weights, scoring.ClassificationMetric.BALANCED_ACCURACY)
     found = challenge(table, **FAST)
@@ -84,29 +84,29 @@ def test_the_scorer_reads_the_truth_and_the_numbers_of_an_entry(tmp_path: Path) 
     ],
 )
 def test_what_is_no_entry_is_refused(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "entry.csv").write_text(text)
+    (tmp_path / "submission.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        read_entry(tmp_path / "entry.csv", actual={"a": "mel", "b": "nv"})
+        read_submission(tmp_path / "submission.csv", actual={"a": "mel", "b": "nv"})
     assert said in str(caught.value)
-    assert "entry.csv" in str(caught.value)
+    assert "submission.csv" in str(caught.value)
 
 
 def test_ids_may_end_in_jpg(tmp_path: Path) -> None:
-    (tmp_path / "entry.csv").write_text(f"{HEADER}\na.jpg,1,0,0,0,0,0,0\nb.JPG,0,1,0,0,0,0,0\n")
-    table = read_entry(tmp_path / "entry.csv", actual={"a": "mel", "b": "nv"})
+    (tmp_path / "submission.csv").write_text(f"{HEADER}\na.jpg,1,0,0,0,0,0,0\nb.JPG,0,1,0,0,0,0,0\n")
+    table = read_submission(tmp_path / "submission.csv", actual={"a": "mel", "b": "nv"})
     assert table["predicted"].tolist() == ["mel", "nv"]
     with pytest.raises(DataError, match="cannot be read as text"):
-        read_entry(tmp_path / "none.csv", actual={"a": "mel"})
+        read_submission(tmp_path / "none.csv", actual={"a": "mel"})
 
 
 def test_an_entry_is_judged_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skinlesion.plots.predictions.DOTS_PER_INCH", 30)
     table = random_table(40, seed=3)
-    write_entry(table, tmp_path / "mine.csv")
+    write_submission(table, tmp_path / "mine.csv")
     labels = table[["image_id"]].assign(dx=table["actual"].replace("akiec", "SCC"))
     labels.loc[labels["dx"] == "df", "dx"] = "unk"
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    places = (f"entry={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
+    places = (f"submission={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
     run(composed("evaluate", EvaluateConfig, *places, "external.classes.unk=drop", "resamples=100"))
     kept = table[table["actual"] != "df"].reset_index(drop=True)
     report = json.loads((tmp_path / "mine" / "report_entry.json").read_text())

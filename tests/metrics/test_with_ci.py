@@ -11,7 +11,7 @@ from scipy import stats
 
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import build_table, probabilities
-from skinlesion.metrics.bootstrap import OfSums, bca_tails, bootstrap
+from skinlesion.metrics.bootstrap import SumStatistic, bca_tails, bootstrap
 from skinlesion.metrics.calibration import calibration_scores
 from skinlesion.metrics.classification import report
 from skinlesion.metrics.with_ci import by_lesion, compare, with_intervals
@@ -49,7 +49,7 @@ def test_the_values_are_those_of_the_report() -> None:
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_the_interval_of_a_mean_is_scipys(method: str) -> None:
     sample = np.random.default_rng(2).lognormal(size=40)
-    mean = OfSums(np.stack([sample, np.ones(40)], axis=1), lambda sums: {"mean": sums[:, 0] / sums[:, 1]})
+    mean = SumStatistic(np.stack([sample, np.ones(40)], axis=1), lambda sums: {"mean": sums[:, 0] / sums[:, 1]})
     found = bootstrap(mean, lesions=40, resamples=20_000, seed=3, level=0.9, method=method)["mean"]
     name = {"percentile": "percentile", "bca": "BCa"}[method]
     expected = stats.bootstrap(

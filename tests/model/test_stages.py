@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from skinlesion.model.stages import find_stages, lineage, own_parameters, remaining, title
+from skinlesion.model.stages import ancestors, find_stages, own_parameters, remaining, title
 
 SAM = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 64, "global_attn_indexes": (1,)}
 NETWORKS = [
@@ -91,4 +91,4 @@ def test_what_was_cut_away_is_dropped():
 
 
 def test_lineage():
-    assert lineage("layer3.0.conv1") == ["", "layer3", "layer3.0", "layer3.0.conv1"]
+    assert ancestors("layer3.0.conv1") == ["", "layer3", "layer3.0", "layer3.0.conv1"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from skinlesion.plots import audit as audit_figures
+from skinlesion.plots import audit as audit_plots
 from skinlesion.plots.predictions import PAGE_WIDTH
 from skinlesion.synthetic.table import synthetic_table
 from skinlesion.taxonomy import CODES
@@ -29,7 +29,7 @@ def texts(figure: Figure) -> list[str]:
 def test_figures_render_at_page_width_and_leave_no_state(frame: pd.DataFrame) -> None:
     for name in ALL:
         before = frame.copy()
-        figure = getattr(audit_figures, name)(frame)
+        figure = getattr(audit_plots, name)(frame)
         figure.savefig(BytesIO(), format="png", dpi=40)  # a warning, as of text that does not fit, is an error
         assert figure.get_size_inches()[0] == PAGE_WIDTH
         axes = figure.axes[0]
@@ -40,7 +40,7 @@ def test_figures_render_at_page_width_and_leave_no_state(frame: pd.DataFrame) ->
 
 
 def test_bars_are_the_counts(frame: pd.DataFrame) -> None:
-    figure = audit_figures.diagnoses(frame)
+    figure = audit_plots.diagnoses(frame)
     images, lesions = ([bar.get_width() for bar in bars] for bars in figure.axes[0].containers)
     assert images == [(frame["diagnosis"] == code).sum() for code in CODES]
     assert lesions == [frame.loc[frame["diagnosis"] == code, "lesion_id"].nunique() for code in CODES]
@@ -49,7 +49,7 @@ def test_bars_are_the_counts(frame: pd.DataFrame) -> None:
 
 
 def test_box_plots_stand_at_the_medians(frame: pd.DataFrame) -> None:
-    axes = audit_figures.ages(frame).axes[0]
+    axes = audit_plots.ages(frame).axes[0]
     medians = {line.get_xdata()[0] for line in axes.lines if line.get_linewidth() == 2}
     assert medians == set(frame.groupby("diagnosis")["age"].median())
     labels = " ".join(label.get_text() for label in axes.get_yticklabels())
@@ -58,7 +58,7 @@ def test_box_plots_stand_at_the_medians(frame: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("name", ["sexes", "images_per_lesion"])
 def test_shares_fill_the_row(frame: pd.DataFrame, name: str) -> None:
-    containers = getattr(audit_figures, name)(frame).axes[0].containers
+    containers = getattr(audit_plots, name)(frame).axes[0].containers
     widths = np.asarray([[bar.get_width() for bar in bars] for bars in containers])
     np.testing.assert_allclose(widths.sum(axis=0), 1)
     if name == "sexes":
@@ -71,7 +71,7 @@ def test_shares_fill_the_row(frame: pd.DataFrame, name: str) -> None:
 
 
 def test_heat_map_is_the_share_of_the_diagnosis(frame: pd.DataFrame) -> None:
-    figure = audit_figures.localizations(frame)
+    figure = audit_plots.localizations(frame)
     shares = np.asarray(figure.axes[0].images[0].get_array())
     np.testing.assert_allclose(shares.sum(axis=0), 1)
     most_frequent = frame["localization"].value_counts().index[0]
@@ -83,8 +83,8 @@ def test_heat_map_is_the_share_of_the_diagnosis(frame: pd.DataFrame) -> None:
 def test_diagnoses_without_images_keep_their_row(frame: pd.DataFrame) -> None:
     nevi = frame[frame["diagnosis"] == "nv"].assign(sex="female")
     for name in ALL:
-        getattr(audit_figures, name)(nevi).savefig(BytesIO(), format="png", dpi=40)
-    assert len(audit_figures.diagnoses(nevi).axes[0].get_yticklabels()) == 7
+        getattr(audit_plots, name)(nevi).savefig(BytesIO(), format="png", dpi=40)
+    assert len(audit_plots.diagnoses(nevi).axes[0].get_yticklabels()) == 7
 
 
 def test_sample_sheet_shows_different_lesions_of_each_diagnosis(frame: pd.DataFrame) -> None:
@@ -94,7 +94,7 @@ def test_sample_sheet_shows_different_lesions_of_each_diagnosis(frame: pd.DataFr
         asked.append(image_id)
         return np.full((3, 4, 3), len(asked), np.uint8)
 
-    figure = audit_figures.sample_sheet(frame, image_of, each=4, seed=0)
+    figure = audit_plots.sample_sheet(frame, image_of, samples_per_class=4, seed=0)
     shown = frame.set_index("image_id").loc[asked]
     assert list(shown["diagnosis"]) == [code for code in CODES for _ in range(4)]
     assert shown["lesion_id"].is_unique
@@ -102,12 +102,12 @@ def test_sample_sheet_shows_different_lesions_of_each_diagnosis(frame: pd.DataFr
     assert [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes] == list(range(1, 29))
     first = asked.copy()
     asked.clear()
-    audit_figures.sample_sheet(frame.sample(frac=1, random_state=1), image_of, each=4, seed=0)
+    audit_plots.sample_sheet(frame.sample(frac=1, random_state=1), image_of, samples_per_class=4, seed=0)
     assert asked == first
 
 
 def test_sample_sheet_copes_with_few_lesions(frame: pd.DataFrame) -> None:
     few = frame.drop_duplicates("diagnosis")
-    figure = audit_figures.sample_sheet(few, lambda _: np.zeros((3, 4, 3), np.uint8), each=3, seed=0)
+    figure = audit_plots.sample_sheet(few, lambda _: np.zeros((3, 4, 3), np.uint8), samples_per_class=3, seed=0)
     assert sum(len(axes.images) for axes in figure.axes) == 7
     figure.savefig(BytesIO(), format="png", dpi=40)

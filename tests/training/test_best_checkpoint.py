@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from skinlesion.training.best_checkpoint import BestOfPhase
+from skinlesion.training.best_checkpoint import PhaseCheckpoint
 
 
 def state_of(folder: Path, score: float) -> dict[str, object]:
@@ -24,7 +24,7 @@ def state_of(folder: Path, score: float) -> dict[str, object]:
 
 
 def test_a_moved_folder_keeps_its_best_score(tmp_path: Path) -> None:
-    best = BestOfPhase(tmp_path / "now", filename="0-head")
+    best = PhaseCheckpoint(tmp_path / "now", filename="0-head")
     best.load_state_dict(state_of(tmp_path / "before", 0.8))
     now = str((tmp_path / "now").resolve() / "0-head.ckpt")
     assert best.best_model_score == torch.tensor(0.8)

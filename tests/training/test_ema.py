@@ -26,7 +26,7 @@ def test_what_is_kept_is_the_average_over_steps(
         steps.append({name: parameter.detach().clone() for name, parameter in module.named_parameters()})
 
     monkeypatch.setattr(LesionClassifier, "on_train_batch_end", note)
-    config = small_config("schedule=head_only", f"{KEY}.average={DECAY}", f"{KEY}.epochs=1")
+    config = small_config("schedule=head_only", f"{KEY}.ema_decay={DECAY}", f"{KEY}.epochs=1")
     run(config)
     assert len(steps) > 2
     kept = torch.load(Path(config.out) / "best.ckpt", weights_only=True)["state_dict"]
@@ -44,7 +44,7 @@ def test_what_is_judged_is_the_average(small_config: Callable[..., TrainConfig],
     histories = []
     for decay in (0, DECAY):
         out = tmp_path / str(decay)
-        run(small_config("schedule=head_only", f"{KEY}.average={decay}", f"{KEY}.epochs=2", f"out={out}"))
+        run(small_config("schedule=head_only", f"{KEY}.ema_decay={decay}", f"{KEY}.epochs=2", f"out={out}"))
         histories.append(pd.read_csv(out / "metrics.csv"))
     assert histories[0]["train/loss"].tolist() == histories[1]["train/loss"].tolist()
     assert histories[0]["val/loss"].tolist() != histories[1]["val/loss"].tolist()
@@ -55,7 +55,7 @@ def test_what_is_frozen_stays_to_the_bit(small_config: Callable[..., TrainConfig
     kept = []
     for decay in (0, DECAY):
         out = tmp_path / str(decay)
-        config = small_config("schedule=head_only", f"{KEY}.average={decay}", f"{KEY}.views=1", f"out={out}")
+        config = small_config("schedule=head_only", f"{KEY}.ema_decay={decay}", f"{KEY}.cached_views=1", f"out={out}")
         run(config)
         kept.append(torch.load(out / "best.ckpt", weights_only=True)["state_dict"])
     backbone = [name for name in kept[0] if name.startswith("network.backbone.")]
@@ -67,4 +67,4 @@ def test_what_is_frozen_stays_to_the_bit(small_config: Callable[..., TrainConfig
 @pytest.mark.parametrize("decay", [-0.1, 1])
 def test_a_decay_that_is_none_is_refused(decay: float, small_config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(ConfigError, match=r"head\.average"):
-        small_config("schedule=head_only", f"{KEY}.average={decay}")
+        small_config("schedule=head_only", f"{KEY}.ema_decay={decay}")

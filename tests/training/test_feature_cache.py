@@ -62,7 +62,7 @@ def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.Monkey
     assert len(before) == 2
     monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("ran again"))
     store(config).dataset("train", 2)
-    store(small_config("loss.gamma=1", "schedule.phases.head.rate=0.1")).dataset("train", 2)  # another member
+    store(small_config("loss.gamma=1", "schedule.phases.head.lr=0.1")).dataset("train", 2)  # another member
     for change in ("split.seed=1", "split.policy=grouped"):
         for part in JUDGED:
             store(small_config(change)).dataset(part, 1)  # the same images, otherwise divided

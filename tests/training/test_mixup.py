@@ -68,7 +68,7 @@ def test_a_run_with_it_depends_on_its_seed_alone(
     histories = []
     for name, mixup in (("one", 0.3), ("two", 0.3), ("plain", 0)):
         key = "schedule.phases.head"
-        settings = (f"{key}.mixup={mixup}", f"{key}.views={views}", f"{key}.epochs=2", f"out={tmp_path / name}")
+        settings = (f"{key}.mixup={mixup}", f"{key}.cached_views={views}", f"{key}.epochs=2", f"out={tmp_path / name}")
         run(small_config("schedule=head_only", *settings))
         histories.append(pd.read_csv(tmp_path / name / "metrics.csv")["train/loss"].tolist())
     assert histories[0] == histories[1]

@@ -13,13 +13,13 @@ from skinlesion.config.speed import SpeedConfig
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Head, Network
 from skinlesion.training.losses import FocalLoss
-from skinlesion.training.module import LesionClassifier, rate_factor
+from skinlesion.training.module import LesionClassifier, lr_factor
 
 SPEED = SpeedConfig(channels_last=True, fused_optimizer=True, compile="none")
 
 
 def phase(unfreeze: int | str | None = None) -> PhaseConfig:
-    return PhaseConfig(unfreeze, 1, 1, 1e-3, 1e-4, 0, 0.1, average=0, mixup=0, views=0)
+    return PhaseConfig(unfreeze, 1, 1, 1e-3, 1e-4, 0, 0.1, ema_decay=0, mixup=0, cached_views=0)
 
 
 def classifier() -> LesionClassifier:
@@ -47,7 +47,7 @@ def classifier() -> LesionClassifier:
 
 
 def test_the_rate_warms_up_then_decays_to_a_tenth() -> None:
-    factors = [rate_factor(step, steps=110, warmup=10, final=0.1) for step in range(111)]
+    factors = [lr_factor(step, steps=110, warmup=10, final=0.1) for step in range(111)]
     np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
     assert factors[10] == 1
     np.testing.assert_allclose(factors[60], (1 + 0.1) / 2)  # the cosine's middle
@@ -56,7 +56,7 @@ def test_the_rate_warms_up_then_decays_to_a_tenth() -> None:
 
 
 def test_without_decay_the_rate_stays() -> None:
-    assert {rate_factor(step, steps=9, warmup=0, final=1.0) for step in range(9)} == {1.0}
+    assert {lr_factor(step, steps=9, warmup=0, final=1.0) for step in range(9)} == {1.0}
 
 
 def test_norms_biases_and_alpha_do_not_decay() -> None:

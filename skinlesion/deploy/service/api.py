@@ -11,7 +11,7 @@ from skinlesion.deploy.service.middleware import authorised
 from skinlesion.deploy.service.predict import predict
 from skinlesion.deploy.service.problems import documented
 from skinlesion.deploy.service.schemas import DiagnosisName, ModelCard, Prediction
-from skinlesion.deploy.service.state import Desk
+from skinlesion.deploy.service.state import AppState
 from skinlesion.taxonomy import DIAGNOSES
 
 _PNG: dict[str, Any] = {
@@ -21,7 +21,7 @@ _PNG: dict[str, Any] = {
 }
 
 
-def api(desk: Desk, token: str | None) -> APIRouter:
+def api(desk: AppState, token: str | None) -> APIRouter:
     """The routes under `/v1`, guarded by a token if there is one."""
     about = desk.model.about
     guarded = (401,) if token is not None else ()
@@ -54,7 +54,7 @@ def api(desk: Desk, token: str | None) -> APIRouter:
     return router
 
 
-def model_card(desk: Desk) -> ModelCard:
+def model_card(desk: AppState) -> ModelCard:
     """What the service says of its model."""
     about = desk.model.about
     return ModelCard(

@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from skinlesion import __version__
 from skinlesion.config.serve import LimitsConfig
 from skinlesion.deploy.service.api import api
-from skinlesion.deploy.service.drain import Drained
+from skinlesion.deploy.service.drain import DrainBody
 from skinlesion.deploy.service.health import health
 from skinlesion.deploy.service.middleware import Observed
 from skinlesion.deploy.service.model import Model
 from skinlesion.deploy.service.page import page
 from skinlesion.deploy.service.problems import ProblemDetails, handle_problems
-from skinlesion.deploy.service.state import Desk
+from skinlesion.deploy.service.state import AppState
 
 DESCRIPTION = (
     "Seven skin diagnoses from a dermoscopic image and what is known of age, sex and localization. "
@@ -30,7 +30,7 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
         limits: What is too large, too much or too slow.
         token: Asked of whoever uses the API; None: of nobody.
     """
-    desk = Desk(model, limits)
+    desk = AppState(model, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,7 +50,7 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
     app.include_router(health(desk, token))
     app.include_router(page())
     app.add_middleware(Observed, measures=desk.measures)
-    app.add_middleware(Drained)
+    app.add_middleware(DrainBody)
     _describe_problems(app)
     return app
 

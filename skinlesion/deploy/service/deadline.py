@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from skinlesion.deploy.service.problems import RequestError, busy
 
 
-class Patience:
+class Deadline:
     """The time that one request has, from now on.
 
     Args:

@@ -13,7 +13,7 @@ _MOST = 4 * 2**20  # bytes: whoever sends more has to stand a reset
 _SECONDS = 1.0
 
 
-class Drained:
+class DrainBody:
     """Reads small bodies to their end before an answer goes out that has not waited for it.
 
     Args:

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.runtime import Facts
-from skinlesion.deploy.service.deadline import Patience
+from skinlesion.deploy.service.deadline import Deadline
 from skinlesion.deploy.service.fields import DIAGNOSIS, EXPLAIN_FIELDS, LAYER, LAYERS, choice, facts_of
 from skinlesion.deploy.service.form import read_form
 from skinlesion.deploy.service.occlusion import (
@@ -23,7 +23,7 @@ from skinlesion.deploy.service.occlusion import (
 )
 from skinlesion.deploy.service.problems import RequestError
 from skinlesion.deploy.service.queue import Lane
-from skinlesion.deploy.service.state import Desk
+from skinlesion.deploy.service.state import AppState
 from skinlesion.taxonomy import CODES
 
 HEADERS = {
@@ -37,13 +37,13 @@ HEADERS = {
 _SMALLEST = 512  # pixels of the picture's longer side, where the model itself reads less
 
 
-async def explain(desk: Desk, request: Request) -> Response:
+async def explain(desk: AppState, request: Request) -> Response:
     """Answer an explanation request with a PNG.
 
     Raises:
         RequestError: What is wrong with it, or 503 where it has to come again.
     """
-    patience = Patience(desk.limits.timeout)
+    patience = Deadline(desk.limits.timeout)
     evaluations = most_windows(desk.limits.explain_seconds / max(desk.line.seconds, 1e-6))
     desk.refuse_endless(evaluations)
     with desk.line.places(evaluations, Lane.EXPLANATION):
@@ -74,7 +74,7 @@ async def explain(desk: Desk, request: Request) -> Response:
     )
 
 
-async def _covered(desk: Desk, image: Image, facts: Facts, *, grid: Grid, k: int) -> list[float]:
+async def _covered(desk: AppState, image: Image, facts: Facts, *, grid: Grid, k: int) -> list[float]:
     """The probability of diagnosis k with each window covered; a batch at a time, so that others get their turn."""
     images = occluded(image, grid)
     found: list[float] = []

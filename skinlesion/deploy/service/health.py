@@ -6,10 +6,10 @@ from skinlesion.deploy.service.metrics import MEDIA_TYPE
 from skinlesion.deploy.service.middleware import authorised
 from skinlesion.deploy.service.problems import busy, documented
 from skinlesion.deploy.service.schemas import Health
-from skinlesion.deploy.service.state import Desk
+from skinlesion.deploy.service.state import AppState
 
 
-def health(desk: Desk, token: str | None) -> APIRouter:
+def health(desk: AppState, token: str | None) -> APIRouter:
     """The routes; counts are guarded by the token, if there is one."""
     router = APIRouter()
     guarded = (401,) if token is not None else ()

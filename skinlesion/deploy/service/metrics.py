@@ -12,7 +12,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class Measures:
+class ServiceMetrics:
     """The counters of one service."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skinlesion.deploy.service.metrics import Measures
+from skinlesion.deploy.service.metrics import ServiceMetrics
 from skinlesion.deploy.service.problems import RequestError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Observed:
         measures: Where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, measures: Measures) -> None:
+    def __init__(self, app: ASGIApp, measures: ServiceMetrics) -> None:
         self._app = app
         self._measures = measures
 

@@ -7,22 +7,22 @@ from fastapi import Request
 from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.runtime import Facts
-from skinlesion.deploy.service.deadline import Patience
+from skinlesion.deploy.service.deadline import Deadline
 from skinlesion.deploy.service.fields import EFFECTS, PREDICT_FIELDS, choice, facts_of, risk_of
 from skinlesion.deploy.service.form import read_form
 from skinlesion.deploy.service.model import Opinion
 from skinlesion.deploy.service.schemas import Prediction, image_answer
-from skinlesion.deploy.service.state import Desk
+from skinlesion.deploy.service.state import AppState
 from skinlesion.inference.conformal import prediction_sets
 
 
-async def predict(desk: Desk, request: Request) -> Prediction:
+async def predict(desk: AppState, request: Request) -> Prediction:
     """Answer a prediction request.
 
     Raises:
         RequestError: What is wrong with it, or 503 where it has to come again.
     """
-    patience = Patience(desk.limits.timeout)
+    patience = Deadline(desk.limits.timeout)
     with desk.line.places(1) as take:  # before the body is read: so many bodies are in memory at most
         async with patience.with_client():
             form = await read_form(request, PREDICT_FIELDS, desk.limits)

@@ -11,7 +11,7 @@ import numpy as np
 
 from skinlesion.config.serve import LimitsConfig
 from skinlesion.data.image_io import Image
-from skinlesion.deploy.service.metrics import Measures
+from skinlesion.deploy.service.metrics import ServiceMetrics
 from skinlesion.deploy.service.model import Model
 from skinlesion.deploy.service.problems import RequestError
 from skinlesion.deploy.service.queue import Line
@@ -20,7 +20,7 @@ from skinlesion.deploy.service.uploads import pixels
 Kept = TypeVar("Kept")
 
 
-class Desk:
+class AppState:
     """A running service's parts.
 
     Args:
@@ -31,7 +31,7 @@ class Desk:
     def __init__(self, model: Model, limits: LimitsConfig) -> None:
         self.model = model
         self.limits = limits
-        self.measures = Measures()
+        self.measures = ServiceMetrics()
         self.measures.names_bundle(model.about.version, model.about.precision)
         self.line = self._new_line()
         self._work: asyncio.Task[None] | None = None  # the line's

@@ -7,10 +7,10 @@ import torch
 
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.transforms import normalise
-from skinlesion.inference import ood as novelty
-from skinlesion.inference.loaded_ensemble import Voters
+from skinlesion.inference import ood
+from skinlesion.inference.loaded_ensemble import LoadedEnsemble
 from skinlesion.inference.sample import see_batch
-from skinlesion.studies.explain.metadata_ablation import Facts, gate_response, votes
+from skinlesion.studies.explain.metadata_ablation import Facts, metadata_ablation, votes
 from skinlesion.studies.explain.overlays import Explanation, Map, onto
 from skinlesion.studies.explain.saliency import class_maps, spatial_maps
 from skinlesion.taxonomy import CODES
@@ -18,7 +18,7 @@ from skinlesion.training.checkpoint import TrainedModel
 
 
 def explain(
-    voters: Voters, image: Image, facts: Facts, *, name: str, chosen: str | None, device: torch.device
+    voters: LoadedEnsemble, image: Image, facts: Facts, *, name: str, chosen: str | None, device: torch.device
 ) -> Explanation:
     """Say what an ensemble made of an image, and why.
 
@@ -48,17 +48,17 @@ def explain(
         maps={code: _mean(each) for code, each in maps.items()},
         members=dict(zip(voters.names, maps[chosen], strict=True)),
         spatial=_mean(spatial) if spatial else None,
-        response=gate_response(models, image, facts, device=device, tta=voters.tta),
+        response=metadata_ablation(models, image, facts, device=device, tta=voters.tta),
         novelty=_novelty(voters, image, facts, device=device),
     )
 
 
-def _novelty(voters: Voters, image: Image, facts: Facts, *, device: torch.device) -> tuple[float, float] | None:
+def _novelty(voters: LoadedEnsemble, image: Image, facts: Facts, *, device: torch.device) -> tuple[float, float] | None:
     fitted = voters.novelty
     if fitted is None:
         return None
     seen = [see_batch(model, *_inputs(model, image, facts, device)).embedded for model in voters.models]
-    (score,) = novelty.score(fitted, [each.logits for each in seen], [each.pooled for each in seen])
+    (score,) = ood.score(fitted, [each.logits for each in seen], [each.pooled for each in seen])
     return float(score), float(fitted["threshold"])
 
 

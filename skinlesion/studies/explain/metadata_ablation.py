@@ -25,7 +25,7 @@ def votes(
     )
 
 
-def gate_response(
+def metadata_ablation(
     models: Sequence[TrainedModel], image: Image, facts: Facts, *, device: torch.device, tta: str
 ) -> dict[str, npt.NDArray[np.float32]]:
     """By how much each known fact raises each diagnosis's probability, the mean of the members.

@@ -27,7 +27,7 @@ class Explanation:
     maps: Mapping[str, Map]  # by diagnosis: that predicted and that chosen; (h, w), the mean of the members
     members: Mapping[str, Map]  # by member, of the chosen diagnosis; (h, w)
     spatial: Map | None  # CBAM's factors, (h, w), the mean of the members that have them
-    response: Mapping[str, npt.NDArray[np.float32]]  # by fact, (K,): see learning.gate_response
+    response: Mapping[str, npt.NDArray[np.float32]]  # by fact, (K,): see learning.metadata_ablation
     novelty: tuple[float, float] | None = None  # score and threshold, see evaluation.novelty; None: not known
 
     @property
@@ -81,7 +81,7 @@ def as_plain(explanation: Explanation) -> dict[str, Any]:
         "predicted": explanation.predicted,
         "class": explanation.chosen,
         "probabilities": _by_code(explanation.probabilities),
-        "gate_response": {fact: _by_code(change) for fact, change in explanation.response.items()},
+        "metadata_ablation": {fact: _by_code(change) for fact, change in explanation.response.items()},
         "maps": {code: {"peak": peak(values)} for code, values in explanation.maps.items()},
         "members": {name: {"peak": peak(values)} for name, values in explanation.members.items()},
         "agreement": agreement(explanation.members),

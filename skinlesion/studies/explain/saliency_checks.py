@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skinlesion.data.image_io import Image
-from skinlesion.inference.loaded_ensemble import Voters
+from skinlesion.inference.loaded_ensemble import LoadedEnsemble
 from skinlesion.inference.sample import Sample, see
 from skinlesion.metrics.bootstrap import lesion_index
 from skinlesion.metrics.classification import Integers
@@ -30,7 +30,7 @@ class Checked(NamedTuple):
 
 
 def check_maps(
-    voters: Voters, sample: Sample, *, masks: Path | None, device: torch.device, settings: Mapping[str, Any]
+    voters: LoadedEnsemble, sample: Sample, *, masks: Path | None, device: torch.device, settings: Mapping[str, Any]
 ) -> Checked:
     """Check the maps of the predicted diagnoses.
 
@@ -64,7 +64,7 @@ def check_maps(
 
 
 def _randomised(
-    voters: Voters,
+    voters: LoadedEnsemble,
     sample: Sample,
     classes: Sequence[int],
     index: Integers,
@@ -85,7 +85,7 @@ def _randomised(
 
 
 def _replaced(
-    voters: Voters,
+    voters: LoadedEnsemble,
     sample: Sample,
     maps: Maps,
     classes: Sequence[int],

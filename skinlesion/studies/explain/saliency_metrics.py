@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.data.image_io import Image
-from skinlesion.metrics.bootstrap import OfSums, Replicates, bootstrap, sums_of
+from skinlesion.metrics.bootstrap import Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.classification import Floats, Integers, ratio
 from skinlesion.studies.explain.overlays import Map
 
@@ -116,4 +116,4 @@ def means(columns: Mapping[str, Floats], index: Integers, *, settings: Mapping[s
         return {name: total[:, place] for place, name in enumerate(columns)}
 
     sums = sums_of(np.concatenate([values, known], axis=1), index)
-    return bootstrap(OfSums(sums, finish), lesions=int(index.max()) + 1, **settings)
+    return bootstrap(SumStatistic(sums, finish), lesions=int(index.max()) + 1, **settings)

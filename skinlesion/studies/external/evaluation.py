@@ -19,7 +19,7 @@ from skinlesion.data.label_files import Labelled, read_labelled
 from skinlesion.data.leakage import parts_of, seen_by_hash, seen_by_id
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.errors import DataError
-from skinlesion.inference.predict_images import judge_images
+from skinlesion.inference.predict_images import predict_images
 from skinlesion.inference.predictions import soft_vote
 from skinlesion.studies.external.populations import Population
 from skinlesion.taxonomy import CODES
@@ -85,7 +85,7 @@ def judge_external(
     found = pd.concat([found, by_look], ignore_index=True)
     caches = _caches(frame, {model.spec.size for model in models}, opened={first.spec.size: cache}, cache_dir=cache_dir)
     tables = [
-        judge_images(model, kept, caches[model.spec.size], settings=settings, accelerator=accelerator, tta=tta)
+        predict_images(model, kept, caches[model.spec.size], settings=settings, accelerator=accelerator, tta=tta)
         for model in models
     ]
     counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.inference.member_metrics import measure
-from skinlesion.inference.posthoc_eval import applied_points, applied_sets
+from skinlesion.inference.posthoc_eval import evaluate_operating_points, evaluate_prediction_sets
 from skinlesion.inference.posthoc_fit import with_calibration
 from skinlesion.inference.predictions import predicted_targets, probabilities, targets
 from skinlesion.metrics.calibration import calibration_scores
 from skinlesion.metrics.classification import confusions
 from skinlesion.metrics.decision import net_benefit
-from skinlesion.metrics.selective import areas, at_share, risk_coverage, sureness
+from skinlesion.metrics.selective import areas, at_share, confidence_score, risk_coverage
 from skinlesion.metrics.subgroups import groups_of, subgroups
 from skinlesion.metrics.summary import judged
 from skinlesion.progress import track
@@ -50,11 +50,13 @@ def gather(
         "performance": lambda: _performance(sources, calibration, {**settings, "bins": bins}),
         "calibration": lambda: _calibration(sources, calibration, bins=bins),
         "rejection": lambda: _rejection(sources, scaled, settings),
-        "operating_points": lambda: applied_points(
+        "operating_points": lambda: evaluate_operating_points(
             scaled, sources.about.get("operating_points"), settings=settings, prevalence=prevalence
         ),
         "net_benefit": lambda: _net_benefit(scaled, settings),
-        "conformal": lambda: applied_sets(scaled, sources.about.get("conformal"), groups=groups, settings=settings),
+        "conformal": lambda: evaluate_prediction_sets(
+            scaled, sources.about.get("conformal"), groups=groups, settings=settings
+        ),
         "subgroups": lambda: (
             {"note": "not computable: no metadata table"}
             if groups is None
@@ -91,7 +93,7 @@ def _calibration(sources: Sources, calibration: dict[str, Any] | None, *, bins: 
 
 def _rejection(sources: Sources, scaled: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
     voters = [sources.members[name]["test"] for name in sources.chosen] if sources.members else []
-    sure = sureness(scaled, voters)
+    sure = confidence_score(scaled, voters)
     curves = {name: risk_coverage(scaled, values) for name, values in sure.items()}
     return {
         "areas": areas(scaled, sure, **settings),

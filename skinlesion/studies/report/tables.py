@@ -73,7 +73,7 @@ def tables(evidence: dict[str, Any]) -> dict[str, Table]:
 
 
 def points_table(points: list[dict[str, Any]], name: str, title: str) -> Table:
-    """What operating points do on some images, as from `applied.applied_points`."""
+    """What operating points do on some images, as from `applied.evaluate_operating_points`."""
     names = ["sensitivity", "specificity", "ppv", "npv", "flagged"]
     given = [each.get("prevalence") for each in points if each.get("prevalence")]
     names += ["ppv_at_prevalence", "npv_at_prevalence"] if given else []
@@ -163,7 +163,7 @@ def _points(points: Any) -> Iterator[Table]:
 def _kept(found: dict[str, Any]) -> Table:
     rows = [[name, *(row["risk"] for row in kept), found["areas"][name]] for name, kept in found["kept"].items()]
     shares = [f"{row['wanted']:.0%}" for row in next(iter(found["kept"].values()))]
-    best, chance = (found["areas"][name] for name in ("best", "chance"))
+    best, chance = (found["areas"][name] for name in ("best", "random"))
     notes = ["Equally sure images are kept together, so that a little more than the share may be kept."]
     notes += [f"Area with all errors last: {ranged(best)}; in random order: {ranged(chance)}."]
     headings = ("surest by", *(f"wrong of the surest {share}" for share in shares), "area (AURC)")

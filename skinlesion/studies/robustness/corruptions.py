@@ -31,7 +31,7 @@ _BORDER = 0.05  # of the shorter side: the rim whose colour stands in for a remo
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Corruption:
     """One way to disturb an image, in steps."""
 
     apply: Apply
@@ -107,14 +107,14 @@ def lesion_removed(image: Image, share: float, rng: np.random.Generator) -> Imag
 
 DISTURBANCES = MappingProxyType(
     {
-        "hair": Disturbance(hairs, neutral=0, least=0, most=1000, unit="hairs"),
-        "ruler": Disturbance(ruler, neutral=0, least=0, most=1, unit="fraction of the width"),
-        "vignette": Disturbance(vignette, neutral=0, least=0, most=1, unit="black from the corners inwards"),
-        "blur": Disturbance(blur, neutral=0, least=0, most=20, unit="sigma, % of the width"),
-        "jpeg": Disturbance(compression, neutral=100, least=1, most=100, unit="JPEG quality"),
-        "brightness": Disturbance(brightness, neutral=1, least=0, most=10, unit="factor"),
-        "colour": Disturbance(colour, neutral=0, least=-1, most=1, unit="of the full range: red up, blue down"),
-        "lesion_removed": Disturbance(lesion_removed, neutral=0, least=0, most=1, unit="share painted over"),
+        "hair": Corruption(hairs, neutral=0, least=0, most=1000, unit="hairs"),
+        "ruler": Corruption(ruler, neutral=0, least=0, most=1, unit="fraction of the width"),
+        "vignette": Corruption(vignette, neutral=0, least=0, most=1, unit="black from the corners inwards"),
+        "blur": Corruption(blur, neutral=0, least=0, most=20, unit="sigma, % of the width"),
+        "jpeg": Corruption(compression, neutral=100, least=1, most=100, unit="JPEG quality"),
+        "brightness": Corruption(brightness, neutral=1, least=0, most=10, unit="factor"),
+        "colour": Corruption(colour, neutral=0, least=-1, most=1, unit="of the full range: red up, blue down"),
+        "lesion_removed": Corruption(lesion_removed, neutral=0, least=0, most=1, unit="share painted over"),
     }
 )
 """All disturbances by name."""

@@ -9,20 +9,20 @@ import pandas as pd
 import torch
 
 from skinlesion.data.image_io import Image
-from skinlesion.inference import ood as novelty
-from skinlesion.inference.loaded_ensemble import Voters
+from skinlesion.inference import ood
+from skinlesion.inference.loaded_ensemble import LoadedEnsemble
 from skinlesion.inference.predictions import build_table
 from skinlesion.inference.sample import Change, Sample, see
 from skinlesion.metrics.classification import Floats
-from skinlesion.studies.robustness.corruptions import DISTURBANCES, Disturbance
+from skinlesion.studies.robustness.corruptions import DISTURBANCES, Corruption
 from skinlesion.studies.robustness.other_images import Picture
 from skinlesion.studies.robustness.summary import Judged
 
 
 def judge(
-    voters: Voters,
+    voters: LoadedEnsemble,
     sample: Sample,
-    fitted: novelty.Fitted | None,
+    fitted: ood.Fitted | None,
     *,
     device: torch.device,
     label: str,
@@ -48,14 +48,14 @@ def judge(
     if fitted is None:
         return Judged(table, None), None
     logits, pooled = [each.embedded.logits for each in seen], [each.embedded.pooled for each in seen]
-    scores = novelty.score(fitted, logits, pooled)
-    return Judged(table, novelty.flag(fitted, scores)), scores
+    scores = ood.score(fitted, logits, pooled)
+    return Judged(table, ood.flag(fitted, scores)), scores
 
 
 def disturbed(
-    voters: Voters,
+    voters: LoadedEnsemble,
     sample: Sample,
-    fitted: novelty.Fitted | None,
+    fitted: ood.Fitted | None,
     *,
     steps: Mapping[str, Sequence[float]],
     device: torch.device,
@@ -88,7 +88,7 @@ def disturbed(
 
 
 def other_facts(
-    voters: Voters, sample: Sample, altered: Mapping[str, pd.DataFrame], *, device: torch.device
+    voters: LoadedEnsemble, sample: Sample, altered: Mapping[str, pd.DataFrame], *, device: torch.device
 ) -> dict[str, Judged]:
     """Predictions of the same images with other facts, by name."""
     return {
@@ -98,9 +98,9 @@ def other_facts(
 
 
 def other_pictures(
-    voters: Voters,
+    voters: LoadedEnsemble,
     sample: Sample,
-    fitted: novelty.Fitted,
+    fitted: ood.Fitted,
     pictures: Mapping[str, Picture],
     *,
     device: torch.device,
@@ -113,7 +113,7 @@ def other_pictures(
     }
 
 
-def _at(disturbance: Disturbance, step: float, seed: int) -> Change:
+def _at(disturbance: Corruption, step: float, seed: int) -> Change:
     return lambda image, image_id: disturbance.apply(image, step, _own(image_id, seed))
 
 

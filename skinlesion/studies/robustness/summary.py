@@ -12,8 +12,8 @@ from skinlesion.inference.predictions import predicted_targets, targets
 from skinlesion.metrics.bootstrap import (
     Difference,
     Method,
-    OfSums,
     Replicates,
+    SumStatistic,
     bootstrap,
     lesion_index,
     sums_of,
@@ -135,12 +135,12 @@ class _Told:
         pairs = ((weights @ self.above) * weights).sum(axis=1)
         return {"auroc": ratio(pairs, images**2), "flagged": ratio(weights @ self.flagged, images)}
 
-    def left_out(self) -> Replicates:
+    def jackknife(self) -> Replicates:
         """As `Statistic`."""
         return without_each(self, len(self.images))
 
 
-def _sums(judged: Judged, before: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> OfSums:
+def _sums(judged: Judged, before: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> SumStatistic:
     predicted = predicted_targets(judged.table)
     cells = np.eye(_CELLS)[targets(judged.table) * len(CODES) + predicted]
     shares: Sequence[npt.NDArray[Any]] = [predicted == before]
@@ -156,4 +156,4 @@ def _sums(judged: Judged, before: npt.NDArray[np.int64], index: npt.NDArray[np.i
         images = sums[:, :_CELLS].sum(axis=1)
         return found | {name: ratio(sums[:, _CELLS + place], images) for place, name in enumerate(names)}
 
-    return OfSums(sums_of(columns, index), finish)
+    return SumStatistic(sums_of(columns, index), finish)

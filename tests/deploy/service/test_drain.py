@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from skinlesion.deploy.service import drain as leftover
-from skinlesion.deploy.service.drain import Drained
+from skinlesion.deploy.service.drain import DrainBody
 
 
 def sent_after(body: list[bytes], *headers: tuple[bytes, bytes], read: int = 0, hangs: bool = False) -> tuple[int, Any]:
@@ -29,7 +29,7 @@ def sent_after(body: list[bytes], *headers: tuple[bytes, bytes], read: int = 0, 
         await send({"type": "http.response.start", "status": 503, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    asyncio.run(Drained(refuse)({"type": "http", "headers": list(headers)}, receive, send))
+    asyncio.run(DrainBody(refuse)({"type": "http", "headers": list(headers)}, receive, send))
     assert [kind for _, kind in begun] == ["http.response.start", "http.response.body"]
     return begun[0][0], begun
 

@@ -115,15 +115,15 @@ def test_opaque_alpha_and_palettes_are_colour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("orientation", "turned"),
+    ("orientation", "views"),
     [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)],
 )
-def test_a_photograph_is_turned_upright(orientation: int, turned) -> None:  # type: ignore[no-untyped-def]
+def test_a_photograph_is_turned_upright(orientation: int, views) -> None:  # type: ignore[no-untyped-def]
     """Orientation 6, say, means: row 0 is the right-hand side, so a quarter turn clockwise is due."""
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
     image = noisy()
-    np.testing.assert_array_equal(pixels(encoded(image, "PNG", exif=exif), LIMITS), turned(np.asarray(image)))
+    np.testing.assert_array_equal(pixels(encoded(image, "PNG", exif=exif), LIMITS), views(np.asarray(image)))
 
 
 def test_the_same_pixels_as_training_reads(tmp_path) -> None:  # type: ignore[no-untyped-def]
