@@ -14,7 +14,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.config.validation import config_dir, typed
+from skinlesion.config.validation import typed
+from skinlesion.files import config_dir
 from skinlesion.synthetic.dataset import write_synthetic
 
 torch.set_num_threads(1)

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from skinlesion.cli import VERBS, usage
-from skinlesion.config.validation import config_dir, typed
+from skinlesion.config.validation import typed
+from skinlesion.files import config_dir
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "data/README.md", "CONTRIBUTING.md", "docs/bundle.md", "docs/external.md", "docs/explanations.md")

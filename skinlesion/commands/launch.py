@@ -17,8 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from skinlesion.config.validation import config_dir, explain, typed
+from skinlesion.config.validation import explain, typed
 from skinlesion.errors import ConfigError, SkinlesionError
+from skinlesion.files import config_dir
 
 Schema = TypeVar("Schema")
 

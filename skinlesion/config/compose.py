@@ -4,7 +4,8 @@ from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 
-from skinlesion.config.validation import config_dir, typed
+from skinlesion.config.validation import typed
+from skinlesion.files import config_dir
 
 Schema = TypeVar("Schema")
 

@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import TypeVar, cast, get_type_hints
 
 from hydra.errors import HydraException, MissingConfigException
@@ -20,14 +19,9 @@ from omegaconf.errors import (
 )
 
 from skinlesion.errors import ConfigError
+from skinlesion.files import config_dir
 
 Schema = TypeVar("Schema")
-
-
-def config_dir() -> Path:
-    """The folder of YAML files: `conf/` of the checkout, or the copy inside the installed wheel."""
-    package = Path(__file__).resolve().parents[1]
-    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
 def typed(config: DictConfig, schema: type[Schema]) -> Schema:

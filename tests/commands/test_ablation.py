@@ -7,7 +7,7 @@ from conftest import composed
 from hydra import compose, initialize_config_dir
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.config.validation import config_dir
+from skinlesion.files import config_dir
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

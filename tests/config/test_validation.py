@@ -22,8 +22,9 @@ from skinlesion.config.robustness import RobustnessConfig
 from skinlesion.config.serve import ServeConfig
 from skinlesion.config.synthetic import SyntheticConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.config.validation import config_dir, known_keys, typed
+from skinlesion.config.validation import known_keys, typed
 from skinlesion.errors import ConfigError
+from skinlesion.files import config_dir
 
 SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "train": (TrainConfig, ()),
@@ -40,7 +41,7 @@ SCHEMAS: dict[str, tuple[type, tuple[str, ...]]] = {
     "report": (ReportConfig, ("ensemble=runs/six/ensemble",)),
 }
 PRIMARY = {f"{verb}.yaml" for verb in SCHEMAS}
-NOT_OF_TRAINING = ("hydra", "source", "classes", "localizations", "alike")
+NOT_OF_TRAINING = ("hydra", "taxonomy", "source", "classes", "localizations", "alike")
 GROUPS = sorted(
     path.relative_to(config_dir())
     for path in config_dir().rglob("*.yaml")

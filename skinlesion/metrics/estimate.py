@@ -1,0 +1,73 @@
+"""A number with its interval, and how intervals are made."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+Method = Literal["percentile", "bca"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number measured on a sample, with the interval that the bootstrap gives it.
+
+    Attributes:
+        value: The number; None where it cannot be computed.
+        low: Lower end of the interval; None where there is none.
+        high: Upper end, likewise.
+        n: Lesions (or patients) that were resampled; None where nothing was.
+        method: "bca" or "percentile".
+        note: Says why there is no number or no interval, or of what to beware; "" if nothing is to be said.
+        p: Two-sided p value of a difference; None of any other number, or where there is none.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    method: Method = "bca"
+    note: str = ""
+    p: float | None = None
+
+    def to_dict(self, *, difference: bool = False) -> dict[str, Any]:
+        """Plain data for JSON; `note` only where there is one, `p` only of a difference."""
+        plain: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "method": self.method}
+        plain |= {"n": self.n} if self.n is not None else {}
+        plain |= {"note": self.note} if self.note else {}
+        return plain | ({"p": self.p} if difference else {})
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """Rebuild an estimate from `to_dict`."""
+        return cls(**{"method": "bca", **state})
+
+
+@dataclass(frozen=True)
+class BootstrapConfig:
+    """How intervals are made.
+
+    Attributes:
+        resamples: Of the bootstrap over lesions, at least 1.
+        seed: Of its draws.
+        level: Share of resamples in an interval, between 0 and 1.
+        method: "bca" (corrected for bias and skewness) or "percentile".
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    resamples: int = 2000
+    seed: int = 1
+    level: float = 0.95
+    method: Method = "bca"
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or not 0 < self.level < 1 or self.method not in ("percentile", "bca"):
+            raise ValueError(
+                f"resamples is {self.resamples}, level {self.level} and method {self.method}; expected at least 1, "
+                "between 0 and 1, and percentile or bca"
+            )
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """The settings of a command: its `resamples`, `seed`, `level` and `interval`."""
+        return cls(settings.resamples, settings.seed, settings.level, settings.interval)
