@@ -29,7 +29,7 @@ def test_unknown_codes_are_minus_one() -> None:
 
 
 def test_wrong_taxonomies_are_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown choice; expected one of .*ham10000"):
+    with pytest.raises(ConfigError, match=r"unknown choice; expected one of .*ham10000"):
         Taxonomy.load("ham1000")
     state = HAM10000.to_dict()
     with pytest.raises(ConfigError, match="melanom is neither a code nor a category"):
