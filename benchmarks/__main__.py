@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are impo
 
 from benchmarks import tables
 from benchmarks.measuring import Outcome, Setting
-from skinlesion.training.log_filters import quiet
+from skinlesion.terminal import quiet
 
 Measure = Callable[[Setting], Outcome]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from skinlesion.config.compose import configuration
 from skinlesion.config.train import TrainConfig
+from skinlesion.config.validation import configuration
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.model.backbone import Backbone
 from skinlesion.synthetic.dataset import write_synthetic

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from skinlesion.commands.launch import launch
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.errors import DataError
 
@@ -164,7 +163,3 @@ def _gain(found: dict[str, Any]) -> str:
     from skinlesion.commands.console import with_interval
 
     return with_interval(found, sign=True) + ("" if found["p"] is None else f", p = {found['p']:.3f}")
-
-
-if __name__ == "__main__":
-    launch("ensemble", EnsembleConfig, run)

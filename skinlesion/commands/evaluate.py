@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from skinlesion.commands.launch import launch
 from skinlesion.config.evaluate import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -221,7 +220,3 @@ def _draw(
     save(reliability(table, bins=config.bins), folder / f"reliability_{name}.png")
     if image_of is not None:
         save(sample_sheet(table, image_of), folder / f"sample_sheet_{name}.png")
-
-
-if __name__ == "__main__":
-    launch("evaluate", EvaluateConfig, run)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.commands.launch import launch
 from skinlesion.config.predict import PredictConfig
 from skinlesion.errors import ConfigError, DataError
 
@@ -163,7 +162,3 @@ def _decode(files: list[Path], sizes: set[Size]) -> "tuple[dict[Path, dict[Size,
         else:
             images[path] = {size: fit(image, size) for size in sizes}
     return images, unreadable
-
-
-if __name__ == "__main__":
-    launch("predict", PredictConfig, run)

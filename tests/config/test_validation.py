@@ -10,17 +10,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from skinlesion.config.audit import AuditConfig
-from skinlesion.config.compare import CompareConfig
+from skinlesion.config.data import SyntheticConfig
+from skinlesion.config.deploy import ExportConfig, ServeConfig
 from skinlesion.config.ensemble import EnsembleConfig
-from skinlesion.config.evaluate import EvaluateConfig
-from skinlesion.config.explain import ExplainConfig
-from skinlesion.config.export import ExportConfig
+from skinlesion.config.evaluate import CompareConfig, EvaluateConfig
 from skinlesion.config.predict import PredictConfig
-from skinlesion.config.report import ReportConfig
-from skinlesion.config.robustness import RobustnessConfig
-from skinlesion.config.serve import ServeConfig
-from skinlesion.config.synthetic import SyntheticConfig
+from skinlesion.config.studies import AuditConfig, ExplainConfig, ReportConfig, RobustnessConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import known_keys, typed
 from skinlesion.errors import ConfigError
