@@ -56,10 +56,10 @@ def log_to(folder: Path) -> None:
         _messages.capacity = 1  # from now on each message is written at once
 
 
-def log_failure(message: str) -> None:
-    """Write why a run failed to its log file alone; the terminal is told at the end."""
+def log_to_file_alone(message: str, level: int = logging.INFO) -> None:
+    """Write a message that the terminal does not need to the run's log."""
     if _messages is not None:
-        _messages.handle(logging.LogRecord("skinlesion", logging.ERROR, __file__, 0, message, None, None))
+        _messages.handle(logging.LogRecord("skinlesion", level, __file__, 0, message, None, None))
 
 
 def quiet(rank: int) -> None:

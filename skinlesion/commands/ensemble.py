@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.errors import DataError
+from skinlesion.terminal import log_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ def run(config: EnsembleConfig) -> None:
     models = [load_model(path) for path in paths]
     check_together(models)
     folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
+    log_to(folder)
     names = unique_names(models)
     val = _predictions(models, "val", config)
     chosen = _choose(val, config)

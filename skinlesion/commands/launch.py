@@ -1,6 +1,7 @@
 """Starts a command: Hydra composes, the schema checks, the command runs; errors come out as messages, not as traces."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from skinlesion.config.reference import groups
 from skinlesion.config.validation import explain, typed
 from skinlesion.errors import ConfigError, SkinlesionError
 from skinlesion.files import config_dir
-from skinlesion.terminal import collect_messages, log_failure
+from skinlesion.terminal import collect_messages, log_to_file_alone
 
 _COMMAND: list[str] = []
 _SWEPT = "SKINLESION_SWEPT"
@@ -119,6 +120,7 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
     def task(config: DictConfig) -> None:
         started.append(True)
         with collect_messages():
+            log_to_file_alone(f"skinlesion {command} {' '.join(HydraConfig.get().overrides.task)}")
             try:
                 import_module(f"skinlesion.commands.{command}").run(typed(config, schema))
             except SkinlesionError as error:
@@ -131,7 +133,7 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
 
 
 def _record(message: str) -> None:
-    log_failure(message)
+    log_to_file_alone(message, logging.ERROR)
     job = " ".join(HydraConfig.get().overrides.task) if multirun() else ""
     with Path(os.environ[_FAILURES]).open("a", encoding="utf-8") as failures:
         failures.write(json.dumps([job, message]) + "\n")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from skinlesion.commands.launch import command, multirun, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
+from skinlesion.terminal import log_to, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,6 @@ def run(config: TrainConfig) -> None:
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
-    from skinlesion.terminal import quiet  # heavy: after the gate
     from skinlesion.training.distributed import joined, make_fabric, others_run
     from skinlesion.training.run_folder import claimed, is_finished
 
@@ -42,6 +42,8 @@ def run(config: TrainConfig) -> None:
         )
     folder = run_folder(config)
     with claimed(folder, config) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            log_to(folder)
         finished = fabric.is_global_zero and is_finished(folder)
         if finished and not others_run(fabric):
             log.info("%s: already finished", folder)
