@@ -163,6 +163,8 @@ class Predictor:
         """
         listed = _listed(images)
         ids = [str(each) for each in names] if names is not None else _names(listed)
+        if not listed:
+            raise DataError("no image to predict; expected at least one")
         rows = _rows(facts, known, len(listed))
         for row in {id(row): row for row in rows}.values():
             check_facts(self.encoder, row)
@@ -237,8 +239,6 @@ class Predictor:
             self.members.run(list(islice(prepared, batch)), metadata[start : start + batch], embed=embed)
             for start in starts
         ]
-        if not parts:
-            raise DataError("no image to predict; expected at least one")
         return Outputs(
             np.concatenate([part.probabilities for part in parts], axis=1),
             [np.concatenate(each) for each in zip(*(part.logits for part in parts), strict=True)],
