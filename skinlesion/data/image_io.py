@@ -52,7 +52,7 @@ def read(path: Path) -> Image:
 
 
 def upright(image: PillowImage.Image) -> Image:
-    """The pixels of an opened image, (h, w, 3), RGB, views as its EXIF orientation says."""
+    """The pixels of an opened image, (h, w, 3), RGB, turned as its EXIF orientation says."""
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 

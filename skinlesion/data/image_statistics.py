@@ -90,11 +90,11 @@ def dimensions(path: Path) -> tuple[int, int]:
     """
     try:
         with PillowImage.open(path) as image:
-            views = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
             width, height = image.size
     except (OSError, UnidentifiedImageError, PillowImage.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
-    return (width, height) if views else (height, width)
+    return (width, height) if turned else (height, width)
 
 
 def _unpadded(image: Image, shape: tuple[int, int]) -> Image:

@@ -15,7 +15,7 @@ from skinlesion.training.checkpoint import TrainedModel
 
 _PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 PREPROCESSING = {
-    "1 decode": "8 bits a channel, RGB, views as its EXIF orientation says",
+    "1 decode": "8 bits a channel, RGB, turned as its EXIF orientation says",
     "2 fit": "scaled to fit into (height, width) with its aspect kept, by OpenCV's INTER_AREA where it shrinks and "
     "INTER_LINEAR where it grows, sides rounded to whole pixels; centred on black, an odd pixel to the lower right",
     "3 normalise": "inside the graph, for each member: (pixel / 255 - mean) / std",

@@ -14,6 +14,7 @@ from skinlesion.deploy.session import image_input, open_session, pooled_output
 from skinlesion.errors import BundleError
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import calibrated
+from skinlesion.inference.members import Outputs, PostHoc
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -152,3 +153,35 @@ def _read_seen(folder: Path, about: Manifest) -> ood.Fitted | None:
     if path.name not in about.files:
         raise BundleError(f"{folder}: bundle.json names no such file as {path.name}; copy or export the bundle again")
     return ood.read(path)
+
+
+class OnnxMembers:
+    """The members of a bundle, as `inference.members.Members` wants them."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle, self.encoder, self.sizes = bundle, bundle.about.encoder, bundle.sizes
+        self.names, self.tta = [member.name for member in bundle.about.members], bundle.about.tta
+
+    def run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32], *, embed: bool) -> Outputs:
+        """Run the graph, a few images at a time."""
+        chunks = [
+            self._bundle._run(images[start : start + CHUNK], metadata[start : start + CHUNK])
+            for start in range(0, len(images), CHUNK)
+        ]
+        members, *embedded = zip(*chunks, strict=True)
+        votes = np.concatenate(members, axis=1)  # (M, B, K)
+        if not embed:
+            return Outputs(votes, [], [])
+        logits, *pooled = embedded
+        return Outputs(votes, list(np.concatenate(logits, axis=1)), [np.concatenate(each) for each in pooled])
+
+
+def load_bundle(folder: Path, *, threads: int | None) -> tuple[OnnxMembers, Manifest, PostHoc]:
+    """Read a bundle, check that it is whole, and make its session.
+
+    Raises:
+        BundleError: It is missing, damaged, or of a format that this program does not read.
+    """
+    bundle = Bundle.load(folder, threads=threads)
+    about = bundle.about
+    return OnnxMembers(bundle), about, PostHoc(about.calibration, about.operating_points, about.conformal, bundle._seen)

@@ -94,7 +94,7 @@ def check_count(found: Sequence[Path], expected: int | None) -> None:
 
 
 def check_together(models: Sequence[TrainedModel]) -> None:
-    """Refuse members that were trained on different classes or splits.
+    """Refuse members that were trained on different classes, splits or values of the facts.
 
     Raises:
         CheckpointError: It names the first member that differs.
@@ -107,6 +107,11 @@ def check_together(models: Sequence[TrainedModel]) -> None:
             raise CheckpointError(
                 f"{model.path}: trained on another split than {first.path} ({model.fingerprint[:12]}, not "
                 f"{first.fingerprint[:12]}); its test images may be the other's training images"
+            )
+        if model.encoder != first.encoder:
+            raise CheckpointError(
+                f"{model.path}: learned other values of age, sex or localization than {first.path}; give members that "
+                "were trained on the same table"
             )
 
 

@@ -23,6 +23,16 @@ Flags = npt.NDArray[np.bool_]
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
 _NAMED = 5  # offending rows that a message names
+_PER_IMAGE = (
+    "image_id",
+    "lesion_id",
+    "actual",
+    "probabilities",
+    "uncalibrated",
+    "prediction_set",
+    "ood_score",
+    "ood",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +54,7 @@ class Predictions:
     """
 
     image_id: npt.NDArray[np.object_]
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Floats
     lesion_id: npt.NDArray[np.object_]
     actual: npt.NDArray[np.object_]
     taxonomy: Taxonomy = HAM10000
@@ -148,6 +158,20 @@ class Predictions:
         return ordered[0].with_probabilities(
             np.mean([each.probabilities for each in ordered], axis=0, dtype=np.float64)
         )
+
+    @classmethod
+    def concatenate(cls, tables: "Sequence[Predictions]") -> "Predictions":
+        """The predictions of one model for several batches of images, one after the other."""
+        first = tables[0]
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in _PER_IMAGE
+            if getattr(first, name) is not None
+        }
+        members = (
+            None if first.members is None else np.concatenate([t.members for t in tables if t.members is not None], 1)
+        )
+        return replace(first, **joined, members=members)
 
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all; `read` gives back the same probabilities."""

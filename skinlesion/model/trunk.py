@@ -51,7 +51,7 @@ def split_before(net: nn.Module, trained: Sequence[str], *, name: str, image: Te
                 return Halves(lower, upper)
     raise ConfigError(
         f"backbone {name!r} has no single map before {first or trained[0]!r} from which the rest could run: "
-        "unfreeze from the beginning of a stage, or set views=0 in that phase"
+        "unfreeze from the beginning of a stage, or set cached_views=0 in that phase"
     )
 
 

@@ -80,9 +80,9 @@ def tree(start: Points, rng: np.random.Generator, *, length: float, thickness: f
     trunk = walk(start, rng, heading=heading, length=length, bend=0.2)
     lines = [(trunk, thickness)]
     for joint in rng.integers(4, 24, 3):
-        views = heading + float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.1)
-        branch = walk(trunk[joint], rng, heading=views, length=length * 0.6, bend=0.25)
-        twig = walk(branch[12], rng, heading=views + rng.normal(0, 0.8), length=length * 0.3, bend=0.25)
+        turned = heading + float(rng.choice([-1, 1])) * rng.uniform(0.5, 1.1)
+        branch = walk(trunk[joint], rng, heading=turned, length=length * 0.6, bend=0.25)
+        twig = walk(branch[12], rng, heading=turned + rng.normal(0, 0.8), length=length * 0.3, bend=0.25)
         lines += [(branch, thickness * 0.6), (twig, thickness * 0.4)]
     return lines
 

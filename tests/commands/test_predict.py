@@ -5,20 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 from conftest import composed
 from scipy.special import softmax
 
-from skinlesion.commands.predict import run
+from skinlesion.commands.predict import records, run, show
 from skinlesion.config.predict import PredictConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.inference import sample
-from skinlesion.inference.answers import Votes, as_rows, joined, show
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.taxonomy import CODES
-from skinlesion.training.checkpoint import TrainedModel
 
 
 def predict(*overrides: str) -> None:
@@ -89,19 +87,19 @@ def test_a_folder_is_read_a_batch_at_a_time(
 ) -> None:
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=256")
     at_once = answers(capsys)["predictions"]
-    seen: list[int] = []
-    see_patient = sample.see_patient
+    sizes: list[int] = []
+    run_members = TorchMembers.run
 
-    def counted(model: TrainedModel, pixels: npt.NDArray[np.uint8], facts: Any, **others: Any) -> sample.Seen:
-        seen.append(len(pixels))
-        return see_patient(model, pixels, facts, **others)
+    def counted(members: TorchMembers, prepared: Any, *others: Any, **named: Any) -> Any:
+        sizes.append(len(prepared))
+        return run_members(members, prepared, *others, **named)
 
-    monkeypatch.setattr(sample, "see_patient", counted)
+    monkeypatch.setattr(TorchMembers, "run", counted)
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=50")
     batches = answers(capsys)["predictions"]
-    assert len(seen) > 2
-    assert set(seen[:-1]) == {50}
-    assert sum(seen) == len(at_once)
+    assert len(sizes) > 2
+    assert set(sizes[:-1]) == {50}
+    assert sum(sizes) == len(at_once)
     assert [row["image"] for row in batches] == [row["image"] for row in at_once]
     for row, other in zip(batches, at_once, strict=True):
         assert row["probabilities"] == pytest.approx(other["probabilities"], abs=2e-6)
@@ -147,9 +145,15 @@ def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys:
     assert "set (90%)" in capsys.readouterr().out
 
 
-def test_the_table_says_what_does_not_look_like_dermoscopy(capsys: pytest.CaptureFixture[str]) -> None:
-    parts = [Votes(np.eye(7)[[k, k]], np.array([0.5, 2.0 + k]), np.array([False, k == 1])) for k in (0, 1)]
-    rows = as_rows(["a", "b", "c", "d"], joined(parts), calibration=None, conformal=None)
+def test_the_table_says_what_is_unlike_the_training_images(capsys: pytest.CaptureFixture[str]) -> None:
+    ids, blank = np.array(["a", "b"], object), np.array(["", ""], object)
+    parts = [
+        Predictions(
+            ids, np.eye(7)[[k, k]], blank, blank, ood_score=np.array([0.5, 2.0 + k]), ood=np.array([False, k == 1])
+        )
+        for k in (0, 1)
+    ]
+    rows = records(Predictions.concatenate(parts))
     assert [row["out_of_distribution"] for row in rows] == [
         {"flag": False, "score": 0.5},
         {"flag": False, "score": 2.0},
@@ -160,11 +164,11 @@ def test_the_table_says_what_does_not_look_like_dermoscopy(capsys: pytest.Captur
     shown = capsys.readouterr().out
     answers = [line.split("│")[-2].strip() for line in shown.splitlines() if line.startswith("│")]
     assert answers == ["yes", "yes", "yes", "no"]
-    assert "its probabilities mean nothing" in shown
+    assert "do not rely on its probabilities" in shown
     show(rows[:3])
-    assert "mean nothing" not in capsys.readouterr().out
-    show(as_rows(["a"], Votes(np.eye(7)[:1]), calibration=None, conformal=None))
-    assert "dermoscopy" not in capsys.readouterr().out
+    assert "do not rely" not in capsys.readouterr().out
+    show(records(Predictions(ids[:1], np.eye(7)[:1], blank[:1], blank[:1])))
+    assert "training" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

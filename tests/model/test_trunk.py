@@ -105,5 +105,5 @@ def test_loaded_weights_reach_the_halves() -> None:
 def test_no_cut_within_a_residual_block() -> None:
     made = backbone()
     made.unfreeze("layer3.0.conv2")
-    with pytest.raises(ConfigError, match=r"no single map.*views=0"):
+    with pytest.raises(ConfigError, match=r"no single map.*cached_views=0"):
         made.lower()

@@ -72,7 +72,12 @@ def _recipe(recipes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "funnel": list(model["funnel"]),
         "batch_size": first["loader"]["batch_size"],
         "phases": [
-            {"name": name, **{key: each.get(key) for key in ("epochs", "rate", "unfreeze", "views")}}
+            {
+                "name": name,
+                "epochs": each["epochs"],
+                "lr": each.get("lr", each.get("rate")),
+                "unfreeze": each["unfreeze"],
+            }
             for name, each in phases.items()
         ],
         "members": [_member(name, each) for name, each in recipes.items()],

@@ -1,0 +1,366 @@
+"""The one way from images and facts to predictions, whatever the model was loaded from.
+
+A `Predictor` fits images to its members' sizes, encodes the facts, lets the members and the views of test-time
+augmentation vote, calibrates the vote, and adds prediction sets and out-of-distribution flags. Needs numpy, OpenCV and
+Pillow; torch only for checkpoints and ensembles, onnxruntime only for bundles.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from skinlesion.data.image_io import Image, fit, read, upright
+from skinlesion.data.metadata import FACTS, MetadataEncoder, words
+from skinlesion.errors import CheckpointError, ConfigError, DataError
+from skinlesion.inference import conformal, ood
+from skinlesion.inference.calibration import calibrated as apply_calibration
+from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size
+from skinlesion.inference.predictions import Predictions
+from skinlesion.taxonomy import HAM10000, Taxonomy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image as PillowImage
+
+    from skinlesion.data.image_cache import ImageCache
+    from skinlesion.inference.torch_members import TorchMembers
+
+BATCH = 32  # images at once
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, ensemble or bundle, ready to predict.
+
+    Attributes:
+        members: The networks that vote.
+        folder: Where the model lies.
+        posthoc: What was fitted after the vote.
+        taxonomy: The diagnoses.
+        about: The manifest of a bundle; None of other models.
+    """
+
+    members: Members
+    folder: Path
+    posthoc: PostHoc = field(default_factory=PostHoc)
+    taxonomy: Taxonomy = HAM10000
+    about: Any = None
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, tta: str | None = None, accelerator: str = "auto", threads: int | None = None
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            path: A checkpoint or the folder of its run, an ensemble.json or its folder, or the folder of a bundle.
+            tta: Views of an image that vote: none, flips or dihedral; None: those of the ensemble, or none.
+            accelerator: Where a checkpoint or an ensemble runs, as Lightning names it: auto, cpu, gpu. A bundle runs
+                on the CPU.
+            threads: That work on one call of a bundle; None: one for each core that this process may use.
+
+        Raises:
+            CheckpointError: There is no model, or it cannot be used.
+            BundleError: The bundle is missing, damaged, or of another format.
+        """
+        path = Path(path).expanduser()
+        if (path / "bundle.json").exists() or path.name == "bundle.json":
+            return cls._bundle(path if path.is_dir() else path.parent, threads=threads, tta=tta)
+        if (path / "ensemble.json").exists() or path.suffix == ".json":
+            return cls._ensemble(path, tta=tta, accelerator=accelerator)
+        if path.suffix == ".ckpt" or (path / "best.ckpt").exists():
+            return cls._checkpoint(path, tta=tta, accelerator=accelerator)
+        inside = "; its ensemble is in the folder `ensemble`" if (path / "ensemble" / "ensemble.json").exists() else ""
+        raise CheckpointError(
+            f"{path}: no model there{inside}; expected a .ckpt file or a run's folder, an ensemble.json, or a bundle's "
+            "folder"
+        )
+
+    @classmethod
+    def _bundle(cls, folder: Path, *, threads: int | None, tta: str | None) -> Self:
+        from skinlesion.deploy.runtime import load_bundle
+
+        if tta is not None:
+            raise CheckpointError(f"tta={tta}: a bundle has its own views; expected null")
+        members, about, posthoc = load_bundle(folder, threads=threads)
+        return cls(members, folder, posthoc, about=about)
+
+    @classmethod
+    def _ensemble(cls, path: Path, *, tta: str | None, accelerator: str) -> Self:
+        from skinlesion.inference.ensemble import read_ensemble
+        from skinlesion.inference.torch_members import TorchMembers
+
+        file = read_ensemble(path)
+        posthoc = PostHoc(file.calibration, file.operating_points, file.conformal, file.novelty)
+        members = TorchMembers(file.models(), tta=tta or file.tta, accelerator=accelerator)
+        return cls(members, path if path.is_dir() else path.parent, posthoc)
+
+    @classmethod
+    def _checkpoint(cls, path: Path, *, tta: str | None, accelerator: str) -> Self:
+        from skinlesion.inference.torch_members import TorchMembers
+        from skinlesion.training.checkpoint import load_model
+
+        model = load_model(path)
+        return cls(TorchMembers([model], tta=tta or "none", accelerator=accelerator), model.path.parent)
+
+    @property
+    def encoder(self) -> MetadataEncoder:
+        """Turns facts into numbers; knows which values the training had."""
+        return self.members.encoder
+
+    @property
+    def sizes(self) -> Sequence[Size]:
+        """(height, width) of each size to which images are fitted."""
+        return self.members.sizes
+
+    @property
+    def networks(self) -> "TorchMembers":
+        """The members in PyTorch, for what looks inside them.
+
+        Raises:
+            CheckpointError: This is a bundle.
+        """
+        from skinlesion.inference.torch_members import TorchMembers
+
+        if not isinstance(self.members, TorchMembers):
+            raise CheckpointError(f"{self.folder}: a bundle has no gradients; give its ensemble or a checkpoint")
+        return self.members
+
+    def predict(
+        self,
+        images: "str | Path | PillowImage | Image | Iterable[str | Path | PillowImage | Image]",
+        facts: "Facts | Sequence[Facts] | pd.DataFrame | None" = None,
+        *,
+        names: Sequence[str] | None = None,
+        calibrated: bool = True,
+        batch: int = BATCH,
+        **known: Fact,
+    ) -> Predictions:
+        """Predict one image or many.
+
+        Args:
+            images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8 of any size. A folder stands for all
+                image files in it.
+            facts: Of the one patient of all images, or a row for each image: age in years (0 to 120), sex,
+                localization. What is left out, None or empty is unknown.
+            names: Of the images, in the table; None: their paths, or their positions from 0.
+            calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
+            batch: Images at once.
+            **known: Facts of the one patient, `age=55, sex="female"`, instead of `facts`.
+
+        Returns:
+            A row for each image, in their order.
+
+        Raises:
+            DataError: An image cannot be read, a fact has an unknown name or value, or their number does not fit.
+        """
+        listed = _listed(images)
+        ids = [str(each) for each in names] if names is not None else _names(listed)
+        if not listed:
+            raise DataError("no image to predict; expected at least one")
+        rows = _rows(facts, known, len(listed))
+        for row in {id(row): row for row in rows}.values():
+            check_facts(self.encoder, row)
+        metadata = _encode(self.encoder, rows)
+        made = self._run((self.prepare(to_array(image)) for image in listed), metadata, batch=batch)
+        return self._finish(made, ids, calibrated=calibrated)
+
+    def prepare(self, image: Image) -> Prepared:
+        """Fit an RGB image (h, w, 3) to each of `sizes`: what waits in a queue is then small."""
+        return tuple(fit(image, size) for size in self.sizes)
+
+    def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
+        """Predict images that `prepare` gave, each with the facts about its patient, already checked."""
+        made = self._run(iter(images), _encode(self.encoder, facts))
+        return self._finish(made, [str(place) for place in range(len(images))], calibrated=True)
+
+    def predict_frame(
+        self,
+        frame: "pd.DataFrame",
+        *,
+        caches: "Mapping[Size, ImageCache] | None" = None,
+        change: Callable[[Image, str], Image] | None = None,
+        batch: int = BATCH,
+        label: str = "predicting",
+    ) -> Predictions:
+        """Predict the images of a checked frame, without calibration, sorted by image_id.
+
+        Args:
+            frame: image_id, lesion_id, diagnosis, the facts, and path unless `caches` is given.
+            caches: Decoded images by size; None: files are read.
+            change: Given an image as it was taken (h, w, 3) and its id, returns a changed one.
+            batch: Images at once.
+            label: Of the progress bar.
+        """
+        ids = frame["image_id"].tolist()
+        if caches is not None:
+            prepared: Iterator[Prepared] = (tuple(caches[size].image(name) for size in self.sizes) for name in ids)
+        else:
+            prepared = (
+                self.prepare(read(Path(path)) if change is None else change(read(Path(path)), name))
+                for path, name in zip(frame["path"], ids, strict=True)
+            )
+        made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
+        table = self._finish(made, ids, calibrated=False)
+        lesions, actual = _objects(frame["lesion_id"]), _objects(frame["diagnosis"])
+        table = replace(table, probabilities=table.probabilities.astype(np.float32), lesion_id=lesions, actual=actual)
+        return table.select(np.argsort(table.image_id, kind="stable"))
+
+    def at_risk(self, predictions: Predictions, alpha: float) -> Predictions:
+        """The same predictions with prediction sets that miss the diagnosis in a share `alpha` of images at most.
+
+        Raises:
+            DataError: The model has no prediction sets for that share.
+        """
+        for fitted in self.posthoc.conformal or []:
+            if fitted["alpha"] == alpha:
+                sets = conformal.prediction_sets(predictions.probabilities, fitted)
+                return replace(predictions, prediction_set=sets, coverage=1 - alpha)
+        known = ", ".join(f"{fitted['alpha']:g}" for fitted in self.posthoc.conformal or []) or "none"
+        raise DataError(f"alpha={alpha:g}: no prediction sets for that risk; this model has {known}")
+
+    def _run(
+        self, prepared: Iterator[Prepared], metadata: npt.NDArray[np.float32], *, batch: int = BATCH, label: str = ""
+    ) -> Outputs:
+        """Run the members over all images, a batch at a time."""
+        from skinlesion.progress import track
+
+        starts: Iterable[int] = range(0, len(metadata), batch)
+        starts = track(starts, label, -(-len(metadata) // batch)) if label else starts
+        embed = self.posthoc.ood is not None
+        parts = [
+            self.members.run(list(islice(prepared, batch)), metadata[start : start + batch], embed=embed)
+            for start in starts
+        ]
+        return Outputs(
+            np.concatenate([part.probabilities for part in parts], axis=1),
+            [np.concatenate(each) for each in zip(*(part.logits for part in parts), strict=True)],
+            [np.concatenate(each) for each in zip(*(part.pooled for part in parts), strict=True)],
+        )
+
+    def _finish(self, made: Outputs, names: Sequence[str], *, calibrated: bool) -> Predictions:
+        """The vote, calibrated, with prediction sets and out-of-distribution flags."""
+        if len(names) != made.probabilities.shape[1]:
+            raise DataError(f"{len(names)} names for {made.probabilities.shape[1]} images; expected one for each")
+        vote = made.probabilities.mean(axis=0, dtype=np.float64)  # (N, K)
+        if not np.isfinite(vote).all():
+            raise CheckpointError(f"{self.folder}: gives probabilities that are no numbers; train or export it again")
+        after = self.posthoc if calibrated else replace(self.posthoc, calibration=None, conformal=None)
+        values, blank = apply_calibration(vote, after.calibration), _objects([""] * len(names))
+        scores = None if after.ood is None else ood.score(after.ood, made.logits, made.pooled)
+        chosen = after.conformal[0] if after.conformal else None
+        return Predictions(
+            image_id=_objects(names),
+            probabilities=values,
+            lesion_id=blank,
+            actual=blank,
+            taxonomy=self.taxonomy,
+            uncalibrated=vote if after.calibration is not None else None,
+            prediction_set=None if chosen is None else conformal.prediction_sets(values, chosen),
+            coverage=None if chosen is None else 1 - chosen["alpha"],
+            ood_score=scores,
+            ood=None if after.ood is None or scores is None else ood.flag(after.ood, scores),
+            members=made.probabilities,
+        )
+
+
+def load(path: str | Path, *, tta: str | None = None, accelerator: str = "auto") -> Predictor:
+    """Load a checkpoint, an ensemble or a bundle; see `Predictor.load`."""
+    return Predictor.load(path, tta=tta, accelerator=accelerator)
+
+
+def to_array(image: "str | Path | PillowImage | Image") -> Image:
+    """An image as RGB pixels (h, w, 3) uint8, upright.
+
+    Raises:
+        DataError: It cannot be read, or is no 8-bit RGB array.
+    """
+    if isinstance(image, str | Path):
+        return read(Path(image).expanduser())
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise DataError(
+                f"an array {image.shape} of {image.dtype}: expected an RGB image, (h, w, 3) of uint8, 0..255"
+            )
+        return image
+    return upright(image)
+
+
+def image_paths(path: Path) -> list[Path]:
+    """An image file itself, or the image files in a folder, by name.
+
+    Raises:
+        DataError: There is no such file or folder, or no image in it.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder")
+    files = sorted(each for each in path.iterdir() if each.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise DataError(f"{path}: no image in this folder; expected files ending in {', '.join(EXTENSIONS)}")
+    return files
+
+
+def check_facts(encoder: MetadataEncoder, facts: Facts) -> None:
+    """Refuse a fact or a value that the model does not know: most often a typing error.
+
+    Raises:
+        ConfigError: It names what is known.
+    """
+    for fact, value in facts.items():
+        if fact not in FACTS:
+            close = difflib.get_close_matches(fact, FACTS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FACTS)}"
+            raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
+    for fact, known in {"sex": encoder.sexes, "localization": encoder.localizations}.items():
+        (word,) = words([facts.get(fact)])
+        if word not in known:
+            raise ConfigError(f"{fact}={facts[fact]}: not known to the model; expected one of {', '.join(known)}")
+
+
+def _encode(encoder: MetadataEncoder, rows: Sequence[Facts]) -> npt.NDArray[np.float32]:
+    """Encoded facts (N, M); the facts of one patient, given for many images, are encoded once."""
+    encoded = {id(row): encoder.encode_patient(row) for row in {id(row): row for row in rows}.values()}
+    return np.stack([encoded[id(row)] for row in rows])
+
+
+def _listed(images: Any) -> list[Any]:
+    """One image or many as a list; a folder as its image files."""
+    if isinstance(images, str | Path):
+        return list(image_paths(Path(images).expanduser()))
+    if hasattr(images, "convert"):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return [images]
+    return list(images)
+
+
+def _names(images: Sequence[Any]) -> list[str]:
+    return [str(each) if isinstance(each, str | Path) else str(place) for place, each in enumerate(images)]
+
+
+def _rows(facts: Any, known: Facts, count: int) -> list[Facts]:
+    """The facts about the patient of each image."""
+    if facts is not None and known:
+        raise DataError(f"facts and {', '.join(known)}: expected either a table of facts, or facts by name")
+    if facts is None or isinstance(facts, Mapping):
+        return [known if facts is None else facts] * count
+    rows = facts.to_dict("records") if hasattr(facts, "to_dict") else list(facts)
+    if len(rows) != count:
+        raise DataError(f"{count} images and the facts of {len(rows)} patients; expected as many of each")
+    return rows
+
+
+def _objects(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
