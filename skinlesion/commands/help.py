@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -30,8 +31,7 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
     overrides = read_words([word for word in words if word not in ("-h", "--help")], command, schema).overrides
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose(command, list(overrides))
-    composed = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(composed, dict)
+    composed = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
     keys = [
         "\n".join(
             (
@@ -52,7 +52,7 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
     return "\n\n".join(lines)
 
 
-def _row(key: Key, composed: dict[str, object]) -> str:
+def _row(key: Key, composed: dict[str, Any]) -> str:
     value = default(key.name, composed)
     required = value == "???"
     meaning = key.meaning + (f" ({key.allowed})" if key.allowed else "") + (" [required]" if required else "")

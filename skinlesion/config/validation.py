@@ -18,8 +18,7 @@ from omegaconf.errors import (
 )
 
 from skinlesion.config.hints import unknown_key
-from skinlesion.config.reference import hints
-from skinlesion.config.schema import check_annotations
+from skinlesion.config.schema import check_annotations, hints
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
