@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from skinlesion import __version__
+from skinlesion.errors import SkinlesionError
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,7 @@ def main() -> None:
     elif name not in COMMANDS:
         raise SystemExit(_unknown(name))
     elif {"-h", "--help"} & {*words}:
-        from skinlesion.commands.help import page
-
-        command = COMMANDS[name]
-        print(page(name, command.load_schema(), about=command.help, examples=command.examples, words=words))
+        _explain(name, words)
     else:
         from skinlesion.commands.launch import start
 
@@ -148,6 +146,16 @@ def usage() -> str:
             "Research software, not a medical device.",
         )
     )
+
+
+def _explain(name: str, words: list[str]) -> None:
+    from skinlesion.commands.help import page
+
+    command = COMMANDS[name]
+    try:
+        print(page(name, command.load_schema(), about=command.help, examples=command.examples, words=words))
+    except SkinlesionError as error:
+        raise SystemExit(f"skinlesion {name}: {error}") from error
 
 
 def _complete(words: list[str]) -> None:

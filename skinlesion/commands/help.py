@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from skinlesion.config.overrides import read_words
 from skinlesion.config.reference import ANY, Key, choices, default, groups, sections
+from skinlesion.config.validation import explain
+from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
 WIDTH = 100
@@ -26,11 +29,14 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
         words: The user's command line; the defaults are those that it leads to, such as with `model=resnet50`.
 
     Raises:
-        SkinlesionError: The words name an unknown key.
+        ConfigError: The words name an unknown key or choice.
     """
-    overrides = read_words([word for word in words if word not in ("-h", "--help")], command, schema).overrides
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose(command, list(overrides))
+    line = read_words([word for word in words if word not in ("-h", "--help")], command, schema)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose(command, [] if line.is_multirun else list(line.overrides))
+    except HydraException as error:
+        raise ConfigError(explain(error, schema)) from error
     composed = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
     keys = [
         "\n".join(

@@ -39,6 +39,8 @@ SYNONYMS = {
     ("gender",): ("sex",),
 }
 
+_STAGES = "model.high=1 and model.middle=2 (where its stages begin: a number from the top, or a module's name)"
+
 
 def check_key(name: str, value: str, command: str, schema: type) -> None:
     """Refuse a key that a command does not have, and name the one that is meant.
@@ -117,9 +119,6 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
         return f"{name}: unknown key; did you mean {' or '.join(close)}?"
     beside = [key for key in known if key.rpartition(".")[0] == name.rpartition(".")[0]]
     return f"{name}: unknown key" + (f"; known here: {', '.join(beside)}" if beside else "")
-
-
-_STAGES = "model.high=1 and model.middle=2 (where its stages begin: a number from the top, or a module's name)"
 
 
 def _example(key: str, value: str) -> str:

@@ -96,7 +96,7 @@ def check_annotations(node: Any, prefix: str = "") -> None:
         ConfigError: A value is out of range, or none of the choices.
     """
     for name, hint in hints(type(node)).items():
-        value = getattr(node, name, None) if hasattr(node, name) else getattr(node, f"{name}_")
+        value = getattr(node, name if hasattr(node, name) else f"{name}_")
         for constraint in constraints(hint):
             _check(f"{prefix}{name}", value, constraint)
         if hasattr(value, "__dataclass_fields__"):

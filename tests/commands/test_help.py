@@ -10,6 +10,7 @@ from skinlesion.commands.help import WIDTH, page
 from skinlesion.config.overrides import read_words
 from skinlesion.config.reference import choices, groups, keys
 from skinlesion.config.validation import typed
+from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
 
@@ -48,6 +49,13 @@ def test_defaults_are_those_of_the_command_line() -> None:
     assert "loss.gamma=3 " in text
     assert "image=PATH" in help_of("predict")
     assert "[required]" in help_of("predict")
+    assert "seed=1 " in help_of("train", "-m", "seed=2,3", "--help")
+
+
+@pytest.mark.parametrize(("word", "said"), [("lr=1", "did you mean"), ("model=resnet5", "unknown choice")])
+def test_what_the_command_refuses_its_help_refuses(word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        help_of("train", word)
 
 
 def test_the_usage_lists_every_command_within_the_width() -> None:
