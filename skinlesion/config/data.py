@@ -59,23 +59,25 @@ class SplitConfig:
     """How lesions are divided into training, validation and test."""
 
     policy: str  # published | grouped | file
-    seed: int  # of the shuffles, published and grouped
+    seed: int  # of the shuffles: published, grouped, and the validation part of a file of folds
     folds: int  # number of folds, grouped
-    fold: int  # 0 .. folds - 1: the fold that is the test part, grouped
-    val_fraction: float  # share of the remaining images that validates, grouped
-    file: str | None  # CSV with image_id, lesion_id, split, file
+    fold: int  # the fold that is the test part, from 0: grouped, and a file of folds
+    val_fraction: float  # share of the remaining images that validates: grouped, and a file of folds
+    file: str | None  # CSV of a split (image_id, split) or of folds (image_id, fold): file
 
     def __post_init__(self) -> None:
         require_choice("split.policy", self.policy, ("published", "grouped", "file"))
         require(self.seed >= 0, "split.seed", self.seed, "a whole number >= 0")
         require(self.folds >= 2, "split.folds", self.folds, "at least 2")
-        require(0 <= self.fold < self.folds, "split.fold", self.fold, f"0 to {self.folds - 1} (split.folds - 1)")
+        counted = self.policy != "file"  # a file has folds of its own
+        expected = f"0 to {self.folds - 1} (split.folds - 1)" if counted else "0 or more"
+        require(0 <= self.fold and (self.fold < self.folds or not counted), "split.fold", self.fold, expected)
         require(0 < self.val_fraction < 0.5, "split.val_fraction", self.val_fraction, "more than 0, less than 0.5")
         require(
             self.policy != "file" or self.file is not None,
             "split.file",
             self.file,
-            "the CSV of a split (split.policy=file)",
+            "the CSV of a split or of folds (split.policy=file)",
         )
 
 
