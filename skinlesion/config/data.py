@@ -71,7 +71,7 @@ class SplitConfig:
         require(self.folds >= 2, "split.folds", self.folds, "at least 2")
         counted = self.policy != "file"  # a file has folds of its own
         expected = f"0 to {self.folds - 1} (split.folds - 1)" if counted else "0 or more"
-        require(0 <= self.fold and (self.fold < self.folds or not counted), "split.fold", self.fold, expected)
+        require(self.fold >= 0 and (self.fold < self.folds or not counted), "split.fold", self.fold, expected)
         require(0 < self.val_fraction < 0.5, "split.val_fraction", self.val_fraction, "more than 0, less than 0.5")
         require(
             self.policy != "file" or self.file is not None,
