@@ -20,7 +20,7 @@ from benchmarks.offline_gpu.place import Place, prepare
 from benchmarks.offline_gpu.steps import BENCH_ROWS, SIX, STEPS, TOY_BENCH_ROWS, Member, Step
 
 PACKING = 20.0  # seconds that writing the archives may take
-VOTING = 90.0  # seconds that the ensembles may take
+VOTING = 45.0  # seconds that the ensembles may take
 TOY = (
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",

@@ -68,11 +68,11 @@ STEPS = {
 }
 BENCH_ROWS = (
     "gpu_input_mobilenetv2_100",
-    "gpu_sweep",
-    "gpu_template_mobilenetv2_100",
     "gpu_input_resnet50",
-    "gpu_template_resnet50",
     "gpu_input_efficientnet_b1",
+    "gpu_template_mobilenetv2_100",
+    "gpu_template_resnet50",
     "gpu_template_efficientnet_b1",
+    "gpu_sweep",  # takes longest
 )
 TOY_BENCH_ROWS = ("gpu_input_tiny_resnet", "gpu_template_tiny_resnet", "gpu_sweep")
