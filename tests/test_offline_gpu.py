@@ -123,19 +123,23 @@ def test_a_halved_checkpoint_keeps_what_a_model_needs(tmp_path: Path) -> None:
 
 def test_the_deadline_stops_jobs_and_their_children_and_leaves_what_is_finished(tmp_path: Path) -> None:
     jobs = [
-        shell("quick", f"echo done; echo 1 > {tmp_path}/quick", tmp_path / "quick"),
-        shell("slow", f"(sleep 2; echo 1 > {tmp_path}/late) & wait; echo 1 > {tmp_path}/slow", tmp_path / "slow"),
+        shell("quick", f"echo 1 > {tmp_path}/quick", tmp_path / "quick"),
+        shell("slow", f"sleep 600 & echo $! > {tmp_path}/child; wait; echo 1 > {tmp_path}/slow", tmp_path / "slow"),
         shell("broken", "echo why >&2; exit 1", tmp_path / "broken"),
-        shell("never", f"sleep 9; echo 1 > {tmp_path}/never", tmp_path / "never"),
+        shell("never", f"sleep 600; echo 1 > {tmp_path}/never", tmp_path / "never"),
     ]
     began = time.monotonic()
-    ended = run_jobs(jobs, at_once=2, deadline=began + 1, logs=tmp_path / "logs")
-    assert time.monotonic() - began < 1.9
+    ended = run_jobs(jobs, at_once=2, deadline=began + 2, logs=tmp_path / "logs")
+    assert 2 <= time.monotonic() - began < 10
     outcomes = {one.name: one.outcome for one in ended}
     assert outcomes == {"quick": "finished", "slow": "stopped", "broken": "failed", "never": "stopped"}
     assert (tmp_path / "logs" / "broken.log").read_text() == "why\n"
-    time.sleep(1.3)  # the stopped job's child would have written by now
-    assert not (tmp_path / "late").exists()
+    assert not is_alive(int((tmp_path / "child").read_text()))
+
+
+def is_alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().split()[2] != "Z"  # a zombie waits for its parent alone
 
 
 def test_finished_jobs_are_not_run_again_and_no_more_run_at_once_than_asked(tmp_path: Path) -> None:
@@ -306,7 +310,7 @@ def test_a_step_out_of_time_is_complete_and_goes_on(place: Place, monkeypatch: p
     stand_in(monkeypatch, place, {"efficientnet_lite0": 60})
     began = time.monotonic()
     running.run("six", place, seconds=9)
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < 10
     lite2, lite0 = (f"six/published/{member.name}" for member in PAIR)
     names = archived(place)
     assert {f"{lite2}/predictions_test.csv", f"{lite2}/metrics.json", "six/plan.json", "six/jobs.csv"} <= names
