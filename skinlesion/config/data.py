@@ -65,16 +65,17 @@ class SplitConfig:
     """How lesions are divided into training, validation and test."""
 
     policy: Annotated[str, OneOf(("published", "grouped", "file"))]  # how the parts are made
-    seed: Annotated[int, Range(0)]  # seed of the shuffles (published, grouped)
+    seed: Annotated[int, Range(0)]  # seed of the shuffles (published, grouped, and validation from a file of folds)
     folds: Annotated[int, Range(2)]  # number of folds (grouped)
-    fold: int  # the fold that is the test part, counted from 0 (grouped)
-    val_fraction: Annotated[float, Range(0, 0.5, above=True, below=True)]  # share of the rest that validates (grouped)
-    file: PathText | None  # CSV with the columns image_id, lesion_id and split (file)
+    fold: Annotated[int, Range(0)]  # the fold that is the test part, counted from 0 (grouped, and a file of folds)
+    val_fraction: Annotated[float, Range(0, 0.5, above=True, below=True)]  # share of the rest that validates (likewise)
+    file: PathText | None  # CSV of a split (image_id, split) or of folds (image_id, fold) (file)
 
     def __post_init__(self) -> None:
-        require(0 <= self.fold < self.folds, "split.fold", self.fold, f"0 to {self.folds - 1} (split.folds - 1)")
+        fits = self.fold < self.folds or self.policy == "file"  # a file has folds of its own
+        require(fits, "split.fold", self.fold, f"0 to {self.folds - 1} (split.folds - 1)")
         given = self.policy != "file" or self.file is not None
-        require(given, "split.file", self.file, "the CSV of a split (split.policy=file)")
+        require(given, "split.file", self.file, "the CSV of a split or of folds (split.policy=file)")
 
 
 @dataclass

@@ -49,7 +49,7 @@ def test_each_choice_composes(path: Path) -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    assert len(GROUPS) == 49
+    assert len(GROUPS) == 53
     top = {path.name for path in config_dir().glob("*.yaml")}
     assert top == {f"{command}.yaml" for command in COMMANDS} | {"launch.yaml"}
 
@@ -76,6 +76,7 @@ def test_no_file_is_forgotten() -> None:
         ("split.policy=random", "split.policy=random"),
         ("split.policy=file", "split.file"),
         ("split.fold=5", "split.fold=5: expected 0 to 4"),
+        ("split.fold=-1", "split.fold=-1"),
         ("schedule.phases.head.lr=0", "schedule.phases.head.lr=0.0"),
         ("schedule.phases.high.cached_views=-1", "schedule.phases.high.cached_views=-1"),
         ("schedule.phases.high.mixup=-1", "schedule.phases.high.mixup=-1"),
