@@ -53,6 +53,8 @@ def test_it_works_in_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
     answer = cli(unpacked, tmp_path, "train", "--cfg", "job")
     assert answer.returncode == 0, answer.stderr
     assert "efficientnet_b1" in answer.stdout
+    answer = cli(unpacked, tmp_path, "train", "--help")
+    assert "loss.gamma=2.0 " in answer.stdout, answer.stderr
     answer = cli(unpacked, tmp_path, "synthetic", "data.root=here", "n=100", "image_size=[40,48]")
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "here" / "HAM10000_metadata").exists()

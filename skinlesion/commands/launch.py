@@ -115,7 +115,7 @@ def _swept(overrides: Sequence[str]) -> list[str]:
 
 
 def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConfig], None]:
-    """What Hydra calls for each job, in whichever process; a failure is noted for the end."""
+    """Build the function that Hydra calls for each job, in whichever process; failures are kept for the end."""
 
     def task(config: DictConfig) -> None:
         started.append(True)

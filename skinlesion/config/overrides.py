@@ -96,18 +96,13 @@ def _split_flags(words: Sequence[str], command: str, schema: type) -> tuple[list
 def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
     """Key and value of a word; a bare path is the image."""
     found = _PAIR.fullmatch(word)
-    if "image" in known and (found is None or (found[1].lstrip("+") not in known and Path(word).exists())):
-        if found is None and word in known:
-            raise ConfigError(f"{word}: expected key=value, such as {word}={_wanted(known[word])}")
+    is_bare = found is None or (found[1].lstrip("+") not in known and Path(word).exists())
+    if is_bare and "image" in known and word not in known:
         return "image", word
     if found is None:
-        example = f", such as {word}={_wanted(known[word])}" if word in known else ""
+        example = f", such as {word}={'FILE' if known[word].is_path else 'VALUE'}" if word in known else ""
         raise ConfigError(f"{word}: expected key=value{example}")
     return found[1], found[2]
-
-
-def _wanted(key: Key) -> str:
-    return "FILE" if key.is_path else "VALUE"
 
 
 def _literal(key: Key, value: str, *, is_multirun: bool) -> str:
