@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.offline_gpu.archives import Limits
 from benchmarks.offline_gpu.steps import STEPS
 
-SECONDS = 900  # of a step; two slow cores need a third of it
+SECONDS = 1800  # of a step; a busy machine of two slow cores needed 627 for the benchmarks
 
 
 def rehearse(python: Path, packed: Path) -> None:
@@ -38,7 +38,7 @@ def rehearse(python: Path, packed: Path) -> None:
                 f"{step}: {time.monotonic() - before:.0f} s, {check_results(place / 'results' / step, step)}",
                 flush=True,
             )
-        if time.monotonic() - before > SECONDS / 10:
+        if time.monotonic() - before > SECONDS / 15:
             raise SystemExit("six: the second call should find everything finished, and did not")
 
 
