@@ -13,8 +13,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import grouped, published
-from skinlesion.data.table import read_table
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.synthetic import dataset as synthetic_module
 from skinlesion.synthetic.dataset import SyntheticData, write_synthetic
@@ -72,7 +72,7 @@ def test_masks_show_the_lesion(written: SyntheticData) -> None:
 
 
 def test_table_is_accepted_as_ham10000(written: SyntheticData) -> None:
-    frame = read_table(
+    frame = read_ham10000(
         written.root, table="HAM10000_metadata", images=PARTS, missing_images="error", extra_images="error"
     )
     assert dict(frame["diagnosis"].value_counts()) == written.images
