@@ -60,9 +60,8 @@ def _draw(frame: "pd.DataFrame", image_of: "Callable[[str], Image]", config: Aud
 def _show(summary: "DatasetSummary", pairs: "pd.DataFrame") -> None:
     from skinlesion.commands.console import show_table
 
-    parts = {
-        part: summary["splits"][part] for part in ("train", "val", "test", "left_out") if part in summary["splits"]
-    }
+    splits = summary["splits"]
+    parts = {part: splits[part] for part in ("train", "val", "test", "left_out") if part in splits}
     rows = [
         (code, *(str(counts["diagnoses"].get(code, 0)) for counts in parts.values())) for code in summary["diagnoses"]
     ]

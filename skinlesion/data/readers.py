@@ -231,27 +231,38 @@ def _match_files(
         ids = ids[ids.isin(only)]
         found = {image_id: found[image_id] for image_id in ids if image_id in found}
     files = {image_id: found[image_id] for image_id in ids if image_id in found}
-    missing = ids[~ids.isin(list(files))]
-    places = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
-    problem = f"no image file for {len(missing):,} of {len(ids):,} rows ({first_five(missing)}{places})"
-    problems = []
+    labelled = {*ids, *dropped}
+    extra = [copies[0] for image_id, copies in found.items() if image_id not in labelled]
+    problems = [
+        *_missing_problems(ids[~ids.isin(list(files))], len(ids), absent, policy=missing_images, key=key),
+        *_extra_problems(relative_names(root, extra), policy=extra_images, key=key),
+        *file_problems(root, files),
+    ]
+    return files, problems
+
+
+def _missing_problems(
+    missing: "pd.Series[str]", total: int, absent: Sequence[Path], *, policy: str, key: str
+) -> Iterator[str]:
+    folders = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
+    problem = f"no image file for {len(missing):,} of {total:,} rows ({first_five(missing)}{folders})"
     if missing.empty:
         if absent:
-            log.info("All rows have their image%s.", places)
-    elif len(missing) == len(ids):
-        problems = [f"{problem}: no row would be left; expected files named IMAGE_ID.jpg or .png of the same images."]
-    elif missing_images == "error":
-        problems = [f"{problem}; add the files, or leave these rows out with {key}.missing_images=drop."]
+            log.info("All rows have their image%s.", folders)
+    elif len(missing) == total:
+        yield f"{problem}: no row would be left; expected files named IMAGE_ID.jpg or .png of the same images."
+    elif policy == "error":
+        yield f"{problem}; add the files, or leave these rows out with {key}.missing_images=drop."
     else:
         log.warning("%s: these rows are dropped.", problem)
-    labelled = {*ids, *dropped}
-    if extra := [copies[0] for image_id, copies in found.items() if image_id not in labelled]:
-        problem = f"no row for {len(extra):,} image files ({first_five(relative_names(root, extra))})"
-        if extra_images == "error":
-            problems.append(f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore.")
-        else:
-            log.info("%s: they are not used.", problem)
-    return files, [*problems, *file_problems(root, files)]
+
+
+def _extra_problems(extra: Sequence[str], *, policy: str, key: str) -> Iterator[str]:
+    problem = f"no row for {len(extra):,} image files ({first_five(extra)})"
+    if extra and policy == "error":
+        yield f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore."
+    elif extra:
+        log.info("%s: they are not used.", problem)
 
 
 def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:
