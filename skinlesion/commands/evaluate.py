@@ -96,12 +96,14 @@ def _judge_external(models: "list[TrainedModel]", config: EvaluateConfig, *, tta
 
 def _evaluate_submission(config: EvaluateConfig, submission: Path) -> None:
     """Judge the probabilities of a challenge's CSV, whoever's they are."""
-    from skinlesion.data.label_files import read_diagnoses
+    from skinlesion.data.readers import read_labelled
     from skinlesion.metrics.challenge_csv import read_submission
 
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
-    found = read_diagnoses(Path(str(other.labels)), metadata=metadata, classes=other.classes, key="external")
+    found = read_labelled(
+        Path(str(other.labels)), images=None, metadata=metadata, classes=other.classes, key="external"
+    )
     ids = found.frame["image_id"].tolist()
     table = read_submission(
         submission,
@@ -111,7 +113,7 @@ def _evaluate_submission(config: EvaluateConfig, submission: Path) -> None:
     )
     folder = Path(config.out) if config.out else submission.with_suffix("")
     log_to(folder)
-    about = {"submission": str(submission), "labels": str(other.labels), "classes": found.labels}
+    about = {"submission": str(submission), "labels": str(other.labels), "classes": found.label_counts}
     measured = _write(table, config, folder, name="submission", about=about, calibration=None)
     _draw(table, None, config, folder, name="submission")
     _show(

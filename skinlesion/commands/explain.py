@@ -55,7 +55,7 @@ def _explain(config: ExplainConfig, path: Path) -> None:
 
 def _check(config: ExplainConfig) -> None:
     """Write explanations.json and the figures of the sanity checks, and print what matters."""
-    from skinlesion.data.csv_io import some
+    from skinlesion.errors import first_five
     from skinlesion.files import write_json
     from skinlesion.inference.loaded_ensemble import voters
     from skinlesion.inference.sample import read_sample
@@ -74,7 +74,7 @@ def _check(config: ExplainConfig) -> None:
     _draw(checked, folder)
     _show(found)
     if unknown := found.get("lesion", {}).get("without_mask"):
-        log.warning("%d images have no mask in %s: %s.", len(unknown), config.masks, some(unknown))
+        log.warning("%d images have no mask in %s: %s.", len(unknown), config.masks, first_five(unknown))
     log.info("Numbers and figures: %s", folder)
 
 

@@ -1,4 +1,4 @@
-"""`skinlesion synthetic`: a synthetic HAM10000, to try everything on."""
+"""`skinlesion synthetic`: write a synthetic HAM10000, to try everything on."""
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: SyntheticConfig) -> None:
-    """Write the data set, or say that it is there.
+    """Write the data set, unless it is already there.
 
     Raises:
         SkinlesionError: The folder holds other files, or a setting is out of range.
@@ -22,10 +22,5 @@ def run(config: SyntheticConfig) -> None:
     state = "already there" if synthetic.already_there else "written"
     lesions = sum(synthetic.lesions.values())
     log.info(
-        "%s: synthetic data set %s: %d images of %d lesions (%s)",
-        synthetic.root,
-        state,
-        config.n,
-        lesions,
-        counts,
+        "%s: synthetic data set %s: %d images of %d lesions (%s)", synthetic.root, state, config.n, lesions, counts
     )

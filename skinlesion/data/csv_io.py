@@ -2,44 +2,44 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from skinlesion.errors import first_five
+
 
 def read_rows(path: Path, *, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Read a file with a header, every field as text without outer blanks.
+    """Read a file with a header, every field as text without surrounding blanks.
 
     Args:
-        path: The file, in UTF-8 with or without a byte-order mark, with any line ends; fields may be quoted,
-            lines without any field are passed over.
-        columns: Columns that must be there, in lower case; in the file they may have capitals.
+        path: The file, in UTF-8 with or without a byte-order mark, with any line ends; fields may be quoted, lines
+            without any field are skipped.
+        columns: Required columns, in lower case; the file may spell them with capitals.
 
     Returns:
-        All columns, named in lower case, indexed by line number; and what is wrong with the file, one text a
-        problem. Lines with too many or too few fields are not among the rows but among the problems.
+        All columns, named in lower case, indexed by line number; and the problems of the file, one text each. Lines
+        with too many or too few fields are not among the rows but among the problems.
     """
     try:
-        lines = _split(path.read_bytes().decode("utf-8-sig"))
+        lines = _numbered_lines(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return pd.DataFrame(), [f"cannot be read as text ({error}); save it anew as CSV in UTF-8."]
+        return pd.DataFrame(), [f"cannot be read as text ({error}); save it again as CSV in UTF-8."]
     if not lines:
         return pd.DataFrame(), [f"the file is empty; expected a header with {', '.join(columns) or 'names'}."]
     (_, names), *body = lines
     header = [name.lower() for name in names]
-    sound = {number: fields for number, fields in body if len(fields) == len(header)}
-    rows = pd.DataFrame(list(sound.values()), columns=header, index=list(sound))
-    problems = list(_problems(header, columns, [number for number, _ in body if number not in sound]))
+    complete = {number: fields for number, fields in body if len(fields) == len(header)}
+    rows = pd.DataFrame(list(complete.values()), columns=header, index=list(complete))
+    problems = list(_header_problems(header, columns))
+    if ragged := [number for number, _ in body if number not in complete]:
+        problems.append(
+            f"not {len(header)} fields, as the header has, in line {first_five(ragged)}; correct the separators."
+        )
     if not body:
         problems.append("no rows below the header.")
     return rows.loc[:, ~rows.columns.duplicated()], problems
-
-
-def some(items: Iterable[object]) -> str:
-    """Name the first five of `items`, and how many there are if more."""
-    names = [str(item) for item in items]
-    return ", ".join(names[:5]) + (f" (first 5 of {len(names):,})" if len(names) > 5 else "")
 
 
 def by_line(values: "pd.Series[str]") -> str:
@@ -47,32 +47,30 @@ def by_line(values: "pd.Series[str]") -> str:
     lines: dict[str, list[str]] = {}
     for number, value in values.items():
         lines.setdefault(value, []).append(str(number))
-    return some(f"{value!r} (line {_first_two(numbers)})" for value, numbers in lines.items())
+    more = {value: f" and {len(found) - 2:,} more" if len(found) > 2 else "" for value, found in lines.items()}
+    return first_five(f"{value!r} (line {', '.join(found[:2])}{more[value]})" for value, found in lines.items())
 
 
-def _first_two(numbers: Sequence[str]) -> str:
-    more = f" and {len(numbers) - 2:,} more" if len(numbers) > 2 else ""
-    return ", ".join(numbers[:2]) + more
+def repeated_ids(ids: "pd.Series[str]") -> list[str]:
+    """Describe image ids that stand in more than one row: one text, or none."""
+    repeated = ids[ids.duplicated(keep=False)]
+    return [f"image_id in more than one row: {by_line(repeated)}; keep one row per image."] if len(repeated) else []
 
 
-def _split(text: str) -> list[tuple[int, list[str]]]:
+def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
+    """Line numbers, as an editor shows them, and fields of all lines that have any."""
     header = text.lstrip().partition("\n")[0]
-    separator = "\t" if "\t" in header else ","
     # newline="" leaves line ends to the reader, which knows those inside quotes; strict refuses an open quote
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
     lines = [(reader.line_num, [field.strip() for field in fields]) for fields in reader]
     return [(number, fields) for number, fields in lines if any(fields)]
 
 
-def _problems(header: list[str], columns: Sequence[str], ragged: list[int]) -> Iterator[str]:
-    missing = [column for column in columns if column not in header]
-    if missing:
+def _header_problems(header: list[str], columns: Sequence[str]) -> Iterator[str]:
+    if missing := [column for column in columns if column not in header]:
         yield (
             f"no column {', '.join(missing)}; expected {', '.join(columns)}, separated by commas or tabs, "
             f"but the header is {', '.join(map(repr, header))}."
         )
-    twice = [column for column in columns if header.count(column) > 1]
-    if twice:
-        yield f"column {', '.join(twice)} is there more than once; keep one."
-    if ragged:
-        yield f"not {len(header)} fields, as the header has, in line {some(ragged)}; mend the separators."
+    if repeated := [column for column in columns if header.count(column) > 1]:
+        yield f"column {', '.join(repeated)} is there more than once; keep one."

@@ -20,9 +20,8 @@ from skinlesion.data.dataset import WHOLE, EvenBatches, InOrder, LesionDataset, 
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_io import ImageInput
-from skinlesion.data.label_files import read_labelled
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.table import read_table
+from skinlesion.data.readers import read_ham10000, read_labelled
 from skinlesion.data.transforms import Augment, augmentation
 from skinlesion.taxonomy import CODES
 
@@ -151,8 +150,8 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     root = Path(config.root).expanduser()
     if config.classes is not None:
         return read_labelled(
-            [root / name for name in config.images],
-            labels=root / config.table,
+            root / config.table,
+            images=[root / name for name in config.images],
             metadata=None if config.metadata is None else root / config.metadata,
             classes=config.classes,
             missing_images=config.missing_images,
@@ -160,7 +159,7 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
             key="data",
             only=only,
         ).frame
-    return read_table(
+    return read_ham10000(
         root,
         table=config.table,
         images=config.images,

@@ -1,32 +1,40 @@
-"""From an image file to pixels at the working size: the same in training, evaluation and a deployed bundle.
+"""Image files: where they lie, whether they are whole, and their pixels at the working size.
 
-It needs OpenCV, Pillow and numpy alone, so that a service starts without torch.
+Training, evaluation and a deployed bundle read images by these functions alone. The file needs OpenCV, Pillow and numpy
+but neither torch nor pandas, so that a service starts fast.
 """
 
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PillowImage
-from PIL import ImageOps
 
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, first_five
 
 # OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
 cv2.setNumThreads(0)
 
 Image = npt.NDArray[np.uint8]
 
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_TAIL = 4096  # bytes searched for the end marker; cameras, editors and disks append a little after it
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_UNREADABLE = (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError)  # raised by Pillow
+
 
 @dataclass(frozen=True)
 class ImageInput:
-    """What a backbone expects of an image."""
+    """The images that a backbone expects."""
 
     size: tuple[int, int]  # (height, width) in pixels
     mean: tuple[float, ...]  # of each channel in 0..1
-    std: tuple[float, ...]  # likewise
+    std: tuple[float, ...]  # of each channel in 0..1
 
 
 def decode(path: Path, size: tuple[int, int]) -> Image:
@@ -47,13 +55,28 @@ def read(path: Path) -> Image:
     try:
         with PillowImage.open(path) as image:
             return upright(image)
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
 
 
 def upright(image: PillowImage.Image) -> Image:
-    """The pixels of an opened image, (h, w, 3), RGB, turned as its EXIF orientation says."""
+    """Return the pixels of an opened image, (h, w, 3), RGB, turned as its EXIF orientation says."""
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def dimensions(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image file in pixels, upright, without decoding it.
+
+    Raises:
+        DataError: The file cannot be read as an image.
+    """
+    try:
+        with PillowImage.open(path) as image:
+            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            width, height = image.size
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable image ({error})") from error
+    return (width, height) if sideways else (height, width)
 
 
 def fit(image: Image, size: tuple[int, int]) -> Image:
@@ -65,7 +88,7 @@ def fit(image: Image, size: tuple[int, int]) -> Image:
     """
     if image.shape[:2] == size:
         return image
-    rows, columns = place(image.shape[:2], size)
+    rows, columns = unpadded_area(image.shape[:2], size)
     inner = (columns.stop - columns.start, rows.stop - rows.start)
     shrinks = inner[0] < image.shape[1] or inner[1] < image.shape[0]
     canvas = np.zeros((*size, 3), np.uint8)
@@ -73,8 +96,8 @@ def fit(image: Image, size: tuple[int, int]) -> Image:
     return canvas
 
 
-def place(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice, slice]:
-    """Where `fit` puts an image: the rows and columns of the result that are no padding.
+def unpadded_area(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns that an image fills after `fit`; all others are padding.
 
     Args:
         shape: (h, w) of the image, in pixels.
@@ -84,3 +107,87 @@ def place(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice, slice]:
     height, width = (min(most, max(1, round(side * scale))) for side, most in zip(shape[:2], size, strict=True))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return slice(top, top + height), slice(left, left + width)
+
+
+def find_folders(root: Path, names: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Look for the image folders `names` in `root`.
+
+    A folder that holds one of its own name (some programs unpack `part_1.zip` to `part_1/part_1/`) stands for both.
+
+    Returns:
+        The folders that exist, each once, and those of `names` that do not.
+    """
+    named = list(dict.fromkeys(root / name for name in names))
+    found = [folder for folder in named if folder.is_dir()]
+    nested = [inner for folder in found if (inner := folder / folder.name).is_dir()]
+    return list(dict.fromkeys(found + nested)), [folder for folder in named if folder not in found]
+
+
+def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """List the image files of `folders` (not of folders inside them), by image id.
+
+    Returns:
+        The files of each image id (the file name without its suffix), sorted by id; more than one file is a mistake
+        for the caller to report. Hidden files, such as macOS's `._ISIC_0024306.jpg`, are skipped.
+    """
+    files: dict[str, list[Path]] = {}
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, suffix = os.path.splitext(entry.name)
+                if suffix.lower() in SUFFIXES and not stem.startswith(".") and not entry.is_dir():
+                    files.setdefault(stem, []).append(Path(entry.path))
+    return {stem: sorted(files[stem]) for stem in sorted(files)}
+
+
+def file_faults(paths: Iterable[Path]) -> dict[Path, str]:
+    """Probe image files without decoding them.
+
+    Empty files, files that are no JPEG or PNG, and files cut off before their end are found; damage inside the pixel
+    data is not (decoding finds that). 10,000 files take well under a second once the disk has them.
+
+    Returns:
+        The fault of each faulty file, e.g. "truncated JPEG (no end marker)"; whole files are left out.
+    """
+    faults = ((path, _fault(path)) for path in paths)
+    return {path: fault for path, fault in faults if fault is not None}
+
+
+def file_problems(root: Path, files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    """Yield one text for all images with more than one file, and one for all faulty files.
+
+    Args:
+        root: Folder that the messages name files from.
+        files: The files of each image id.
+    """
+    if repeated := [copies for copies in files.values() if len(copies) > 1]:
+        names = first_five(" and ".join(relative_names(root, copies)) for copies in repeated)
+        yield f"more than one file for {len(repeated):,} images: {names}; keep one of each."
+    if faults := file_faults(path for copies in files.values() for path in copies):
+        names = first_five(map(": ".join, zip(relative_names(root, faults), faults.values(), strict=True)))
+        yield f"{len(faults):,} faulty image files: {names}; download or copy them again."
+
+
+def relative_names(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Name files from `root`, those outside it in full."""
+    return [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size == 0:
+                return "empty file"
+            file.seek(0)
+            with PillowImage.open(file, formats=("JPEG", "PNG")) as image:
+                kind = "PNG" if image.format == "PNG" else "JPEG"
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
+    except UnidentifiedImageError:
+        return "not a JPEG or PNG image"
+    except (OSError, PillowImage.DecompressionBombError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    # Inside JPEG data 0xFF is always followed by 0x00 or a restart marker, so 0xFFD9 can only be the end.
+    end = b"IEND" if kind == "PNG" else b"\xff\xd9"
+    return None if end in tail else f"truncated {kind} (no end marker)"

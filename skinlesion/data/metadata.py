@@ -1,4 +1,4 @@
-"""What is known about the patient, as numbers: age, sex and localization, each possibly unknown.
+"""Facts about the patient as numbers: age, sex and localization, each possibly unknown.
 
 An encoder is applied with numpy alone, so that a service starts without pandas.
 """
@@ -22,34 +22,30 @@ FACTS = ("age", "sex", "localization")
 
 UNKNOWN = "unknown"
 AGES = (0.0, 120.0)  # years, both ends included; 0 is a real age in HAM10000 (39 images)
-_NOTHING = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
-_NO_STATE = (
-    "metadata encoder: expected age_mean, age_std > 0, sexes and localizations, both with 'unknown' last; "
-    "take a checkpoint of this version of skinlesion."
-)
+_BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
 
 
-def words(values: Iterable[object]) -> list[str]:
-    """Bring entries to lower case without outer blanks.
+def normalize_words(values: Iterable[object]) -> list[str]:
+    """Bring entries to lower case without surrounding blanks.
 
     Returns:
-        One word an entry; "unknown" for None, NaN, "", "NA" and their like.
+        One word per entry; "unknown" for None, NaN, "", "NA" and their like.
     """
-    plain = (str(value).strip().lower() for value in values)
-    return [UNKNOWN if word in _NOTHING else word for word in plain]
+    words = (str(value).strip().lower() for value in values)
+    return [UNKNOWN if word in _BLANKS else word for word in words]
 
 
-def ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def parse_ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Read ages, given as numbers or text.
 
     Returns:
-        Ages in years, shape (N,), NaN where unknown; and, shape (N,), which entries are faulty: no number, or
+        Ages in years, shape (N,), NaN where unknown; and, shape (N,), whether each entry is faulty: no number, or
         outside 0 to 120.
     """
-    entries = words(values)
-    years = np.array([_number(entry) for entry in entries], dtype=np.float64)
-    given = np.array([entry != UNKNOWN for entry in entries], dtype=np.bool_)
-    return years, given & ~((years >= AGES[0]) & (years <= AGES[1]))
+    words = normalize_words(values)
+    years = np.array([_number(word) for word in words], dtype=np.float64)
+    known = np.array([word != UNKNOWN for word in words], dtype=np.bool_)
+    return years, known & ~((years >= AGES[0]) & (years <= AGES[1]))
 
 
 @dataclass(frozen=True)
@@ -73,10 +69,10 @@ class MetadataEncoder:
 
     @classmethod
     def fit(cls, frame: "pd.DataFrame") -> Self:
-        """Learn mean, deviation and values from a training split with the columns of `FACTS`.
+        """Learn mean, deviation and vocabularies from a training split with the columns of `FACTS`.
 
         Raises:
-            DataError: If a column is missing, an age is faulty, or there are no rows.
+            DataError: A column is missing, an age is faulty, or there are no rows.
         """
         if len(frame) == 0:
             raise DataError("metadata: no rows to learn from; expected the images of the training split.")
@@ -92,11 +88,15 @@ class MetadataEncoder:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild an encoder from what `state` gave.
+        """Rebuild an encoder from the result of `state`.
 
         Raises:
-            CheckpointError: If `state` is no state of an encoder.
+            CheckpointError: `state` is not the state of an encoder.
         """
+        problem = (
+            "metadata encoder: expected age_mean, age_std > 0, sexes and localizations, both with 'unknown' last; "
+            f"take a checkpoint of this version of skinlesion. Got {state!r}."
+        )
         try:
             encoder = cls(
                 age_mean=float(state["age_mean"]),
@@ -105,68 +105,62 @@ class MetadataEncoder:
                 localizations=tuple(state["localizations"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{_NO_STATE} Got {state!r}.") from error
-        if not encoder._sound() or set(state) != {field.name for field in fields(cls)}:
-            raise CheckpointError(f"{_NO_STATE} Got {state!r}.")
+            raise CheckpointError(problem) from error
+        scaled = np.isfinite([encoder.age_mean, encoder.age_std]).all() and encoder.age_std > 0
+        vocabularies = (encoder.sexes, encoder.localizations)
+        ordered = all(words[-1:] == (UNKNOWN,) and len({*words}) == len(words) for words in vocabularies)
+        if not (scaled and ordered and set(state) == {field.name for field in fields(cls)}):
+            raise CheckpointError(problem)
         return encoder
-
-    def _sound(self) -> bool:
-        scales = np.isfinite([self.age_mean, self.age_std]).all() and self.age_std > 0
-        vocabularies = (self.sexes, self.localizations)
-        return bool(scales) and all(v[-1:] == (UNKNOWN,) and len({*v}) == len(v) for v in vocabularies)
 
     def state(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for a checkpoint."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
-    def encode(self, frame: "pd.DataFrame") -> npt.NDArray[np.float32]:
+    def encode(self, facts: _Columns) -> npt.NDArray[np.float32]:
         """Turn facts into numbers.
 
         Args:
-            frame: At least the columns of `FACTS`, N rows; no other column is looked at.
+            facts: A frame or mapping with at least the columns of `FACTS`, N rows; no other column is read.
 
         Returns:
             Shape (N, M), M = `width`: age in standard deviations from the mean, 1 where the age is unknown,
             one-hot sex, one-hot localization.
 
         Raises:
-            DataError: If a column is missing or an age is faulty.
+            DataError: A column is missing or an age is faulty.
         """
-        return self._encode(frame)
+        years = _checked_ages(facts)
+        unknown = np.isnan(years)
+        parts = [
+            np.column_stack([np.where(unknown, 0.0, (years - self.age_mean) / self.age_std), unknown]),
+            _one_hot(facts["sex"], self.sexes),
+            _one_hot(facts["localization"], self.localizations),
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def encode_patient(self, facts: Mapping[str, float | str | None]) -> npt.NDArray[np.float32]:
         """Turn the facts of one patient into numbers, as `encode` does.
 
         Args:
-            facts: By the names in `FACTS`; what is None or left out is unknown.
+            facts: By the names in `FACTS`; a fact that is None or left out is unknown.
 
         Returns:
             Shape (M,).
 
         Raises:
-            DataError: If the age is faulty.
+            DataError: The age is faulty.
         """
-        row: npt.NDArray[np.float32] = self._encode({fact: [facts.get(fact)] for fact in FACTS})[0]
+        row: npt.NDArray[np.float32] = self.encode({fact: [facts.get(fact)] for fact in FACTS})[0]
         return row
 
-    def _encode(self, columns: _Columns) -> npt.NDArray[np.float32]:
-        years = _checked_ages(columns)
-        unknown = np.isnan(years)
-        scaled = np.where(unknown, 0.0, (years - self.age_mean) / self.age_std)
-        parts = [
-            np.column_stack([scaled, unknown]),
-            _one_hot(columns["sex"], self.sexes),
-            _one_hot(columns["localization"], self.localizations),
-        ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
     def missing(self) -> npt.NDArray[np.float32]:
-        """Return the row, shape (M,), of a patient of whom nothing is known."""
+        """Return the row, shape (M,), of a patient whose facts are all unknown."""
         return self.encode_patient({})
 
     @property
     def width(self) -> int:
-        """M, the number of columns that `encode` gives."""
+        """M, the number of columns of `encode`."""
         return len(self.columns)
 
     @property
@@ -178,7 +172,7 @@ class MetadataEncoder:
 
     @property
     def fact_of_column(self) -> tuple[int, ...]:
-        """The position in `FACTS` of the fact that each column of `encode` tells about."""
+        """The position in `FACTS` of the fact that each column of `encode` holds."""
         return tuple(FACTS.index(column.partition("=")[0]) for column in self.columns)
 
 
@@ -186,7 +180,7 @@ def _checked_ages(columns: _Columns) -> npt.NDArray[np.float64]:
     absent = [fact for fact in FACTS if fact not in columns]
     if absent:
         raise DataError(f"metadata: no column {', '.join(absent)}; expected {', '.join(FACTS)}, empty where unknown.")
-    years, faulty = ages(columns["age"])
+    years, faulty = parse_ages(columns["age"])
     if faulty.any():
         given = list(columns["age"])[int(faulty.argmax())]
         raise DataError(
@@ -197,7 +191,7 @@ def _checked_ages(columns: _Columns) -> npt.NDArray[np.float64]:
 
 
 def _number(entry: str) -> float:
-    """The number that `entry` spells in plain digits; NaN if it spells none."""
+    """Return the number that `entry` spells in plain digits; NaN if it spells none."""
     try:
         return float(entry) if entry.isascii() and "_" not in entry else np.nan
     except ValueError:
@@ -205,10 +199,10 @@ def _number(entry: str) -> float:
 
 
 def _vocabulary(values: Iterable[object]) -> tuple[str, ...]:
-    return (*sorted({*words(values)} - {UNKNOWN}), UNKNOWN)
+    return (*sorted({*normalize_words(values)} - {UNKNOWN}), UNKNOWN)
 
 
 def _one_hot(values: Iterable[object], vocabulary: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    entries = [word if word in vocabulary else UNKNOWN for word in words(values)]
+    entries = [word if word in vocabulary else UNKNOWN for word in normalize_words(values)]
     column = np.array(entries, dtype=object).reshape(-1, 1)  # (N, 1)
     return np.asarray(column == np.array(vocabulary, dtype=object))  # (N, V)

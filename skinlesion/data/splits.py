@@ -1,8 +1,8 @@
-"""Training, validation and test split by lesion: the images of a lesion never stand in two of them.
+"""Training, validation and test split by lesion: all images of a lesion are in the same one.
 
-A split is a frame with image_id, lesion_id and split ("train", "val" or "test"), sorted by image_id, without
-the images that are left out. Chance comes from hashes of seed and lesion id alone, so a split depends neither
-on the order of the rows nor on the version of any library.
+A split is a frame with image_id, lesion_id and split ("train", "val" or "test"), sorted by image_id, without the images
+that are left out. Randomness comes from hashes of seed and lesion id alone, so a split depends neither on the order of
+the rows nor on the version of any library.
 """
 
 import hashlib
@@ -14,29 +14,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.csv_io import by_line, read_rows, some
-from skinlesion.errors import ConfigError, DataError
+from skinlesion.data.csv_io import by_line, read_rows, repeated_ids
+from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import write_text
 from skinlesion.taxonomy import NEVUS
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image_id", "lesion_id", "split")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Split the lesions with one image 72/16.8/11.2 into train, val and test, stratified by diagnosis.
 
-    Lesions with several images go to train, except nevi with several images, which are left out. The sizes do
-    not depend on the seed; three lesions with one image are enough for a diagnosis to be in each split.
+    Lesions with several images go to train, except nevi with several images, which are left out. The sizes do not
+    depend on the seed; three lesions with one image are enough for a diagnosis to be in each split.
 
     Args:
-        frame: image_id, lesion_id, diagnosis, as from `read_table`.
+        frame: image_id, lesion_id, diagnosis, as from `read_ham10000`.
         seed: Decides which lesions go where.
 
     Raises:
-        DataError: If a split, or a diagnosis in a split, stays empty.
+        DataError: A split, or a diagnosis in a split, stays empty.
     """
     lesions = _lesions(frame, seed=seed)
     single = {code: [lesion for lesion, n in found.items() if n == 1] for code, found in lesions.items()}
@@ -54,22 +54,22 @@ def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
 
 def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fraction: float) -> pd.DataFrame:
-    """Use every image: one of `folds` parts is test, and of the others a part is val, the rest train.
+    """Split all images into `folds` folds of whole lesions: one is test, a share of the others val, the rest train.
 
-    The parts hold whole lesions and near equal shares of each diagnosis: lesions are dealt out by diagnosis,
-    those with most images first, each to the part that is emptiest for its share. (scikit-learn's
-    StratifiedGroupKFold does not stratify when it shuffles, up to version 1.7.)
+    Diagnoses are spread evenly: lesions are assigned by diagnosis, those with most images first, each to the fold that
+    is emptiest for its share. (scikit-learn's StratifiedGroupKFold does not stratify when it shuffles, up to version
+    1.7.)
 
     Args:
-        frame: image_id, lesion_id, diagnosis, as from `read_table`.
-        seed: Decides which lesions go where; the parts of all `fold` of one seed belong together.
-        folds: Number of parts, 2 or more.
-        fold: Which of them is test, 0 to folds - 1.
+        frame: image_id, lesion_id, diagnosis, as from `read_ham10000`.
+        seed: Decides which lesions go where; the folds of one seed belong together.
+        folds: Number of folds, 2 or more.
+        fold: The fold that is test, 0 to folds - 1.
         val_fraction: Share of val among the images that are not test, above 0 and below 1.
 
     Raises:
-        ConfigError: If `folds`, `fold` or `val_fraction` is out of range.
-        DataError: If a split, or a diagnosis in a split, stays empty.
+        ConfigError: `folds`, `fold` or `val_fraction` is out of range.
+        DataError: A split, or a diagnosis in a split, stays empty.
     """
     if folds < 2 or not 0 <= fold < folds:
         raise ConfigError(f"split.fold={fold}, split.folds={folds}: expected folds >= 2, fold 0 to folds - 1.")
@@ -85,15 +85,15 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
 
 
 def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Read a split that `write_split` wrote, or any CSV with the columns image_id and split.
+    """Read a split written by `write_split`, or any CSV with the columns image_id and split.
 
     Args:
-        frame: image_id, lesion_id, diagnosis, as from `read_table`; images that the file lacks are left out.
+        frame: image_id, lesion_id, diagnosis, as from `read_ham10000`; images that the file lacks are left out.
         path: The file; where it has a column lesion_id, it must agree with `frame`.
 
     Raises:
-        DataError: If the file does not fit `frame`, puts a lesion into two splits, or leaves a split, or a
-            diagnosis in a split, empty.
+        DataError: The file does not fit `frame`, puts a lesion into two splits, or leaves a split, or a diagnosis in a
+            split, empty.
     """
     rows, problems = read_rows(path, columns=("image_id", "split"))
     problems = problems or list(_file_problems(frame, rows))
@@ -151,7 +151,7 @@ def fingerprint(split: pd.DataFrame) -> str:
 
 
 def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
-    """Give the lesions of each diagnosis, with their numbers of images, in an order that the seed decides."""
+    """Return the number of images of each lesion, by diagnosis, in an order that the seed decides."""
     sizes = frame.groupby("lesion_id")["image_id"].nunique()
     diagnosis_of = dict(zip(frame["lesion_id"], frame["diagnosis"], strict=True))
     lesions: dict[str, dict[str, int]] = {code: {} for code in sorted(frame["diagnosis"].unique())}
@@ -161,9 +161,9 @@ def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
 
 
 def _shares(counts: Mapping[str, int], *, held_out: float, leave: int) -> dict[str, int]:
-    """Say how many of each diagnosis to keep when a share is held out, by largest remainders.
+    """Return how many of each diagnosis to keep when a share is held out, by largest remainders.
 
-    At least one is kept and `leave` are left, as far as there are so many.
+    At least one is kept and `leave` are held out, as far as there are so many.
     """
     total = sum(counts.values())
     kept = total - math.ceil(held_out * total)  # rounded as in scikit-learn's train_test_split
@@ -176,25 +176,24 @@ def _shares(counts: Mapping[str, int], *, held_out: float, leave: int) -> dict[s
 
 
 def _deal(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -> dict[str, int]:
-    """Deal lesions out to parts: each to the part with the fewest images of its diagnosis for its share."""
+    """Assign lesions to parts: each to the part with the fewest images of its diagnosis for its share."""
     part_of: dict[str, int] = {}
     images = [0] * len(shares)
     for found in lesions.values():
-        dealt = [0] * len(shares)
+        assigned = [0] * len(shares)
         for lesion in sorted(found, key=lambda name: -found[name]):  # big ones first, small ones even out
-            part = min(range(len(shares)), key=lambda p: (dealt[p] / shares[p], images[p] / shares[p]))
+            part = min(range(len(shares)), key=lambda p: (assigned[p] / shares[p], images[p] / shares[p]))
             part_of[lesion] = part
-            dealt[part] += found[lesion]
+            assigned[part] += found[lesion]
             images[part] += found[lesion]
     return part_of
 
 
 def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
     ids = rows["image_id"]
-    if (twice := ids.duplicated(keep=False)).any():
-        yield f"image_id in more than one row: {by_line(ids[twice])}; keep one row an image."
+    yield from repeated_ids(ids)
     if not (known := ids.isin(frame["image_id"])).all():
-        yield f"image_id that is not in the table: {by_line(ids[~known])}; take these lines out."
+        yield f"image_id that is not in the table: {by_line(ids[~known])}; remove these lines."
     if not (named := rows["split"].str.lower().isin(SPLITS)).all():
         yield f"unknown split: {by_line(rows.loc[~named, 'split'])}; expected {', '.join(SPLITS)}."
     if "lesion_id" in rows:
@@ -234,15 +233,15 @@ def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -
     if problems:
         raise _unusable(origin, problems)
     if len(split) < len(frame):
-        logger.info("Split (%s): %s of %s images left out.", origin, len(frame) - len(split), len(frame))
+        log.info("Split (%s): %s of %s images left out.", origin, len(frame) - len(split), len(frame))
     return split[list(COLUMNS)]
 
 
 def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
     names = split.groupby("lesion_id")["split"].unique()
-    torn = [f"{lesion} ({', '.join(sorted(found))})" for lesion, found in names.items() if len(found) > 1]
-    if torn:
-        yield f"lesions in more than one split: {some(torn)}; put all images of a lesion into one."
+    several = [f"{lesion} ({', '.join(sorted(found))})" for lesion, found in names.items() if len(found) > 1]
+    if several:
+        yield f"lesions in more than one split: {first_five(several)}; put all images of a lesion into one."
     empty = [name for name in SPLITS if name not in set(split["split"])]
     if empty:
         yield f"no image in {' and '.join(empty)}; expected images in {', '.join(SPLITS)}."
@@ -257,4 +256,4 @@ def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
 
 
 def _unusable(origin: str, problems: Sequence[str]) -> DataError:
-    return DataError("\n- ".join([f"The split ({origin}) cannot be used:", *problems]))
+    return DataError.listing(f"The split ({origin}) cannot be used:", problems)

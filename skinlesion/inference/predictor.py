@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.data.image_io import Image, fit, read, upright
-from skinlesion.data.metadata import FACTS, MetadataEncoder, words
+from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import calibrated as apply_calibration
@@ -321,7 +321,7 @@ def check_facts(encoder: MetadataEncoder, facts: Facts) -> None:
             hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FACTS)}"
             raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
     for fact, known in {"sex": encoder.sexes, "localization": encoder.localizations}.items():
-        (word,) = words([facts.get(fact)])
+        (word,) = normalize_words([facts.get(fact)])
         if word not in known:
             raise ConfigError(f"{fact}={facts[fact]}: not known to the model; expected one of {', '.join(known)}")
 

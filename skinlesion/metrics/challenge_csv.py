@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.data.csv_io import by_line, read_rows, some
-from skinlesion.errors import DataError
+from skinlesion.data.csv_io import by_line, read_rows
+from skinlesion.errors import DataError, first_five
 from skinlesion.files import write_text
 from skinlesion.inference.predictions import build_table, probabilities, targets
 from skinlesion.taxonomy import CHALLENGE, CODES
@@ -56,7 +56,7 @@ def read_submission(
         rows, ids = rows[~ids.isin(list(without))], ids[~ids.isin(list(without))]
         problems += _other_images(ids, actual)
     if problems:
-        raise DataError("\n- ".join([f"{path} is no entry for these images:", *problems]))
+        raise DataError.listing(f"{path} is no entry for these images:", problems)
     values = rows[list(CODES)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     try:
         return build_table(
@@ -76,7 +76,7 @@ def _other_images(ids: "pd.Series[str]", actual: Mapping[str, str]) -> list[str]
     if not (known := ids.isin(list(actual))).all():
         problems.append(f"images that have no label: {by_line(ids[~known])}; is it an entry for other images?")
     if absent := sorted(set(actual) - set(ids)):
-        problems.append(f"no row for {len(absent):,} of {len(actual):,} images: {some(absent)}; add them.")
+        problems.append(f"no row for {len(absent):,} of {len(actual):,} images: {first_five(absent)}; add them.")
     return problems
 
 

@@ -13,21 +13,19 @@ from skinlesion.plots.predictions import BLACK, BLUE, GREY, ORANGE, PALE, SKY, V
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 _SEXES = {"female": SKY, "male": ORANGE, "unknown": GREY}
-_MOST = 4  # lesions with as many images or more are drawn as one
+_MOST = 4  # images of a lesion; lesions with more are drawn together with these
 
 
 def diagnoses(frame: pd.DataFrame) -> Figure:
     """Draw how many images and lesions each diagnosis has."""
     images = _per_diagnosis(frame)
     lesions = _per_diagnosis(frame.drop_duplicates("lesion_id"))
-    figure = canvas(height=4.0)
-    axes = figure.add_subplot()
+    figure, axes = _diagnosis_rows(_names())
     rows = np.arange(len(CODES))
     for offset, counts, colour, name in ((-0.2, images, BLUE, "images"), (0.2, lesions, SKY, "lesions")):
         bars = axes.barh(rows + offset, counts, height=0.38, color=colour, label=name)
         total = max(sum(counts), 1)
         axes.bar_label(bars, [f"{n:,} ({n / total:.1%})" for n in counts], padding=3, fontsize=7)
-    _diagnosis_rows(axes, _names())
     axes.margins(x=0.16)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("count (share of all)", fontsize=9)
@@ -40,8 +38,11 @@ def ages(frame: pd.DataFrame) -> Figure:
     """Draw the patients' ages by diagnosis: box from first to third quartile, whiskers from 5 % to 95 %."""
     known = [frame.loc[frame["diagnosis"] == code, "age"].dropna() for code in CODES]
     absent = _per_diagnosis(frame[frame["age"].isna()])
-    figure = canvas(height=4.0)
-    axes = figure.add_subplot()
+    labels = [
+        f"{name}\nn = {len(values):,}" + (f", {none} without age" if none else "")
+        for name, values, none in zip(_names(), known, absent, strict=True)
+    ]
+    figure, axes = _diagnosis_rows(labels)
     drawn = [row for row, values in enumerate(known) if len(values)]
     axes.boxplot(
         [known[row].to_numpy() for row in drawn],
@@ -49,16 +50,12 @@ def ages(frame: pd.DataFrame) -> Figure:
         orientation="horizontal",
         widths=0.6,
         whis=(5, 95),
+        manage_ticks=False,
         patch_artist=True,
         boxprops={"facecolor": SKY, "edgecolor": BLACK},
         medianprops={"color": VERMILLION, "linewidth": 2},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": GREY},
     )
-    labels = [
-        f"{name}\nn = {len(values):,}" + (f", {none} without age" if none else "")
-        for name, values, none in zip(_names(), known, absent, strict=True)
-    ]
-    _diagnosis_rows(axes, labels)
     axes.set_xlabel("age of the patient, years", fontsize=9)
     axes.set_title("Age by diagnosis (images): median, quartiles, 5 % and 95 %", fontsize=10)
     return figure
@@ -67,17 +64,15 @@ def ages(frame: pd.DataFrame) -> Figure:
 def sexes(frame: pd.DataFrame) -> Figure:
     """Draw the share of women and men among the images of each diagnosis."""
     counts = np.stack([_per_diagnosis(frame[frame["sex"] == sex]) for sex in _SEXES])
-    figure = canvas(height=4.0)
-    axes = figure.add_subplot()
+    figure, axes = _diagnosis_rows(_names(_per_diagnosis(frame)))
     _stacked(axes, counts, names=list(_SEXES), colours=list(_SEXES.values()))
-    _diagnosis_rows(axes, _names(_per_diagnosis(frame)))
     axes.set_xlabel("share of the images of the diagnosis", fontsize=9)
     axes.set_title("Sex by diagnosis", fontsize=10)
     return figure
 
 
 def localizations(frame: pd.DataFrame) -> Figure:
-    """Draw where on the body each diagnosis was found: count, and share of the diagnosis as colour."""
+    """Draw the localizations of each diagnosis: count, and share of the diagnosis as colour."""
     counts = pd.crosstab(frame["localization"], frame["diagnosis"]).reindex(columns=list(CODES), fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     cells = counts.to_numpy(dtype=np.int64)
@@ -107,10 +102,8 @@ def images_per_lesion(frame: pd.DataFrame) -> Figure:
     sizes = lesions["images"].clip(upper=_MOST)
     counts = np.stack([_per_diagnosis(lesions[sizes == size]) for size in range(1, _MOST + 1)])
     names = ["1 image", *(f"{size} images" for size in range(2, _MOST)), f"{_MOST} or more"]
-    figure = canvas(height=4.0)
-    axes = figure.add_subplot()
+    figure, axes = _diagnosis_rows(_names(_per_diagnosis(lesions)))
     _stacked(axes, counts, names=names, colours=[PALE, SKY, BLUE, BLACK])
-    _diagnosis_rows(axes, _names(_per_diagnosis(lesions)))
     axes.set_xlabel("share of the lesions of the diagnosis", fontsize=9)
     several = int((lesions["images"] > 1).sum())
     axes.set_title(f"Images per lesion: {several:,} of {len(lesions):,} lesions have several", fontsize=10)
@@ -125,13 +118,14 @@ def sample_sheet(
     Args:
         frame: image_id, lesion_id, diagnosis.
         image_of: Gives the image (H, W, 3) of an image id.
-        samples_per_class: How many images of each diagnosis.
-        seed: Decides which.
+        samples_per_class: Images of each diagnosis, 1 or more.
+        seed: Of the draw.
     """
     figure = canvas(height=0.2 + len(CODES) * 5.6 / samples_per_class)
     panels = figure.subplots(len(CODES), samples_per_class, squeeze=False)
     for diagnosis, row in zip(DIAGNOSES, panels, strict=True):
-        chosen = _sampled(frame[frame["diagnosis"] == diagnosis.code], samples_per_class, seed)
+        lesions = frame[frame["diagnosis"] == diagnosis.code].sort_values("image_id").drop_duplicates("lesion_id")
+        chosen = lesions["image_id"].sample(min(samples_per_class, len(lesions)), random_state=seed)
         row[0].set_ylabel(fill(diagnosis.name, 16), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
@@ -141,30 +135,27 @@ def sample_sheet(
     return figure
 
 
-def _sampled(rows: pd.DataFrame, samples_per_class: int, seed: int) -> list[str]:
-    """Ids of up to `each` images, each of another lesion, whatever the order of the rows."""
-    lesions = rows.sort_values("image_id").drop_duplicates("lesion_id")
-    return list(lesions["image_id"].sample(min(samples_per_class, len(lesions)), random_state=seed))
-
-
 def _per_diagnosis(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Number of rows (7,) of each diagnosis, in class order."""
+    """Count the rows of each diagnosis, (7,), in class order."""
     counts = rows["diagnosis"].value_counts()
     return np.asarray([counts.get(code, 0) for code in CODES], dtype=np.int64)
 
 
 def _names(counts: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[str]:
-    """Names of the diagnoses with their codes, and with how many there are of each."""
+    """Name the diagnoses with their codes, and with their counts where given."""
     names = [fill(f"{each.name} ({each.code})", 28) for each in DIAGNOSES]
     return names if counts is None else [f"{name}\nn = {n:,}" for name, n in zip(names, counts, strict=True)]
 
 
-def _diagnosis_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Give each diagnosis a row, the first on top."""
+def _diagnosis_rows(labels: Sequence[str]) -> tuple[Figure, Axes]:
+    """Make a figure with a row for each diagnosis, the first on top."""
+    figure = canvas(height=4.0)
+    axes = figure.add_subplot()
     plain(axes)
     axes.grid(visible=False, axis="y")
     axes.set_yticks(range(len(CODES)), labels)
     axes.set_ylim(len(CODES) - 0.5, -0.5)
+    return figure, axes
 
 
 def _stacked(axes: Axes, counts: npt.NDArray[np.int64], *, names: Sequence[str], colours: Sequence[str]) -> None:

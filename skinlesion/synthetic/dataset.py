@@ -1,4 +1,7 @@
-"""A synthetic HAM10000, with the folders, table and images of the real one, for demonstrations and tests."""
+"""A synthetic HAM10000, with the folders, table and images of the real one, for demonstrations and tests.
+
+Lesions, patients and sources are drawn in the real table's proportions.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,26 +18,67 @@ from PIL import Image
 
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.progress import track
-from skinlesion.synthetic.images import paint, photograph
-from skinlesion.synthetic.table import synthetic_table
-from skinlesion.taxonomy import CODES
+from skinlesion.synthetic.images import SOURCES, paint, photograph
+from skinlesion.taxonomy import CODES, NEVUS
 
-MARKER = "synthetic.json"  # its presence says that a folder is synthetic, its content how it was made
+MARKER = "synthetic.json"  # marks a folder as synthetic and holds its settings
 TABLE = "HAM10000_metadata"
 PARTS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 MASKS = "masks"  # of the lesions, black and white, PNG by image id: HAM10000's own are published apart
 VERSION = 2  # raise when the same settings would give other files
 SMALLEST = 16  # pixels
+FIRST_IMAGE = 24306  # ISIC_0024306 is the first image of HAM10000
+
+# Of 11 lesions with one image, 28 % are at least 3, and 40 % of those at least 1, so that every part of the published
+# split has the diagnosis. Two images more make a lesion with siblings.
+SINGLES = 11
+FEWEST = SINGLES + 2
+
+SITES = (
+    "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand", "lower extremity", "neck",
+    "scalp", "trunk", "upper extremity",
+)  # fmt: skip
+
+
+class Counts(NamedTuple):
+    """Counts of one diagnosis in HAM10000, in images unless said otherwise."""
+
+    images: int
+    singles: int  # lesions with one image
+    age: tuple[float, float]  # mean and standard deviation, years
+    women: float  # share of the images whose patient's sex is known
+    sources: tuple[int, int, int, int]  # of each of SOURCES
+    unproven: tuple[int, int, int, int]  # of each of SOURCES, diagnosed without histopathology
+    sites: tuple[int, ...]  # of each of SITES
+
+
+REAL: dict[str, Counts] = {
+    "akiec": Counts(327, 151, (66.5, 11.5), 0.32, (295, 32, 0, 0), (0, 0, 0, 0),
+                    (5, 0, 29, 12, 3, 113, 0, 0, 13, 65, 10, 14, 1, 62)),
+    "bcc": Counts(514, 175, (66.8, 13.7), 0.38, (296, 211, 2, 5), (0, 0, 0, 0),
+                  (18, 0, 186, 47, 0, 101, 4, 0, 2, 58, 14, 19, 11, 49)),
+    "bkl": Counts(1099, 440, (64.3, 14.1), 0.42, (490, 475, 124, 10), (0, 215, 118, 0),
+                  (42, 0, 202, 74, 6, 319, 1, 2, 14, 174, 31, 34, 73, 104)),
+    "df": Counts(115, 39, (53.0, 13.6), 0.45, (30, 51, 30, 4), (0, 30, 30, 0),
+                 (4, 0, 2, 0, 0, 0, 2, 1, 0, 82, 0, 0, 0, 24)),
+    "mel": Counts(1113, 230, (60.7, 15.2), 0.38, (342, 680, 24, 67), (0, 0, 0, 0),
+                  (66, 0, 324, 68, 17, 104, 28, 0, 1, 192, 29, 14, 47, 213)),
+    "nv": Counts(6705, 4415, (46.5, 15.2), 0.49, (803, 1832, 3720, 350), (0, 503, 3704, 0),
+                 (860, 7, 1427, 200, 30, 100, 284, 45, 55, 1479, 81, 45, 1241, 655)),
+    "vasc": Counts(142, 64, (51.4, 21.6), 0.51, (3, 82, 54, 3), (0, 21, 54, 0),
+                   (27, 0, 22, 6, 0, 8, 0, 0, 5, 27, 2, 2, 31, 11)),
+}  # fmt: skip
+TOTAL = sum(counts.images for counts in REAL.values())
 
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """What a synthetic data set holds."""
+    """Size of a synthetic data set."""
 
     root: Path
     images: dict[str, int]  # by diagnosis, in class order
-    lesions: dict[str, int]  # likewise
-    already_there: bool  # True if nothing had to be written
+    lesions: dict[str, int]  # by diagnosis, in class order
+    already_there: bool  # nothing had to be written
 
 
 def write_synthetic(root: Path, *, n: int, image_size: tuple[int, int], seed: int) -> SyntheticData:
@@ -48,11 +93,14 @@ def write_synthetic(root: Path, *, n: int, image_size: tuple[int, int], seed: in
         seed: Seed of all randomness, 0 or more.
 
     Raises:
-        ConfigError: If a setting is out of range.
-        DataError: If `root` holds anything but a synthetic data set of the same settings.
+        ConfigError: A setting is out of range.
+        DataError: `root` holds anything but a synthetic data set of the same settings.
     """
     root = root.expanduser()
-    _check(image_size, seed)
+    if min(image_size) < SMALLEST:
+        raise ConfigError(f"image_size={list(image_size)}: width and height must be {SMALLEST} or more pixels")
+    if seed < 0:
+        raise ConfigError(f"seed={seed}: must be 0 or more")
     table = synthetic_table(n, np.random.default_rng([seed, 0]))
     settings = {"n": n, "image_size": list(image_size), "seed": seed, "version": VERSION}
     already_there = _is_there(root, settings)
@@ -61,42 +109,93 @@ def write_synthetic(root: Path, *, n: int, image_size: tuple[int, int], seed: in
             _write_images(folder, table, image_size=image_size, seed=seed)
             table.to_csv(folder / TABLE, index=False, lineterminator="\n")
             (folder / MARKER).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    lesions = table.drop_duplicates("lesion_id")
-    return SyntheticData(root, _by_diagnosis(table), _by_diagnosis(lesions), already_there)
+    images, lesions = (rows["dx"].value_counts() for rows in (table, table.drop_duplicates("lesion_id")))
+    return SyntheticData(
+        root, {code: int(images[code]) for code in CODES}, {code: int(lesions[code]) for code in CODES}, already_there
+    )
 
 
-def _check(image_size: tuple[int, int], seed: int) -> None:
-    """Raise ConfigError for settings that no image could be painted with."""
-    if min(image_size) < SMALLEST:
-        raise ConfigError(f"image_size={list(image_size)}: width and height must be {SMALLEST} or more pixels")
-    if seed < 0:
-        raise ConfigError(f"seed={seed}: must be 0 or more")
+def synthetic_table(n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw `n` rows with the columns of HAM10000_metadata, the images of a lesion one below the other.
+
+    Raises:
+        ConfigError: `n` is too small for every diagnosis to be in every part of a split.
+    """
+    if n < FEWEST * len(CODES):
+        raise ConfigError(
+            f"n={n}: expected {FEWEST * len(CODES)} images or more. With fewer than {FEWEST} of a diagnosis, "
+            "a split could not have it in every part."
+        )
+    counts = {code: max(FEWEST, round(n * REAL[code].images / TOTAL)) for code in CODES}
+    counts[NEVUS] += n - sum(counts.values())  # the most frequent diagnosis takes the rest
+    lesions = pd.concat([_draw_lesions(code, images, rng) for code, images in counts.items()])
+    lesions = _remove_facts(lesions.sample(frac=1, random_state=rng, ignore_index=True), rng)
+    lesions.insert(0, "lesion_id", [f"HAM_{number:07d}" for number in rng.permutation(len(lesions))])
+    table = lesions.loc[lesions.index.repeat(lesions["size"])].drop(columns="size").reset_index(drop=True)
+    table.insert(1, "image_id", [f"ISIC_{FIRST_IMAGE + number:07d}" for number in rng.permutation(n)])
+    return table
+
+
+def _draw_lesions(code: str, images: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw lesions of one diagnosis that have `images` images together, one row each."""
+    real = REAL[code]
+    sizes = [1] * min(max(SINGLES, round(images * real.singles / real.images)), images - 2)
+    while rest := images - sum(sizes):  # the real share of lesions with one image, then twos and some threes
+        sizes.append(3 if rest == 3 or (rest >= 5 and rng.uniform() < 0.25) else 2)
+    source = rng.choice(len(SOURCES), len(sizes), p=np.divide(real.sources, sum(real.sources)))
+    unproven = rng.uniform(size=len(sizes)) < np.divide(real.unproven, np.maximum(real.sources, 1))[source]
+    followed = (source == [*SOURCES].index("vidir_molemax")) & (code == NEVUS)
+    return pd.DataFrame(
+        {
+            "dx": code,
+            "dx_type": np.where(unproven, np.where(followed, "follow_up", "consensus"), "histo"),
+            "age": np.clip(np.round(rng.normal(*real.age, len(sizes)) / 5) * 5, 5, 85),
+            "sex": np.where(rng.uniform(size=len(sizes)) < real.women, "female", "male"),
+            "localization": rng.choice(SITES, len(sizes), p=np.divide(real.sites, sum(real.sites))),
+            "dataset": np.asarray([*SOURCES])[source],
+            "size": sizes,
+        }
+    )
+
+
+def _remove_facts(lesions: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Remove facts from the same share of lesions as in HAM10000, at least one; make some patients infants."""
+    lesions = lesions.copy()
+    order = pd.Series(rng.permutation(lesions.index))
+    infants = order[order.map(lesions["dx"]) == NEVUS]  # no infant has a carcinoma
+    changed: set[int] = set()  # no lesion loses more than one fact
+    for column, value, images, candidates in (  # images of HAM10000
+        ("age", 0.0, 39, infants),
+        ("age", np.nan, 57, order),
+        ("sex", "unknown", 57, order),
+        ("localization", "unknown", 234, order),
+    ):
+        count = max(1, round(images / TOTAL * len(lesions)))
+        chosen = candidates[~candidates.isin(changed)][:count]
+        lesions.loc[chosen, column] = value
+        changed |= set(chosen)
+    return lesions
 
 
 def _is_there(root: Path, settings: dict[str, object]) -> bool:
-    """Whether `root` already holds the wanted data set; DataError if it holds anything else."""
+    """Tell whether `root` already holds the data set; DataError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     marker = root / MARKER
-    if marker.is_file():
-        found = _settings_in(marker)
-        if found == settings:
-            return True
+    if not marker.is_file():
+        real = any((root / name).exists() for name in (*PARTS, TABLE, f"{TABLE}.csv"))
+        contents = "a HAM10000 that is not synthetic" if real else "files that are not a synthetic HAM10000"
+        raise DataError(f"{root} holds {contents}: it is left as it is\nName a folder that does not exist yet.")
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None  # damaged
+    if found != settings:
         raise DataError(
             f"{root} holds a synthetic HAM10000 of other settings: {found}, wanted {settings}\n"
             "Name another folder, or delete this one first."
         )
-    real = any((root / name).exists() for name in (*PARTS, TABLE, f"{TABLE}.csv"))
-    held = "a HAM10000 that is not synthetic" if real else "files that are not a synthetic HAM10000"
-    raise DataError(f"{root} holds {held}: it is left as it is\nName a folder that does not exist yet.")
-
-
-def _settings_in(marker: Path) -> object:
-    """What a marker file says, None if it is damaged."""
-    try:
-        return json.loads(marker.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
+    return True
 
 
 @contextmanager
@@ -108,7 +207,7 @@ def _new_folder(root: Path) -> Iterator[Path]:
     try:
         yield beside
         if root.exists():
-            root.rmdir()  # empty: _is_there has seen to it; Windows cannot rename onto a folder
+            root.rmdir()  # empty, as _is_there has checked; Windows cannot rename onto a folder
         beside.rename(root)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -121,16 +220,11 @@ def _write_images(folder: Path, table: pd.DataFrame, *, image_size: tuple[int, i
         (folder / part).mkdir()
     lesions = table.groupby("lesion_id", sort=True)
     for number, (_, rows) in enumerate(track(lesions, "Painting synthetic lesions", len(lesions))):
-        rng = np.random.default_rng([seed, 1, number])  # of its own: a lesion's look leaves the others' alone
-        patch = paint(rows["dx"].iloc[0], rows["dataset"].iloc[0], width=max(image_size), rng=rng)
+        rng = np.random.default_rng([seed, 1, number])  # of its own, so that a lesion does not change the others
+        source = rows["dataset"].iloc[0]
+        patch = paint(rows["dx"].iloc[0], source, width=max(image_size), rng=rng)
         for image_id in rows["image_id"]:
-            taken = photograph(patch, rows["dataset"].iloc[0], image_size=image_size, rng=rng)
+            taken = photograph(patch, source, image_size=image_size, rng=rng)
             part = PARTS[0] if image_id in first_part else PARTS[1]
             Image.fromarray(taken.image).save(folder / part / f"{image_id}.jpg", quality=92)
             Image.fromarray(taken.lesion).save(folder / MASKS / f"{image_id}.png")
-
-
-def _by_diagnosis(rows: pd.DataFrame) -> dict[str, int]:
-    """Number of rows of each diagnosis, in class order."""
-    counts = rows["dx"].value_counts()
-    return {code: int(counts.get(code, 0)) for code in CODES}

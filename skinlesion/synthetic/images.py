@@ -1,4 +1,4 @@
-"""Painting of synthetic dermoscopic images: a lesion on a patch of skin, and photographs of the patch.
+"""Synthetic dermoscopic images: a lesion painted on a patch of skin, and photographs of the patch.
 
 Pigments are painted as optical densities and seen by the law of Beer and Lambert: the skin's colour times
 exp(-density). Colours are like HAM10000's.
@@ -10,41 +10,97 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlesion.synthetic.recipes import RECIPES, Recipe
-from skinlesion.synthetic.structures import Patch
-from skinlesion.synthetic.textures import (
-    Line,
-    Map,
-    covered,
-    noise,
-    soft_step,
-    spots,
-    strokes,
-    tree,
-    walk,
-    warped,
-)
+from skinlesion.synthetic import structures as derm
+from skinlesion.synthetic.textures import Line, Map, noise, overlay, soft_step, spots, strokes, tree, walk, warp
 
-EXTENT = 1.5  # side of a patch, in widths of an image: what a rotated and shifted photograph can see
+EXTENT = 1.5  # side of a patch, in widths of an image, so that turned and shifted photographs stay inside
 
-# Optical density in red, green, blue of one unit of each pigment.
-MELANIN = (0.38, 0.86, 1.04)
-BLOOD = (0.38, 1.0, 0.72)
-BLUE = (1.05, 0.85, 0.45)  # melanin deep in the skin looks blue: red light is lost
+# Optical density of one unit of melanin, blood and deep melanin (blue: red light is lost) in red, green and blue.
+DENSITIES = ((0.38, 0.86, 1.04), (0.38, 1.0, 0.72), (1.05, 0.85, 0.45))
 WHITE = (0.93, 0.86, 0.88)  # colour of scar and scales
 YELLOW = (0.86, 0.66, 0.36)  # colour of keratin
 
-# Skin tone (red, green, blue in 0..1) as each of HAM10000's sources photographs it.
-SKIN = {
-    "rosendahl": (0.84, 0.68, 0.71),
-    "vidir_modern": (0.83, 0.69, 0.75),
-    "vidir_molemax": (0.91, 0.61, 0.64),
-    "vienna_dias": (0.86, 0.64, 0.66),
+
+class Source(NamedTuple):
+    """Appearance of the photographs of one of HAM10000's sources."""
+
+    skin: tuple[float, float, float]  # tone of bare skin, red, green, blue in 0..1
+    ruler: float  # share that shows ruler marks
+    dark_frame: float  # share that shows the dark frame of the lens
+
+
+SOURCES = {
+    "rosendahl": Source(skin=(0.84, 0.68, 0.71), ruler=0.2, dark_frame=0.01),
+    "vidir_modern": Source(skin=(0.83, 0.69, 0.75), ruler=0.2, dark_frame=0.2),
+    "vidir_molemax": Source(skin=(0.91, 0.61, 0.64), ruler=0.03, dark_frame=0.0),
+    "vienna_dias": Source(skin=(0.86, 0.64, 0.66), ruler=0.03, dark_frame=0.0),
 }
 
-# How often photographs of a source show ruler marks, and the dark frame of the lens.
-RULER = {"rosendahl": 0.2, "vidir_modern": 0.2, "vidir_molemax": 0.03, "vienna_dias": 0.03}
-DARK_FRAME = {"rosendahl": 0.01, "vidir_modern": 0.2, "vidir_molemax": 0.0, "vienna_dias": 0.0}
+
+class Recipe(NamedTuple):
+    """Ranges from which one diagnosis is drawn uniformly. They overlap: no single structure gives a diagnosis away."""
+
+    radius: tuple[float, float]  # of the lesion, in widths of the image
+    elongation: tuple[float, float]  # longer axis over shorter
+    wander: tuple[float, float]  # deviation of the outline from an ellipse, in radii
+    soft: tuple[float, float]  # width of the border, in radii
+    sun: tuple[float, float]  # sun damage of the skin around, 0 to 1.3
+    structures: tuple[tuple[derm.Structure, float, tuple[float, float]], ...]  # each with probability and strength
+
+
+RECIPES: dict[str, Recipe] = {
+    "akiec": Recipe(
+        radius=(0.14, 0.32), elongation=(1.0, 1.6), wander=(0.15, 0.4), soft=(0.1, 0.3), sun=(0.5, 1.3),
+        structures=(
+            (derm.redness, 1.0, (0.08, 0.4)), (derm.strawberry, 0.6, (0.15, 0.5)), (derm.moth_eaten, 0.6, (0.15, 0.7)),
+            (derm.scales, 0.7, (0.3, 0.9)), (derm.vessels, 0.2, (0.2, 0.5)), (derm.network, 0.15, (0.2, 0.5)),
+        ),
+    ),
+    "bcc": Recipe(
+        radius=(0.08, 0.28), elongation=(1.0, 1.7), wander=(0.1, 0.35), soft=(0.08, 0.3), sun=(0.3, 1.1),
+        structures=(
+            (derm.redness, 1.0, (0.06, 0.4)), (derm.vessels, 0.7, (0.3, 0.9)), (derm.nests, 0.65, (0.5, 2.0)),
+            (derm.ulcer, 0.35, (0.4, 1.2)), (derm.regression, 0.3, (0.2, 0.5)), (derm.pigment, 0.2, (0.2, 0.8)),
+        ),
+    ),
+    "bkl": Recipe(
+        radius=(0.15, 0.4), elongation=(1.0, 1.7), wander=(0.1, 0.3), soft=(0.06, 0.25), sun=(0.2, 1.0),
+        structures=(
+            (derm.pigment, 1.0, (0.1, 0.8)), (derm.moth_eaten, 0.55, (0.2, 0.7)), (derm.keratin, 0.5, (0.15, 0.5)),
+            (derm.cysts, 0.5, (0.4, 0.9)), (derm.pores, 0.4, (0.5, 1.4)), (derm.network, 0.25, (0.2, 0.6)),
+            (derm.redness, 0.3, (0.05, 0.3)),
+        ),
+    ),
+    "df": Recipe(
+        radius=(0.13, 0.3), elongation=(1.0, 1.25), wander=(0.05, 0.18), soft=(0.2, 0.45), sun=(0.1, 0.5),
+        structures=(
+            (derm.redness, 1.0, (0.08, 0.45)), (derm.pigment, 0.7, (0.1, 0.5)), (derm.network, 0.5, (0.2, 0.6)),
+            (derm.scar, 0.85, (0.25, 0.7)),
+        ),
+    ),
+    "mel": Recipe(
+        radius=(0.12, 0.4), elongation=(1.0, 1.8), wander=(0.2, 0.45), soft=(0.08, 0.25), sun=(0.1, 0.9),
+        structures=(
+            (derm.pigment, 1.0, (0.4, 1.6)), (derm.blotches, 0.85, (0.5, 1.7)), (derm.veil, 0.5, (0.3, 1.0)),
+            (derm.network, 0.4, (0.3, 0.9)), (derm.globules, 0.4, (0.5, 1.2)), (derm.streaks, 0.35, (0.5, 1.2)),
+            (derm.redness, 0.3, (0.1, 0.4)), (derm.regression, 0.3, (0.2, 0.6)),
+        ),
+    ),
+    "nv": Recipe(
+        radius=(0.1, 0.36), elongation=(1.0, 1.6), wander=(0.04, 0.22), soft=(0.12, 0.4), sun=(0.0, 0.5),
+        structures=(
+            (derm.pigment, 1.0, (0.4, 1.4)), (derm.network, 0.5, (0.2, 0.9)), (derm.globules, 0.35, (0.3, 1.0)),
+            (derm.redness, 0.5, (0.05, 0.4)), (derm.blotches, 0.2, (0.2, 0.8)),
+        ),
+    ),
+    "vasc": Recipe(
+        radius=(0.06, 0.28), elongation=(1.0, 1.4), wander=(0.04, 0.2), soft=(0.03, 0.1), sun=(0.0, 0.4),
+        structures=(
+            (derm.lacunae, 1.0, (0.6, 1.6)), (derm.redness, 0.5, (0.1, 0.6)), (derm.rim, 0.4, (0.2, 0.6)),
+            (derm.veil, 0.2, (0.2, 0.6)),
+        ),
+    ),
+}  # fmt: skip
 
 
 def paint(diagnosis: str, source: str, *, width: int, rng: np.random.Generator) -> Map:
@@ -52,28 +108,28 @@ def paint(diagnosis: str, source: str, *, width: int, rng: np.random.Generator) 
 
     Args:
         diagnosis: A diagnosis code.
-        source: One of HAM10000's sources, which gives the skin tone.
-        width: Width in pixels of the photographs that will be taken of the patch.
-        rng: Source of randomness: the lesion is the same whenever its state is.
+        source: One of `SOURCES`, which gives the skin tone.
+        width: Width in pixels of the photographs of the patch.
+        rng: Source of randomness.
 
     Returns:
         Colours in 0..1 and, as a fourth channel, 1 in the lesion and 0 outside: (side, side, 4), side = EXTENT * width.
     """
     recipe = RECIPES[diagnosis]
-    patch = _outlined(recipe, side=round(EXTENT * width), rng=rng)
-    _weathered_skin(patch, rng.uniform(*recipe.sun))
-    for structure, share, strength in recipe.structures:
-        if rng.uniform() < share:
+    patch = _outline(recipe, side=round(EXTENT * width), rng=rng)
+    _paint_skin(patch, rng.uniform(*recipe.sun))
+    for structure, probability, strength in recipe.structures:
+        if rng.uniform() < probability:
             structure(patch, rng.uniform(*strength))
-    tone = np.asarray(SKIN[source]) * rng.normal(1, (0.03, 0.04, 0.045)) * rng.normal(1, 0.03)
-    return warped(np.dstack([_seen(patch, tone), patch.inside]), rng, scale=0.06, shift=0.004)
+    tone = np.asarray(SOURCES[source].skin) * rng.normal(1, (0.03, 0.04, 0.045)) * rng.normal(1, 0.03)
+    return warp(np.dstack([_colours(patch, tone), patch.inside]), rng, scale=0.06, shift=0.004)
 
 
 class Photograph(NamedTuple):
-    """What a photograph shows, and where in it the lesion is."""
+    """A photograph and the mask of its lesion."""
 
     image: NDArray[np.uint8]  # (height, width, 3), RGB
-    lesion: NDArray[np.bool_]  # (height, width), under whatever hairs or frame cover it
+    lesion: NDArray[np.bool_]  # (height, width), also under hairs and frame
 
 
 def photograph(patch: Map, source: str, *, image_size: tuple[int, int], rng: np.random.Generator) -> Photograph:
@@ -81,24 +137,30 @@ def photograph(patch: Map, source: str, *, image_size: tuple[int, int], rng: np.
 
     Args:
         patch: Colours and lesion (side, side, 4) from `paint`.
-        source: One of HAM10000's sources: says how often the dark frame and ruler marks are seen.
+        source: One of `SOURCES`, which gives the shares of ruler marks and dark frames.
         image_size: Width and height in pixels.
         rng: Source of randomness.
     """
-    framed = _framed(patch, image_size, rng)
-    image, lesion = framed[..., :3], framed[..., 3] > 0.5
-    for disturbance, share in ((_bubbles, 0.15), (_hairs, 0.35), (_ruler, RULER[source])):
-        if rng.uniform() < share:
-            image = disturbance(image, rng)
-    image = _lit(image, rng)
-    if rng.uniform() < DARK_FRAME[source]:
-        image = _framed_dark(image, rng)
+    view = _view(patch, image_size, rng)
+    image, lesion = view[..., :3], view[..., 3] > 0.5
+    for artefact, probability in ((_bubbles, 0.15), (_hairs, 0.35), (_ruler, SOURCES[source].ruler)):
+        if rng.uniform() < probability:
+            image = artefact(image, rng)
+    height, width = image.shape[:2]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    from_centre = np.hypot(x, y * np.float32(height / width))  # in half widths
+    light = 1 + rng.normal(0, 0.04) * x + rng.normal(0, 0.04) * y - rng.uniform(0, 0.18) * from_centre**2
+    balance = rng.normal(1, 0.05) * rng.normal(1, 0.02, 3)
+    image = np.asarray(image * light[..., None] * balance, np.float32)
+    if rng.uniform() < SOURCES[source].dark_frame:
+        opening = soft_step(np.float32(rng.uniform(0.88, 1.2)) - from_centre, 0.03)
+        image = overlay(image, np.full(3, 0.03), 1 - opening)
     grain = 0.012 * rng.standard_normal((*image.shape[:2], 1), np.float32)
     return Photograph(np.asarray((np.clip(image + grain, 0, 1) * 255).round(), np.uint8), lesion)
 
 
-def _outlined(recipe: Recipe, *, side: int, rng: np.random.Generator) -> Patch:
-    """Bare skin with the outline of a lesion near its middle."""
+def _outline(recipe: Recipe, *, side: int, rng: np.random.Generator) -> derm.Patch:
+    """Draw the outline of a lesion near the middle of bare skin."""
     centre = 0.5 + rng.normal(0, 0.02, 2)
     radius = rng.uniform(*recipe.radius) / EXTENT
     longer = np.sqrt(rng.uniform(*recipe.elongation))
@@ -109,11 +171,11 @@ def _outlined(recipe: Recipe, *, side: int, rng: np.random.Generator) -> Patch:
     wander = rng.uniform(*recipe.wander) * noise(side, rng, scale=1.1 * radius, octaves=4)
     reach = np.maximum(np.hypot(along / longer, across * longer) / radius + wander, 0).astype(np.float32)
     inside = soft_step(1 - reach, rng.uniform(*recipe.soft))
-    return Patch(side=side, rng=rng, centre=centre, radius=radius, reach=reach, inside=inside)
+    return derm.Patch(side=side, rng=rng, centre=centre, radius=radius, reach=reach, inside=inside)
 
 
-def _weathered_skin(patch: Patch, sun: float) -> None:
-    """Give the skin its lines, blotches of pigment and blood, freckles and fine vessels; `sun` in 0..1.3."""
+def _paint_skin(patch: derm.Patch, sun: float) -> None:
+    """Paint lines, blotches of pigment and blood, freckles and fine vessels; `sun` damage in 0..1.3."""
     side, rng = patch.side, patch.rng
     patch.blood += 0.04 * (0.6 + sun) * noise(side, rng, scale=0.05, octaves=7)
     patch.melanin += 0.1 * sun * np.maximum(noise(side, rng, scale=0.06, octaves=7), 0)
@@ -126,17 +188,16 @@ def _weathered_skin(patch: Patch, sun: float) -> None:
     patch.blood += 0.2 * strokes((side, side), fine_vessels)
 
 
-def _seen(patch: Patch, tone: NDArray[np.float64]) -> Map:
-    """The colours (side, side, 3) in 0..1 of a patch whose bare skin has the colour `tone`."""
+def _colours(patch: derm.Patch, tone: NDArray[np.float64]) -> Map:
+    """Return the colours (side, side, 3) in 0..1 of a patch whose bare skin has the colour `tone`."""
     pigments = np.stack([patch.melanin, patch.blood, patch.blue], axis=-1)
-    densities = np.asarray((MELANIN, BLOOD, BLUE), np.float32)
-    light = tone.astype(np.float32) * np.exp(-np.maximum(pigments, -0.3) @ densities)
+    light = tone.astype(np.float32) * np.exp(-np.maximum(pigments, -0.3) @ np.asarray(DENSITIES, np.float32))
     for colour, cover in ((YELLOW, patch.yellow), (WHITE, patch.white)):
-        light = covered(light, np.asarray(colour), np.clip(cover, 0, 0.85))
+        light = overlay(light, np.asarray(colour), np.clip(cover, 0, 0.85))
     return np.asarray(0.07 + 0.93 * light, np.float32)  # glare of the glass plate: no black is quite black
 
 
-def _framed(patch: Map, image_size: tuple[int, int], rng: np.random.Generator) -> Map:
+def _view(patch: Map, image_size: tuple[int, int], rng: np.random.Generator) -> Map:
     """Turn, zoom and shift a patch (side, side, 4) into an image (height, width, 4)."""
     width, height = image_size
     middle = patch.shape[0] / 2
@@ -147,7 +208,7 @@ def _framed(patch: Map, image_size: tuple[int, int], rng: np.random.Generator) -
 
 
 def _hairs(image: Map, rng: np.random.Generator) -> Map:
-    """Lay hairs across an image: a few or many, mostly combed one way, dark or fair."""
+    """Draw hairs across an image: a few or many, mostly in one direction, dark or fair."""
     height, width = image.shape[:2]
     combed = rng.uniform(0, 2 * np.pi)
     lines: list[Line] = []
@@ -157,11 +218,11 @@ def _hairs(image: Map, rng: np.random.Generator) -> Map:
         thickness = width * rng.uniform(0.002, 0.004)
         lines.append((walk(root, rng, heading=heading, length=length, bend=0.06), thickness))
     colour = rng.choice([(0.13, 0.08, 0.08), (0.3, 0.18, 0.12), (0.85, 0.78, 0.72)], p=[0.6, 0.25, 0.15])
-    return covered(image, colour, 0.75 * strokes((width, height), lines))
+    return overlay(image, colour, 0.75 * strokes((width, height), lines))
 
 
 def _bubbles(image: Map, rng: np.random.Generator) -> Map:
-    """Gel bubbles: bright points and thin rings."""
+    """Draw gel bubbles: bright points and thin rings."""
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     for _ in range(int(rng.integers(2, 9))):
@@ -169,11 +230,11 @@ def _bubbles(image: Map, rng: np.random.Generator) -> Map:
         radius = int(rng.uniform(0.004, 0.015) * width * 16)
         cv2.circle(cover, (x, y), radius, 70, 1, cv2.LINE_AA, shift=4)
         cv2.circle(cover, (x - radius // 2, y - radius // 2), radius // 4, 220, -1, cv2.LINE_AA, shift=4)
-    return covered(image, np.ones(3), cover.astype(np.float32) / np.float32(255))
+    return overlay(image, np.ones(3), cover.astype(np.float32) / np.float32(255))
 
 
 def _ruler(image: Map, rng: np.random.Generator) -> Map:
-    """Black ticks of the glass plate's scale, cutting one corner."""
+    """Draw the black ticks of the glass plate's scale across one corner."""
     height, width = image.shape[:2]
     corner = rng.integers(0, 2, 2) * (width, height)
     inwards = np.where(corner > 0, -1, 1) * width
@@ -181,26 +242,4 @@ def _ruler(image: Map, rng: np.random.Generator) -> Map:
     for tick in range(int(rng.integers(4, 9))):
         start = corner + inwards * (0.02 + 0.03 * tick, 0.16 - 0.022 * tick)
         lines.append((np.stack([start, start + inwards * (0.03, 0.035)]), 0.006 * width))
-    return covered(image, np.zeros(3), 0.9 * strokes((width, height), lines))
-
-
-def _lit(image: Map, rng: np.random.Generator) -> Map:
-    """Expose an image: brightness, white balance, a slope of light, darker towards the corners."""
-    x, y, far = _places(image)
-    light = 1 + rng.normal(0, 0.04) * x + rng.normal(0, 0.04) * y - rng.uniform(0, 0.18) * far**2
-    balance = rng.normal(1, 0.05) * rng.normal(1, 0.02, 3)
-    return np.asarray(image * light[..., None] * balance, np.float32)
-
-
-def _framed_dark(image: Map, rng: np.random.Generator) -> Map:
-    """Leave a round opening of the lens, black around it."""
-    _, _, far = _places(image)
-    opening = soft_step(np.float32(rng.uniform(0.88, 1.2)) - far, 0.03)
-    return covered(image, np.full(3, 0.03), 1 - opening)
-
-
-def _places(image: Map) -> tuple[Map, Map, Map]:
-    """Where each pixel of an image lies: x and y (-1..1), distance from the middle in half widths."""
-    height, width = image.shape[:2]
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    return x, y, np.hypot(x, y * np.float32(height / width))
+    return overlay(image, np.zeros(3), 0.9 * strokes((width, height), lines))

@@ -1,7 +1,7 @@
-"""Textures that synthetic skin is made of: noise, cells, spots and branching strokes.
+"""Textures of synthetic skin: noise, cells, spots and branching strokes.
 
-A map is an array (side, side). Lengths are fractions of the side unless said to be in pixels, so that a
-texture looks alike at every resolution.
+A map is an array (side, side). Lengths are fractions of the side unless given in pixels, so that a texture looks the
+same at every resolution.
 """
 
 import cv2
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 Map = NDArray[np.float32]
 Points = NDArray[np.float64]  # (n, 2): x, y
-Line = tuple[Points, float]  # the points that it passes, its thickness; pixels
+Line = tuple[Points, float]  # points and thickness, pixels
 
-ROUGHNESS = 0.62  # amplitude of each octave of noise over the one before
+ROUGHNESS = 0.62  # amplitude of each octave of noise relative to the one before
 
 
 def noise(side: int, rng: np.random.Generator, *, scale: float, octaves: int, stretch: float = 1.0) -> Map:
@@ -22,8 +22,8 @@ def noise(side: int, rng: np.random.Generator, *, scale: float, octaves: int, st
         side: Pixels along an edge.
         rng: Source of randomness.
         scale: Length of the coarsest feature.
-        octaves: How many times the feature length is halved; features below two pixels are left out.
-        stretch: How much longer features are along x than along y.
+        octaves: Feature lengths, each half the one before; features below two pixels are left out.
+        stretch: Length of features along x over that along y.
     """
     total = np.zeros((side, side), np.float32)
     for octave in range(octaves):
@@ -55,7 +55,7 @@ def strokes(size: tuple[int, int], lines: list[Line]) -> Map:
 
     Args:
         size: Width and height in pixels.
-        lines: What to draw.
+        lines: Points and thickness of each, in pixels.
     """
     width, height = size
     drawn = np.zeros((height, width), np.uint8)
@@ -67,7 +67,7 @@ def strokes(size: tuple[int, int], lines: list[Line]) -> Map:
 
 
 def walk(start: Points, rng: np.random.Generator, *, heading: float, length: float, bend: float) -> Points:
-    """Points (24, 2) of a path from `start` towards `heading` (radians) that bows and trembles by `bend`."""
+    """Return points (24, 2) of a path from `start` towards `heading` (radians) that bows and trembles by `bend`."""
     bow = rng.normal(0, bend / 2)
     headings = heading + np.cumsum(bow + rng.normal(0, bend / 2, 24))
     steps = np.stack([np.cos(headings), np.sin(headings)], axis=-1) * length / 24
@@ -75,7 +75,7 @@ def walk(start: Points, rng: np.random.Generator, *, heading: float, length: flo
 
 
 def tree(start: Points, rng: np.random.Generator, *, length: float, thickness: float) -> list[Line]:
-    """The lines of a branching vessel: a trunk, and from it ever thinner and shorter branches."""
+    """Return the lines of a branching vessel: a trunk with thinner and shorter branches and twigs."""
     heading = rng.uniform(0, 2 * np.pi)
     trunk = walk(start, rng, heading=heading, length=length, bend=0.2)
     lines = [(trunk, thickness)]
@@ -87,8 +87,8 @@ def tree(start: Points, rng: np.random.Generator, *, length: float, thickness: f
     return lines
 
 
-def warped(image: Map, rng: np.random.Generator, *, scale: float, shift: float) -> Map:
-    """Push every pixel of a square image about `shift` aside, so that nothing in it stays regular."""
+def warp(image: Map, rng: np.random.Generator, *, scale: float, shift: float) -> Map:
+    """Displace each pixel of a square image by about `shift` sides, so that nothing in it stays regular."""
     side = image.shape[0]
     y, x = np.mgrid[:side, :side].astype(np.float32)
     x += shift * side * noise(side, rng, scale=scale, octaves=3)
@@ -101,14 +101,14 @@ def soft_step(field: Map, width: float) -> Map:
     return np.asarray(1 / (1 + np.exp(np.clip(-4 * field / width, -30, 30))), np.float32)
 
 
-def covered(image: Map, colour: Points, cover: Map) -> Map:
-    """Lay `colour` (3,) over an image where `cover` (height, width) is above 0."""
+def overlay(image: Map, colour: Points, cover: Map) -> Map:
+    """Blend `colour` (3,) into an image (height, width, 3) by `cover` (height, width) in 0..1."""
     share = cover[..., None]
     return np.asarray(image * (1 - share) + colour.astype(np.float32) * share, np.float32)
 
 
 def _distance(side: int, points: Points) -> Map:
-    """Distance in pixels of every pixel to the nearest of `points` (n, 2), x and y in 0..1."""
+    """Return the distance in pixels of every pixel to the nearest of `points` (n, 2), x and y in 0..1."""
     free = np.full((side, side), 255, np.uint8)
     at = np.clip(np.round(points * side), 0, side - 1).astype(int)
     free[at[:, 1], at[:, 0]] = 0

@@ -21,7 +21,7 @@ def audit(root: Path, folder: Path) -> dict[str, object]:
     return json.loads((folder / "audit" / "audit.json").read_text())
 
 
-def test_what_an_audit_leaves(synthetic_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_of_synthetic_data(synthetic_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = audit(synthetic_root, tmp_path)
     names = {f"{figure}.png" for figure in FIGURES} | {"audit.json", "split.csv", "duplicates.csv"}
     assert {path.name for path in (tmp_path / "audit").iterdir()} == names
@@ -30,7 +30,7 @@ def test_what_an_audit_leaves(synthetic_root: Path, tmp_path: Path, capsys: pyte
     split = pd.read_csv(tmp_path / "audit" / "split.csv")
     assert split.groupby("lesion_id")["split"].nunique().max() == 1
     assert set(found["shortcuts"]) == {"majority", "metadata", "dx_type", "dataset"}
-    assert "told from" in capsys.readouterr().out
+    assert "predicted from" in capsys.readouterr().out
 
 
 @pytest.mark.real_data
@@ -48,5 +48,5 @@ def test_the_real_data(tmp_path: Path) -> None:
     }
     assert found["missing"]["age"] == 57
     assert found["age_zero"] == 39
-    told = found["shortcuts"]
-    assert told["dx_type"]["balanced_accuracy"] > told["majority"]["balanced_accuracy"] + 0.1
+    scores = found["shortcuts"]
+    assert scores["dx_type"]["balanced_accuracy"] > scores["majority"]["balanced_accuracy"] + 0.1

@@ -320,8 +320,8 @@ def test_only_what_is_judged_is_read(
     for path in others[1:]:
         path.unlink()
     others[0].write_bytes(others[0].read_bytes()[:200])
-    read, calls = datamodule.read_table, []
-    monkeypatch.setattr(datamodule, "read_table", lambda *args, **given: calls.append(1) or read(*args, **given))
+    read, calls = datamodule.read_ham10000, []
+    monkeypatch.setattr(datamodule, "read_ham10000", lambda *args, **given: calls.append(1) or read(*args, **given))
     places = (f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'judged'}")
     evaluate(
         composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=test", *places, "resamples=200")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinlesion.data.csv_io import by_line, read_rows, some
+from skinlesion.data.csv_io import by_line, read_rows, repeated_ids
+from skinlesion.errors import first_five
 
 COLUMNS = ("image_id", "dx")
 
@@ -105,11 +106,18 @@ def test_any_text_that_csv_writes_is_read_back(
     assert [*map(list, rows.itertuples(index=False))] == [fields for fields in expected if any(fields)]
 
 
-def test_some_names_five_and_counts_all() -> None:
-    assert some("abc") == "a, b, c"
-    assert some(range(1234)) == "0, 1, 2, 3, 4 (first 5 of 1,234)"
+def test_first_five_are_named_and_all_counted() -> None:
+    assert first_five("abc") == "a, b, c"
+    assert first_five(range(1234)) == "0, 1, 2, 3, 4 (first 5 of 1,234)"
 
 
 def test_by_line_names_each_value_once(tmp_path: Path) -> None:
     rows, _ = read_rows(written(tmp_path, b"image_id,dx\nA,x\nB,y\nC,x\nD,x\n"), columns=COLUMNS)
     assert by_line(rows["dx"]) == "'x' (line 2, 4 and 1 more), 'y' (line 3)"
+
+
+def test_repeated_ids_are_named_by_line(tmp_path: Path) -> None:
+    rows, _ = read_rows(written(tmp_path, b"image_id,dx\nA,x\nB,y\nA,x\n"), columns=COLUMNS)
+    (problem,) = repeated_ids(rows["image_id"])
+    assert "'A' (line 2, 4)" in problem
+    assert repeated_ids(rows["image_id"][:2]) == []

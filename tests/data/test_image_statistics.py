@@ -1,16 +1,15 @@
-"""How images look: by hand, without padding, by their files' size; and which of them are known."""
+"""Statistics of images by hand, without padding; and images of the training data found again."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from skinlesion.data.image_cache import ImageCache, open_cache
-from skinlesion.data.image_statistics import LOOKS, blocks, dimensions, remembered
-from skinlesion.data.leakage import parts_of, seen_by_hash, seen_by_id
-from skinlesion.errors import DataError
+from skinlesion.data.image_statistics import STATISTICS, describe_images, stored_descriptors
+from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
 from skinlesion.synthetic.dataset import write_synthetic
 
 
@@ -32,8 +31,8 @@ def test_a_plain_image_by_hand(tmp_path: Path) -> None:
     halves[:, 20:] = 255
     Image.fromarray(halves).save(folder / "white.png")
     frame, cache = cached(folder, tmp_path)
-    (block,) = blocks(frame, cache, label="looking")
-    red, white = (dict(zip(LOOKS, row, strict=True)) for row in block.looks)
+    (block,) = describe_images(frame, cache, label="looking")
+    red, white = (dict(zip(STATISTICS, row, strict=True)) for row in block.statistics)
     assert (red["width"], red["height"]) == (60, 20)
     found = [red[name] for name in ("red", "green", "blue", "saturation", "contrast")]
     assert found == pytest.approx([1, 0, 0, 1, 0], abs=1e-6)
@@ -41,29 +40,16 @@ def test_a_plain_image_by_hand(tmp_path: Path) -> None:
     assert (white["brightness"], white["contrast"], white["saturation"]) == (0.5, 0.5, 0)
 
 
-def test_an_upright_size_is_read_without_decoding(tmp_path: Path) -> None:
-    image = Image.new("RGB", (30, 20))
-    exif = image.getexif()
-    exif[ExifTags.Base.Orientation] = 6
-    image.save(tmp_path / "views.jpg", exif=exif)
-    image.save(tmp_path / "plain.jpg")
-    assert dimensions(tmp_path / "plain.jpg") == (20, 30)
-    assert dimensions(tmp_path / "views.jpg") == (30, 20)
-    (tmp_path / "no.jpg").write_text("text")
-    with pytest.raises(DataError, match=r"no\.jpg: not a readable image"):
-        dimensions(tmp_path / "no.jpg")
-
-
 def test_known_images_are_found_by_id_and_by_look(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "data", n=100, image_size=(60, 80), seed=4)
     frame, cache = cached(tmp_path / "data" / "HAM10000_images_part_1", tmp_path, (60, 80))
-    training = remembered(frame, cache, label="looking")
-    again = remembered(frame, cache, label="looking")
-    np.testing.assert_array_equal(training.looks, again.looks)
+    training = stored_descriptors(frame, cache, label="looking")
+    again = stored_descriptors(frame, cache, label="looking")
+    np.testing.assert_array_equal(training.statistics, again.statistics)
     assert again.hashes.exact == training.hashes.exact
 
     names = frame["image_id"].tolist()
-    known = parts_of({"train": names[:20], "val": names[20:25], "test": names[25:]})
+    known = parts_of_training({"train": names[:20], "val": names[20:25], "test": names[25:]})
     others = tmp_path / "others"
     others.mkdir()
     for place, new in ((0, "scaled"), (21, "darker"), (30, "of_test")):
@@ -72,11 +58,11 @@ def test_known_images_are_found_by_id_and_by_look(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "more", n=100, image_size=(60, 80), seed=5)
     for path in sorted((tmp_path / "more" / "HAM10000_images_part_1").iterdir())[:30]:
         (others / f"new_{path.name}").write_bytes(path.read_bytes())
-    (images,) = blocks(*cached(others, tmp_path, (60, 80)), label="looking")
-    found = seen_by_hash(images, training, known, distance=10, similarity=0.93).set_index("image_id")
+    (images,) = describe_images(*cached(others, tmp_path, (60, 80)), label="looking")
+    found = find_by_hash(images, training, known, distance=10, similarity=0.93).set_index("image_id")
     assert found["known_as"].to_dict() == {"scaled": names[0], "darker": names[21]}
     assert found["part"].to_dict() == {"scaled": "train", "darker": "val"}
 
-    by_id = seen_by_id([names[0], names[30], f"{names[21]}_downsampled", "other"], known)
+    by_id = find_by_id([names[0], names[30], f"{names[21]}_downsampled", "other"], known)
     assert by_id["image_id"].tolist() == [names[0], f"{names[21]}_downsampled"]
     assert by_id["part"].tolist() == ["train", "val"]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skinlesion.data.metadata import FACTS, MetadataEncoder, ages, words
+from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words, parse_ages
 from skinlesion.errors import CheckpointError, DataError
 
 NOTHING = ["", " ", "NA", "n/a", "nan", "None", "null", "?", "unknown", "Unknown ", None, float("nan"), pd.NA]
@@ -116,7 +116,7 @@ def test_encoding_agrees_with_scikit_learn() -> None:
 def test_only_the_three_facts_reach_the_encoder() -> None:
     rng = np.random.default_rng(1)
     frame = pd.concat([TRAIN] * 5, ignore_index=True)
-    told = frame.assign(
+    labelled = frame.assign(
         image_id=[f"ISIC_{n}" for n in range(20)],
         lesion_id=[f"HAM_{n // 2}" for n in range(20)],
         diagnosis=rng.choice(["mel", "nv"], 20),
@@ -124,11 +124,16 @@ def test_only_the_three_facts_reach_the_encoder() -> None:
         dataset=rng.choice(["rosendahl", "vidir_modern"], 20),
         path=[f"/data/{n}.jpg" for n in range(20)],
     )
-    others = [column for column in told.columns if column not in FACTS]
-    shuffled = told.assign(**{column: rng.permutation(told[column].to_numpy(object)) for column in others})
-    assert not shuffled.equals(told)
+    others = [column for column in labelled.columns if column not in FACTS]
+    shuffled = labelled.assign(**{column: rng.permutation(labelled[column].to_numpy(object)) for column in others})
+    assert not shuffled.equals(labelled)
     expected = MetadataEncoder.fit(frame)
-    for table in (told, shuffled, told[told.columns[::-1]], *(told.drop(columns=column) for column in others)):
+    for table in (
+        labelled,
+        shuffled,
+        labelled[labelled.columns[::-1]],
+        *(labelled.drop(columns=column) for column in others),
+    ):
         assert MetadataEncoder.fit(table) == expected
         npt.assert_array_equal(expected.encode(table), expected.encode(frame))
 
@@ -231,7 +236,7 @@ def test_there_is_nothing_to_learn_from_no_rows() -> None:
 
 
 def test_ages_as_text_or_number() -> None:
-    years, faulty = ages(["80.0", " 5 ", 0, 120, "", None, "NA", "x", "-3", "1e3"])
+    years, faulty = parse_ages(["80.0", " 5 ", 0, 120, "", None, "NA", "x", "-3", "1e3"])
     npt.assert_array_equal(years[:7], [80, 5, 0, 120, np.nan, np.nan, np.nan])
     npt.assert_array_equal(faulty, [False] * 7 + [True] * 3)
 
@@ -245,7 +250,7 @@ def test_words_of_any_kind_of_column() -> None:
         pd.Series(["Back ", None, ""], dtype="category"),
         ["Back ", None, ""],
     ):
-        assert words(values) == expected
+        assert normalize_words(values) == expected
 
 
 @pytest.mark.real_data
@@ -285,17 +290,17 @@ def test_a_faulty_age_of_a_patient_is_refused() -> None:
 
 @given(st.text(st.sampled_from("0123456789.e+-_x ٣"), max_size=6))
 def test_ages_are_the_numbers_that_pandas_reads(entry: str) -> None:
-    years, faulty = ages([entry])
-    expected = pd.to_numeric(pd.Series(words([entry]), dtype=object), errors="coerce").iloc[0]
+    years, faulty = parse_ages([entry])
+    expected = pd.to_numeric(pd.Series(normalize_words([entry]), dtype=object), errors="coerce").iloc[0]
     npt.assert_array_equal(years, [expected])
-    known = words([entry]) != ["unknown"]
+    known = normalize_words([entry]) != ["unknown"]
     assert faulty[0] == (known and not 0 <= expected <= 120)
 
 
 def test_pixels_and_facts_need_neither_torch_nor_pandas() -> None:
     code = (
         "import sys\n"
-        "from skinlesion.data import metadata, pixels\n"
+        "from skinlesion.data import image_io, metadata\n"
         "heavy = {'torch', 'pandas', 'albumentations', 'scipy', 'sklearn', 'timm'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -109,7 +109,7 @@ def test_an_entry_is_judged_without_a_model(tmp_path: Path, monkeypatch: pytest.
     places = (f"submission={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
     run(composed("evaluate", EvaluateConfig, *places, "external.classes.unk=drop", "resamples=100"))
     kept = table[table["actual"] != "df"].reset_index(drop=True)
-    report = json.loads((tmp_path / "mine" / "report_entry.json").read_text())
+    report = json.loads((tmp_path / "mine" / "report_submission.json").read_text())
     assert report["images"] == len(kept)
     assert report["classes"]["scc"]["counts_as"] == "akiec"
     value = report["challenge"]["balanced_accuracy"]["value"]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from skinlesion.plots import audit as audit_plots
 from skinlesion.plots.predictions import PAGE_WIDTH
-from skinlesion.synthetic.table import synthetic_table
+from skinlesion.synthetic.dataset import synthetic_table
 from skinlesion.taxonomy import CODES
 
 ALL = ("diagnoses", "ages", "sexes", "localizations", "images_per_lesion")

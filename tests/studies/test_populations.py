@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion.data.image_statistics import LOOKS
+from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.plots.populations import compared
 from skinlesion.studies.external.populations import MEASURES, Population, populations
 
 
 def population(name: str, brightness: list[float], ages: list[float], diagnoses: dict[str, int]) -> Population:
-    looks = np.full((len(brightness), len(LOOKS)), 0.5, np.float32)
-    looks[:, LOOKS.index("brightness")] = brightness
+    looks = np.full((len(brightness), len(STATISTICS)), 0.5, np.float32)
+    looks[:, STATISTICS.index("brightness")] = brightness
     looks[:, :2] = 400, 300
     facts = {"lesion_id": ["a"] * len(ages), "age": ages, "sex": "male", "localization": "back"}
     return Population(name, diagnoses, pd.DataFrame(facts), looks)

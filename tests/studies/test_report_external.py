@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion.data.image_statistics import LOOKS
+from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.errors import DataError
 from skinlesion.studies.external.populations import Population, populations
 from skinlesion.studies.report.external import compared
@@ -20,7 +20,7 @@ ABOUT = {
 
 
 def test_both_populations_stand_side_by_side(tmp_path: Path) -> None:
-    looks = np.full((4, len(LOOKS)), 0.25, np.float32)
+    looks = np.full((4, len(STATISTICS)), 0.25, np.float32)
     facts = {"lesion_id": list("abcd"), "age": [10.0, 20.0, 30.0, np.nan], "sex": "male", "localization": "back"}
     training = Population("training", {"nv": 1, "mel": 1}, None, None)
     others = Population("these images", {"nv": 3, "akiec": 1}, pd.DataFrame(facts), looks)

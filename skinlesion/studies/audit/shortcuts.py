@@ -1,4 +1,4 @@
-"""How far a diagnosis can be told without looking at the image, from the patient or from how the data came about."""
+"""Shortcuts: how well a diagnosis is predicted without the image, from the patient or from the source of the data."""
 
 import numpy as np
 import pandas as pd
@@ -14,41 +14,37 @@ from skinlesion.taxonomy import CODES
 SOURCES: dict[str, tuple[str, ...]] = {
     "metadata": ("age", "sex", "localization"),
     "dx_type": ("dx_type",),  # how the diagnosis was made: known only once it is made
-    "dataset": ("dataset",),  # which clinic and camera: says nothing about the patient
+    "dataset": ("dataset",),  # clinic and camera: unrelated to the patient
 }
-"""What a diagnosis is told from, by name: columns of the checked frame."""
+"""Columns of the checked frame from which a diagnosis is predicted, by name."""
 
-MAJORITY = "majority"  # the baseline: the most frequent diagnosis of train, always
-
-_WORDS = ("sex", "localization", "dx_type", "dataset")
+MAJORITY = "majority"  # the baseline: always the most frequent diagnosis of train
 
 
 def shortcuts(frame: pd.DataFrame, split: pd.DataFrame) -> dict[str, dict[str, float] | None]:
-    """Judge how well the diagnosis is told from each of `SOURCES` alone, by class-balanced logistic regression.
+    """Predict the diagnosis from each of `SOURCES` alone, by class-balanced logistic regression.
 
     Args:
         frame: A checked frame: image_id, diagnosis, age, sex, localization, dx_type, dataset.
-        split: image_id and split; fitted on train, judged on val. Test is left alone.
+        split: image_id and split; fitted on train, measured on val. Test is not used.
 
     Returns:
-        For "majority" and each of `SOURCES` the headline metrics, each in 0..1; None where a table lacks the
-        column.
+        For "majority" and each of `SOURCES` the headline metrics, each in 0..1; None where a table lacks the column.
     """
-    split_of = dict(zip(split["image_id"], split["split"], strict=True))
-    part = frame["image_id"].map(split_of)
+    part = frame["image_id"].map(dict(zip(split["image_id"], split["split"], strict=True)))
     train, val = frame[part == "train"], frame[part == "val"]
     majority = train["diagnosis"].mode().iloc[0]
-    judged: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority))}
+    scores: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority))}
     for name, columns in SOURCES.items():
         absent = all((train[column] == "").all() for column in columns)
-        judged[name] = None if absent else _headline(val, _predicted(train, val, columns))
-    return judged
+        scores[name] = None if absent else _headline(val, _predict(train, val, columns))
+    return scores
 
 
-def _predicted(train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
-    """The diagnosis codes (N,) of `val` as told from `columns`."""
-    words = [column for column in columns if column in _WORDS]
-    numbers = [column for column in columns if column not in _WORDS]
+def _predict(train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
+    """Predict the diagnosis codes (N,) of `val` from `columns`."""
+    numbers = [column for column in columns if column == "age"]
+    words = [column for column in columns if column != "age"]
     scaled = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
     facts = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words), (scaled, numbers))
     regression = LogisticRegression(class_weight="balanced", max_iter=2000)
@@ -57,6 +53,6 @@ def _predicted(train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...])
 
 
 def _headline(val: pd.DataFrame, predicted: np.ndarray) -> dict[str, float]:
-    actual, told = (np.asarray([CODES.index(code) for code in codes]) for codes in (val["diagnosis"], predicted))
-    confusion = confusions(actual, told)
+    actual, guess = (np.asarray([CODES.index(code) for code in codes]) for codes in (val["diagnosis"], predicted))
+    confusion = confusions(actual, guess)
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}

@@ -1,6 +1,7 @@
-"""What is in a data set, as one summary ready for JSON."""
+"""Contents of a data set and its split, and what could leak between the parts, as one summary ready for JSON."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 import pandas as pd
 
@@ -10,93 +11,120 @@ FACTS = ("age", "sex", "localization", "dx_type", "dataset")
 """Columns whose values may be missing."""
 
 
-def summary(
+class Counts(TypedDict):
+    """Size of a data set or of one diagnosis."""
+
+    images: int
+    lesions: int
+
+
+class SplitCounts(Counts):
+    """Size of one part of a split."""
+
+    diagnoses: dict[str, int]  # images of each diagnosis
+
+
+class PairCounts(TypedDict):
+    """Numbers of pairs of equal or similar images."""
+
+    pairs: int
+    same_lesion: int
+    other_lesion: int
+    other_lesion_within_split: int
+    across_splits: int
+
+
+class Duplicates(TypedDict):
+    """Pairs of equal images, pairs of similar images, and the pairs among both that may leak."""
+
+    exact: PairCounts
+    near: PairCounts
+    suspicious: list[dict[str, Any]]  # rows of `leaking_pairs`
+
+
+class DatasetSummary(Counts):
+    """Summary of a data set and its split."""
+
+    diagnoses: dict[str, Counts]
+    images_per_lesion: dict[str, int]  # lesions by number of images
+    missing: dict[str, int]  # images that lack a fact
+    age_zero: int  # images whose patient's age is a real 0
+    splits: dict[str, SplitCounts]  # by part; left_out: images in none
+    torn_lesions: list[str]  # ids of lesions in more than one part: a sound split has none
+    duplicates: Duplicates
+    shortcuts: Mapping[str, Mapping[str, float] | None]
+
+
+def summarize(
     frame: pd.DataFrame,
     split: pd.DataFrame,
     *,
     pairs: pd.DataFrame,
-    shortcuts: dict[str, dict[str, float] | None],
-) -> dict[str, Any]:
-    """Summarise a data set, its split and what is suspicious about them.
+    shortcuts: Mapping[str, Mapping[str, float] | None],
+) -> DatasetSummary:
+    """Summarize a data set, its split and what could leak.
 
     Args:
-        frame: A checked frame: one row an image.
+        frame: A checked frame: one row per image.
         split: image_id, lesion_id, split.
         pairs: The exact and near duplicates, as from `duplicate_pairs`.
-        shortcuts: How far the diagnosis is told without the image, as from `shortcuts`.
-
-    Returns:
-        `images`, `lesions`, `diagnoses` (images and lesions of each), `images_per_lesion` (lesions by number of
-        images), `missing` (images that lack a fact), `age_zero` (images whose patient's age is a real 0),
-        `splits` (images, lesions and images of each diagnosis; `left_out` are in none), `torn_lesions` (ids of
-        lesions in more than one split: none may be), `duplicates` and `shortcuts`.
+        shortcuts: Scores of predictions without the image, as from `shortcuts`.
     """
     split_of = dict(zip(split["image_id"], split["split"], strict=True))
     part = frame["image_id"].map(split_of).fillna("left_out")
     sizes = frame["lesion_id"].value_counts().value_counts().sort_index()
     by_diagnosis = frame.groupby("diagnosis")
+    blank = {fact: frame[fact].isna() | frame[fact].isin(("", "unknown")) for fact in FACTS}
+    leaking = leaking_pairs(pairs).to_dict(orient="records")
     return {
-        **_counts(frame),
-        "diagnoses": {code: _counts(by_diagnosis.get_group(code)) for code in CODES if code in by_diagnosis.groups},
+        **_count(frame),
+        "diagnoses": {code: _count(by_diagnosis.get_group(code)) for code in CODES if code in by_diagnosis.groups},
         "images_per_lesion": {str(images): int(lesions) for images, lesions in sizes.items()},
-        "missing": {fact: int(_missing(frame[fact]).sum()) for fact in FACTS},
+        "missing": {fact: int(rows.sum()) for fact, rows in blank.items()},
         "age_zero": int((frame["age"] == 0).sum()),
-        "splits": {str(name): _split_counts(rows) for name, rows in frame.groupby(part, sort=True)},
-        "torn_lesions": torn_lesions(split),
-        "duplicates": _duplicates(pairs),
+        "splits": {str(name): _count_split(rows) for name, rows in frame.groupby(part, sort=True)},
+        "torn_lesions": lesions_in_several_splits(split),
+        "duplicates": {
+            "exact": _count_pairs(pairs[pairs["exact"]]),
+            "near": _count_pairs(pairs[~pairs["exact"]]),
+            "suspicious": [{str(key): value for key, value in record.items()} for record in leaking],
+        },
         "shortcuts": shortcuts,
     }
 
 
-def torn_lesions(split: pd.DataFrame) -> list[str]:
-    """The ids of lesions whose images stand in more than one split, sorted; none may be."""
+def lesions_in_several_splits(split: pd.DataFrame) -> list[str]:
+    """Return the sorted ids of lesions whose images are in more than one split; a sound split has none."""
     splits = split.groupby("lesion_id")["split"].nunique()
     return sorted(str(lesion) for lesion in splits.index[splits > 1])
 
 
-def suspicious(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs of alike images that are not one lesion, or that stand in two splits."""
+def leaking_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of equal or similar images that are of two lesions, or in two splits."""
     return pairs[~pairs["same_lesion"] | _across(pairs)].reset_index(drop=True)
 
 
-def _counts(rows: pd.DataFrame) -> dict[str, Any]:
+def _count(rows: pd.DataFrame) -> Counts:
     return {"images": len(rows), "lesions": int(rows["lesion_id"].nunique())}
 
 
-def _split_counts(rows: pd.DataFrame) -> dict[str, Any]:
+def _count_split(rows: pd.DataFrame) -> SplitCounts:
     images = rows["diagnosis"].value_counts()
-    return {**_counts(rows), "diagnoses": {code: int(images.get(code, 0)) for code in CODES}}
+    return {**_count(rows), "diagnoses": {code: int(images.get(code, 0)) for code in CODES}}
 
 
-def _missing(values: "pd.Series[Any]") -> "pd.Series[bool]":
-    return values.isna() | values.isin(("", "unknown"))
-
-
-def _duplicates(pairs: pd.DataFrame) -> dict[str, Any]:
-    """Counts of exact and of other near duplicates, and the suspicious pairs themselves."""
-    records = suspicious(pairs).to_dict(orient="records")
-    return {
-        "exact": _pair_counts(pairs[pairs["exact"]]),
-        "near": _pair_counts(pairs[~pairs["exact"]]),
-        "suspicious": [{str(key): value for key, value in record.items()} for record in records],
-    }
-
-
-def _pair_counts(pairs: pd.DataFrame) -> dict[str, int]:
+def _count_pairs(pairs: pd.DataFrame) -> PairCounts:
     across, siblings = _across(pairs), pairs["same_lesion"]
+    within = (pairs["split_a"] == pairs["split_b"]) & (pairs["split_a"] != "")
     return {
         "pairs": len(pairs),
         "same_lesion": int(siblings.sum()),
         "other_lesion": int((~siblings).sum()),
-        "other_lesion_within_split": int((~siblings & _within(pairs)).sum()),
+        "other_lesion_within_split": int((~siblings & within).sum()),
         "across_splits": int(across.sum()),
     }
 
 
 def _across(pairs: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether both images are in a split, and not in the same one."""
+    """Tell whether both images are in a split, and not in the same one."""
     return (pairs["split_a"] != pairs["split_b"]) & (pairs["split_a"] != "") & (pairs["split_b"] != "")
-
-
-def _within(pairs: pd.DataFrame) -> "pd.Series[bool]":
-    return (pairs["split_a"] == pairs["split_b"]) & (pairs["split_a"] != "")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.data.image_io import Image, place
+from skinlesion.data.image_io import Image, unpadded_area
 from skinlesion.taxonomy import CODES
 
 Map = npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ def onto(values: Map, shape: tuple[int, int], size: tuple[int, int]) -> Map:
         (height, width) of the image.
     """
     whole = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
-    seen = np.ascontiguousarray(whole[place(shape, size)])
+    seen = np.ascontiguousarray(whole[unpadded_area(shape, size)])
     return np.asarray(cv2.resize(seen, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 

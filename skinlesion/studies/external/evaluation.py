@@ -11,14 +11,13 @@ import pandas as pd
 
 from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
 from skinlesion.config.evaluate import ExternalConfig
-from skinlesion.data.csv_io import some
 from skinlesion.data.datamodule import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
-from skinlesion.data.image_statistics import Appearance, blocks, remembered
-from skinlesion.data.label_files import Labelled, read_labelled
-from skinlesion.data.leakage import parts_of, seen_by_hash, seen_by_id
+from skinlesion.data.image_statistics import ImageDescriptors, describe_images, stored_descriptors
+from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.metadata import UNKNOWN
-from skinlesion.errors import DataError
+from skinlesion.data.readers import LabelledData, read_labelled
+from skinlesion.errors import DataError, first_five
 from skinlesion.inference.predict_images import predict_images
 from skinlesion.inference.predictions import soft_vote
 from skinlesion.studies.external.populations import Population
@@ -34,7 +33,7 @@ class External:
 
     table: pd.DataFrame  # predictions of the images that were judged
     facts: pd.DataFrame  # what is known of the same images
-    seen: pd.DataFrame  # images that training or validation had, see `data.seen`
+    seen: pd.DataFrame  # images that training or validation had, see `data.leakage`
     about: dict[str, Any]  # what was read, mapped, found and left out; ready for JSON
     populations: tuple[Population, Population]  # of training, and the judged images
     images: ImageCache
@@ -64,8 +63,8 @@ def judge_external(
     """
     first = models[0]
     labelled = read_labelled(
-        [Path(str(config.images)).expanduser()],
-        labels=Path(str(config.labels)).expanduser(),
+        Path(str(config.labels)).expanduser(),
+        images=[Path(str(config.images)).expanduser()],
         metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
         classes=config.classes,
         missing_images=config.missing_images,
@@ -73,8 +72,8 @@ def judge_external(
         key="external",
     )
     frame, read_as = _read_as(labelled.frame, first, config)
-    known = parts_of(first.split)
-    found = seen_by_id(frame["image_id"].tolist(), known)
+    known = parts_of_training(first.split)
+    found = find_by_id(frame["image_id"].tolist(), known)
     frame = _without(frame, found, config)
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
     cache = open_cache(frame, size=first.spec.size, cache_dir=cache_dir)
@@ -114,7 +113,7 @@ def _read_as(
     meant = {word: other if other in known else UNKNOWN for word, other in meant.items()}
     read_as = {word: {"images": int((words == word).sum()), "read_as": other} for word, other in meant.items()}
     if lost := [f"{word} ({read_as[word]['images']})" for word in strange if meant[word] == UNKNOWN]:
-        log.warning("Localizations that the model does not know: %s; they count as unknown.", some(lost))
+        log.warning("Localizations that the model does not know: %s; they count as unknown.", first_five(lost))
     return frame.assign(localization=words.replace(meant)), read_as
 
 
@@ -122,7 +121,7 @@ def _without(frame: pd.DataFrame, found: pd.DataFrame, config: ExternalConfig) -
     """Leave out what the model knows, if that is the choice, and name it."""
     if found.empty:
         return frame
-    names = some(f"{row.image_id} ({row.part}, by {row.found_by})" for row in found.itertuples())
+    names = first_five(f"{row.image_id} ({row.part}, by {row.found_by})" for row in found.itertuples())
     drop = config.leakage == "drop"
     verb = "left out" if drop else "judged all the same (external.leakage=keep)"
     log.warning(
@@ -139,7 +138,7 @@ def _without(frame: pd.DataFrame, found: pd.DataFrame, config: ExternalConfig) -
 
 def _training(
     model: TrainedModel, source: SourceConfig, cache_dir: Path
-) -> tuple[Appearance | None, Population, str | None]:
+) -> tuple[ImageDescriptors | None, Population, str | None]:
     """The images of the training as they look, their population, and why not, if they are not there."""
     stored = restore_data_config(model.config["data"])
     data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
@@ -156,31 +155,35 @@ def _training(
         log.warning("Images that look like those of the training are not searched for: %s.", why)
         return None, Population("training", diagnoses, None, None), why
     cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir)
-    appearance = remembered(frame, cache, label="looking at the images of the training")
+    appearance = stored_descriptors(frame, cache, label="looking at the images of the training")
     trained = frame["image_id"].isin(model.split["train"]).to_numpy()
-    return appearance, Population("training", diagnoses, frame[trained], appearance.looks[trained]), None
+    return appearance, Population("training", diagnoses, frame[trained], appearance.statistics[trained]), None
 
 
 def _looked_at(
-    frame: pd.DataFrame, cache: ImageCache, training: Appearance | None, known: dict[str, str], config: ExternalConfig
+    frame: pd.DataFrame,
+    cache: ImageCache,
+    training: ImageDescriptors | None,
+    known: dict[str, str],
+    config: ExternalConfig,
 ) -> "tuple[np.ndarray[Any, np.dtype[np.float32]], pd.DataFrame]":
     looks, found = [], []
-    for block in blocks(frame, cache, label="looking at the images"):
-        looks.append(block.looks)
+    for block in describe_images(frame, cache, label="looking at the images"):
+        looks.append(block.statistics)
         if training is not None:
-            alike = seen_by_hash(block, training, known, distance=config.distance, similarity=config.similarity)
+            alike = find_by_hash(block, training, known, distance=config.distance, similarity=config.similarity)
             found += [alike] if len(alike) else []
-    return np.concatenate(looks), pd.concat(found) if found else seen_by_id([], {})
+    return np.concatenate(looks), pd.concat(found) if found else find_by_id([], {})
 
 
-def _about(config: ExternalConfig, labelled: Labelled, read_as: dict[str, dict[str, object]]) -> dict[str, Any]:
+def _about(config: ExternalConfig, labelled: LabelledData, read_as: dict[str, dict[str, object]]) -> dict[str, Any]:
     return {
         "images": str(config.images),
         "labels": str(config.labels),
         "metadata": config.metadata,
         "labelled": len(labelled.frame),
-        "without_lesion_id": labelled.alone,
-        "classes": labelled.labels,
+        "without_lesion_id": labelled.without_lesion_id,
+        "classes": labelled.label_counts,
         "localizations": read_as,
     }
 
@@ -202,7 +205,7 @@ def _seen(
     found: pd.DataFrame,
     known: Mapping[str, str],
     *,
-    training: Appearance | None,
+    training: ImageDescriptors | None,
     why: str | None,
 ) -> dict[str, Any]:
     """How many images the model knows, and among how many they were looked for."""

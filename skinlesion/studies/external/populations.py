@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from skinlesion.data.image_statistics import LOOKS
+from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.taxonomy import CODES
 
 MEASURES = ("aspect", "brightness", "contrast", "red", "green", "blue", "saturation", "age")
-"""Numbers of an image: width divided by height, the looks of `LOOKS`, and the patient's age in years."""
+"""Numbers of an image: width divided by height, the looks of `STATISTICS`, and the patient's age in years."""
 
 _WORDS = ("sex", "localization")
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -26,7 +26,7 @@ class Population:
     name: str
     diagnoses: Mapping[str, int]  # images of each code
     frame: pd.DataFrame | None  # lesion_id, age, sex, localization; None where the table is not at hand
-    looks: npt.NDArray[np.float32] | None  # (N, 8) columns LOOKS; None where the images are not at hand
+    looks: npt.NDArray[np.float32] | None  # (N, 8) columns STATISTICS; None where the images are not at hand
 
     def measure(self, name: str) -> npt.NDArray[np.float64]:
         """The known values of one of `MEASURES`; none where its source is not at hand."""
@@ -41,7 +41,7 @@ class Population:
     def _look(self, name: str) -> npt.NDArray[np.float64]:
         if self.looks is None:
             return np.empty(0)
-        return self.looks[:, LOOKS.index(name)].astype(np.float64)
+        return self.looks[:, STATISTICS.index(name)].astype(np.float64)
 
 
 def populations(first: Population, second: Population) -> dict[str, Any]:

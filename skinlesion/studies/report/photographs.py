@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from skinlesion.data.image_files import find_files, find_folders
-from skinlesion.data.image_io import decode
+from skinlesion.data.image_io import decode, find_files, find_folders
 from skinlesion.errors import DataError
 from skinlesion.inference.posthoc_fit import with_calibration
 from skinlesion.plots.predictions import sample_sheet

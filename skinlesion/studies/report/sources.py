@@ -10,8 +10,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion.data.csv_io import read_rows
-from skinlesion.data.metadata import ages, words
-from skinlesion.data.table import TABLE_SUFFIXES
+from skinlesion.data.metadata import normalize_words, parse_ages
+from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.predictions import probabilities, read_predictions, soft_vote
 
@@ -83,20 +83,20 @@ def read_facts(path: Path) -> pd.DataFrame:
     """
     rows, problems = read_rows(path, columns=("image_id",))
     if problems:
-        raise DataError("\n- ".join([f"The metadata table {path} cannot be used:", *problems]))
+        raise DataError.listing(f"The metadata table {path} cannot be used:", problems)
     twice = rows["image_id"][rows["image_id"].duplicated()].tolist()
     if twice:
         raise DataError(f"{path}: image_id in more than one row: {', '.join(twice[:5])}; keep one row an image")
     found = {"image_id": rows["image_id"].tolist()}
-    found |= {name: words(rows[name]) for name in _FACTS if name in rows}
+    found |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
     if "dx" in rows:
-        found["diagnosis"] = words(rows["dx"])
+        found["diagnosis"] = normalize_words(rows["dx"])
     if "lesion_id" in rows:
         found["lesion_id"] = rows["lesion_id"].tolist()
     facts = pd.DataFrame(found)
     if "age" not in rows:
         return facts
-    years, faulty = ages(rows["age"])
+    years, faulty = parse_ages(rows["age"])
     if faulty.any():
         raise DataError(
             f"{path}: faulty age of {rows['image_id'].to_numpy()[np.flatnonzero(faulty)[0]]}; expected years"

@@ -23,7 +23,7 @@ import albumentations as A
 
 from skinlesion.config.schema import require, require_choice
 from skinlesion.data.image_io import Image
-from skinlesion.synthetic.textures import covered, strokes, walk
+from skinlesion.synthetic.textures import overlay, strokes, walk
 
 Apply = Callable[[Image, float, np.random.Generator], Image]
 
@@ -50,7 +50,7 @@ def hairs(image: Image, count: float, rng: np.random.Generator) -> Image:
         root = rng.uniform(-0.1, 1.1, 2) * (width, height)
         heading, length = combed + rng.normal(0, 0.4), width * rng.uniform(0.2, 0.8)
         lines.append((walk(root, rng, heading=heading, length=length, bend=0.06), width * rng.uniform(0.002, 0.005)))
-    return _pixels(covered(_floats(image), np.array((0.13, 0.08, 0.08)), 0.85 * strokes((width, height), lines)))
+    return _pixels(overlay(_floats(image), np.array((0.13, 0.08, 0.08)), 0.85 * strokes((width, height), lines)))
 
 
 def ruler(image: Image, length: float, rng: np.random.Generator) -> Image:
@@ -61,7 +61,7 @@ def ruler(image: Image, length: float, rng: np.random.Generator) -> Image:
     for tick in range(int(length / 0.02) + 1 if length > 0 else 0):
         high = height * (0.08 if tick % 5 == 0 else 0.045)
         lines.append((np.array([[tick * gap, base], [tick * gap, base - high]]), 0.005 * width))
-    return _pixels(covered(_floats(image), np.zeros(3), 0.9 * strokes((width, height), lines)))
+    return _pixels(overlay(_floats(image), np.zeros(3), 0.9 * strokes((width, height), lines)))
 
 
 def vignette(image: Image, reach: float, rng: np.random.Generator) -> Image:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from skinlesion.data.image_files import faults, file_problems, find_files, find_folders, shortened
+from skinlesion.data.image_io import dimensions, file_faults, file_problems, find_files, find_folders, relative_names
+from skinlesion.errors import DataError
 
 
 def encoded(kind: str, *, side: int = 48, mode: str = "RGB") -> bytes:
@@ -71,7 +72,7 @@ def test_files_are_listed_by_stem(tmp_path: Path) -> None:
 def test_whole_images_have_no_fault(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "A.jpg"
     path.write_bytes(content)
-    assert faults([path]) == {}
+    assert file_faults([path]) == {}
 
 
 @pytest.mark.parametrize(
@@ -92,20 +93,20 @@ def test_broken_images_are_told_apart(tmp_path: Path, content: bytes, fault: str
     path, sound = tmp_path / "A.jpg", tmp_path / "B.jpg"
     path.write_bytes(content)
     sound.write_bytes(encoded("JPEG"))
-    assert faults([path, sound]) == {path: fault}
+    assert file_faults([path, sound]) == {path: fault}
 
 
 def test_every_cut_of_a_jpeg_is_noticed(tmp_path: Path) -> None:
     content, path = encoded("JPEG", side=16), tmp_path / "A.jpg"
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        assert faults([path]), length
+        assert file_faults([path]), length
 
 
 def test_a_broken_link_cannot_be_read(tmp_path: Path) -> None:
     os.symlink(tmp_path / "gone.jpg", tmp_path / "A.jpg")
     files = find_files([tmp_path])
-    assert faults(files["A"]) == {tmp_path / "A.jpg": "cannot be read (No such file or directory)"}
+    assert file_faults(files["A"]) == {tmp_path / "A.jpg": "cannot be read (No such file or directory)"}
 
 
 def test_problems_name_all_copies_and_faults_at_once(tmp_path: Path) -> None:
@@ -118,8 +119,21 @@ def test_problems_name_all_copies_and_faults_at_once(tmp_path: Path) -> None:
     assert list(file_problems(tmp_path, {"B": [tmp_path / "one" / "B.jpg"]})) == []
 
 
-def test_shortened_names_files_outside_the_root_in_full(tmp_path: Path) -> None:
-    assert shortened(tmp_path / "r", [tmp_path / "r" / "a.jpg", tmp_path / "b.jpg"]) == [
+def test_relative_names_give_files_outside_the_root_in_full(tmp_path: Path) -> None:
+    assert relative_names(tmp_path / "r", [tmp_path / "r" / "a.jpg", tmp_path / "b.jpg"]) == [
         "a.jpg",
         str(tmp_path / "b.jpg"),
     ]
+
+
+def test_an_upright_size_is_read_without_decoding(tmp_path: Path) -> None:
+    image = Image.new("RGB", (30, 20))
+    exif = image.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.save(tmp_path / "views.jpg", exif=exif)
+    image.save(tmp_path / "plain.jpg")
+    assert dimensions(tmp_path / "plain.jpg") == (20, 30)
+    assert dimensions(tmp_path / "views.jpg") == (30, 20)
+    (tmp_path / "no.jpg").write_text("text")
+    with pytest.raises(DataError, match=r"no\.jpg: not a readable image"):
+        dimensions(tmp_path / "no.jpg")

@@ -12,8 +12,7 @@ from PIL import Image
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import assign, read_data
-from skinlesion.data.label_files import Labelled, read_diagnoses, read_labelled
-from skinlesion.data.table import COLUMNS
+from skinlesion.data.readers import COLUMNS, LabelledData, read_labelled
 from skinlesion.errors import ConfigError, DataError
 
 CLASSES = {"ak": "akiec", "scc": "akiec", "unk": "error", "unknown": "error"}
@@ -22,19 +21,19 @@ SHARED = os.environ.get("SKINLESION_SHARED")
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Labelled]:
+def read(tmp_path: Path) -> Callable[..., LabelledData]:
     """Write images and tables, and read them."""
 
-    def make(labels: str, metadata: str | None = None, *, images: str = "abc", **others: object) -> Labelled:
+    def make(labels: str, metadata: str | None = None, *, images: str = "abc", **others: object) -> LabelledData:
         folder = tmp_path / "images"
         folder.mkdir(exist_ok=True)
         for name in images:
             Image.fromarray(np.full((4, 6, 3), ord(name), np.uint8)).save(folder / f"{name}.png")
         (tmp_path / "labels.csv").write_text(labels)
         (tmp_path / "facts.csv").write_text(metadata or "")
-        settings = {"classes": CLASSES, "missing_images": "error", "extra_images": "error", "key": "external"}
-        place = None if metadata is None else tmp_path / "facts.csv"
-        return read_labelled([folder], labels=tmp_path / "labels.csv", metadata=place, **{**settings, **others})
+        settings = {"classes": CLASSES, "images": [folder], "key": "external", **others}
+        facts = None if metadata is None else tmp_path / "facts.csv"
+        return read_labelled(tmp_path / "labels.csv", metadata=facts, **settings)
 
     return make
 
@@ -45,7 +44,7 @@ def one_hot(**rows: str) -> str:
     return "\n".join([HEADER, *lines, ""])
 
 
-def test_one_hot_with_isics_facts(read: Callable[..., Labelled]) -> None:
+def test_one_hot_with_isics_facts(read: Callable[..., LabelledData]) -> None:
     facts = "image,age_approx,anatom_site_general,lesion_id,sex\na,55.0,Head/Neck,L1,male\nc,,,,\n"
     found = read(one_hot(c="SCC", a="AK", b="MEL"), facts)
     frame = found.frame
@@ -57,15 +56,15 @@ def test_one_hot_with_isics_facts(read: Callable[..., Labelled]) -> None:
     assert frame["age"].isna().tolist() == [False, True, True]
     assert frame["sex"].tolist() == ["male", "unknown", "unknown"]
     assert frame["localization"].tolist() == ["head/neck", "unknown", "unknown"]
-    assert found.alone == 2
-    assert found.labels == {
+    assert found.without_lesion_id == 2
+    assert found.label_counts == {
         "ak": {"images": 1, "counts_as": "akiec"},
         "mel": {"images": 1, "counts_as": "mel"},
         "scc": {"images": 1, "counts_as": "akiec"},
     }
 
 
-def test_dx_with_facts_in_the_same_file(read: Callable[..., Labelled]) -> None:
+def test_dx_with_facts_in_the_same_file(read: Callable[..., LabelledData]) -> None:
     frame = read(
         "lesion_id,image_id,dx,age,sex,localization\nH1,a.jpg,NV,0,female,back\nH1,b,nv,,,\nH2,c,Melanoma,3,,\n"
     ).frame
@@ -75,31 +74,31 @@ def test_dx_with_facts_in_the_same_file(read: Callable[..., Labelled]) -> None:
     assert frame["localization"].tolist() == ["back", "unknown", "unknown"]
 
 
-def test_facts_of_the_metadata_file_win_where_it_has_any(read: Callable[..., Labelled]) -> None:
+def test_facts_of_the_metadata_file_win_where_it_has_any(read: Callable[..., LabelledData]) -> None:
     frame = read("image,dx,sex,age\na,nv,male,1\nb,nv,male,2\nc,nv,male,3\n", "image,sex\na,female\nb,\n").frame
     assert frame["sex"].tolist() == ["female", "male", "male"]
     assert frame["age"].tolist() == [1, 2, 3]
 
 
-def test_words_are_dropped_or_mapped_by_choice(read: Callable[..., Labelled]) -> None:
+def test_words_are_dropped_or_mapped_by_choice(read: Callable[..., LabelledData]) -> None:
     labels = one_hot(a="SCC", b="UNK", c="NV")
     found = read(labels, classes={**CLASSES, "scc": "drop", "unk": "drop"})
     assert found.frame["image_id"].tolist() == ["c"]
-    assert found.labels["scc"] == {"images": 1, "counts_as": "dropped"}
+    assert found.label_counts["scc"] == {"images": 1, "counts_as": "dropped"}
     with pytest.raises(DataError, match=r"images of 'unk' \(line 3\).*external\.classes\.unk=drop"):
         read(labels)
 
 
-def test_images_without_row_and_rows_without_image(read: Callable[..., Labelled]) -> None:
+def test_images_without_row_and_rows_without_image(read: Callable[..., LabelledData]) -> None:
     labels = "image,dx\na,nv\nz,mel\n"
     with pytest.raises(DataError) as caught:
         read(labels)
     assert "no image file for 1 of 2 rows (z)" in str(caught.value)
     assert "external.missing_images=drop" in str(caught.value)
-    assert "no row for 2 image files (b, c)" in str(caught.value)
+    assert "no row for 2 image files (b.png, c.png)" in str(caught.value)
     found = read(labels, missing_images="drop", extra_images="ignore")
     assert found.frame["image_id"].tolist() == ["a"]
-    with pytest.raises(DataError, match="is it the label file of other images"):
+    with pytest.raises(DataError, match="no row would be left"):
         read("image,dx\ny,nv\nz,mel\n", missing_images="drop", extra_images="ignore")
 
 
@@ -107,7 +106,7 @@ def test_images_without_row_and_rows_without_image(read: Callable[..., Labelled]
     ("labels", "metadata", "said"),
     [
         ("image,dx\na,nv\nb,wart\nc,nv\n", None, "unknown diagnosis 'wart' (line 3); say what it stands for with"),
-        ("image,dx\na,nv\na,nv\nc,nv\n", None, "image in more than one row: 'a' (line 2, 3)"),
+        ("image,dx\na,nv\na,nv\nc,nv\n", None, "image_id in more than one row: 'a' (line 2, 3)"),
         ("image,dx\na,nv\nb,\nc,nv\n", None, "external.classes.unknown=drop"),
         ("name,dx\na,nv\n", None, "no column of image ids"),
         ("image,age\na,3\n", None, "no column dx and none that is named after a diagnosis"),
@@ -117,29 +116,31 @@ def test_images_without_row_and_rows_without_image(read: Callable[..., Labelled]
         ("image,dx,sex\na,nv,man\nb,nv,\nc,nv,\n", None, "labels.csv: unknown sex: 'man' (line 2)"),
         ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,200\n", "facts.csv: faulty age: '200' (line 2)"),
         ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\nx,20\n", "facts.csv: no row for any image of the label file"),
-        ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,2\na,3\n", "facts.csv: image in more than one row"),
+        ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,2\na,3\n", "facts.csv: image_id in more than one row"),
         ("image,dx\na,nv\nb,nv\nc,nv\n", "age\n2\n", "facts.csv: no column of image ids"),
         ("image,dx,lesion_id\na,nv,L\nb,mel,L\nc,nv,M\n", None, "more than one diagnosis of a lesion: L (mel, nv)"),
         ("", None, "the file is empty"),
         ("image,dx\n", None, "no rows below the header"),
     ],
 )
-def test_what_is_wrong_is_named(labels: str, metadata: str | None, said: str, read: Callable[..., Labelled]) -> None:
+def test_what_is_wrong_is_named(
+    labels: str, metadata: str | None, said: str, read: Callable[..., LabelledData]
+) -> None:
     with pytest.raises(DataError) as caught:
         read(labels, metadata)
     assert said in str(caught.value)
 
 
-def test_missing_places_and_broken_images(read: Callable[..., Labelled], tmp_path: Path) -> None:
+def test_missing_places_and_broken_images(read: Callable[..., LabelledData], tmp_path: Path) -> None:
     read("image,dx\na,nv\nb,nv\nc,nv\n")
-    settings = {"metadata": None, "classes": {}, "missing_images": "error", "extra_images": "error", "key": "external"}
+    settings = {"metadata": None, "classes": {}, "key": "external"}
     with pytest.raises(DataError, match=r"no image folder .*external\.images"):
-        read_labelled([tmp_path / "none"], labels=tmp_path / "labels.csv", **settings)
+        read_labelled(tmp_path / "labels.csv", images=[tmp_path / "none"], **settings)
     with pytest.raises(DataError, match="cannot be read as text"):
-        read_labelled([tmp_path / "images"], labels=tmp_path / "none.csv", **settings)
+        read_labelled(tmp_path / "none.csv", images=[tmp_path / "images"], **settings)
     (tmp_path / "images" / "b.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 faulty image files: .*b\.png: empty file"):
-        read_labelled([tmp_path / "images"], labels=tmp_path / "labels.csv", **settings)
+        read_labelled(tmp_path / "labels.csv", images=[tmp_path / "images"], **settings)
 
 
 def test_meanings_are_checked() -> None:
@@ -181,13 +182,13 @@ def test_all_of_isic2019s_rows_are_understood() -> None:
     labels, metadata = (
         Path(f"{SHARED}/isic2019/ISIC_2019_Training_{name}.csv") for name in ("GroundTruth", "Metadata")
     )
-    found = read_diagnoses(labels, metadata=metadata, classes=CLASSES, key="data")
-    counts = {word: each["images"] for word, each in found.labels.items()}
+    found = read_labelled(labels, images=None, metadata=metadata, classes=CLASSES, key="data")
+    counts = {word: each["images"] for word, each in found.label_counts.items()}
     expected = pd.read_csv(labels).drop(columns=["image", "UNK"])
     assert counts == {name.lower(): int(total) for name, total in expected.sum().items()}
     assert (found.frame["diagnosis"] == "akiec").sum() == 867 + 628
-    assert found.alone == 2084
-    without = read_diagnoses(labels, metadata=metadata, classes={**CLASSES, "scc": "drop"}, key="data")
+    assert found.without_lesion_id == 2084
+    without = read_labelled(labels, images=None, metadata=metadata, classes={**CLASSES, "scc": "drop"}, key="data")
     ham = pd.read_csv(f"{SHARED}/ham10000/HAM10000_metadata")
     akiec = ham.loc[ham["dx"] == "akiec", "image_id"]
     assert akiec.isin(without.dropped).sum() == 197

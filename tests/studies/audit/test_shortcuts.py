@@ -37,39 +37,39 @@ def split_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_majority_by_hand() -> None:
     frame = frame_of()
-    judged = shortcuts(frame, split_of(frame))["majority"]
+    scores = shortcuts(frame, split_of(frame))["majority"]
     actual = frame["diagnosis"].to_numpy()[100:200]
     right = (actual == "nv").mean()  # all are called nevi: recall 1, precision as many as there are
-    assert judged is not None
-    assert judged["accuracy"] == pytest.approx(right)
-    assert judged["balanced_accuracy"] == pytest.approx(1 / 3)
-    assert judged["macro_f1"] == pytest.approx(2 * right / (1 + right) / 3)
+    assert scores is not None
+    assert scores["accuracy"] == pytest.approx(right)
+    assert scores["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert scores["macro_f1"] == pytest.approx(2 * right / (1 + right) / 3)
 
 
 def test_a_column_that_gives_the_diagnosis_away_is_found_out() -> None:
     frame = frame_of()
-    judged = shortcuts(frame, split_of(frame))
-    assert judged["dx_type"] == {"accuracy": 1.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
-    assert judged["metadata"] is not None
-    assert judged["metadata"]["balanced_accuracy"] < 0.6
-    assert judged["dataset"] is None
+    scores = shortcuts(frame, split_of(frame))
+    assert scores["dx_type"] == {"accuracy": 1.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
+    assert scores["metadata"] is not None
+    assert scores["metadata"]["balanced_accuracy"] < 0.6
+    assert scores["dataset"] is None
 
 
 def test_ages_are_used_also_where_some_are_missing() -> None:
     frame = frame_of()
     frame["age"] = frame["diagnosis"].map({"nv": 20.0, "mel": 60.0, "vasc": np.nan})
-    judged = shortcuts(frame, split_of(frame))["metadata"]
-    assert judged is not None
-    assert judged["accuracy"] == 1.0
+    scores = shortcuts(frame, split_of(frame))["metadata"]
+    assert scores is not None
+    assert scores["accuracy"] == 1.0
 
 
 def test_words_that_train_never_saw_do_no_harm() -> None:
     frame = frame_of()
     frame.loc[100:199, "localization"] = "scalp"
     frame.loc[100:199, "dx_type"] = "confocal"
-    judged = shortcuts(frame, split_of(frame))
-    assert judged["dx_type"] is not None
-    assert judged["dx_type"]["balanced_accuracy"] == pytest.approx(1 / 3)  # one answer for all
+    scores = shortcuts(frame, split_of(frame))
+    assert scores["dx_type"] is not None
+    assert scores["dx_type"]["balanced_accuracy"] == pytest.approx(1 / 3)  # one answer for all
 
 
 def test_test_rows_are_left_alone() -> None:
@@ -81,8 +81,8 @@ def test_test_rows_are_left_alone() -> None:
     changed.loc[rows, ["age", "sex", "dx_type"]] = [5.0, "male", "histo"]
     assert shortcuts(changed, split) == shortcuts(frame, split)
     shuffled = frame.sample(frac=1, random_state=0)
-    for name, judged in shortcuts(shuffled, split).items():
-        assert judged == (pytest.approx(expected) if (expected := shortcuts(frame, split)[name]) else None)
+    for name, scores in shortcuts(shuffled, split).items():
+        assert scores == (pytest.approx(expected) if (expected := shortcuts(frame, split)[name]) else None)
 
 
 @pytest.mark.real_data
@@ -90,7 +90,7 @@ def test_test_rows_are_left_alone() -> None:
 def test_real_columns_give_diagnoses_away() -> None:
     table = pd.read_csv(Path(str(shared)) / "ham10000" / "HAM10000_metadata")
     frame = table.rename(columns={"dx": "diagnosis"}).sort_values("image_id", ignore_index=True)
-    judged = shortcuts(frame, published(frame, seed=1))
-    scores = {name: metrics["balanced_accuracy"] for name, metrics in judged.items() if metrics}
+    measured = shortcuts(frame, published(frame, seed=1))
+    scores = {name: metrics["balanced_accuracy"] for name, metrics in measured.items() if metrics}
     assert scores["majority"] == pytest.approx(1 / 7)
     assert all(scores[name] > 0.22 for name in ("metadata", "dx_type", "dataset"))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion.data.table import COLUMNS, read_table
+from skinlesion.data.readers import COLUMNS, read_ham10000
 from skinlesion.errors import ConfigError, DataError
 
 FOLDERS = ["HAM10000_images_part_1", "HAM10000_images_part_2"]
@@ -47,7 +47,7 @@ def write(root: Path, lines: list[str], name: str = "HAM10000_metadata") -> None
 
 def read(root: Path, **changes: Any) -> pd.DataFrame:
     settings = {"table": "HAM10000_metadata", "images": FOLDERS}
-    return read_table(root, **(settings | {"missing_images": "error", "extra_images": "error"} | changes))
+    return read_ham10000(root, **(settings | {"missing_images": "error", "extra_images": "error"} | changes))
 
 
 def lines_of_error(root: Path, **changes: Any) -> list[str]:
@@ -199,12 +199,12 @@ def test_everything_wrong_is_said_at_once(root: Path) -> None:
     (root / FOLDERS[1] / "ISIC_1.png").write_bytes(b"")
     expected = [
         "no image_id in line 6",
-        "no lesion_id in line 5, 6",
         "image_id in more than one row: 'ISIC_2' (line 3, 4)",
+        "no lesion_id in line 5, 6",
         "unknown dx: 'scc' (line 4)",
         "unknown sex: 'm' (line 4)",
-        "more than one diagnosis of a lesion: HAM_1 (mel, nv, scc)",
         "faulty age: '200' (line 2), 'x' (line 3)",
+        "more than one diagnosis of a lesion: HAM_1 (mel, nv, scc)",
         "no image file for 1 of 4 rows (ISIC_9)",
         "no row for 2 image files",
         "more than one file for 1 images",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.data.near_duplicates import COLUMNS
-from skinlesion.studies.audit.summary import summary, suspicious, torn_lesions
+from skinlesion.studies.audit.summary import leaking_pairs, lesions_in_several_splits, summarize
 
 FRAME = pd.DataFrame(
     {
@@ -40,7 +40,7 @@ SHORTCUTS = {"majority": {"accuracy": 0.5, "macro_f1": 0.1, "balanced_accuracy":
 
 
 def test_summary_by_hand() -> None:
-    found = summary(FRAME, SPLIT, pairs=PAIRS, shortcuts=SHORTCUTS)
+    found = summarize(FRAME, SPLIT, pairs=PAIRS, shortcuts=SHORTCUTS)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["images"], found["lesions"], found["age_zero"]) == (5, 4, 1)
     assert found["diagnoses"]["mel"] == {"images": 2, "lesions": 1}
@@ -56,7 +56,7 @@ def test_summary_by_hand() -> None:
 
 
 def test_duplicates_are_counted_by_lesion_and_split() -> None:
-    found = summary(FRAME, SPLIT, pairs=PAIRS, shortcuts={})["duplicates"]
+    found = summarize(FRAME, SPLIT, pairs=PAIRS, shortcuts={})["duplicates"]
     assert found["exact"] == {
         "pairs": 1, "same_lesion": 1, "other_lesion": 0, "other_lesion_within_split": 0, "across_splits": 0,
     }  # fmt: skip
@@ -68,15 +68,15 @@ def test_duplicates_are_counted_by_lesion_and_split() -> None:
     ]  # fmt: skip
 
 
-def test_a_torn_lesion_is_named_and_its_pair_suspicious() -> None:
-    torn = SPLIT.assign(split=["train", "val", "val", "test"])
-    assert torn_lesions(torn) == ["1"]
+def test_a_lesion_in_two_splits_is_named_and_its_pair_leaks() -> None:
+    divided = SPLIT.assign(split=["train", "val", "val", "test"])
+    assert lesions_in_several_splits(divided) == ["1"]
     pairs = PAIRS.head(1).assign(split_b="val")
-    assert len(suspicious(pairs)) == 1
-    assert summary(FRAME, torn, pairs=pairs, shortcuts={})["duplicates"]["exact"]["across_splits"] == 1
+    assert len(leaking_pairs(pairs)) == 1
+    assert summarize(FRAME, divided, pairs=pairs, shortcuts={})["duplicates"]["exact"]["across_splits"] == 1
 
 
 def test_no_pairs_at_all() -> None:
-    found = summary(FRAME, SPLIT, pairs=PAIRS[:0], shortcuts={})["duplicates"]
+    found = summarize(FRAME, SPLIT, pairs=PAIRS[:0], shortcuts={})["duplicates"]
     assert found["near"]["pairs"] == 0
     assert found["suspicious"] == []

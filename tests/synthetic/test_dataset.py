@@ -1,4 +1,4 @@
-"""The synthetic HAM10000: its layout and proportions, its safety, and whether its images can be learned."""
+"""The synthetic HAM10000: layout, proportions, equal files for equal settings, folders in use."""
 
 import random
 from pathlib import Path
@@ -7,20 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import grouped, published
-from skinlesion.data.table import read_table
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.synthetic import dataset as synthetic_module
-from skinlesion.synthetic.dataset import SyntheticData, write_synthetic
-from skinlesion.synthetic.images import EXTENT, Photograph, paint, photograph
-from skinlesion.synthetic.recipes import RECIPES
-from skinlesion.synthetic.table import REAL, synthetic_table
+from skinlesion.synthetic.dataset import REAL, SyntheticData, synthetic_table, write_synthetic
+from skinlesion.synthetic.images import Photograph
 from skinlesion.taxonomy import CODES
 
 N = 120
@@ -72,7 +66,7 @@ def test_masks_show_the_lesion(written: SyntheticData) -> None:
 
 
 def test_table_is_accepted_as_ham10000(written: SyntheticData) -> None:
-    frame = read_table(
+    frame = read_ham10000(
         written.root, table="HAM10000_metadata", images=PARTS, missing_images="error", extra_images="error"
     )
     assert dict(frame["diagnosis"].value_counts()) == written.images
@@ -210,44 +204,3 @@ def test_tables_of_real_sums_agree() -> None:
         assert 0.96 * real.images < sum(real.sites) <= real.images  # the rest is unknown
         assert all(unproven <= source for unproven, source in zip(real.unproven, real.sources, strict=True))
     assert sum(real.images for real in REAL.values()) == 10_015
-
-
-@pytest.fixture(scope="module")
-def gallery() -> pd.DataFrame:
-    """Two photographs of each of 24 lesions of each diagnosis, all of one source."""
-    rows = []
-    for target, code in enumerate(CODES):
-        for number in range(24):
-            rng = np.random.default_rng([target, number])
-            patch = paint(code, "vidir_molemax", width=32, rng=rng)
-            for view in range(2):
-                image = photograph(patch, "vidir_molemax", image_size=(32, 24), rng=rng).image
-                colours = np.quantile(image.reshape(-1, 3), [0.02, 0.1, 0.25, 0.5, 0.75, 0.9], axis=0).ravel()
-                rows.append({"target": target, "number": number, "view": view, "colours": colours})
-    return pd.DataFrame(rows)
-
-
-def test_diagnoses_can_be_learned_but_overlap(gallery: pd.DataFrame) -> None:
-    train, test = gallery[gallery["number"] < 16], gallery[gallery["number"] >= 16]
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    model.fit(np.stack(train["colours"]), train["target"])
-    score = balanced_accuracy_score(test["target"], model.predict(np.stack(test["colours"])))
-    assert 2 / 7 < score < 0.9  # chance is 1/7; colours alone must not be enough
-
-
-def test_photographs_of_one_lesion_look_alike_but_differ(gallery: pd.DataFrame) -> None:
-    views = [np.stack(rows["colours"]) for _, rows in gallery.groupby("view")]
-    siblings = np.linalg.norm(views[0] - views[1], axis=1)
-    others = np.linalg.norm(views[0] - np.roll(views[1], 1, axis=0), axis=1)  # mostly of the same diagnosis
-    assert siblings.min() > 0
-    assert siblings.mean() < 0.8 * others.mean()
-
-
-def test_every_recipe_paints_at_any_size() -> None:
-    assert tuple(RECIPES) == CODES
-    for code in CODES:
-        for width in (16, 90):
-            patch = paint(code, "rosendahl", width=width, rng=np.random.default_rng(0))
-            assert patch.shape == (EXTENT * width, EXTENT * width, 4)
-            assert patch.dtype == np.float32
-            assert 0 <= patch.min() < patch.max() <= 1.2

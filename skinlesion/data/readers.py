@@ -1,0 +1,288 @@
+"""Tables and image folders, read and checked: HAM10000's table and label files give the same frame, one row an image.
+
+ISIC 2019 (doi:10.1038/sdata.2018.161, arXiv:1902.03368, arXiv:1908.02288), the test set of ISIC 2018 and a clinic's own
+images are read by label files.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.data.csv_io import read_rows
+from skinlesion.data.image_io import file_problems, find_files, find_folders, relative_names
+from skinlesion.data.labels import (
+    SYNONYMS,
+    LabelCount,
+    fact_problems,
+    facts_by_image,
+    id_problems,
+    is_known,
+    joined_facts,
+    label_counts,
+    named_by_file,
+    read_labels,
+    unknown_words,
+)
+from skinlesion.data.metadata import normalize_words, parse_ages
+from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.taxonomy import CODES
+
+COLUMNS = ("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization", "dataset", "path")
+"""The columns of a checked frame.
+
+diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where
+unknown; dx_type and dataset are "" where unknown; path is the image file, "" where only tables are read.
+"""
+
+TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
+
+_HAM10000_COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A checked data set of a label file."""
+
+    frame: pd.DataFrame  # columns COLUMNS, sorted by image_id; an image of unknown lesion has its own id as lesion_id
+    label_counts: dict[str, LabelCount]  # by word of the label file
+    without_lesion_id: int  # images of unknown lesion: each counts as a lesion
+    dropped: tuple[str, ...]  # ids of images whose word is left out
+
+
+def read_ham10000(
+    root: Path,
+    *,
+    table: str,
+    images: Sequence[str],
+    missing_images: str,
+    extra_images: str,
+    only: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Read and check a data set laid out as HAM10000 (doi:10.7910/DVN/DBW86T).
+
+    Args:
+        root: The folder that holds the table and the image folders.
+        table: File name of the table in `root`; its suffix may be left off. Fields are separated by commas or tabs.
+        images: Names of the image folders in `root`. Not all need to be there, as long as each row has its image in
+            one of them.
+        missing_images: Rows without an image file are an "error", or are left out with a warning ("drop").
+        extra_images: Image files without a row are an "error", or are skipped with a note in the log ("ignore").
+        only: Image ids; all other rows and images are skipped. None: all count.
+
+    Returns:
+        Columns `COLUMNS`, sorted by image_id.
+
+    Raises:
+        ConfigError: `missing_images` or `extra_images` is not one of its choices.
+        DataError: Table or images cannot be used; the message has a line for each problem.
+    """
+    root = root.expanduser()
+    title = f"The data set in {root} cannot be used:"
+    tables = _find_tables(root, table)
+    folders, absent = find_folders(root, images)
+    problems = list(_layout_problems(root, table, images, tables=tables, folders=folders))
+    if len(tables) != 1:
+        raise DataError.listing(title, problems)
+    rows, form = read_rows(tables[0], columns=_HAM10000_COLUMNS)
+    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows)])
+    if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
+        raise DataError.listing(title, problems)
+    rows = rows.assign(diagnosis=normalize_words(rows["dx"]))
+    files, more = _match_files(
+        rows.loc[is_known(rows["image_id"]), "image_id"],
+        find_files(folders),
+        root=root,
+        policies=(missing_images, extra_images),
+        key="data",
+        only=only,
+        absent=absent,
+    )
+    if problems := [*problems, *more]:
+        raise DataError.listing(title, problems)
+    return _checked_frame(rows, facts_by_image(rows), files)
+
+
+def read_labelled(
+    labels: Path,
+    *,
+    images: Sequence[Path] | None,
+    metadata: Path | None,
+    classes: Mapping[str, str],
+    key: str,
+    missing_images: str = "error",
+    extra_images: str = "error",
+    only: Collection[str] | None = None,
+) -> LabelledData:
+    """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
+
+    Args:
+        labels: As `read_labels` reads it; facts about the patient may stand in it too.
+        images: Folders of the images, JPEG or PNG, named by image id. None: the tables alone are read.
+        metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
+        classes: Meaning of each word of the label file, see `read_labels`.
+        key: The configuration group of all these, for messages.
+        missing_images: As for `read_ham10000`.
+        extra_images: As for `read_ham10000`.
+        only: Image ids; all other rows and images are skipped. None: all count.
+
+    Raises:
+        ConfigError: `missing_images` or `extra_images` is not one of its choices.
+        DataError: Files or images cannot be used; the message has a line for each problem.
+    """
+    title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
+    absent = [str(folder) for folder in images or () if not folder.is_dir()]
+    problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
+    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes")
+    facts, more = joined_facts(rows, labels, metadata) if "image_id" in rows else (pd.DataFrame(), [])
+    if problems := [*problems, *named_by_file(labels, form), *more]:
+        raise DataError.listing(title, problems)
+    kept = rows[rows["diagnosis"] != ""]
+    files: dict[str, list[Path]] | None = None
+    if images is not None:
+        files, problems = _match_files(
+            kept["image_id"],
+            find_files(images),
+            root=images[0],
+            policies=(missing_images, extra_images),
+            key=key,
+            only=only,
+            dropped=rows["image_id"],
+        )
+    frame = _checked_frame(kept, facts, files)
+    if problems := [*problems, *_lesion_problems(frame["lesion_id"], frame["diagnosis"])]:
+        raise DataError.listing(title, problems)
+    alone = int((frame["lesion_id"] == frame["image_id"]).sum())
+    if alone:
+        log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
+    dropped = tuple(rows.loc[rows["diagnosis"] == "", "image_id"])
+    return LabelledData(frame, label_counts(rows), alone, dropped)
+
+
+def _find_tables(root: Path, table: str) -> list[Path]:
+    found = [path for suffix in TABLE_SUFFIXES if (path := root / f"{table}{suffix}").is_file()]
+    if len(found) < 2:
+        return found
+    contents = {path.read_bytes(): path for path in reversed(found)}  # equal copies are one table
+    return sorted(contents.values())
+
+
+def _layout_problems(
+    root: Path, table: str, images: Sequence[str], *, tables: Sequence[Path], folders: Sequence[Path]
+) -> Iterator[str]:
+    if not root.is_dir():
+        yield f"data.root={root} is {'a file' if root.exists() else 'not there'}; expected a folder."
+    elif not tables:
+        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); data.table names it."
+    if len(tables) > 1:
+        names = " and ".join(path.name for path in tables)
+        yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
+    if root.is_dir() and not folders:
+        yield f"no image folder {' or '.join(images)}; data.images names them."
+    if not (tables and folders):
+        yield (
+            "HAM10000 is at https://doi.org/10.7910/DVN/DBW86T; unpack it to "
+            f"{', '.join(str(root / name) for name in (table, *images))} (see data/README.md)."
+        )
+
+
+def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield the problems of the rows, as far as the columns are there."""
+    if "image_id" in rows:
+        yield from id_problems(rows["image_id"])
+    if "lesion_id" in rows and not (known := is_known(rows["lesion_id"])).all():
+        yield f"no lesion_id in line {first_five(rows.index[~known])}; every row needs one."
+    yield from unknown_words(rows, "dx", CODES)
+    yield from fact_problems(rows)
+    if {"lesion_id", "dx"} <= {*rows}:
+        of_lesion = rows[is_known(rows["lesion_id"])]
+        yield from _lesion_problems(of_lesion["lesion_id"], of_lesion["dx"].str.lower())
+
+
+def _lesion_problems(lesion_ids: "pd.Series[str]", diagnoses: "pd.Series[str]") -> Iterator[str]:
+    found = diagnoses.groupby(lesion_ids).unique()
+    several = [f"{lesion} ({', '.join(sorted(codes))})" for lesion, codes in found.items() if len(codes) > 1]
+    if several:
+        yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
+
+
+def _match_files(
+    ids: "pd.Series[str]",
+    found: dict[str, list[Path]],
+    *,
+    root: Path,
+    policies: tuple[str, str],
+    key: str,
+    only: Collection[str] | None,
+    absent: Sequence[Path] = (),
+    dropped: Collection[str] = (),
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """Pick the image files of some ids out of all found; and list the problems that the policies do not allow."""
+    missing_images, extra_images = policies
+    for name, value, other in (("missing_images", missing_images, "drop"), ("extra_images", extra_images, "ignore")):
+        if value not in ("error", other):
+            raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
+    if only is not None:
+        ids = ids[ids.isin(only)]
+        found = {image_id: found[image_id] for image_id in ids if image_id in found}
+    files = {image_id: found[image_id] for image_id in ids if image_id in found}
+    labelled = {*ids, *dropped}
+    extra = [copies[0] for image_id, copies in found.items() if image_id not in labelled]
+    problems = [
+        *_missing_problems(ids[~ids.isin(list(files))], len(ids), absent, policy=missing_images, key=key),
+        *_extra_problems(relative_names(root, extra), policy=extra_images, key=key),
+        *file_problems(root, files),
+    ]
+    return files, problems
+
+
+def _missing_problems(
+    missing: "pd.Series[str]", total: int, absent: Sequence[Path], *, policy: str, key: str
+) -> Iterator[str]:
+    folders = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
+    problem = f"no image file for {len(missing):,} of {total:,} rows ({first_five(missing)}{folders})"
+    if missing.empty:
+        if absent:
+            log.info("All rows have their image%s.", folders)
+    elif len(missing) == total:
+        yield f"{problem}: no row would be left; expected files named IMAGE_ID.jpg or .png of the same images."
+    elif policy == "error":
+        yield f"{problem}; add the files, or leave these rows out with {key}.missing_images=drop."
+    else:
+        log.warning("%s: these rows are dropped.", problem)
+
+
+def _extra_problems(extra: Sequence[str], *, policy: str, key: str) -> Iterator[str]:
+    problem = f"no row for {len(extra):,} image files ({first_five(extra)})"
+    if extra and policy == "error":
+        yield f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore."
+    elif extra:
+        log.info("%s: they are not used.", problem)
+
+
+def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:
+    """Join diagnoses, facts by image id and files to a frame of `COLUMNS`; rows without a file are left out."""
+    rows = rows if files is None else rows[rows["image_id"].isin(list(files))]
+    rows = rows.sort_values("image_id")
+    ids = rows["image_id"].tolist()
+    known = facts.reindex(index=ids, columns=list(SYNONYMS)).astype(object)
+    known = known.where(known.notna(), "")
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "lesion_id": np.where(is_known(known["lesion_id"]), known["lesion_id"], ids).tolist(),
+            "diagnosis": rows["diagnosis"].tolist(),
+            "dx_type": known["dx_type"].tolist(),
+            "age": parse_ages(known["age"])[0],
+            "sex": normalize_words(known["sex"]),
+            "localization": normalize_words(known["localization"]),
+            "dataset": known["dataset"].tolist(),
+            "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
+        },
+        columns=list(COLUMNS),
+    )
