@@ -110,9 +110,9 @@ class Backbone(nn.Module):
         """List the leaves of each stage, the stem first, in depth order; see `Stages`."""
         return [list(stage) for stage in self._stages.groups]
 
-    def stage_parameters(self) -> list[tuple[str, list[nn.Parameter]]]:
+    def stage_parameters(self) -> list[tuple[str, list[Tensor]]]:
         """List the title and the parameters of each stage."""
-        parameters = [
+        parameters: list[list[Tensor]] = [
             [each for leaf in stage for each in own_parameters(self.net, leaf)] for stage in self._stages.groups
         ]
         return list(zip(self._stages.titles, parameters, strict=True))
