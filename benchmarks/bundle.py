@@ -18,13 +18,12 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy import graph, manifest
-from skinlesion.deploy.describe import describe
+from skinlesion.deploy.export import Recipe, describe
 from skinlesion.deploy.manifest import Graph
-from skinlesion.deploy.runtime import Bundle
-from skinlesion.deploy.session import image_input as input_name
-from skinlesion.deploy.session import open_session
-from skinlesion.deploy.voting_module import Voting
-from skinlesion.inference.sample import see_patient
+from skinlesion.deploy.runtime import image_input as input_name
+from skinlesion.deploy.runtime import open_session
+from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.taxonomy import CODES
 from skinlesion.training.build import build_backbone, build_network, image_input
 from skinlesion.training.checkpoint import TrainedModel
@@ -32,18 +31,17 @@ from skinlesion.training.checkpoint import TrainedModel
 THREADS = 2
 ENCODER = MetadataEncoder(52.0, 16.0, ("female", "male", "unknown"), ("back", "face", "scalp", "unknown"))
 FACTS: dict[str, float | str | None] = {"age": 55, "sex": "female", "localization": "back"}
-NOTHING = {"calibration": None, "operating_points": None, "conformal": None, "novelty": None}
 
 START = """
 import sys, time
 begin = time.perf_counter()
 from pathlib import Path
 import numpy as np
-from skinlesion.deploy.runtime import Bundle
-bundle = Bundle.load(Path(sys.argv[1]), threads=2)
+from skinlesion.inference.predictor import Predictor
+bundle = Predictor.load(Path(sys.argv[1]), threads=2)
 loaded = time.perf_counter() - begin
 image = np.zeros((*bundle.sizes[0], 3), np.uint8)
-bundle.predict([image] * 32, {})
+bundle.predict([image] * 32)
 status = Path("/proc/self/status").read_text()
 peak = int(status.split("VmHWM:")[1].split()[0]) / 1024  # ru_maxrss would hold the parent's, from before exec
 print('{"import_and_load_s": %.3f, "peak_memory_mib": %.0f}' % (loaded, peak))
@@ -54,13 +52,13 @@ def measure(setting: Setting) -> Outcome:
     """Wall-clock time of an image of 200x150 pixels, in turn."""
     backbones = ("tiny_resnet",) if setting.toy else ("mobilenetv2_100", "mobilenetv1_100")
     models = members(setting.folder, backbones, size=(32, 32) if setting.toy else (150, 200))
-    apart = graph.translated(Voting(models, tta="none").eval(), width=ENCODER.width)
+    apart = graph.translate(graph.VotingModule(models, tta="none").eval())
     onnx_ir.save(apart, setting.folder / "apart.onnx")
     folder = setting.folder / "bundle"
     folder.mkdir()
-    onnx_ir.save(graph.merged(apart), folder / graph.FILE)
+    onnx_ir.save(graph.merge(apart), folder / graph.FILE)
     written = Graph(file=graph.FILE, opset=graph.OPSET, inputs={}, outputs={})
-    about = describe(models, folder, written, parity={}, precision="fp32", tta="none", **NOTHING)
+    about = describe(Recipe(models, "none", "fp32"), folder, written, parity={})
     (folder / manifest.FILE).write_text(about.text(), encoding="utf-8")
     return _timed(models, folder, setting)
 
@@ -82,17 +80,17 @@ def members(folder: Path, backbones: Sequence[str], *, size: tuple[int, int]) ->
 
 
 def _timed(models: list[TrainedModel], folder: Path, setting: Setting) -> Outcome:
-    bundle = Bundle.load(folder, threads=THREADS)
+    bundle = Predictor.load(folder, threads=THREADS)
+    networks = Predictor(TorchMembers(models, accelerator="cpu"), folder)
     image = np.random.default_rng(0).integers(0, 256, (*bundle.sizes[0], 3), dtype=np.uint8)
 
     def in_torch() -> None:
-        for model in models:
-            see_patient(model, image[None], FACTS, device=torch.device("cpu"))
+        networks.predict(image, FACTS)
 
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     rounds = 3 if setting.toy else 25
-    mine, others = in_turn(lambda: bundle.predict([image], FACTS), in_torch, rounds=rounds, clock=time.perf_counter)
+    mine, others = in_turn(lambda: bundle.predict(image, FACTS), in_torch, rounds=rounds, clock=time.perf_counter)
     notes = _other_shapes(image, setting.folder / "apart.onnx", in_torch, count=len(models), rounds=rounds)
     torch.set_num_threads(before)
     return Outcome(

@@ -21,18 +21,17 @@ def run(config: ExportConfig) -> None:
     Raises:
         SkinlesionError: The models or their images cannot be used, or the graph differs from them.
     """
-    from skinlesion.deploy.describe import require_one_encoder
-    from skinlesion.deploy.export import build
-    from skinlesion.deploy.folder import replacing_bundle
+    from skinlesion.deploy.export import build, replacing_bundle, require_one_encoder
     from skinlesion.inference.sample import read_sample
 
     recipe = _recipe(config)
     first = recipe.models[0]
     require_one_encoder(recipe.models)
-    val = read_sample(first, "val", images=config.images, seed=config.seed, source=config.data)
+    val = read_sample(first, "val", images=config.images, seed=config.seed, source=config.data).frame
     train = None
     if config.precision == "int8":
-        train = read_sample(first, "train", images=config.calibration_images, seed=config.seed, source=config.data)
+        sample = read_sample(first, "train", images=config.calibration_images, seed=config.seed, source=config.data)
+        train = sample.frame
     with replacing_bundle(Path(config.out)) as beside:
         log.info("Translating %d models to ONNX, which takes some seconds each", len(recipe.models))
         about = build(recipe, beside, val=val, train=train)
@@ -42,24 +41,18 @@ def run(config: ExportConfig) -> None:
 def _recipe(config: ExportConfig) -> "Recipe":
     from skinlesion.deploy.export import Recipe
     from skinlesion.inference.ensemble import read_ensemble
+    from skinlesion.inference.members import PostHoc
     from skinlesion.training.checkpoint import load_model
 
     if config.checkpoint is not None:
         return Recipe([load_model(Path(config.checkpoint))], config.tta or "none", config.precision)
-    ensemble = read_ensemble(Path(str(config.ensemble)))
-    return Recipe(
-        ensemble.models(),
-        ensemble.tta,
-        config.precision,
-        calibration=ensemble.calibration,
-        operating_points=ensemble.operating_points,
-        conformal=ensemble.conformal,
-        seen=ensemble.novelty,
-    )
+    file = read_ensemble(Path(str(config.ensemble)))
+    posthoc = PostHoc(file.calibration, file.operating_points, file.conformal, file.novelty)
+    return Recipe(file.models(), file.tta, config.precision, posthoc)
 
 
 def _tell(about: "Manifest", folder: Path) -> None:
-    from skinlesion.deploy.model_card import sentence
+    from skinlesion.deploy.parity import sentence
 
     size = sum(path.stat().st_size for path in folder.iterdir())
     log.info("%s: bundle %s, %d members, %.1f MB", folder, about.version, len(about.members), size / 1e6)

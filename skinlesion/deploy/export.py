@@ -1,95 +1,195 @@
 """From trained models to the files of a bundle, compared with the models before they are kept."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
+
+from skinlesion import __version__
+from skinlesion.data.metadata import AGES
 from skinlesion.deploy import manifest
-from skinlesion.deploy.describe import describe
-from skinlesion.deploy.graph import write_graph
-from skinlesion.deploy.manifest import Graph, Manifest
-from skinlesion.deploy.model_card import model_card
-from skinlesion.deploy.parity import Floats, ask_bundle, ask_models, differences, require_parity
-from skinlesion.deploy.quantize import halve, quantise
-from skinlesion.deploy.runtime import Bundle
-from skinlesion.deploy.session import open_session
-from skinlesion.deploy.voting_module import Voting
+from skinlesion.deploy.graph import VotingModule, write_graph
+from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
+from skinlesion.deploy.parity import Agreement, compare, predict, require_parity, sentence
+from skinlesion.deploy.quantize import quantize_int8, store_fp16
+from skinlesion.deploy.runtime import OnnxMembers, load_bundle, open_session
+from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.files import file_digest
 from skinlesion.inference import ood
-from skinlesion.inference.sample import Sample
+from skinlesion.inference.members import PostHoc
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.torch_members import TorchMembers
+from skinlesion.taxonomy import DIAGNOSES
 from skinlesion.training.checkpoint import TrainedModel
 
-SEEN = "novelty.npz"
+OOD_FILE = "novelty.npz"
 CARD = "MODEL_CARD.md"
+PREPROCESSING = {
+    "1 decode": "8 bits a channel, RGB, turned as its EXIF orientation says",
+    "2 fit": "scaled to fit into (height, width) with its aspect kept, by OpenCV's INTER_AREA where it shrinks and "
+    "INTER_LINEAR where it grows, sides rounded to whole pixels; centred on black, an odd pixel to the lower right",
+    "3 normalise": "inside the graph, for each member: (pixel / 255 - mean) / std",
+    "metadata": f"a row of numbers: (age - age_mean) / age_std with age in years ({AGES[0]:g} to {AGES[1]:g}), 0 where "
+    "unknown; 1 where the age is unknown, else 0; sex one-hot in the order of sexes; localization one-hot in the order "
+    "of localizations; words in lower case, others than these count as unknown",
+}
+_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+_CARD = Path(__file__).with_name("model_card.md")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a bundle is made of."""
+    """The contents of a bundle."""
 
     models: list[TrainedModel]
-    tta: str  # which flips and turns of an image vote
+    tta: str  # views of an image that vote
     precision: str  # fp32 | fp16 | int8
-    calibration: dict[str, Any] | None = None  # as in ensemble.json, like the two that follow
-    operating_points: list[dict[str, Any]] | None = None
-    conformal: list[dict[str, Any]] | None = None
-    seen: ood.Fitted | None = None  # what training images look like, see evaluation.novelty
+    posthoc: PostHoc = field(default_factory=PostHoc)
 
 
-def build(recipe: Recipe, folder: Path, *, val: Sample, train: Sample | None) -> Manifest:
-    """Write a bundle's files.
+def build(recipe: Recipe, folder: Path, *, val: pd.DataFrame, train: pd.DataFrame | None) -> Manifest:
+    """Write the files of a bundle.
 
     Args:
-        recipe: What it is made of.
+        recipe: The models and what was fitted after their vote.
         folder: Empty.
-        val: Validation images, on which the graph is compared with the models.
-        train: Training images, needed for int8.
+        val: Checked rows of validation images, on which the graph is compared with the models.
+        train: Checked rows of training images, needed for int8.
 
     Raises:
         BundleError: The graph differs from the models.
     """
-    graph = write_graph(Voting(recipe.models, tta=recipe.tta).eval(), folder, width=recipe.models[0].encoder.width)
-    wanted = ask_models(recipe.models, val, tta=recipe.tta)
-    parity = {"fp32": _agreement(recipe, folder, graph, val, wanted)}
+    graph = write_graph(VotingModule(recipe.models, tta=recipe.tta).eval(), folder)
+    models = TorchMembers(recipe.models, tta=recipe.tta, accelerator="cpu")
+    expected = predict(models, val, posthoc=PostHoc(), label="predicting in PyTorch")
+    parity = {"fp32": _agreement(recipe, folder, graph, val, expected)}
     require_parity(parity["fp32"])
-    if recipe.precision != "fp32":
-        _lower(recipe, folder / graph.file, train)
-        parity[recipe.precision] = _agreement(recipe, folder, graph, val, wanted)
-    if recipe.seen is not None:
-        ood.write(recipe.seen, folder / SEEN)
-    (folder / CARD).write_text(model_card(_about(recipe, folder, graph, parity)), encoding="utf-8")
-    about = _about(recipe, folder, graph, parity)
-    (folder / manifest.FILE).write_text(about.text(), encoding="utf-8")
-    return Bundle.load(folder).about  # as whoever is handed it will read it
-
-
-def _agreement(recipe: Recipe, folder: Path, graph: Graph, val: Sample, wanted: Floats) -> dict[str, Any]:
-    session = open_session(folder / graph.file, threads=None)
-    members, flagged = ask_bundle(Bundle(_about(recipe, folder, graph, {}), session, seen=recipe.seen), val)
-    return {**differences(wanted, members), **({} if flagged is None else {"taken_for_novel": flagged})}
-
-
-def _lower(recipe: Recipe, graph: Path, train: Sample | None) -> None:
     if recipe.precision == "fp16":
-        halve(graph)
-    elif train is not None:
-        quantise(graph, recipe.models, train)
+        store_fp16(folder / graph.file)
+    elif recipe.precision == "int8" and train is not None:
+        quantize_int8(folder / graph.file, recipe.models, train)
+    if recipe.precision != "fp32":
+        parity[recipe.precision] = _agreement(recipe, folder, graph, val, expected)
+    if recipe.posthoc.ood is not None:
+        ood.write(recipe.posthoc.ood, folder / OOD_FILE)
+    (folder / CARD).write_text(model_card(describe(recipe, folder, graph, parity=parity)), encoding="utf-8")
+    about = describe(recipe, folder, graph, parity=parity)  # with the digest of the card
+    (folder / manifest.FILE).write_text(about.text(), encoding="utf-8")
+    return load_bundle(folder)[1]  # as its users will read it
 
 
-def _about(recipe: Recipe, folder: Path, graph: Graph, parity: Mapping[str, Any]) -> Manifest:
-    return describe(
-        recipe.models,
-        folder,
-        graph,
-        parity=parity,
+def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str, Agreement]) -> Manifest:
+    """Make the manifest of a bundle.
+
+    Args:
+        recipe: What it was made of.
+        folder: Holds all its files but bundle.json.
+        graph: The graph there.
+        parity: How it compares with PyTorch, for each precision.
+    """
+    fitted = recipe.posthoc
+    novelty = None
+    if fitted.ood is not None:
+        numbers = {name: float(fitted.ood[name]) for name in ("passing", "threshold")}
+        novelty = {"file": OOD_FILE, **numbers}
+    return Manifest.sealed(
+        classes=[{"code": each.code, "name": each.name, "category": each.category} for each in DIAGNOSES],
+        metadata=recipe.models[0].encoder.state(),
+        preprocessing=PREPROCESSING,
+        members=[_member(model) for model in recipe.models],
+        graph=graph,
+        parity={precision: found.as_dict() for precision, found in parity.items()},
+        versions={"skinlesion": __version__, **{package: version(package) for package in _PACKAGES}},
+        files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
+        licence=LICENCE,
+        note=NOTE,
         precision=recipe.precision,
         tta=recipe.tta,
-        calibration=recipe.calibration,
-        operating_points=recipe.operating_points,
-        conformal=recipe.conformal,
-        novelty=None if recipe.seen is None else _about_seen(recipe.seen),
+        calibration=fitted.calibration,
+        operating_points=fitted.operating_points,
+        conformal=fitted.conformal,
+        novelty=novelty,
     )
 
 
-def _about_seen(seen: ood.Fitted) -> dict[str, Any]:
-    return {"file": SEEN, "passing": float(seen["passing"]), "threshold": float(seen["threshold"])}
+def model_card(about: Manifest) -> str:
+    """Fill in the model card of a bundle, Markdown."""
+    return _CARD.read_text(encoding="utf-8").format(
+        note=about.note[0].upper() + about.note[1:],
+        count=f"{len(about.members)} members" if len(about.members) > 1 else "one member",
+        format=about.format,
+        precision=about.precision,
+        opset=about.graph.opset,
+        classes="\n".join(f"| {each.code} | {each.name} | {each.category} |" for each in about.classes),
+        calibration="none" if about.calibration is None else f"{about.calibration.get('method')} scaling",
+        conformal="none" if not about.conformal else ", ".join(f"risk {entry['alpha']}" for entry in about.conformal),
+        operating=len(about.operating_points or []) or "none",
+        novelty="not flagged" if about.novelty is None else "flagged",
+        members="\n".join(
+            f"| {each.name} | {each.backbone} | {each.size[0]} x {each.size[1]} |" for each in about.members
+        ),
+        tta=about.tta,
+        agreement="\n".join(sentence(precision, found) for precision, found in about.parity.items()),
+        graph=about.graph.file,
+        licence=about.licence,
+    )
+
+
+def require_one_encoder(models: Sequence[TrainedModel]) -> None:
+    """Refuse members that encode metadata in different ways: a bundle has one input for them.
+
+    Raises:
+        CheckpointError: It names the first that differs.
+    """
+    for model in models[1:]:
+        if model.encoder != models[0].encoder:
+            raise CheckpointError(
+                f"{model.path}: learned other values of age, sex or localization than {models[0].path}; "
+                "export members that were trained on the same table"
+            )
+
+
+@contextmanager
+def replacing_bundle(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`; rename it to `folder` if the block succeeds, delete it otherwise.
+
+    Raises:
+        ConfigError: There is something at `folder` that is not a bundle.
+    """
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not (folder / manifest.FILE).is_file() and not is_empty:
+        raise ConfigError(f"out={folder}: there is something else; give an empty folder, a bundle's or a new one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside.mkdir()
+    try:
+        yield beside
+        old = beside.with_name(f"{beside.name}.old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(beside, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _agreement(recipe: Recipe, folder: Path, graph: Graph, val: pd.DataFrame, expected: Predictions) -> Agreement:
+    members = OnnxMembers(describe(recipe, folder, graph, parity={}), open_session(folder / graph.file))
+    statistics = PostHoc(ood=recipe.posthoc.ood)
+    return compare(expected, predict(members, val, posthoc=statistics, label="predicting with the bundle"))
+
+
+def _member(model: TrainedModel) -> Member:
+    return Member(
+        name=model.name,
+        backbone=str(model.config["model"]["backbone"]),
+        size=model.spec.size,
+        mean=model.spec.mean,
+        std=model.spec.std,
+        sha256=file_digest(model.path),
+    )

@@ -1,4 +1,4 @@
-"""bundle.json: all that must be known of a bundle to use it rightly, checked strictly when it is read."""
+"""bundle.json: the facts that a bundle's users need, checked strictly when it is read."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from skinlesion.taxonomy import CODES
 
 FILE = "bundle.json"
 FORMAT = (1, 0)
-"""Major: raised when an older program would misread a bundle. Minor: when something is added that it may pass over."""
+"""Major: raised when an older program would misread a bundle. Minor: raised when keys are added that it may ignore."""
 
 NOTE = "research use only, not a medical device"
 LICENCE = (
@@ -32,12 +32,12 @@ class _Part(BaseModel):
 class Member(_Part):
     """One of the models that vote."""
 
-    name: str  # of its run
-    backbone: str  # timm's name
+    name: str  # name of its run
+    backbone: str  # timm's name of its network
     size: tuple[int, int]  # (height, width) in pixels to which images are fitted
-    mean: tuple[float, ...]  # of each channel in 0..1, taken off inside the graph
-    std: tuple[float, ...]  # likewise divided by
-    sha256: str  # of its checkpoint
+    mean: tuple[float, ...]  # mean of each channel in 0..1, subtracted inside the graph
+    std: tuple[float, ...]  # standard deviation of each channel in 0..1, divided by inside the graph
+    sha256: str  # SHA-256 of its checkpoint
 
 
 class Graph(_Part):
@@ -45,8 +45,8 @@ class Graph(_Part):
 
     file: str
     opset: int
-    inputs: dict[str, str]  # what each is, with type and shape
-    outputs: dict[str, str]
+    inputs: dict[str, str]  # type and shape of each input by name
+    outputs: dict[str, str]  # type and shape of each output by name
 
 
 class DiagnosisEntry(_Part):
@@ -58,33 +58,33 @@ class DiagnosisEntry(_Part):
 
 
 class Manifest(_Part):
-    """What bundle.json holds."""
+    """Contents of bundle.json."""
 
     format: str  # major.minor
-    version: str  # of this bundle: the first digits of a SHA-256 over everything else in here
+    version: str  # first digits of a SHA-256 over everything else in this file
     precision: str  # fp32 | fp16 | int8
     classes: tuple[DiagnosisEntry, ...]
     metadata: dict[str, Any]  # MetadataEncoder.state(): vocabularies in order, mean and deviation of age in years
-    preprocessing: dict[str, str]  # in words, step by step
+    preprocessing: dict[str, str]  # steps from an image file to the graph's input, in words
     members: tuple[Member, ...]
-    tta: str  # which flips and turns of an image vote, inside the graph
+    tta: str  # views of an image that vote, inside the graph
     graph: Graph
-    calibration: dict[str, Any] | None  # as in ensemble.json, like the three that follow; null: none was fitted
+    calibration: dict[str, Any] | None  # as in ensemble.json, like the next three; null: none was fitted
     operating_points: list[dict[str, Any]] | None
     conformal: list[dict[str, Any]] | None
     novelty: dict[str, Any] | None
-    parity: dict[str, Any]  # how this graph compares with PyTorch on validation images
-    versions: dict[str, str]  # of the packages that made it
+    parity: dict[str, dict[str, int | float]]  # see `parity.Agreement`, for each precision
+    versions: dict[str, str]  # version of each package that made it
     files: dict[str, str]  # SHA-256 of each file beside this one
     licence: str
     note: str
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest of a bundle whose format this program knows.
+        """Read the manifest of a bundle.
 
         Raises:
-            BundleError: There is no bundle, it is of another format, or bundle.json is broken or has been changed.
+            BundleError: There is no bundle, it has another format, or bundle.json is broken or has been changed.
         """
         path = folder / FILE
         try:
@@ -103,17 +103,17 @@ class Manifest(_Part):
 
     @classmethod
     def sealed(cls, **values: Any) -> Self:
-        """A new manifest of this program's format, with its version."""
+        """Make a manifest of this program's format, with its version."""
         unsealed = cls.model_validate({**values, "format": "{}.{}".format(*FORMAT), "version": ""})
         return unsealed.model_copy(update={"version": _digest(json.loads(unsealed.text()))})
 
     def text(self) -> str:
-        """The contents of bundle.json."""
+        """Write the contents of bundle.json."""
         return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @property
     def encoder(self) -> MetadataEncoder:
-        """Turns a patient's facts into the graph's input."""
+        """Encoder of metadata to the graph's input."""
         return MetadataEncoder.from_state(self.metadata)
 
     @property
@@ -136,11 +136,11 @@ class Manifest(_Part):
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Refuse a bundle of which a file is missing or damaged.
+    """Refuse a bundle with a missing or damaged file.
 
     Args:
-        folder: Of the bundle.
-        files: The SHA-256 of each file.
+        folder: Folder of the bundle.
+        files: SHA-256 of each file by name.
 
     Raises:
         BundleError: It names the first such file.
@@ -157,10 +157,10 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _check_format(values: Any, path: Path) -> bool:
-    """Whether the minor format is newer than this program's, so that there may be more in it than is known here.
+    """Tell whether the minor format is newer than this program's, so that it may have unknown keys.
 
     Raises:
-        BundleError: The major format is another one.
+        BundleError: The major format differs.
     """
     given = values.get("format") if isinstance(values, dict) else None
     major, dot, minor = str(given).partition(".")

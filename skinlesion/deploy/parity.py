@@ -1,20 +1,17 @@
-"""Whether a bundle says what the PyTorch models say: both see the same image files and the same facts."""
+"""Agreement of a bundle with the PyTorch models it was made from, on the same image files and the same facts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import pandas as pd
 
-from skinlesion.data.image_io import read
-from skinlesion.data.metadata import FACTS
-from skinlesion.deploy.runtime import Bundle
 from skinlesion.errors import BundleError
-from skinlesion.inference.sample import AT_ONCE, Sample, see
-from skinlesion.progress import track
-from skinlesion.training.checkpoint import TrainedModel
+from skinlesion.inference.members import Members, PostHoc
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 
 TOLERANCE = 1e-4
 """Largest difference of a probability at full precision."""
@@ -22,60 +19,66 @@ TOLERANCE = 1e-4
 Floats = npt.NDArray[np.floating]
 
 
-def ask_models(models: Sequence[TrainedModel], sample: Sample, *, tta: str) -> Floats:
-    """What the models say of a sample, in PyTorch on the CPU: (M, N, K)."""
-    seen = see(models, sample, device=torch.device("cpu"), label="asking PyTorch", tta=tta)
-    return np.stack([member.probabilities for member in seen])
+@dataclass(frozen=True)
+class Agreement:
+    """How far two votes on N images are from each other."""
+
+    images: int  # N
+    largest_difference: float  # of a probability of the vote
+    mean_difference: float  # of a probability of the vote
+    largest_of_a_member: float  # difference of a probability of one member
+    same_diagnosis: float  # share of images with the same likeliest diagnosis
+    taken_for_novel: float | None  # share of images flagged as out-of-distribution; None: there are no statistics
+
+    def as_dict(self) -> dict[str, float]:
+        """Make the entry of bundle.json."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def ask_bundle(bundle: Bundle, sample: Sample) -> tuple[Floats, float | None]:
-    """What a bundle says of a sample.
-
-    Returns:
-        The members' probabilities (M, N, K), and the share of images that it takes for novel; None: it cannot tell.
-    """
-    paths = list(sample.frame["path"])
-    facts = [dict(zip(FACTS, row, strict=True)) for row in sample.frame[list(FACTS)].itertuples(index=False)]
-    starts = range(0, len(paths), AT_ONCE)
-    answers = [
-        bundle.predict([read(Path(path)) for path in paths[start : start + AT_ONCE]], facts[start : start + AT_ONCE])
-        for start in track(starts, "asking the bundle", len(starts))
-    ]
-    flags = [answer.novel for answer in answers if answer.novel is not None]
-    members = np.concatenate([answer.members for answer in answers], axis=1)
-    return members, float(np.concatenate(flags).mean()) if flags else None
+def predict(members: Members, frame: pd.DataFrame, *, posthoc: PostHoc, label: str) -> Predictions:
+    """Predict the images of a checked frame, uncalibrated, with each member's probabilities."""
+    return Predictor(members, Path(), posthoc).predict_frame(frame, label=label)
 
 
-def differences(wanted: Floats, found: Floats) -> dict[str, Any]:
-    """How far two votes are from each other.
-
-    Args:
-        wanted: The members' probabilities, (M, N, K).
-        found: Likewise.
-
-    Returns:
-        Plain data: `images`; `largest_difference` and `mean_difference` of a probability of the vote, and
-        `largest_of_a_member`; `same_diagnosis`, the share of images whose likeliest diagnosis is the same.
-    """
-    votes, others = wanted.mean(axis=0), found.mean(axis=0)  # (N, K)
-    return {
-        "images": len(votes),
-        "largest_difference": float(np.abs(votes - others).max()),
-        "mean_difference": float(np.abs(votes - others).mean()),
-        "largest_of_a_member": float(np.abs(wanted - found).max()),
-        "same_diagnosis": float((votes.argmax(axis=1) == others.argmax(axis=1)).mean()),
-    }
+def compare(expected: Predictions, found: Predictions) -> Agreement:
+    """Compare the predictions of a bundle with those of the models, for the same images."""
+    mine, others = _members(found).astype(np.float64), _members(expected)  # (M, N, K)
+    vote, other = mine.mean(axis=0), others.mean(axis=0)  # (N, K)
+    return Agreement(
+        images=len(vote),
+        largest_difference=float(np.abs(vote - other).max()),
+        mean_difference=float(np.abs(vote - other).mean()),
+        largest_of_a_member=float(np.abs(mine - others).max()),
+        same_diagnosis=float((vote.argmax(axis=1) == other.argmax(axis=1)).mean()),
+        taken_for_novel=None if found.ood is None else float(found.ood.mean()),
+    )
 
 
-def require_parity(found: dict[str, Any]) -> None:
+def require_parity(found: Agreement) -> None:
     """Refuse a graph of full precision that differs from PyTorch.
 
     Raises:
         BundleError: It says by how much.
     """
-    largest = found["largest_of_a_member"]
-    if not largest <= TOLERANCE:  # what is no number differs too
+    largest = found.largest_of_a_member
+    if not largest <= TOLERANCE:  # NaN differs too
         raise BundleError(
             f"the graph differs from PyTorch by {largest:.2g} in a probability (allowed: {TOLERANCE:g}), so no bundle "
             "is written; please report it with the backbone and the versions of torch and onnxruntime"
         )
+
+
+def sentence(precision: str, found: Mapping[str, float]) -> str:
+    """Put an agreement, as in bundle.json, into words."""
+    flagged = f"; {found['taken_for_novel']:.1%} are flagged as unlike training" if "taken_for_novel" in found else ""
+    return (
+        f"{precision}: the same likeliest diagnosis for {found['same_diagnosis']:.1%} of {found['images']} "
+        f"validation images; probabilities differ by {found['largest_difference']:.2g} at most, by "
+        f"{found['mean_difference']:.2g} on average{flagged}."
+    )
+
+
+def _members(predictions: Predictions) -> Floats:
+    if predictions.members is None:
+        raise ValueError("predictions without each member's probabilities cannot be compared")
+    return predictions.members

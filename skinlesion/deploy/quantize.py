@@ -1,26 +1,26 @@
 """A graph of lower precision: weights in half precision, or convolutions in 8-bit integers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from skinlesion.deploy.session import image_input
+from skinlesion.data.image_io import decode
+from skinlesion.deploy.runtime import image_input
 from skinlesion.files import replacing
-from skinlesion.inference.sample import Sample
 from skinlesion.training.checkpoint import TrainedModel
 
-_SMALL = 1024  # elements; a smaller tensor is not worth a node that widens it
-_AT_ONCE = 8  # calibration images
+_SMALL = 1024  # elements; smaller tensors are not worth a node that widens them
+_BATCH = 8  # calibration images
 
 
-def halve(path: Path) -> None:
-    """Store the large weights of a graph as float16, which is widened when the graph is loaded.
+def store_fp16(path: Path) -> None:
+    """Store the large weights of a graph as float16; they are widened to float32 when the graph is loaded.
 
-    The file is half as large and computing is as exact and as fast as before: few processors add float16, and
-    onnxruntime's own CPU kernels do not.
+    The file is half as large. Arithmetic stays in float32, and as fast: onnxruntime has no float16 kernels for the CPU.
 
     Args:
         path: The ONNX file; it is replaced.
@@ -45,18 +45,19 @@ def halve(path: Path) -> None:
         onnx_ir.save(model, beside)
 
 
-def quantise(path: Path, models: list[TrainedModel], sample: Sample) -> None:
-    """Turn the convolutions of a graph to 8-bit integers, with the ranges that training images show.
+def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFrame) -> None:
+    """Compute the convolutions of a graph in 8-bit integers, with the ranges of activations on training images.
 
-    Static quantisation: weights a scale for each output channel, activations a scale for each tensor. A convolution
-    and the ReLU behind it count as one, so that the range is that of what goes on, not of what is cut away. Both
-    sides are signed: with unsigned activations the sums of two 8-bit products overflow where a processor has no
-    VNNI. What follows the feature map (gate, attention, funnel, softmax) stays in float32: it is small and decides.
+    Static quantization (Jacob et al., CVPR 2018, doi:10.1109/CVPR.2018.00286): one scale for each output channel of the
+    weights, one for each tensor of activations. A convolution and the ReLU behind it count as one, so that the range is
+    that of the ReLU's output. Both sides are signed: with unsigned activations the sums of two 8-bit products overflow
+    on processors without VNNI. What follows the feature map (gate, attention, funnel, softmax) is small and stays in
+    float32.
 
     Args:
         path: The ONNX file; it is replaced.
         models: The members.
-        sample: Training images.
+        frame: Checked rows of training images.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -68,7 +69,7 @@ def quantise(path: Path, models: list[TrainedModel], sample: Sample) -> None:
             quantize_static(
                 folded,
                 beside,
-                _Feed(models, sample),
+                _Batches(models, frame),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Clip", "Relu", "Add"],
                 per_channel=True,
@@ -79,18 +80,20 @@ def quantise(path: Path, models: list[TrainedModel], sample: Sample) -> None:
             folded.unlink(missing_ok=True)
 
 
-class _Feed:
-    """The images of a sample, a few at a time, as onnxruntime's calibration asks for them."""
+class _Batches:
+    """Batches of graph inputs, as onnxruntime's calibration asks for them."""
 
-    def __init__(self, models: list[TrainedModel], sample: Sample) -> None:
-        self._batches = self._read(models, sample)
+    def __init__(self, models: Sequence[TrainedModel], frame: pd.DataFrame) -> None:
+        self._batches = self._read(models, frame)
 
     def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         return next(self._batches, None)
 
     @staticmethod
-    def _read(models: list[TrainedModel], sample: Sample) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        for start in range(0, len(sample.frame), _AT_ONCE):
-            part = Sample(sample.frame.iloc[start : start + _AT_ONCE])
-            images = {image_input(size): part.images(size) for size in {model.spec.size for model in models}}
-            yield {"metadata": models[0].encoder.encode(part.frame), **images}
+    def _read(models: Sequence[TrainedModel], frame: pd.DataFrame) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        for start in range(0, len(frame), _BATCH):
+            rows = frame.iloc[start : start + _BATCH]
+            inputs: dict[str, npt.NDArray[Any]] = {"metadata": models[0].encoder.encode(rows)}
+            for size in {model.spec.size for model in models}:
+                inputs[image_input(size)] = np.stack([decode(Path(path), size) for path in rows["path"]])
+            yield inputs

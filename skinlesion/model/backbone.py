@@ -2,22 +2,21 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import timm
 from torch import Tensor, nn
 
 from skinlesion.errors import ConfigError
-from skinlesion.model.feature_level import REFUSALS, accepted_image, cut_after, find_layout, level_name
-from skinlesion.model.stages import ancestors, find_stages, own_parameters, remaining, title
-from skinlesion.model.trunk import Halves, split_before
+from skinlesion.model.stages import Stages, own_parameters
+from skinlesion.model.surgery import REFUSALS, Halves, ancestors, cut_after, noise, run, split_before
 
-CHEAP_SIDES = (64, 96)  # px, to check a network on before its own size is tried
+CHEAP_SIDES = (64, 96)  # pixels; image sizes on which a network is checked before its own size
 RESERVED = ("pretrained", "num_classes", "global_pool", "features_only", "checkpoint_path", "in_chans")
 
 
 class Backbone(nn.Module):
-    """Maps an image to a feature map by a timm network with random weights (see `weights.load_pretrained`).
+    """Maps an image to a feature map by a timm network with random weights (see `pretrained.load_pretrained`).
 
     Args:
         name: timm's name of the network, with or without a tag such as ".a1_in1k".
@@ -28,65 +27,66 @@ class Backbone(nn.Module):
         batch_norm_eps: Epsilon of every 2-d batch norm; None keeps timm's.
 
     Raises:
-        ConfigError: If there is no such network or level, the arguments do not suit it, it cannot be cut there, or
-            it returns no feature map (as vision transformers do not).
+        ConfigError: timm has no such network or level, the arguments do not suit it, it cannot be cut there, or it
+            returns no feature map (as vision transformers do not).
     """
 
     def __init__(
         self,
         name: str,
         *,
-        kwargs: Mapping[str, Any],
-        feature_level: str | int | None,
-        batch_norm_eps: float | None,
+        kwargs: Mapping[str, Any] | None = None,
+        feature_level: str | int | None = None,
+        batch_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.name = name
-        self.kwargs = dict(kwargs)
+        self.kwargs = dict(kwargs or {})
         self.net = _create(name, self.kwargs)
         if batch_norm_eps is not None:
-            _set_batch_norm_eps(self.net, batch_norm_eps)
-        stages = find_stages(self.net, name=name)
-        sides = (*CHEAP_SIDES, self.input_size)
+            for module in self.net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = batch_norm_eps
+        stages = Stages.of(self.net, name=name)
+        self._side, output = self._probe()
         if feature_level is not None:
-            image = accepted_image(self.net, name=name, sides=sides)
-            cut_after(self.net, level_name(self.net, feature_level, name=name), name=name, image=image)
-        self.channels, self._channels_last = find_layout(self.net, name=name, sides=sides)
-        self._stages = remaining(stages, self.net)
-        self._frozen: frozenset[str] = frozenset()
-        self._split: tuple[Halves, ...] = ()  # made when first asked for; in a tuple, since it is no part of its own
-        self._parted: bool | None = None  # likewise
-        self._resting: frozenset[str] = frozenset()
+            self.net = cut_after(self.net, feature_level, name=name, image=noise(self._side))
+            output = run(self.net, noise(self._side))
+        self.channels, self._is_channels_last = self._layout(output)
+        self._stages = stages.within(self.net)
+        self._leaves = self._stages.leaves
+        self._first_trained = 0  # position among the leaves
+        self._halves: Halves | str | None = None  # made, or refused for a reason, when first asked for
 
     def forward(self, image: Tensor) -> Tensor:
         """Map `image` (B, 3, height, width) to a feature map (B, C, H, W)."""
         return self._channels_first(self.net(image))
 
-    def lower(self) -> nn.Module:
-        """The frozen part that no trained part stands before: images to the trunk's map, or the whole, frozen.
+    def frozen_prefix(self) -> nn.Module:
+        """Return the part of the network below its first trained layer; the whole backbone if nothing is trained.
 
         Raises:
-            ConfigError: There is no one map from which the rest could run.
+            ConfigError: No single map leads from there to the rest.
         """
-        return self if self.frozen else self._halves().lower
+        return self if self.is_frozen else self._split().lower
 
-    def upper(self, trunk_map: Tensor) -> Tensor:
-        """Map what `lower` gave, of one batch, to the feature map (B, C, H, W); gradients reach what is trained."""
-        return trunk_map if self.frozen else self._channels_first(self._halves().upper(trunk_map))
+    def forward_suffix(self, prefix_map: Tensor) -> Tensor:
+        """Map the output of `frozen_prefix` to the feature map (B, C, H, W); gradients reach all that is trained."""
+        return prefix_map if self.is_frozen else self._channels_first(self._split().upper(prefix_map))
 
     @property
-    def parted(self) -> bool:
-        """Whether something frozen runs before all that is trained, so that `lower` and `upper` are of use."""
-        if self._parted is None:  # found once: a network that cannot be split runs three times to say so
-            try:
-                self._parted = bool(self._frozen) and (self.frozen or bool(self._halves()))
-            except ConfigError:
-                self._parted = False
-        return self._parted
+    def has_frozen_prefix(self) -> bool:
+        """Whether something frozen can run apart from, and before, all that is trained."""
+        if self._first_trained in (0, len(self._leaves)):
+            return self.is_frozen
+        try:
+            return bool(self._split())
+        except ConfigError:
+            return False
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """What timm knows of the pretrained weights: where they are, input size, mean, std, licence."""
+        """The record in timm of the pretrained weights: source, input size, mean, std, licence."""
         cfg: Any = self.net.pretrained_cfg
         return dict(cfg)
 
@@ -98,26 +98,33 @@ class Backbone(nn.Module):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of red, green and blue, in 0..1, by which images are shifted for the pretrained weights."""
+        """Mean of red, green and blue, in 0..1, that the pretrained weights expect images to be shifted by."""
         return tuple(self.pretrained_cfg["mean"])
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of red, green and blue by which images are then divided."""
+        """Standard deviation of red, green and blue, in 0..1, that the shifted images are divided by."""
         return tuple(self.pretrained_cfg["std"])
 
     def stages(self) -> list[list[str]]:
-        """List the leaves of each stage, stem first, all in depth order; `stages` says what a leaf is."""
-        return [list(stage) for stage in self._stages]
+        """List the leaves of each stage, the stem first, in depth order; see `Stages`."""
+        return [list(stage) for stage in self._stages.groups]
+
+    def stage_parameters(self) -> list[tuple[str, list[Tensor]]]:
+        """List the title and the parameters of each stage."""
+        parameters: list[list[Tensor]] = [
+            [each for leaf in stage for each in own_parameters(self.net, leaf)] for stage in self._stages.groups
+        ]
+        return list(zip(self._stages.titles, parameters, strict=True))
 
     def trainable(self) -> dict[str, bool]:
-        """Say of each leaf, in depth order, whether it is trained."""
-        return {leaf: leaf not in self._frozen for leaf in self._leaves()}
+        """Tell for each leaf, in depth order, whether it is trained."""
+        return {leaf: position >= self._first_trained for position, leaf in enumerate(self._leaves)}
 
     @property
-    def frozen(self) -> bool:
+    def is_frozen(self) -> bool:
         """Whether nothing is trained."""
-        return not any(self.trainable().values())
+        return self._first_trained == len(self._leaves)
 
     def freeze(self) -> None:
         """Freeze every stage."""
@@ -126,77 +133,79 @@ class Backbone(nn.Module):
     def unfreeze(self, start: int | str | None) -> None:
         """Train the network from `start` to its top, and freeze what is below.
 
-        What is frozen gets no gradient and stays in evaluation mode when the rest trains: its batch norms use their
-        running statistics and leave them as they are, and its dropout and stochastic depth do nothing.
+        Frozen layers get no gradient and stay in evaluation mode while the rest trains: their batch norms use and keep
+        their running statistics, and their dropout and stochastic depth do nothing.
 
         Args:
-            start: None trains nothing. A number trains that many stages, counted from the top. A text names the
-                module to start at, also within a stage: "layer3.4" trains layer3.4, layer3.5 and layer4.
+            start: None trains nothing. A positive number trains that many stages, counted from the top. A negative
+                number trains what makes that many of timm's feature levels, the coarsest first: -1 is the last one. A
+                text names the module to start at, also within a stage: "layer3.4" trains layer3.4, layer3.5 and layer4.
 
         Raises:
-            ConfigError: If there are not so many stages, or no parameters in a module of that name.
+            ConfigError: There are not so many stages or levels, or that module has no parameters.
         """
-        leaves = self._leaves()
-        first = self._position(start)
-        for position, leaf in enumerate(leaves):
+        self._first_trained = self._stages.position(start)
+        for position, leaf in enumerate(self._leaves):
             for parameter in own_parameters(self.net, leaf):
-                parameter.requires_grad_(position >= first)
-        self._frozen, self._split, self._parted = frozenset(leaves[:first]), (), None
-        self._resting = self._find_resting()
+                parameter.requires_grad_(position >= self._first_trained)
+        self._halves = None
         self.train(self.training)
 
     def count_trained(self, start: int | str | None) -> int:
-        """How many leaves `unfreeze(start)` would train."""
-        return len(self._leaves()) - self._position(start)
+        """Count the leaves that `unfreeze(start)` trains."""
+        return len(self._leaves) - self._stages.position(start)
 
-    def train(self, mode: bool = True) -> "Backbone":
-        """Set the training mode of what is not frozen; what is stays in evaluation mode."""
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of what is not frozen.
+
+        A module without leaves (an activation, dropout, stochastic depth) follows the module around it.
+        """
         super().train(mode)
-        for name, module in self.net.named_modules():
-            module.training = mode and name not in self._resting
+        holders = {around for leaf in self._leaves for around in ancestors(leaf)}
+        awake = {around for leaf in self._leaves[self._first_trained :] for around in ancestors(leaf)}
+        is_awake: dict[str, bool] = {}
+        for name, module in self.net.named_modules():  # each comes after the module around it
+            is_awake[name] = name in awake if name in holders else is_awake[name.rpartition(".")[0]]
+            module.training = mode and is_awake[name]
         return self
 
-    def _halves(self) -> Halves:
-        if not self._split:
-            device = next(self.net.parameters()).device
-            image = accepted_image(self.net, name=self.name, sides=(*CHEAP_SIDES, self.input_size), device=device)
-            trained = [leaf for leaf, is_trained in self.trainable().items() if is_trained]
-            self._split = (split_before(self.net, trained, name=self.name, image=image),)
-        return self._split[0]
+    def _probe(self) -> tuple[int, Any]:
+        """Find an image size that the network accepts, a cheap one if possible, and its output for that size."""
+        for side in (*CHEAP_SIDES, self.input_size):
+            output = run(self.net, noise(side))
+            if not isinstance(output, Exception):
+                return side, output
+        raise self._no_map(output, side)
 
-    def _channels_first(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2) if self._channels_last else x  # swin-like networks give (B, H, W, C)
+    def _layout(self, output: Any) -> tuple[int, bool]:
+        """Find the number of channels, and whether they come last, (B, H, W, C), as in swin-like networks."""
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise self._no_map(output, self._side)
+        _, *shape = output.shape  # of a square image, so the two equal sides are the map's height and width
+        is_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC" if len({*shape}) == 1 else shape[0] == shape[1]
+        return shape[2] if is_last else shape[0], is_last
 
-    def _leaves(self) -> list[str]:
-        return [leaf for stage in self._stages for leaf in stage]
-
-    def _position(self, start: int | str | None) -> int:
-        """Find the position, among the leaves, of the first one that `start` trains."""
-        leaves, count = self._leaves(), len(self._stages)
-        if start is None:
-            return len(leaves)
-        if isinstance(start, int) and 1 <= start <= count:
-            return sum(len(stage) for stage in self._stages[: count - start])
-        for position, leaf in enumerate(leaves):
-            if start and start in ancestors(leaf):
-                return position
-        raise ConfigError(
-            f"backbone {self.name!r} cannot be trained from {start!r}: give a number of stages, 1 to {count}, or "
-            f"a module with parameters to start at; the stages are: {', '.join(map(title, self._stages))}"
+    def _no_map(self, output: Any, side: int) -> ConfigError:
+        kind = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        given = f"the error {type(output).__name__}: {output}" if isinstance(output, Exception) else kind
+        return ConfigError(
+            f"backbone {self.name!r} gives {given} for an image of {side} pixels, not a feature map (B, C, H, W): "
+            "choose a convolutional network, or another that keeps the map's positions"
         )
 
-    def _find_resting(self) -> frozenset[str]:
-        """Name the modules that stay in evaluation mode: all leaves in them are frozen.
+    def _split(self) -> Halves:
+        if self._halves is None:  # a network that cannot be split is tried once, not at every step
+            image = noise(self._side).to(next(self.net.parameters()).device)
+            try:
+                self._halves = split_before(self.net, self._leaves[self._first_trained :], name=self.name, image=image)
+            except ConfigError as error:
+                self._halves = str(error)
+        if isinstance(self._halves, str):
+            raise ConfigError(self._halves)
+        return self._halves
 
-        A module without leaves (an activation, dropout, stochastic depth) does as the module around it.
-        """
-        holding = {name for leaf in self._leaves() for name in ancestors(leaf)}
-        awake = {name for leaf, trained in self.trainable().items() if trained for name in ancestors(leaf)}
-        nearest = {
-            name: next(around for around in reversed(ancestors(name)) if around in holding)
-            for name, _ in self.net.named_modules()
-        }
-        return frozenset(name for name, around in nearest.items() if around not in awake)
+    def _channels_first(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2) if self._is_channels_last else x
 
 
 def _create(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -214,9 +223,3 @@ def _create(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
             f"timm cannot build {name!r} with the arguments {dict(kwargs)}: {type(error).__name__}: {error}"
         ) from error
     return net
-
-
-def _set_batch_norm_eps(net: nn.Module, eps: float) -> None:
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = eps

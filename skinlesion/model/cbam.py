@@ -1,9 +1,4 @@
-"""CBAM: attention over the channels of a feature map, then over its positions.
-
-Woo, Park, Lee & Kweon, "CBAM: Convolutional Block Attention Module", ECCV 2018,
-doi:10.1007/978-3-030-01234-2_1. Two things differ from the paper: swish instead of ReLU in the shared MLP, and the
-side of the spatial kernel (7 there) is an argument.
-"""
+"""CBAM: attention over the channels of a feature map, then over its positions."""
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +7,14 @@ from skinlesion.errors import ConfigError
 
 
 class ChannelAttention(nn.Module):
-    """Scales each channel by sigmoid(MLP(average over positions) + MLP(maximum over positions)).
+    """Scales each channel by sigmoid(MLP(average over positions) + MLP(maximum over positions)), with one shared MLP.
 
     Args:
         channels: C, the number of channels.
-        reduction: The hidden layer of the MLP, which both share, has C // reduction units, at least one.
+        reduction: Channels for each hidden unit of the MLP, which has C // reduction of them, but at least one.
     """
 
-    def __init__(self, channels: int, *, reduction: int) -> None:
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
@@ -41,10 +36,10 @@ class SpatialAttention(nn.Module):
         kernel: Side of the convolution kernel in positions of the feature map, odd.
 
     Raises:
-        ConfigError: If `kernel` is even or not positive: the map would not keep its size.
+        ConfigError: `kernel` is even or not positive: the map would not keep its size.
     """
 
-    def __init__(self, *, kernel: int) -> None:
+    def __init__(self, *, kernel: int = 5) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise ConfigError(f"spatial attention needs an odd kernel side (1, 3, 5, ...), not {kernel}")
@@ -61,15 +56,22 @@ class SpatialAttention(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Channel attention, then spatial attention on what it returns: the order that the paper found best.
+    """Channel attention, then spatial attention on its output: the order that the paper found best.
+
+    Woo, Park, Lee & Kweon, "CBAM: Convolutional Block Attention Module", ECCV 2018, doi:10.1007/978-3-030-01234-2_1.
+    Two things differ: swish instead of ReLU in the shared MLP, and a kernel of side 5 instead of 7. The defaults
+    are the published ones (project Corvus333-dev/SkinCancer, README of 2025).
 
     Args:
         channels: C, the number of channels.
-        reduction: See ChannelAttention.
-        kernel: See SpatialAttention; None leaves the spatial part out.
+        reduction: Channels for each hidden unit of the channel attention's MLP, at least 1.
+        kernel: Side of the spatial attention's kernel in positions of the feature map, odd; None leaves that part out.
+
+    Raises:
+        ConfigError: `kernel` is even or not positive.
     """
 
-    def __init__(self, channels: int, *, reduction: int, kernel: int | None) -> None:
+    def __init__(self, channels: int, *, reduction: int = 16, kernel: int | None = 5) -> None:
         super().__init__()
         self.channel = ChannelAttention(channels, reduction=reduction)
         self.spatial = None if kernel is None else SpatialAttention(kernel=kernel)

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.cbam import CBAM
-from skinlesion.model.funnel import Funnel
-from skinlesion.model.fusion import FusionGate
-from skinlesion.model.metadata_dropout import FactDropout
+from skinlesion.model.funnel import DenseFunnel
+from skinlesion.model.fusion import FusionGate, MetadataDropout
 
 Fusion = Literal["gate", "concatenate", "none"]
 Attention = Literal["cbam", "channel", "none"]
@@ -37,84 +36,86 @@ class Network(nn.Module):
         return logits
 
     def embed(self, image: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
-        """Map as `forward` does, and give the pooled features too: logits (B, K) and (B, C)."""
+        """Return the logits (B, K) and the pooled features (B, C)."""
         return self.head.embed(self.backbone(image), metadata)
 
 
 class Head(nn.Module):
-    """Feature map and metadata to logits: fact dropout, fusion, attention, global average pooling, funnel.
+    """Feature map and metadata to logits: metadata dropout, fusion, attention, global average pooling, funnel.
 
-    It stands apart from the backbone so that it can also be trained on stored feature maps.
+    It stands apart from the backbone so that it can also be trained on stored feature maps. The defaults are
+    the published ones (project Corvus333-dev/SkinCancer, README of 2025).
 
     Args:
         channels: C, the number of channels of the feature map.
+        classes: K, the number of logits.
         missing: (M,) float, the encoding of a patient of whom nothing is known.
         fact_of_column: (M,) integer, which fact (0, 1, ...) each metadata column encodes.
-        fact_dropout: Probability in 0..1 that a fact goes missing in training; see FactDropout.
-        fusion: How metadata enters: "gate" scales the channels of the map (FusionGate), "concatenate" appends the
-            metadata to the pooled vector, "none" ignores them, so that the model sees the image alone.
+        fact_dropout: Probability in 0..1 that a fact goes missing in training; see MetadataDropout.
+        fusion: How metadata enter: "gate" scales the channels of the map (FusionGate), "concatenate" appends the
+            metadata to the pooled vector, "none" ignores them, so that the model depends on the image alone.
         gate_hidden: Units of the gate's hidden layer.
         gate_noise: Standard deviation of the noise on that layer in training.
         gate_alpha: Initial value of the gate's learned scalar.
         attention: "cbam" weighs channels and positions, "channel" only channels, "none" neither.
-        reduction: Channels per hidden unit of the channel attention.
+        reduction: Channels for each hidden unit of the channel attention.
         spatial_kernel: Side of the spatial attention's kernel, odd.
         funnel: Widths of the dense layers, may be empty.
-        dropout: Dropout after the first dense layer, halved at each further one.
-        classes: K, the number of logits.
+        dropout: Probability in 0..1 of dropout after the first dense layer, halved at each further one.
 
     Raises:
-        ConfigError: If `fusion` or `attention` is none of the words above, or the kernel is even.
+        ConfigError: `fusion` or `attention` is none of the words above, or the kernel is even.
     """
 
     def __init__(
         self,
         channels: int,
+        classes: int,
         *,
         missing: Tensor,
         fact_of_column: Tensor,
-        fact_dropout: float,
-        fusion: Fusion,
-        gate_hidden: int,
-        gate_noise: float,
-        gate_alpha: float,
-        attention: Attention,
-        reduction: int,
-        spatial_kernel: int,
-        funnel: Sequence[int],
-        dropout: float,
-        classes: int,
+        fact_dropout: float = 0.1,
+        fusion: Fusion = "gate",
+        gate_hidden: int = 64,
+        gate_noise: float = 0.05,
+        gate_alpha: float = 1.0,
+        attention: Attention = "cbam",
+        reduction: int = 16,
+        spatial_kernel: int = 5,
+        funnel: Sequence[int] = (512, 256, 128),
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        _check("fusion", fusion, get_args(Fusion))
-        _check("attention", attention, get_args(Attention))
+        for key, word, allowed in (("fusion", fusion, get_args(Fusion)), ("attention", attention, get_args(Attention))):
+            if word not in allowed:
+                raise ConfigError(f"{key} must be one of {', '.join(allowed)}, not {word!r}")
         self.fusion = fusion
         width = len(missing)
-        # what is not used is not made: its weights would stand in checkpoints without ever being trained
-        self.fact_dropout: FactDropout | None = None
+        # parts without use are not made: checkpoints would hold weights that were never trained
+        self.fact_dropout: MetadataDropout | None = None
         self.gate: FusionGate | None = None
-        self.fused = nn.Identity()  # what explanations look at: the map that metadata have scaled
+        self.fused = nn.Identity()  # the fused map, for explanations to hook
         self.attention: CBAM | None = None
         if fusion != "none":
-            self.fact_dropout = FactDropout(missing, fact_of_column, probability=fact_dropout)
+            self.fact_dropout = MetadataDropout(missing, fact_of_column, probability=fact_dropout)
         if fusion == "gate":
-            self.gate = FusionGate(width, channels, hidden=gate_hidden, noise=gate_noise, alpha=gate_alpha)
+            self.gate = FusionGate(channels, width, hidden=gate_hidden, noise=gate_noise, alpha=gate_alpha)
         if attention != "none":
             kernel = spatial_kernel if attention == "cbam" else None
             self.attention = CBAM(channels, reduction=reduction, kernel=kernel)
         features = channels + width if fusion == "concatenate" else channels
-        self.funnel = Funnel(features, widths=funnel, dropout=dropout, classes=classes)
+        self.funnel = DenseFunnel(features, classes, widths=funnel, dropout=dropout)
 
     def forward(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
         """Map `feature_map` (B, C, H, W) and `metadata` (B, M) to logits (B, K)."""
         return self.embed(feature_map, metadata)[0]
 
     def embed(self, feature_map: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
-        """Map as `forward` does, and give the pooled features too.
+        """Return the logits and the pooled features.
 
         Returns:
-            Logits (B, K), and the mean (B, C) over the positions of the fused and attended map: what the funnel
-            narrows, without the metadata that "concatenate" appends.
+            Logits (B, K), and the mean (B, C) over the positions of the fused and attended map: the funnel's input,
+            without the metadata that "concatenate" appends.
         """
         if self.fact_dropout is not None:
             metadata = self.fact_dropout(metadata)  # (B, M)
@@ -127,11 +128,6 @@ class Head(nn.Module):
         return logits, pooled
 
     def fuse(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
-        """Scale `feature_map` (B, C, H, W) by the gate of `metadata` (B, M), where there is one."""
+        """Scale `feature_map` (B, C, H, W) by the gate of `metadata` (B, M), if there is one."""
         fused: Tensor = self.fused(feature_map if self.gate is None else self.gate(feature_map, metadata))
         return fused
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

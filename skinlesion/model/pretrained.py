@@ -1,22 +1,31 @@
 """Pretrained weights for a backbone, from timm's hub or a file: they fit, or they are refused."""
 
 import logging
-import pickle
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import Request, getproxies, urlopen
 
-import safetensors.torch
+import safetensors
+import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
+from timm.models import load_state_dict
 from torch import Tensor
 
 from skinlesion.errors import CheckpointError
 from skinlesion.model.backbone import Backbone
-from skinlesion.model.hub import hub_weights
 
-WRAPPERS = ("state_dict", "model")  # under which training scripts put the weights in their checkpoints
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # names of weight files on the hub, in timm's order
+HUB_TIMEOUT = 5.0  # seconds in which a hub must answer
+OTHER_WAYS = (
+    "set model.pretrained=false to start from random weights, or model.pretrained=/path/to/weights.safetensors "
+    "to read a file"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -32,22 +41,22 @@ class Match:
     left_over: tuple[str, ...] = ()  # in the source, not in the backbone: a classifier, layers behind a cut
 
 
-def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, missing: Missing) -> Match:
+def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, missing: Missing = "error") -> Match:
     """Load pretrained weights into `backbone`, in place, converted to its own precision.
 
     Args:
         backbone: The backbone to load into; weights behind its cut are ignored.
         pretrained: False loads nothing. True takes timm's weights of that network, from the hub or from the cache of
             an earlier download. A path is read, see `read_weights`.
-        missing: What to do where the source lacks some of the backbone's weights: "error" refuses, "initialise"
-            leaves them at their random initial values, with a warning that names them.
+        missing: What to do if the source lacks some of the backbone's weights: "error" refuses, "initialise" leaves
+            them at their random initial values, with a warning that names them.
 
     Returns:
-        What was loaded, missing and left over; the last is also logged.
+        The names of weights that were loaded, missing and left over; the last are also logged.
 
     Raises:
-        CheckpointError: If the hub or the file gives no weights, or the weights do not fit. The backbone is then as
-            it was before.
+        CheckpointError: The hub or the file gives no weights, or the weights do not fit. The backbone is then as it
+            was before.
     """
     if pretrained is False:
         return Match()
@@ -56,25 +65,36 @@ def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, missin
     else:
         source, weights = str(pretrained), read_weights(Path(pretrained))
     own = backbone.net.state_dict()
-    prefix = _prefix(weights, own)
+    prefix = _wrapper_prefix(weights, own)
     inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    outside = [key for key in weights if not key.startswith(prefix)]
-    match = _match(inside, own, outside)
-    _check(inside, own, match, source=source, name=backbone.name, missing=missing)
+    match = Match(
+        loaded=tuple(sorted(own.keys() & inside.keys())),
+        # batch norm reads its count of batches only where it has no momentum, and many files leave it out
+        missing=tuple(sorted(key for key in own.keys() - inside.keys() if not key.endswith("num_batches_tracked"))),
+        left_over=tuple(
+            sorted([*(inside.keys() - own.keys()), *(key for key in weights if not key.startswith(prefix))])
+        ),
+    )
+    _refuse_misfit(inside, own, match, where=f"{source}: ", name=backbone.name, missing=missing)
     with torch.no_grad():
         for key in match.loaded:
             own[key].copy_(inside[key])
-    _report(match, source=source, name=backbone.name)
+    _log.info("%s: loaded %d weights into the backbone %s", source, len(match.loaded), backbone.name)
+    if match.left_over:
+        _log.info("%s: left over, without use here: %s", source, ", ".join(match.left_over))
+    if match.missing:
+        _log.warning("%s: missing, left at random initial values: %s", source, ", ".join(match.missing))
     return match
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the weights in a safetensors file (`.safetensors`) or in any file written by `torch.save`.
+    """Read the weights in a safetensors file (`.safetensors`) or in a file written by `torch.save`.
 
-    A checkpoint that holds the weights under "state_dict" or "model" is unwrapped. Code in the file is not run.
+    Weights that a checkpoint holds under "state_dict" or "model" (or, of their moving average, "state_dict_ema" or
+    "model_ema") are found there. Code in the file is not run.
 
     Raises:
-        CheckpointError: If the file is missing or unreadable, or holds more than tensors and plain data.
+        CheckpointError: The file is missing or unreadable, or holds no weights, or objects that could run code.
     """
     path = path.expanduser()
     if not path.is_file():
@@ -83,33 +103,74 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "or to false for random ones"
         )
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a weight file, or it holds objects besides tensors and plain data, which are not loaded "
-            "because they can run code; save the weights alone, with torch.save(model.state_dict(), path)"
-        ) from error
+        content = load_state_dict(str(path), weights_only=True)
     except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise CheckpointError(f"{path}: not a readable weight file (truncated, or of another kind): {error}") from error
-    return _tensors(content, path)
-
-
-def _tensors(content: object, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    weights = content.items() if isinstance(content, Mapping) else ()
-    named = {str(key): value for key, value in weights if isinstance(value, Tensor)}
-    if not named:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable weight file ({reason}); {OTHER_WAYS}") from error
+    except AttributeError:
+        content = {}  # a list or a single tensor
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
         raise CheckpointError(f"{path}: holds no named weights, such as torch.save(model.state_dict(), path) writes")
-    return named
+    return weights
 
 
-def _prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+def hub_weights(backbone: Backbone) -> dict[str, Tensor]:
+    """Get timm's pretrained weights of the network that `backbone` was made from, before any cut.
+
+    Weights that were downloaded before are taken from the cache without asking the hub.
+
+    Raises:
+        CheckpointError: timm has none, or they are not cached and the hub cannot be reached.
+    """
+    cfg = backbone.pretrained_cfg
+    overlay: dict[str, Any] = {}
+    if cached := _cached(cfg):
+        overlay = {"pretrained_cfg_overlay": {"file": str(cached)}}
+    elif cfg.get("hf_hub_id"):
+        check_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), backbone.name)
+    elif cfg.get("url"):
+        check_reachable(str(cfg["url"]), backbone.name)
+    else:
+        raise CheckpointError(f"timm has no pretrained weights of {backbone.name!r}; {OTHER_WAYS}")
+    arguments = {**backbone.kwargs, **overlay}
+    try:
+        net = timm.create_model(backbone.name, pretrained=True, num_classes=0, global_pool="", **arguments)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"timm's weights of {backbone.name!r} cannot be loaded: {error}; {OTHER_WAYS}") from error
+    return dict(net.state_dict())
+
+
+def check_reachable(address: str, name: str) -> None:
+    """Ask once whether `address` answers: the hub's own client would try for most of a minute, and log each try.
+
+    Raises:
+        CheckpointError: It does not answer within HUB_TIMEOUT.
+    """
+    if "all" in getproxies():
+        return  # the hub's client can use such a proxy (SOCKS), urllib cannot
+    try:
+        with urlopen(Request(address, method="HEAD"), timeout=HUB_TIMEOUT):
+            return
+    except HTTPError:
+        return  # an error status is an answer too
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"timm's weights of {name!r} cannot be downloaded: {address} cannot be reached ({error}); {OTHER_WAYS}"
+        ) from error
+
+
+def _cached(cfg: Mapping[str, Any]) -> Path | None:
+    """Find the weights where an earlier download left them."""
+    if repository := cfg.get("hf_hub_id"):
+        files = (cfg["hf_hub_filename"],) if cfg.get("hf_hub_filename") else HUB_FILES
+        found = (try_to_load_from_cache(repository, file) for file in files)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+    path = Path(torch.hub.get_dir(), "checkpoints", str(cfg.get("url", "")).rpartition("/")[-1])
+    return path if path.is_file() else None
+
+
+def _wrapper_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Find what a wrapper ("module.", "network.backbone.net.") put before the names of the network's weights.
 
     It is the prefix under which most of the network's own names are found, and of equals the shortest.
@@ -123,22 +184,12 @@ def _prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
 
 
-def _match(inside: Mapping[str, Tensor], own: Mapping[str, Tensor], outside: Sequence[str]) -> Match:
-    # batch norm reads its count of batches only where it has no momentum, and many files leave it out
-    missing = [key for key in own if key not in inside and not key.endswith("num_batches_tracked")]
-    return Match(
-        loaded=tuple(sorted(own.keys() & inside.keys())),
-        missing=tuple(sorted(missing)),
-        left_over=tuple(sorted([*(inside.keys() - own.keys()), *outside])),
-    )
-
-
-def _check(
-    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], match: Match, *, source: str, name: str, missing: str
+def _refuse_misfit(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], match: Match, *, where: str, name: str, missing: Missing
 ) -> None:
     if not match.loaded:
         raise CheckpointError(
-            f"{source}: nothing in it fits the backbone {name!r}: it has {_some(match.left_over)}, "
+            f"{where}nothing in it fits the backbone {name!r}: it has {_some(match.left_over)}, "
             f"but {_some(match.missing)} were expected; give the weights of that network"
         )
     different = [
@@ -148,22 +199,14 @@ def _check(
     ]
     if different:
         raise CheckpointError(
-            f"{source}: the weights are of another shape than those of the backbone {name!r}: {_some(different)}; "
+            f"{where}the weights are of another shape than those of the backbone {name!r}: {_some(different)}; "
             "give the weights of that network, or the arguments (model.backbone_kwargs) that they were made with"
         )
     if match.missing and missing == "error":
         raise CheckpointError(
-            f"{source}: lacks weights of the backbone {name!r}: {_some(match.missing)}; cut the network before them "
+            f"{where}lacks weights of the backbone {name!r}: {_some(match.missing)}; cut the network before them "
             "(model.feature_level), or let them start at random values (model.missing_weights=initialise)"
         )
-
-
-def _report(match: Match, *, source: str, name: str) -> None:
-    _log.info("%s: loaded %d weights into the backbone %s", source, len(match.loaded), name)
-    if match.left_over:
-        _log.info("%s: left over, without use here: %s", source, ", ".join(match.left_over))
-    if match.missing:
-        _log.warning("%s: missing, left at random initial values: %s", source, ", ".join(match.missing))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,58 +1,99 @@
-"""The stages of a timm network: everything that has parameters, in depth order.
+"""The stages of a timm network: everything that has parameters, in depth order."""
 
-A leaf is a module that owns parameters itself (mostly a convolution or a norm, but also a block with a layer
-scale), or a parameter that belongs to the network as a whole (a position embedding). So every parameter belongs to
-exactly one leaf. Stages are groups of leaves, from the stem to the top, as timm's own matcher of layers makes them.
-"""
-
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from timm.models import group_modules, group_parameters
 from torch import nn
 
 from skinlesion.errors import ConfigError
+from skinlesion.model.surgery import ancestors, feature_levels
 
 
-def find_stages(net: nn.Module, *, name: str) -> list[list[str]]:
-    """List the leaves of each stage of `net`, which is called `name` in messages.
+@dataclass(frozen=True)
+class Stages:
+    """Groups of leaves from the stem to the top, as timm's `group_matcher` makes them.
 
-    Raises:
-        ConfigError: If timm does not tell how the network's layers are grouped.
+    A leaf is a module that owns parameters itself (mostly a convolution or a norm, but also a block with a layer
+    scale), or a parameter that belongs to the network as a whole (a position embedding). So each parameter belongs to
+    exactly one leaf.
     """
-    group_matcher: Any = getattr(net, "group_matcher", None)
-    if group_matcher is None:
-        raise ConfigError(f"backbone {name!r} has no stages in timm to freeze and unfreeze; choose another network")
-    matcher = group_matcher(coarse=True)
-    stages = [list(leaves) for leaves in group_modules(net, matcher).values()]
-    stage_of = {leaf: place for place, stage in enumerate(stages) for leaf in stage}
-    group_of = group_parameters(net, matcher, reverse=True)
-    for own, _ in net.named_parameters(recurse=False):  # goes where the parameters of its group are
-        group = [key for key in group_of if group_of[key] == group_of[own] and "." in key]
-        stages[stage_of[ancestors(group[0])[-2]] if group else 0].append(own)
-    return stages
 
+    name: str  # of the network, in messages
+    groups: list[list[str]]  # leaves of each stage
+    levels: list[str]  # modules that give timm's feature levels, finest first
 
-def remaining(stages: list[list[str]], net: nn.Module) -> list[list[str]]:
-    """Drop from `stages` what `net` no longer has after a cut."""
-    there = {name for name, module in net.named_modules() if module._parameters}
-    there |= {name for name, _ in net.named_parameters(recurse=False)}
-    kept = [[leaf for leaf in stage if leaf in there] for stage in stages]
-    return [stage for stage in kept if stage]
+    @classmethod
+    def of(cls, net: nn.Module, *, name: str) -> Self:
+        """Find the stages of a whole network.
+
+        Raises:
+            ConfigError: timm does not tell how the network's layers are grouped.
+        """
+        group_matcher: Any = getattr(net, "group_matcher", None)
+        if group_matcher is None:
+            raise ConfigError(f"backbone {name!r} has no stages in timm to freeze and unfreeze; choose another network")
+        matcher = group_matcher(coarse=True)
+        stages = [list(leaves) for leaves in group_modules(net, matcher).values()]
+        stage_of = {leaf: place for place, stage in enumerate(stages) for leaf in stage}
+        group_of = group_parameters(net, matcher, reverse=True)
+        for own, _ in net.named_parameters(recurse=False):  # goes where the parameters of its group are
+            group = [key for key in group_of if group_of[key] == group_of[own] and "." in key]
+            stages[stage_of[ancestors(group[0])[-2]] if group else 0].append(own)
+        return cls(name, stages, feature_levels(net))
+
+    def within(self, net: nn.Module) -> Self:
+        """Keep what `net`, the network after a cut, still has."""
+        modules = dict(net.named_modules())
+        leaves = {name for name, module in modules.items() if module._parameters}
+        leaves |= {name for name, _ in net.named_parameters(recurse=False)}
+        kept = [[leaf for leaf in stage if leaf in leaves] for stage in self.groups]
+        levels = [each for each in self.levels if each in modules and not isinstance(modules[each], nn.Identity)]
+        return type(self)(self.name, [stage for stage in kept if stage], levels)
+
+    @property
+    def leaves(self) -> list[str]:
+        """All leaves in depth order."""
+        return [leaf for stage in self.groups for leaf in stage]
+
+    @property
+    def titles(self) -> list[str]:
+        """The module that holds all leaves of a stage, or its first and last leaf, for each stage."""
+        shared = [max(set.intersection(*(set(ancestors(leaf)) for leaf in stage)), key=len) for stage in self.groups]
+        return [title or f"{stage[0]} to {stage[-1]}" for title, stage in zip(shared, self.groups, strict=True)]
+
+    def position(self, start: int | str | None) -> int:
+        """Find the position, among the leaves, of the first one that is trained; see `Backbone.unfreeze` for `start`.
+
+        Raises:
+            ConfigError: There are not so many stages or levels, or that module has no parameters.
+        """
+        leaves, count = self.leaves, len(self.groups)
+        if start is None:
+            return len(leaves)
+        if isinstance(start, int) and 1 <= start <= count:
+            return sum(len(stage) for stage in self.groups[: count - start])
+        if isinstance(start, int) and -len(self.levels) < start < 0:
+            return self._behind(self.levels[start - 1])
+        for position, leaf in enumerate(leaves):
+            if start and start in ancestors(leaf):
+                return position
+        raise ConfigError(
+            f"backbone {self.name!r} cannot be trained from {start!r}: give a number of stages, 1 to {count}, a module "
+            f"with parameters to start at, or a feature level such as -1, which model=timm "
+            f"model.backbone={self.name} takes; its stages are: {', '.join(self.titles)}"
+        )
+
+    def _behind(self, module: str) -> int:
+        """Find the position behind the last leaf in `module`, or in the module around one without parameters."""
+        for around in reversed(ancestors(module)[1:]):
+            inside = [position for position, leaf in enumerate(self.leaves) if around in ancestors(leaf)]
+            if inside:
+                return inside[-1] + 1
+        return 0
 
 
 def own_parameters(net: nn.Module, leaf: str) -> list[nn.Parameter]:
     """List the parameters that belong to `leaf` itself, not to leaves inside it."""
     own = dict(net.named_parameters(recurse=False))
     return [own[leaf]] if leaf in own else list(net.get_submodule(leaf).parameters(recurse=False))
-
-
-def title(stage: list[str]) -> str:
-    """Name a stage by the module that holds all its leaves, or by its first and last leaf."""
-    shared = set.intersection(*(set(ancestors(leaf)) for leaf in stage))
-    return max(shared, key=len) or f"{stage[0]} to {stage[-1]}"
-
-
-def ancestors(name: str) -> list[str]:
-    """List the modules around the module `name`, and itself, from the whole network ("") inwards."""
-    parts = name.split(".")
-    return ["", *(".".join(parts[:depth]) for depth in range(1, len(parts) + 1))]

@@ -32,7 +32,7 @@ _FORMAT = 2  # of the files; raise it when the maps or their layout change
 class FeatureBatch(TypedDict):
     """A Batch whose images have already been through what is frozen in the backbone."""
 
-    feature_map: Tensor  # (B, C, h, w) float, what `Backbone.lower` gives
+    feature_map: Tensor  # (B, C, h, w) float, what `Backbone.frozen_prefix` gives
     metadata: Tensor  # (B, M) float
     target: Tensor  # (B,) int64
     image_id: list[str]
@@ -85,7 +85,7 @@ class FeatureStore:
     """
 
     def __init__(self, backbone: Backbone, datamodule: LesionDataModule, *, device: torch.device) -> None:
-        self.backbone, self.datamodule, self.device = backbone.lower(), datamodule, device
+        self.backbone, self.datamodule, self.device = backbone.frozen_prefix(), datamodule, device
         self._fingerprint = _weights_digest(self.backbone)
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
@@ -163,11 +163,11 @@ def trained_maps(backbone: Backbone, image: Tensor) -> Tensor:
 
     On a CPU what is frozen below runs on a few images at a time, as in `backbone_maps`.
     """
-    if image.device.type != "cpu" or not backbone.parted:
+    if image.device.type != "cpu" or not backbone.has_frozen_prefix:
         return cast(Tensor, backbone(image))
     with torch.no_grad():
-        trunk_map = backbone_maps(backbone.lower(), image)
-    return backbone.upper(trunk_map)
+        trunk_map = backbone_maps(backbone.frozen_prefix(), image)
+    return backbone.forward_suffix(trunk_map)
 
 
 def _dtype(view: int) -> "np.dtype[Any]":

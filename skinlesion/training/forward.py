@@ -22,7 +22,7 @@ def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
     """Logits (B, K), from images or from cached maps of what is frozen; in training and in use."""
     if "feature_map" in batch:
         features = cast(FeatureBatch, batch)
-        feature_map = network.backbone.upper(features["feature_map"])  # (B, C, h, w)
+        feature_map = network.backbone.forward_suffix(features["feature_map"])  # (B, C, h, w)
     elif torch.is_inference_mode_enabled():
         feature_map = backbone_maps(network.backbone, batch["image"])
     else:

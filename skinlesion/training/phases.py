@@ -122,7 +122,7 @@ def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) ->
     for name, phase in config.schedule.phases.items():
         module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
         if phase.cached_views:
-            module.network.backbone.lower()  # refuses a place from which the rest cannot run
+            module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
 
 

@@ -5,38 +5,43 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from conftest import composed
-from untrained import write_members
+from untrained import write_member, write_members
 
 from skinlesion.commands.export import run
 from skinlesion.commands.predict import run as predict
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.deploy import ExportConfig
 from skinlesion.config.predict import PredictConfig
-from skinlesion.data.image_io import decode, read
+from skinlesion.data.image_io import decode
 from skinlesion.data.metadata import FACTS, MetadataEncoder
 from skinlesion.deploy import export as building
-from skinlesion.deploy.describe import require_one_encoder
-from skinlesion.deploy.export import Recipe, build
-from skinlesion.deploy.folder import replacing_bundle
+from skinlesion.deploy.export import Recipe, build, replacing_bundle, require_one_encoder
+from skinlesion.deploy.graph import VotingModule, write_graph
 from skinlesion.deploy.manifest import Graph, Manifest
-from skinlesion.deploy.quantize import halve, quantise
-from skinlesion.deploy.runtime import Bundle
+from skinlesion.deploy.quantize import quantize_int8, store_fp16
+from skinlesion.deploy.runtime import load_bundle
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.files import file_digest, write_json
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import tempered
 from skinlesion.inference.ensemble import describe
+from skinlesion.inference.members import Members, PostHoc
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.sample import Sample, read_sample, see, see_patient
+from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 SOURCE, CPU = SourceConfig(None, None), torch.device("cpu")
@@ -58,7 +63,7 @@ class Made(NamedTuple):
     folder: Path
     val: Sample
     train: Sample
-    seen: ood.Fitted
+    statistics: ood.Fitted
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +73,19 @@ def made(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Made
     models = [load_model(path) for path in write_members(place, [RESNET, RESNET, OTHER_SIZE], root=synthetic_root)]
     val, train = (read_sample(models[0], part, images=12, seed=1, source=SOURCE) for part in ("val", "train"))
     parts = [[each.embedded for each in see(models, sample, device=CPU, label="")] for sample in (train, val)]
-    seen = ood.fit(parts[0], np.arange(12) % 3, parts[1], id_pass_rate=0.7)
-    recipe = Recipe(
-        models,
-        "flips",
-        "fp32",
+    statistics = ood.fit(parts[0], np.arange(12) % 3, parts[1], passing=0.7)
+    posthoc = PostHoc(
         calibration={"method": "temperature", "temperature": 2.0},
         conformal=[
             {**LIMITS, "alpha": 0.1},
             {**LIMITS, "alpha": 0.2, "thresholds": dict.fromkeys(LIMITS["thresholds"], 0.1)},
         ],
-        seen=seen,
+        ood=statistics,
     )
     folder = place / "bundle"
     folder.mkdir()
-    build(recipe, folder, val=val, train=None)
-    return Made(models, folder, val, train, seen)
+    build(Recipe(models, "flips", "fp32", posthoc), folder, val=val.frame, train=None)
+    return Made(models, folder, val, train, statistics)
 
 
 def patients(sample: Sample) -> list[dict[str, float | str | None]]:
@@ -103,31 +105,32 @@ def one_by_one(made: Made, count: int) -> npt.NDArray[np.float32]:
     return np.array(answers).swapaxes(0, 1)
 
 
-@pytest.mark.parametrize("count", [1, 3, 7, 12])
-def test_a_bundle_says_what_the_models_say(made: Made, count: int) -> None:
-    bundle = Bundle.load(made.folder, threads=1)
-    images = [read(Path(path)) for path in made.val.frame["path"][:count]]
-    answer = bundle.predict(images, patients(made.val)[:count])
-    expected = one_by_one(made, count)
-    np.testing.assert_allclose(answer.members, expected, atol=1e-5)
-    np.testing.assert_allclose(answer.uncalibrated, expected.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(answer.probabilities, tempered(expected.mean(axis=0), 2.0), atol=1e-4)
-    assert answer.prediction_set is not None
-    np.testing.assert_array_equal(answer.prediction_set, conformal.prediction_sets(answer.probabilities, {**LIMITS}))
-    narrower = bundle.prediction_sets(answer.probabilities, 0.2)
-    assert narrower is not None
-    assert (narrower <= answer.prediction_set).all()
-    assert bundle.prediction_sets(answer.probabilities, 0.3) is None
+def predicted(made: Made, count: int) -> Predictions:
+    """Predictions of the bundle."""
+    paths = list(made.val.frame["path"][:count])
+    return Predictor.load(made.folder, threads=1).predict(paths, patients(made.val)[:count])
 
 
-def test_novelty_is_told_as_in_pytorch(made: Made) -> None:
-    answer = Bundle.load(made.folder).predict([read(Path(path)) for path in made.val.frame["path"]], patients(made.val))
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_a_bundle_predicts_what_the_models_predict(made: Made, count: int) -> None:
+    found, expected = predicted(made, count), one_by_one(made, count)
+    assert found.members is not None
+    assert found.uncalibrated is not None
+    assert found.prediction_set is not None
+    np.testing.assert_allclose(found.members, expected, atol=1e-5)
+    np.testing.assert_allclose(found.uncalibrated, expected.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.probabilities, tempered(expected.mean(axis=0), 2.0), atol=1e-4)
+    np.testing.assert_array_equal(found.prediction_set, conformal.prediction_sets(found.probabilities, {**LIMITS}))
+
+
+def test_ood_scores_are_those_of_pytorch(made: Made) -> None:
+    found = predicted(made, 12)
     embedded = [each.embedded for each in see(made.models, made.val, device=CPU, label="")]
-    expected = ood.score(made.seen, [each.logits for each in embedded], [each.pooled for each in embedded])
-    assert answer.novelty is not None
-    np.testing.assert_allclose(answer.novelty, expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(answer.novel, expected > made.seen["threshold"])
-    assert 0 < np.count_nonzero(answer.novel) < 12
+    expected = ood.score(made.statistics, [each.logits for each in embedded], [each.pooled for each in embedded])
+    assert found.ood_score is not None
+    np.testing.assert_allclose(found.ood_score, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found.ood, expected > made.statistics["threshold"])
+    assert 0 < np.count_nonzero(found.ood) < 12
 
 
 def test_the_vote_is_inside_the_graph(made: Made) -> None:
@@ -183,7 +186,7 @@ def answers_of(graph: Path, made: Made) -> npt.NDArray[np.float32]:
 def test_half_precision_halves_the_file(made: Made, tmp_path: Path) -> None:
     whole, graph = made.folder / "model.onnx", tmp_path / "half.onnx"
     shutil.copy(whole, graph)
-    halve(graph)
+    store_fp16(graph)
     assert graph.stat().st_size < 0.65 * whole.stat().st_size  # the nodes, of which a tiny net has many, stay
     difference = np.abs(answers_of(graph, made) - answers_of(whole, made)).max()
     assert 0 < difference < 0.01
@@ -192,7 +195,7 @@ def test_half_precision_halves_the_file(made: Made, tmp_path: Path) -> None:
 def test_integers_compute_the_convolutions(made: Made, tmp_path: Path) -> None:
     whole, graph = made.folder / "model.onnx", tmp_path / "int8.onnx"
     shutil.copy(whole, graph)
-    quantise(graph, made.models, made.train)
+    quantize_int8(graph, made.models, made.train.frame)
     model = onnx.load(graph)
     weights = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     scaled = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -210,7 +213,7 @@ def ensemble(made: Made, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_json(folder / "ensemble.json", describe(made.models, [0, 1, 2], folder, tta="flips"))
     graph = Manifest.read(made.folder).graph
 
-    def translated(voting: object, beside: Path, *, width: int) -> Graph:
+    def translated(voting: object, beside: Path) -> Graph:
         shutil.copy(made.folder / graph.file, beside)
         return graph
 
@@ -222,7 +225,7 @@ def test_an_ensemble_is_exported(made: Made, ensemble: Path, tmp_path: Path, cap
     out = tmp_path / "deep" / "bundle"
     with caplog.at_level("INFO"):
         run(composed("export", ExportConfig, f"ensemble={ensemble}", f"out={out}", "images=5", "precision=fp16"))
-    about = Bundle.load(out).about
+    _, about, _ = load_bundle(out)
     assert [member.name for member in about.members] == ["member0", "member1", "member2"]
     assert set(about.parity) == {"fp32", "fp16"}
     assert about.parity["fp16"]["images"] == 5
@@ -232,15 +235,21 @@ def test_an_ensemble_is_exported(made: Made, ensemble: Path, tmp_path: Path, cap
 
 
 def test_a_bundle_that_differs_is_not_written(ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = building.ask_models
-    monkeypatch.setattr(building, "ask_models", lambda *args, **others: ask(*args, **others) + 2e-4)
+
+    def shifted(members: Members, frame: pd.DataFrame, **others: Any) -> Predictions:
+        found = predict_members(members, frame, **others)
+        assert found.members is not None
+        return replace(found, members=found.members + (2e-4 if isinstance(members, TorchMembers) else 0))
+
+    predict_members = building.predict
+    monkeypatch.setattr(building, "predict", shifted)
     config = composed("export", ExportConfig, f"ensemble={ensemble}", f"out={tmp_path / 'bundle'}", "images=2")
     with pytest.raises(BundleError, match=r"differs from PyTorch by 0\.0002 in a probability"):
         run(config)
     assert not any(tmp_path.iterdir())
 
 
-def test_members_must_see_a_patient_alike(made: Made) -> None:
+def test_members_must_encode_metadata_alike(made: Made) -> None:
     first = made.models[0]
     other = TrainedModel(**{**vars(first), "encoder": MetadataEncoder(1.0, 1.0, ("unknown",), ("unknown",))})
     with pytest.raises(CheckpointError, match="learned other values of age"):
@@ -299,7 +308,7 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
     about = json.loads(ensemble.read_text())
     fitted = {"calibration": Manifest.read(made.folder).calibration, "conformal": Manifest.read(made.folder).conformal}
     beside = ensemble.parent / "novelty.npz"
-    ood.write(made.seen, beside)
+    ood.write(made.statistics, beside)
     seen = {"file": beside.name, "sha256": file_digest(beside)}
     write_json(ensemble, {**about, **fitted, "novelty": seen})
     image = Path(made.val.frame["path"].iloc[0])
@@ -315,7 +324,7 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
     )
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout)
-    expected_scores = Bundle.load(made.folder).predict([read(image)], {"age": 40, "sex": "female"}).novelty
+    expected_scores = Predictor.load(made.folder).predict(image, age=40, sex="female").ood_score
     assert expected_scores is not None
     for row, other in zip(found["predictions"], expected["predictions"], strict=True):
         for key in ("probabilities", "uncalibrated"):
@@ -323,7 +332,7 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
         score = expected_scores[0]
         assert row["out_of_distribution"].pop("score") == pytest.approx(score, rel=1e-3, abs=1e-3)
         assert other["out_of_distribution"].pop("score") == pytest.approx(score, abs=1e-4)
-        assert row["out_of_distribution"]["flag"] == (score > made.seen["threshold"])
+        assert row["out_of_distribution"]["flag"] == (score > made.statistics["threshold"])
     assert found == expected
 
 
@@ -331,3 +340,22 @@ def test_a_bundle_has_its_own_turns(made: Made) -> None:
     for others, said in (("tta=flips", "tta=flips: expected null"), ("checkpoint=a.ckpt", "expected no checkpoint")):
         with pytest.raises(ConfigError, match=said):
             composed("predict", PredictConfig, f"bundle={made.folder}", "image=a.jpg", others)
+
+
+@pytest.mark.exhaustive
+def test_transposed_weights_are_translated(synthetic_root: Path, tmp_path: Path) -> None:
+    """The linear layers of a ConvNeXt store their weights transposed; batches of several sizes."""
+    given = ("model=convnext_tiny", "model.pretrained=false", "model.image_size=[64,64]")
+    path, _ = write_member(tmp_path / "run", *given, root=synthetic_root, seed=1)
+    model = load_model(path)
+    voting = VotingModule([model], tta="dihedral").eval()
+    graph = write_graph(voting, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / graph.file, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(1)
+    for count in (1, 3):
+        images = rng.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+        metadata = np.stack([model.encoder.encode_patient({"age": 10.0 * row}) for row in range(count)])
+        with torch.inference_mode():
+            members, *_ = voting(torch.from_numpy(metadata), [torch.from_numpy(images)])
+        (found,) = session.run(["members"], {"metadata": metadata, "image_64x64": images})
+        np.testing.assert_allclose(found, members.numpy(), atol=1e-4)

@@ -13,8 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest, check_files
-from skinlesion.deploy.runtime import CHUNK, Bundle
-from skinlesion.errors import BundleError, DataError
+from skinlesion.deploy.runtime import CHUNK, load_bundle
+from skinlesion.errors import BundleError
+from skinlesion.inference.members import PostHoc
+from skinlesion.inference.predictor import Predictor
 from skinlesion.taxonomy import DIAGNOSES
 
 SIZE = (4, 6)
@@ -90,38 +92,36 @@ def grey(level: int, *, shape: tuple[int, int] = SIZE) -> np.ndarray:
     return np.full((*shape, 3), level, np.uint8)
 
 
-@pytest.mark.parametrize("count", [1, 3, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+@pytest.mark.parametrize("count", [1, CHUNK, CHUNK + 1, 40])
 def test_answers_come_in_the_order_of_the_images(folder: Path, count: int) -> None:
-    bundle = Bundle.load(folder, threads=1)
     levels = [37 * (k % 7) for k in range(count)]
-    answer = bundle.predict([grey(level) for level in levels], {})
+    found = Predictor.load(folder, threads=1).predict([grey(level) for level in levels])
     one_hot = np.eye(7)[[level // 37 for level in levels]]
-    assert answer.members.shape == (2, count, 7)
-    np.testing.assert_allclose(answer.members[0], one_hot)
-    np.testing.assert_allclose(answer.members[1], np.full((count, 7), 1 / 7), atol=1e-7)
-    np.testing.assert_allclose(answer.uncalibrated, (one_hot + 1 / 7) / 2, atol=1e-7)
+    assert found.members is not None
+    assert found.members.shape == (2, count, 7)
+    np.testing.assert_allclose(found.members[0], one_hot)
+    np.testing.assert_allclose(found.members[1], np.full((count, 7), 1 / 7), atol=1e-7)
+    np.testing.assert_allclose(found.probabilities, (one_hot + 1 / 7) / 2, atol=1e-7)
+
+
+def test_a_graph_without_embedding_outputs_runs_where_none_are_wanted(folder: Path) -> None:
+    members, about, posthoc = load_bundle(folder, threads=1)
+    assert (members.names, members.sizes, members.tta) == (["a", "b"], [SIZE], "none")
+    assert members.encoder == about.encoder == ENCODER
+    assert posthoc == PostHoc()
+    outputs = members.run([(grey(0),)] * 3, np.zeros((3, ENCODER.width), np.float32), embed=False)
+    assert outputs.probabilities.shape == (2, 3, 7)
+    assert not outputs.logits
+    assert not outputs.pooled
 
 
 def test_images_are_fitted_as_in_training(folder: Path) -> None:
     """A white square on 4x6 pixels is padded with two black columns of six: its mean is 255 * 4 / 6."""
-    bundle = Bundle.load(folder, threads=1)
+    bundle = Predictor.load(folder, threads=1)
     square = grey(255, shape=(40, 40))
-    (likeliest,) = bundle.predict([square], {}).members[0].argmax(axis=1)
-    assert likeliest == int(255 * 4 / 6) // 37
-    np.testing.assert_array_equal(
-        bundle.predict([bundle.prepare(square)], {}).members, bundle.predict([square], {}).members
-    )
-
-
-def test_each_patient_or_one_for_all(folder: Path) -> None:
-    bundle = Bundle.load(folder, threads=1)
-    assert bundle.predict([grey(0)] * 2, [{"age": 3}, {"sex": "male"}]).members.shape == (2, 2, 7)
-    with pytest.raises(ValueError, match="2 images and 1 patients"):
-        bundle.predict([grey(0)] * 2, [{}])
-    with pytest.raises(ValueError, match="0 images"):
-        bundle.predict([], {})
-    with pytest.raises(DataError, match="faulty age"):
-        bundle.predict([grey(0)], {"age": 300})
+    (found,) = bundle.predict([square]).probabilities
+    assert found.argmax() == int(255 * 4 / 6) // 37
+    np.testing.assert_array_equal(bundle.predict_prepared([bundle.prepare(square)], [{}]).probabilities, [found])
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool = False) -> None:
@@ -153,7 +153,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool
 def test_a_strange_manifest_is_refused(folder: Path, edit: Callable[[dict[str, Any]], object], said: str) -> None:
     change(folder, edit)
     with pytest.raises(BundleError) as caught:
-        Bundle.load(folder)
+        load_bundle(folder)
     assert said in str(caught.value)
     assert "bundle.json" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
@@ -162,10 +162,10 @@ def test_a_strange_manifest_is_refused(folder: Path, edit: Callable[[dict[str, A
 def test_other_classes_and_vocabularies_are_refused(folder: Path) -> None:
     change(folder, lambda about: about["classes"].reverse(), seal=True)
     with pytest.raises(BundleError, match="its classes are vasc, nv"):
-        Bundle.load(folder)
+        load_bundle(folder)
     change(folder, lambda about: (about["classes"].reverse(), about["metadata"].pop("sexes")), seal=True)
     with pytest.raises(BundleError, match="metadata encoder"):
-        Bundle.load(folder)
+        load_bundle(folder)
 
 
 def test_what_a_newer_minor_format_adds_is_passed_over(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_what_a_newer_minor_format_adds_is_passed_over(folder: Path) -> None:
     sealed = {key: value for key, value in newer.items() if key != "version"}
     newer["version"] = hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()[:12]
     (folder / "bundle.json").write_text(json.dumps(newer))
-    assert Bundle.load(folder).about.format == "1.7"
+    assert load_bundle(folder)[1].format == "1.7"
 
 
 def test_damaged_and_missing_files_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -182,15 +182,15 @@ def test_damaged_and_missing_files_are_refused(folder: Path, tmp_path: Path) -> 
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(BundleError, match=r"model\.onnx: damaged"):
-        Bundle.load(folder)
+        load_bundle(folder)
     graph.unlink()
     with pytest.raises(BundleError, match=r"model\.onnx: missing"):
-        Bundle.load(folder)
+        load_bundle(folder)
     with pytest.raises(BundleError, match="no bundle there"):
-        Bundle.load(tmp_path / "nowhere")
+        load_bundle(tmp_path / "nowhere")
     (folder / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="not readable as JSON"):
-        Bundle.load(folder)
+        load_bundle(folder)
 
 
 def test_files_outside_the_folder_are_not_read(folder: Path) -> None:
@@ -200,11 +200,18 @@ def test_files_outside_the_folder_are_not_read(folder: Path) -> None:
         check_files(folder, {"../outside": hashlib.sha256(b"x").hexdigest()})
 
 
+def test_statistics_without_a_hash_are_not_read(folder: Path) -> None:
+    novelty = {"file": "novelty.npz", "passing": 0.9, "threshold": 1.0}
+    (folder / "bundle.json").write_text(Manifest.sealed(**values(folder, novelty=novelty)).text())
+    with pytest.raises(BundleError, match=r"lists no hash of novelty\.npz"):
+        load_bundle(folder)
+
+
 def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"not a graph")
     (folder / "bundle.json").write_text(Manifest.sealed(**values(folder)).text())
     with pytest.raises(BundleError, match="onnxruntime cannot read it"):
-        Bundle.load(folder)
+        load_bundle(folder)
 
 
 def test_the_version_follows_the_contents(folder: Path) -> None:

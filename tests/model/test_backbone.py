@@ -42,11 +42,12 @@ def test_feature_map_has_the_announced_channels(name, channels, stride):
     assert backbone(IMAGE).shape == (2, channels, 64 // stride, 64 // stride)
 
 
-def test_channels_last_maps_are_turned():
-    backbone = build("test_mambaout").eval()  # (B, H, W, C)
+@pytest.mark.parametrize(("level", "channels", "side"), [(None, 256, 2), ("stem", 16, 16)])  # 16: which is which?
+def test_channels_last_maps_are_turned(level, channels, side):
+    backbone = build("test_mambaout", level).eval()  # (B, H, W, C)
     expected = backbone.net(IMAGE).movedim(3, 1)
-    assert backbone.channels == 256
-    assert backbone(IMAGE).shape == (2, 256, 2, 2)
+    assert backbone.channels == channels
+    assert backbone(IMAGE).shape == (2, channels, side, side)
     assert torch.equal(backbone(IMAGE), expected)
 
 
@@ -56,8 +57,16 @@ def test_network_of_one_input_size_is_built_at_that_size():
     assert backbone(torch.zeros(1, 3, 224, 224)).shape == (1, 128, 7, 7)
 
 
+def test_network_that_takes_no_square_image_is_refused():
+    small = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
+    with pytest.raises(ConfigError, match=r"gives the error AssertionError.* for an image of 112 pixels"):
+        build("swin_tiny_patch4_window7_224", img_size=(224, 112), **small)
+
+
 def test_tokens_are_refused():
-    with pytest.raises(ConfigError, match=r"'test_vit' gives a tensor \(1, 17, 64\).*not a feature map"):
+    with pytest.raises(
+        ConfigError, match=r"'test_vit' gives a tensor \(1, 17, 64\) for an image of 64 pixels, not a feature map"
+    ):
         build("test_vit", img_size=64)
 
 
@@ -178,7 +187,7 @@ def test_stages_of_the_usual_networks(name, stages):
 
 def test_all_is_trained_at_first():
     backbone = build()
-    assert not backbone.frozen
+    assert not backbone.is_frozen
     assert all(backbone.trainable().values())
     assert list(backbone.trainable()) == [leaf for stage in backbone.stages() for leaf in stage]
 
@@ -187,6 +196,8 @@ def test_all_is_trained_at_first():
     ("start", "modules"),
     [
         (1, ["layer4"]),
+        (-1, ["layer4"]),
+        (-2, ["layer3", "layer4"]),
         (2, ["layer3", "layer4"]),
         (4, ["layer1", "layer2", "layer3", "layer4"]),
         (5, ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]),
@@ -200,7 +211,7 @@ def test_what_is_unfrozen(start, modules):
     backbone.unfreeze(start)
     assert trained(backbone) == within(backbone, *modules)
     assert {f"{leaf}.weight" for leaf, train in backbone.trainable().items() if train} <= trained(backbone)
-    assert not backbone.frozen
+    assert not backbone.is_frozen
 
 
 def test_freezing_again():
@@ -210,12 +221,12 @@ def test_freezing_again():
     assert trained(backbone) == within(backbone, "layer4")
     backbone.freeze()
     assert trained(backbone) == set()
-    assert backbone.frozen
+    assert backbone.is_frozen
     backbone.unfreeze(5)
     assert trained(backbone) == {name for name, _ in backbone.net.named_parameters()}
 
 
-@pytest.mark.parametrize("start", [0, -1, 6, "layer9", "layer", "act1", ""])
+@pytest.mark.parametrize("start", [0, -5, 6, "layer9", "layer", "act1", ""])
 def test_impossible_start_names_the_stages(start):
     backbone = build()
     with pytest.raises(ConfigError, match=rf"from {start!r}.*1 to 5.*conv1.0 to bn1, layer1.0, layer2.0"):
@@ -311,4 +322,4 @@ def test_parent_sets_the_mode_and_copies_keep_it():
     backbone.freeze()
     parent = copy.deepcopy(nn.Sequential(backbone)).train()
     assert not any(module.training for module in parent[0].net.modules())
-    assert parent[0].frozen
+    assert parent[0].is_frozen

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from skinlesion.model.funnel import Funnel
+from skinlesion.model.funnel import DenseFunnel
 
 
 def test_layers_as_published():
-    funnel = Funnel(2048, widths=(512, 256, 128), dropout=0.5, classes=7)
+    funnel = DenseFunnel(2048, 7)
     found = [type(layer).__name__ for layer in funnel.layers]
     assert found == ["BatchNorm1d", *3 * ["Linear", "SiLU", "BatchNorm1d", "Dropout"], "Linear"]
     linear = [layer.weight.shape for layer in funnel.layers if isinstance(layer, nn.Linear)]
@@ -19,13 +19,13 @@ def test_layers_as_published():
 
 
 def test_number_of_parameters_by_hand():
-    funnel = Funnel(10, widths=[6, 4], dropout=0.5, classes=3)
+    funnel = DenseFunnel(10, 3, widths=[6, 4], dropout=0.5)
     expected = 2 * 10 + (10 * 6 + 6) + 2 * 6 + (6 * 4 + 4) + 2 * 4 + (4 * 3 + 3)
     assert sum(parameter.numel() for parameter in funnel.parameters()) == expected
 
 
 def test_without_widths_it_is_linear_on_normalised_features():
-    funnel = Funnel(6, widths=(), dropout=0.5, classes=3).train()
+    funnel = DenseFunnel(6, 3, widths=(), dropout=0.5).train()
     x = 5 + 3 * torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
     normalised = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
     linear = funnel.layers[-1]
@@ -33,7 +33,7 @@ def test_without_widths_it_is_linear_on_normalised_features():
 
 
 def test_evaluation_by_hand():
-    funnel = Funnel(6, widths=[4], dropout=0.5, classes=3).eval()
+    funnel = DenseFunnel(6, 3, widths=[4], dropout=0.5).eval()
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     _, first, _, _, _, last = funnel.layers
     norm = (1 + 1e-5) ** -0.5  # a new batch norm's running mean is 0 and its variance 1
@@ -42,7 +42,7 @@ def test_evaluation_by_hand():
 
 
 def test_dropout_in_training_only():
-    funnel = Funnel(6, widths=[64], dropout=0.5, classes=3)
+    funnel = DenseFunnel(6, 3, widths=[64], dropout=0.5)
     x = torch.randn(8, 6)
     assert not torch.equal(funnel(x), funnel(x))
     funnel.eval()
@@ -51,7 +51,7 @@ def test_dropout_in_training_only():
 
 def test_every_weight_learns():
     torch.manual_seed(0)
-    funnel = Funnel(6, widths=[8, 4], dropout=0.0, classes=3)
+    funnel = DenseFunnel(6, 3, widths=[8, 4], dropout=0.0)
     F.cross_entropy(funnel(torch.randn(16, 6)), torch.arange(16) % 3).backward()
     assert all(parameter.grad is not None for parameter in funnel.parameters())
     assert funnel.layers[1].weight.grad.abs().sum() > 0

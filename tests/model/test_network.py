@@ -31,9 +31,8 @@ def head(channels: int = 12, **changes) -> Head:
         "spatial_kernel": 3,
         "funnel": [10, 8],
         "dropout": 0.5,
-        "classes": 7,
     }
-    return Head(channels, **{**settings, **changes})
+    return Head(channels, 7, **{**settings, **changes})
 
 
 @pytest.mark.parametrize("fusion", ["gate", "concatenate", "none"])
@@ -125,7 +124,7 @@ def test_unknown_words_are_refused(key, value):
 @pytest.fixture
 def network() -> Network:
     torch.manual_seed(0)
-    backbone = Backbone("test_resnet", kwargs={}, feature_level="layer3", batch_norm_eps=None)
+    backbone = Backbone("test_resnet", feature_level="layer3")
     return Network(backbone, head(backbone.channels))
 
 
@@ -158,9 +157,7 @@ def test_head_learns_while_the_backbone_is_frozen(network):
 def test_weights_survive_saving(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "network.pt")
     expected = network.eval()(IMAGE, METADATA)
-    again = Network(
-        Backbone("test_resnet", kwargs={}, feature_level="layer3", batch_norm_eps=None), head(192, missing=MISSING + 1)
-    )
+    again = Network(Backbone("test_resnet", feature_level="layer3"), head(192, missing=MISSING + 1))
     again.load_state_dict(torch.load(tmp_path / "network.pt", weights_only=True))
     assert torch.equal(again.eval()(IMAGE, METADATA), expected)
     assert torch.equal(again.head.fact_dropout.missing, MISSING)  # the encoding travels with the weights

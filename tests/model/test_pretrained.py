@@ -1,10 +1,15 @@
-"""Loading weights: what fits is loaded bit by bit, what does not is refused and changes nothing."""
+"""Loading weights from files and from timm's hub: they fit bit by bit, or are refused and change nothing."""
 
 import logging
 import os
 import pickle
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,7 +17,14 @@ from torch import Tensor, nn
 
 from skinlesion.errors import CheckpointError
 from skinlesion.model.backbone import Backbone
-from skinlesion.model.pretrained import Match, load_pretrained, read_weights
+from skinlesion.model.pretrained import (
+    HUB_TIMEOUT,
+    Match,
+    check_reachable,
+    hub_weights,
+    load_pretrained,
+    read_weights,
+)
 
 shared = os.environ.get("SKINLESION_SHARED")
 real_weights = pytest.mark.skipif(shared is None, reason="SKINLESION_SHARED is not set: real weights needed")
@@ -20,7 +32,7 @@ real_weights = pytest.mark.skipif(shared is None, reason="SKINLESION_SHARED is n
 
 def build(seed: int, name: str = "test_resnet", level: str | None = None) -> Backbone:
     torch.manual_seed(seed)
-    backbone = Backbone(name, kwargs={}, feature_level=level, batch_norm_eps=None)
+    backbone = Backbone(name, feature_level=level)
     for key, value in backbone.net.state_dict().items():  # statistics too differ from seed to seed
         if "running" in key:
             value.uniform_(0.5, 1.5)
@@ -150,9 +162,9 @@ class Sprung:
 
 def test_code_in_a_file_is_not_run(backbone, source, tmp_path):
     path = saved(tmp_path / "evil.pt", {"state_dict": source, "extra": Sprung(tmp_path / "trap")})
-    assert_refused(backbone, path, "objects besides tensors.*can run code")
+    assert_refused(backbone, path, r"evil.pt: not a readable weight file \(weights_only=True blocked")
     path.write_bytes(pickle.dumps(Sprung(tmp_path / "trap"), protocol=2))
-    assert_refused(backbone, path, "objects besides tensors")
+    assert_refused(backbone, path, "not a readable weight file")
     assert not (tmp_path / "trap").exists()
 
 
@@ -180,6 +192,111 @@ def test_home_folder_is_understood(source, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     saved(tmp_path / "w.pt", source)
     assert read_weights(Path("~/w.pt")).keys() == source.keys()
+
+
+# timm's hub
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no proxy, and a hub that cannot be reached."""
+    for name in ("all_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch"))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("cache")
+def test_unreachable_hub_is_told_quickly_and_quietly(caplog, capfd):
+    begun = time.perf_counter()
+    with caplog.at_level(logging.INFO), pytest.raises(CheckpointError) as raised:
+        load_pretrained(build(2), True, missing="error")
+    assert time.perf_counter() - begun < HUB_TIMEOUT
+    message = str(raised.value)
+    assert f"'test_resnet' cannot be downloaded: {NOWHERE} cannot be reached" in message
+    assert "model.pretrained=false" in message
+    assert "model.pretrained=/path/to/weights.safetensors" in message
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("cache")
+def test_weights_at_an_address_outside_the_hub(monkeypatch):
+    backbone = build(2)
+    cfg = {"url": f"{NOWHERE}/weights.pth", "input_size": (3, 64, 64)}
+    monkeypatch.setattr(backbone.net, "pretrained_cfg", cfg)
+    with pytest.raises(CheckpointError, match=r"127.0.0.1:9/weights.pth cannot be reached"):
+        hub_weights(backbone)
+
+
+@pytest.mark.usefixtures("cache")
+def test_network_without_weights_is_named(monkeypatch):
+    backbone = build(2)
+    monkeypatch.setattr(backbone.net, "pretrained_cfg", {"url": "", "input_size": (3, 64, 64)})
+    with pytest.raises(CheckpointError, match=r"no pretrained weights of 'test_resnet'.*model.pretrained=false"):
+        hub_weights(backbone)
+
+
+def put_into_cache(cache: Path, repository: str, whole: dict[str, torch.Tensor]) -> None:
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    (folder / "snapshots" / "0123abc").mkdir(parents=True)
+    save_file(whole, folder / "snapshots" / "0123abc" / "model.safetensors")
+
+
+@pytest.mark.parametrize("level", [None, "layer3"])
+def test_cached_weights_need_no_hub(level, cache):
+    whole = dict(build(1).net.state_dict()) | {"fc.weight": torch.ones(1000, 96), "fc.bias": torch.ones(1000)}
+    put_into_cache(cache, "timm/test_resnet.r160_in1k", whole)
+    backbone = build(2, level=level)
+    match = load_pretrained(backbone, True, missing="error")
+    for key, value in backbone.net.state_dict().items():
+        assert torch.equal(value, whole[key])
+    assert {key.split(".")[0] for key in match.left_over} == ({"layer4"} if level else set())
+
+
+def test_cached_weights_that_do_not_fit_are_refused(cache):
+    whole = dict(build(2).net.state_dict()) | {"fc.weight": torch.ones(1000, 96), "fc.bias": torch.ones(1000)}
+    put_into_cache(cache, "timm/test_resnet.r160_in1k", whole | {"bn1.weight": torch.ones(3)})
+    with pytest.raises(CheckpointError, match=r"(?s)'test_resnet' cannot be loaded.*bn1.weight"):
+        load_pretrained(build(2), True, missing="error")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("cache")
+def test_hub_that_answers_anything_is_reachable(server):
+    check_reachable(server, "test_resnet")
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        check_reachable(NOWHERE, "test_resnet")
+
+
+@pytest.mark.usefixtures("cache")
+def test_proxy_that_only_the_hubs_client_knows(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    check_reachable(NOWHERE, "test_resnet")
 
 
 # Real weights
@@ -213,7 +330,7 @@ def test_real_weights(name, kwargs, level, eps, channels):
 @real_weights
 @pytest.mark.real_data
 def test_real_xception_without_the_cut_lacks_its_last_layers():
-    whole = Backbone("legacy_xception", kwargs={}, feature_level=None, batch_norm_eps=1e-3)
+    whole = Backbone("legacy_xception", batch_norm_eps=1e-3)
     path = Path(shared, "weights", "legacy_xception.safetensors")
     with pytest.raises(CheckpointError, match=r"lacks weights .*conv3"):
         load_pretrained(whole, path, missing="error")

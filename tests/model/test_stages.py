@@ -7,7 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from skinlesion.model.stages import ancestors, find_stages, own_parameters, remaining, title
+from skinlesion.model.stages import Stages, own_parameters
+from skinlesion.model.surgery import ancestors
 
 SAM = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 64, "global_attn_indexes": (1,)}
 NETWORKS = [
@@ -29,7 +30,7 @@ def build(name: str, kwargs: dict) -> nn.Module:
 @pytest.mark.parametrize(("name", "kwargs"), NETWORKS)
 def test_every_parameter_belongs_to_exactly_one_leaf(name, kwargs):
     net = build(name, kwargs)
-    leaves = [leaf for stage in find_stages(net, name=name) for leaf in stage]
+    leaves = Stages.of(net, name=name).leaves
     found = [id(parameter) for leaf in leaves for parameter in own_parameters(net, leaf)]
     assert sorted(found) == sorted(id(parameter) for parameter in net.parameters())
     assert len(leaves) == len(set(leaves))
@@ -43,21 +44,23 @@ def test_each_stage_runs_before_the_next(name, kwargs):
         module.register_forward_pre_hook(lambda module, arguments, leaf=leaf: order.append(leaf))
     with torch.no_grad():
         net(torch.zeros(1, 3, 64, 64))
-    runs = [[order.index(leaf) for leaf in stage if leaf in order] for stage in find_stages(net, name=name)]
+    runs = [[order.index(leaf) for leaf in stage if leaf in order] for stage in Stages.of(net, name=name).groups]
     for this, following in itertools.pairwise(runs):
         assert max(this) < min(following)
 
 
 def test_stages_of_a_small_resnet_by_hand():
-    stages = find_stages(build("resnet18", {}), name="resnet18")
-    assert stages[0] == ["conv1", "bn1"]
-    assert stages[1] == [f"layer1.{block}.{leaf}" for block in (0, 1) for leaf in ("conv1", "bn1", "conv2", "bn2")]
-    assert [title(stage) for stage in stages] == ["conv1 to bn1", "layer1", "layer2", "layer3", "layer4"]
+    stages = Stages.of(build("resnet18", {}), name="resnet18")
+    assert stages.groups[0] == ["conv1", "bn1"]
+    assert stages.groups[1] == [
+        f"layer1.{block}.{leaf}" for block in (0, 1) for leaf in ("conv1", "bn1", "conv2", "bn2")
+    ]
+    assert stages.titles == ["conv1 to bn1", "layer1", "layer2", "layer3", "layer4"]
 
 
 def test_position_embedding_goes_with_the_stem():
-    stages = find_stages(build("samvit_base_patch16", SAM), name="samvit_base_patch16")
-    assert stages[0] == ["patch_embed.proj", "pos_embed"]
+    stages = Stages.of(build("samvit_base_patch16", SAM), name="samvit_base_patch16")
+    assert stages.groups[0] == ["patch_embed.proj", "pos_embed"]
 
 
 class Bare(nn.Module):
@@ -77,18 +80,37 @@ class Bare(nn.Module):
 
 
 def test_parameter_without_neighbours_goes_with_the_stem():
-    assert find_stages(Bare(), name="bare") == [["a", "scale"], ["b"]]
+    assert Stages.of(Bare(), name="bare").groups == [["a", "scale"], ["b"]]
 
 
 def test_what_was_cut_away_is_dropped():
     net = build("test_resnet", {})
-    stages = find_stages(net, name="test_resnet")
+    whole = Stages.of(net, name="test_resnet")
+    stages = whole.groups
     net.layer4, net.layer3[0].bn2 = nn.Identity(), nn.Identity()
-    kept = remaining(stages, net)
+    kept = whole.within(net).groups
     assert kept[:3] == stages[:3]
     assert kept[3] == [leaf for leaf in stages[3] if leaf != "layer3.0.bn2"]
     assert len(kept) == 4
+    assert whole.levels == ["act1", "layer1", "layer2", "layer3", "layer4"]
+    assert whole.within(net).levels == whole.levels[:4]
 
 
-def test_lineage():
+def test_ancestors():
     assert ancestors("layer3.0.conv1") == ["", "layer3", "layer3.0", "layer3.0.conv1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "first"),
+    [
+        ("resnet18", -1, "layer4.0.conv1"),
+        ("resnet18", -2, "layer3.0.conv1"),
+        ("resnet18", -4, "conv1"),  # level 0 has no parameters of its own
+        ("efficientnet_b1", -1, "blocks.5.0.conv_pw"),  # the last level is stages 5 and 6, at one resolution
+        ("test_convnext", -1, "stages.3.downsample.0"),
+        ("densenet121", -1, "features.transition3.norm"),
+    ],
+)
+def test_levels_counted_from_the_coarsest(name, level, first):
+    stages = Stages.of(build(name, {}), name=name)
+    assert stages.leaves[stages.position(level)] == first

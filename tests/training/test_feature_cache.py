@@ -12,7 +12,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import JUDGED, LesionDataModule
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.model.backbone import Backbone
-from skinlesion.model.trunk import Halves
+from skinlesion.model.surgery import Halves
 from skinlesion.training.build import build_backbone, image_input
 from skinlesion.training.feature_cache import FeatureStore, backbone_maps, trained_maps
 
@@ -139,7 +139,7 @@ def test_maps_in_training_are_the_networks_with_its_gradients(start: str | None,
     backbone = build_backbone(small_config().model)
     backbone.unfreeze(start)
     backbone.train()
-    assert backbone.parted == (start in ("layer3", None))
+    assert backbone.has_frozen_prefix == (start in ("layer3", None))
     image = torch.randn(19, 3, 32, 32)  # more than one chunk
     found = []
     for maps in (backbone, lambda image: trained_maps(backbone, image)):

@@ -13,7 +13,6 @@ from skinlesion.data.transforms import normalise
 from skinlesion.inference.sample import AT_ONCE, Sample, see_batch
 from skinlesion.metrics.classification import Floats
 from skinlesion.model.network import Network
-from skinlesion.model.stages import own_parameters, title
 from skinlesion.progress import track
 from skinlesion.studies.explain.overlays import onto
 from skinlesion.studies.explain.saliency import class_maps
@@ -62,8 +61,7 @@ def parts(network: Network) -> Iterator[tuple[str, list[Tensor]]]:
     for name, module in named.items():
         if module is not None:
             yield name, [*module.parameters()]
-    for stage in reversed(network.backbone.stages()):
-        yield title(stage), [each for leaf in stage for each in own_parameters(network.backbone.net, leaf)]
+    yield from reversed(network.backbone.stage_parameters())
 
 
 @torch.no_grad()
