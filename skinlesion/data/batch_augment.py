@@ -92,7 +92,7 @@ class BatchAugment:
         )
 
     def _sampling_grid(self, drawn: _Drawn, *, height: int, width: int) -> Tensor:
-        """Find where each pixel of a changed image comes from: (B, H, W, 2), x and y, -1..1 between outermost pixels."""
+        """Find where each pixel comes from: (B, H, W, 2), x and y, -1..1 between the outermost pixels."""
         x = torch.arange(width, device=drawn.angle.device) - (width - 1) / 2  # (W,), from the image's middle
         y = (torch.arange(height, device=drawn.angle.device) - (height - 1) / 2)[:, None]  # (H, 1)
         if self.square:

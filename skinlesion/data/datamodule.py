@@ -140,11 +140,6 @@ class LesionDataModule(LightningDataModule):
         return assign(self.frame, self._split)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """The digest of the split."""
-        return fingerprint(self.split)
-
-    @cached_property
     def encoder(self) -> MetadataEncoder:
         """The encoder of metadata, fitted on the training part."""
         return MetadataEncoder.fit(self.part_frame("train"))
@@ -171,6 +166,11 @@ class LesionDataModule(LightningDataModule):
         """Training images of each diagnosis, in class order."""
         counts = np.bincount(targets(self.part_frame("train")), minlength=len(CODES))
         return [int(count) for count in counts]
+
+    def record(self) -> dict[str, Any]:
+        """Where the data are and how they are split, as plain data for a checkpoint."""
+        parts = {str(part): rows["image_id"].tolist() for part, rows in self.split.groupby("split")}
+        return {"config": {"data": asdict(self._data)}, "split": parts, "fingerprint": fingerprint(self.split)}
 
     def augment(self) -> Augment:
         """The random changes of training images."""
@@ -215,7 +215,8 @@ class LesionDataModule(LightningDataModule):
         """The order of training items, or of this process's share of them."""
         sampler = Shuffled(length, seed=self.seed, first_draw=self.first_epoch, share=Share.current())
         if self.trainer is not None:  # workers of a resumed run fetch ahead, before Lightning tells the epoch
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)
         return sampler
 
     def in_order(self, length: int) -> InOrder | EvenBatches:

@@ -1,7 +1,7 @@
 """Checkpoints: plain data beside weights, written whole, and a trained model read back from them."""
 
 import pickle
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from skinlesion import __version__
 from skinlesion.config.model import ModelConfig
-from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError
@@ -46,16 +44,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint, whole or not at all."""
         with replacing(Path(path)) as beside:
             torch.save(checkpoint, beside)
-
-
-def run_record(config: TrainConfig, datamodule: LesionDataModule) -> dict[str, Any]:
-    """The plain data of a run that go into its checkpoints; the module adds its own, see `on_save_checkpoint`."""
-    parts = datamodule.split.groupby("split")["image_id"]
-    return {
-        "config": asdict(config),
-        "split": {str(part): image_ids.tolist() for part, image_ids in parts},
-        "fingerprint": datamodule.fingerprint,
-    }
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.data.datamodule import LesionDataModule, Part, loader
-from skinlesion.data.dataset import Batch, Draw, InOrder, LesionDataset
+from skinlesion.data.datamodule import LesionDataModule, Part
+from skinlesion.data.dataset import Draw, InOrder, LesionDataset, loader
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
 from skinlesion.model.backbone import Backbone
@@ -146,7 +146,7 @@ class FeatureStore:
                 maps.flush()
 
 
-def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
+def logits(network: Network, batch: Mapping[str, Any]) -> Tensor:
     """Logits (B, K), from images or from cached maps of the frozen part; in training and in use."""
     if "feature_map" in batch:
         feature_map = network.backbone.upper(batch["feature_map"])  # (B, C, h, w)

@@ -217,7 +217,7 @@ class LesionClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a prediction needs beside weights, under `skinlesion`, as plain data."""
         versions = {"skinlesion": __version__, **{package: version(package) for package in PACKAGES}}
-        spec = self.image_input
+        spec, datamodule = self.image_input, getattr(self._trainer, "datamodule", None)
         checkpoint["skinlesion"] = {
             "classes": list(self.taxonomy.codes),
             "taxonomy": self.taxonomy.to_dict(),
@@ -225,6 +225,7 @@ class LesionClassifier(LightningModule):
             "class_counts": self.hparams["class_counts"],
             "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)},
             "versions": versions,
+            **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
             **checkpoint.get("skinlesion", {}),
         }
 

@@ -30,7 +30,7 @@ from skinlesion.training.callbacks import (
     RunRecord,
     write_history,
 )
-from skinlesion.training.checkpoint import AtomicCheckpointIO, read_checkpoint, run_record
+from skinlesion.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from skinlesion.training.feature_cache import FeatureStore
 from skinlesion.training.module import LesionClassifier
 from skinlesion.training.run_folder import (
@@ -151,8 +151,9 @@ def _run_phase(
             store = FeatureStore(module.network.backbone, data, device=trainer.strategy.root_device)
             source = {"train_dataloaders": store.train_dataloader(phase.cached_views)}
             source["val_dataloaders"] = store.val_dataloader()
+        resumed = None if interrupted is None else interrupted.path
         module.train()  # computing feature maps has put the backbone into evaluation mode; its frozen stages stay so
-        trainer.fit(module, **source, ckpt_path=interrupted and interrupted.path, weights_only=True)
+        trainer.fit(module, **source, ckpt_path=resumed, weights_only=True)
     checkpoint = read_checkpoint(folder / "last.ckpt")
     rows_now = _rows(checkpoint)
     if not math.isfinite(rows_now[-1]["val/loss"]):
@@ -178,7 +179,7 @@ def _callbacks(
     reports = config.trainer.enable_progress_bar and not sys.stderr.isatty()
     return [
         History(folder / "metrics.csv", phase=name, rows=rows, report=reports),
-        RunRecord(run_record(config, datamodule), phase=name),
+        RunRecord({**datamodule.record(), "config": asdict(config)}, phase=name),
         EarlyStopping("val/loss", patience=phase.patience),
         EpochSeed(config.seed, first_epoch=len(rows)),
         *([ExponentialMovingAverage(phase.ema_decay)] if phase.ema_decay else []),
@@ -193,7 +194,7 @@ def _refuse_changed_data(module: LesionClassifier, datamodule: LesionDataModule,
         return
     before = read_checkpoint(path)["skinlesion"]
     now = {key: module.hparams[key] for key in ("encoder", "class_counts")}
-    now["fingerprint"] = datamodule.fingerprint
+    now["fingerprint"] = datamodule.record()["fingerprint"]
     if any(before[key] != now[key] for key in now):
         raise CheckpointError(
             f"{folder}: the data or their split have changed since this run began; "

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-
 from skinlesion.training.best_checkpoint import PhaseCheckpoint
 
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from skinlesion.training.mixup import mixed, mixed_loss
 
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.training.feature_cache import FeatureBatch
-from skinlesion.training.mixup import mixed, mixed_loss
 
 
 def batch(size: int = 5) -> FeatureBatch:
