@@ -11,7 +11,7 @@ from conftest import composed
 from PIL import Image
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import assign, read_data
+from skinlesion.data.frame import assign, read_data
 from skinlesion.data.label_files import Labelled, read_diagnoses, read_labelled
 from skinlesion.data.table import COLUMNS
 from skinlesion.errors import ConfigError, DataError

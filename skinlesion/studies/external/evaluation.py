@@ -12,7 +12,7 @@ import pandas as pd
 from skinlesion.config.data import LoaderConfig, SourceConfig, reading
 from skinlesion.config.external import ExternalConfig
 from skinlesion.data.csv_io import some
-from skinlesion.data.datamodule import read_data
+from skinlesion.data.frame import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import Appearance, blocks, remembered
 from skinlesion.data.label_files import Labelled, read_labelled
