@@ -29,7 +29,7 @@ def run(config: TrainConfig) -> None:
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
-    from skinlesion.training.distributed import joined, make_fabric, others_run
+    from skinlesion.training.distributed import joined, make_fabric, is_launched
     from skinlesion.training.log_filters import quiet  # heavy: after the gate
     from skinlesion.training.run_folder import claimed, is_finished
 
@@ -43,7 +43,7 @@ def run(config: TrainConfig) -> None:
     folder = run_folder(config)
     with claimed(folder, config) if fabric.is_global_zero else nullcontext():
         finished = fabric.is_global_zero and is_finished(folder)
-        if finished and not others_run(fabric):
+        if finished and not is_launched(fabric):
             log.info("%s: already finished", folder)
             return
         module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
@@ -64,7 +64,7 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def _word(text: str) -> str:
-    """A part of a folder's name that needs no quotes, neither in a shell nor on Hydra's command line."""
+    """Make a part of a folder's name that needs no quotes, neither in a shell nor for Hydra."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
 
 
@@ -124,7 +124,7 @@ def _evaluate(
 ) -> None:
     import pandas as pd
 
-    from skinlesion.data.datamodule import JUDGED
+    from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.files import file_digest, write_json
     from skinlesion.inference.predict_images import predict_run
     from skinlesion.inference.predictions import write_table
@@ -133,7 +133,7 @@ def _evaluate(
     from skinlesion.plots.predictions import save
 
     measured: dict[str, object] = {}
-    for part in JUDGED:
+    for part in HELD_OUT:
         table = predict_run(module.network, datamodule, part, schedule=config.schedule, device=device)
         write_table(table, folder / f"predictions_{part}.csv")
         measured[part] = headline(table)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import JUDGED, LesionDataModule
+from skinlesion.data.datamodule import HELD_OUT, LesionDataModule
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.trunk import Halves
@@ -65,7 +65,7 @@ def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.Monkey
     store(config).dataset("train", 2)
     store(small_config("loss.gamma=1", "schedule.phases.head.lr=0.1")).dataset("train", 2)  # another member
     for change in ("split.seed=1", "split.policy=grouped"):
-        for part in JUDGED:
+        for part in HELD_OUT:
             store(small_config(change)).dataset(part, 1)  # the same images, otherwise divided
     assert files(config) == before
 
