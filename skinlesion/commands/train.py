@@ -29,7 +29,7 @@ def run(config: TrainConfig) -> None:
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
-    from skinlesion.training.distributed import joined, make_fabric, is_launched
+    from skinlesion.training.distributed import is_launched, joined, make_fabric
     from skinlesion.training.log_filters import quiet  # heavy: after the gate
     from skinlesion.training.run_folder import claimed, is_finished
 

@@ -35,8 +35,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class LesionDataModule(LightningDataModule):
     """HAM10000, or another labelled data set, split by lesion. All arguments are plain data.
 
-    The table is read and split on first use, at the latest in `setup`; images are decoded in `prepare_data`. Its samplers
-    share items among processes: several devices need `Trainer(use_distributed_sampler=False)`.
+    The table is read and split on first use, at the latest in `setup`; images are decoded in `prepare_data`. The
+    samplers share items among processes: several devices need `Trainer(use_distributed_sampler=False)`.
 
     Args:
         root: Folder that holds the tables and the image folders.
