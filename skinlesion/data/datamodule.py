@@ -102,7 +102,7 @@ class LesionDataModule(LightningDataModule):
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir = Path(cache_dir)
         self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
-        self.first_epoch = 0
+        self.first_epoch, self._next_epoch = 0, 0
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod
@@ -127,7 +127,7 @@ class LesionDataModule(LightningDataModule):
     def continued(self, first_epoch: int) -> Self:
         """The same data for a later phase, whose epochs count on from `first_epoch`, so that no draw is made twice."""
         later = copy(self)
-        later.first_epoch = first_epoch
+        later.first_epoch, later._next_epoch = first_epoch, 0
         return later
 
     @cached_property
@@ -157,6 +157,16 @@ class LesionDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read and split the table, and fit the encoder."""
         self.encoder  # noqa: B018
+        self._next_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch with which a resumed training goes on."""
+        progress: Any = None if self.trainer is None else self.trainer.fit_loop.epoch_progress.current
+        return {"next_epoch": 0 if progress is None else progress.processed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the epoch of a checkpoint."""
+        self._next_epoch = state_dict["next_epoch"]
 
     def part_frame(self, part: Part) -> pd.DataFrame:
         """The rows of one part, sorted by image id."""
@@ -215,9 +225,7 @@ class LesionDataModule(LightningDataModule):
     def shuffled(self, length: int) -> Shuffled:
         """The order of training items, or of this process's share of them."""
         sampler = Shuffled(length, seed=self.seed, first_draw=self.first_epoch, share=Share.current())
-        if self.trainer is not None:  # workers of a resumed run fetch ahead, before Lightning tells the epoch
-            progress: Any = self.trainer.fit_loop.epoch_progress.current
-            sampler.set_epoch(progress.processed)
+        sampler.set_epoch(self._next_epoch)  # workers of a resumed run fetch ahead, before Lightning sets the epoch
         return sampler
 
     def in_order(self, length: int) -> InOrder | EvenBatches:

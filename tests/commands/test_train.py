@@ -66,6 +66,21 @@ def test_a_checkpoint_is_plain_data(trained: TrainConfig) -> None:
     assert json.loads(json.dumps(about)) == about
 
 
+def test_checkpoints_without_hyper_parameters_and_taxonomy_can_be_read(trained: TrainConfig, tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    from skinlesion.training.checkpoint import load_model
+
+    path = Path(trained.out) / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["hyper_parameters"], checkpoint["skinlesion"]["taxonomy"]
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    now, before = load_model(path), load_model(tmp_path)
+    assert (before.spec, before.encoder, before.taxonomy) == (now.spec, now.encoder, now.taxonomy)
+    weights, expected = (model.network.state_dict() for model in (before, now))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
 def test_the_best_checkpoint_is_the_best_epoch(trained: TrainConfig) -> None:
     from skinlesion.inference.predictions import read_predictions
     from skinlesion.metrics.classification import headline

@@ -83,11 +83,12 @@ def test_images_that_do_not_fit_come_along_and_look_the_same(
     assert upload(datamodule.cache, CPU) is None  # the file is there to be read
 
 
+@pytest.mark.parametrize("batches", [ON_DEVICE, "loader.workers=2"])
 def test_a_run_that_is_broken_off_ends_as_one_that_is_not(
-    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batches: str, small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = ("~schedule.phases.middle", "schedule.phases.high.epochs=3", "schedule.phases.head.epochs=1")
-    config = small_config(ON_DEVICE, "model.high=layer4", *short)
+    config = small_config(batches, "model.high=layer4", *short)
     whole, broken = (replace(config, out=str(tmp_path / name)) for name in ("whole", "broken"))
     run(whole)
     step = LesionClassifier.training_step
