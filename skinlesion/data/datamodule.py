@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from skinlesion.config.data import AugmentConfig, DataConfig, SplitConfig
+from skinlesion.config.schema import check_annotations
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
@@ -98,7 +99,10 @@ class LesionDataModule(LightningDataModule):
         folders, cache = list(images), str(cache_dir)
         self._data = DataConfig(str(root), table, metadata, folders, words, missing_images, extra_images, cache)
         self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, split_file)
-        self.augment_options = asdict(AugmentConfig(**{**PUBLISHED, **(augment or {})}))
+        changes = AugmentConfig(**{**PUBLISHED, **(augment or {})})
+        for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", changes)):
+            check_annotations(settings, key)
+        self.augment_options = asdict(changes)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir = Path(cache_dir)
         self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
 from skinlesion.files import replacing
+from skinlesion.terminal import log_to_file_alone
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class History(Callback):
         path: The CSV.
         phase: Name of the phase that runs.
         rows: Of earlier phases.
-        report: Log a line an epoch, for a process without a terminal.
+        report: Log a line an epoch, for a process without a progress bar; otherwise it goes to the run's log alone.
     """
 
     def __init__(self, path: Path, *, phase: str, rows: list[dict[str, Any]], report: bool = False) -> None:
@@ -117,10 +118,10 @@ class History(Callback):
         self.rows.append({"epoch": len(self.rows), "phase": self.phase, LR: lr, **measured})
         if trainer.is_global_zero:
             write_history(self.rows, self.path)
-        if self.report:
             listed = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            log.info("%s: phase %s, epoch %s: %s", self.path.parent.name, self.phase, epoch, listed)
+            say = log.info if self.report else log_to_file_alone
+            say(f"{self.path.parent.name}: phase {self.phase}, epoch {epoch}: {listed}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, as plain data."""

@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from skinlesion import __version__
-from skinlesion.config.schedule import PhaseConfig
+from skinlesion.config.train import PhaseConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import Batch
 from skinlesion.data.image_io import ImageInput

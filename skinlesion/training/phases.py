@@ -17,8 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from skinlesion.config.schedule import PhaseConfig
-from skinlesion.config.train import TrainConfig
+from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json

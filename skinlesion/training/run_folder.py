@@ -38,6 +38,7 @@ _FILES = (
     "metrics.csv",
     "predictions_test.csv",
     "predictions_val.csv",
+    "run.log",
     "split.csv",
     "tensorboard",
 )

@@ -15,8 +15,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from skinlesion.config.model import ModelConfig
-from skinlesion.config.schedule import PhaseConfig
-from skinlesion.config.train import TrainConfig
+from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import ConfigError

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from skinlesion import __version__
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.deploy.service.api import api
 from skinlesion.deploy.service.drain import DrainBody
 from skinlesion.deploy.service.health import health

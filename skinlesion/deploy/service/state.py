@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.metrics import ServiceMetrics
 from skinlesion.deploy.service.model import Model
