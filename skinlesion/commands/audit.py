@@ -22,7 +22,7 @@ def run(config: AuditConfig) -> None:
     Raises:
         SkinlesionError: The data set cannot be read or split.
     """
-    from skinlesion.data.datamodule import assign, read_data
+    from skinlesion.data.frame import assign, read_data
     from skinlesion.data.image_cache import open_cache
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
     from skinlesion.data.splits import fingerprint, write_split

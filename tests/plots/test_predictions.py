@@ -19,7 +19,7 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import build_table, predicted_targets, probabilities, targets
 from skinlesion.metrics.classification import report
 from skinlesion.plots.curves import precision_recall, roc
-from skinlesion.plots.history import COLUMNS, history
+from skinlesion.plots.history import COLUMNS, LR, history
 from skinlesion.plots.predictions import PAGE_WIDTH, confusion_matrix, reliability, sample_sheet, save
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
@@ -45,7 +45,7 @@ def random_history(lengths: dict[str, int]) -> pd.DataFrame:
     numbers = np.random.default_rng(0).uniform(0.2, 0.9, (epochs, 4))
     frame = pd.DataFrame(numbers, columns=["train/loss", "val/loss", "val/accuracy", "val/macro_f1"])
     phases = [name for name, length in lengths.items() for _ in range(length)]
-    return frame.assign(phase=phases, epoch=range(epochs), rate=np.geomspace(1e-3, 1e-6, epochs))
+    return frame.assign(phase=phases, epoch=range(epochs), **{LR: np.geomspace(1e-3, 1e-6, epochs)})
 
 
 TABLE_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
@@ -288,7 +288,7 @@ def test_the_lines_of_a_history_are_its_columns() -> None:
     for axes, names in (
         (loss, ["train/loss", "val/loss"]),
         (metric, ["val/accuracy", "val/macro_f1"]),
-        (rate, ["rate"]),
+        (rate, [LR]),
     ):
         for name in names:
             (line,) = [line for line in axes.get_lines() if line.get_label() == name]
@@ -301,7 +301,7 @@ def test_the_lines_of_a_history_are_its_columns() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, np.nan])
 def test_a_history_without_rates_or_metrics_can_be_drawn(rate: float) -> None:
-    frame = random_history({"head": 3}).assign(rate=rate)
+    frame = random_history({"head": 3}).assign(**{LR: rate})
     frame["val/macro_f1"] = np.nan
     assert_on_the_page(history(frame))
 

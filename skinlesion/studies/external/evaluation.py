@@ -11,7 +11,7 @@ import pandas as pd
 
 from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
 from skinlesion.config.evaluate import ExternalConfig
-from skinlesion.data.datamodule import read_data
+from skinlesion.data.frame import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import ImageDescriptors, describe_images, stored_descriptors
 from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
