@@ -46,7 +46,7 @@ def run(config: AuditConfig) -> None:
 
 def _draw(frame: "pd.DataFrame", image_of: Any, config: AuditConfig, out: Path) -> None:
     from skinlesion.plots import audit as audit_plots
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     save(audit_plots.diagnoses(frame), out / "diagnoses.png")
     save(audit_plots.ages(frame), out / "ages.png")

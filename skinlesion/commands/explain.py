@@ -33,7 +33,7 @@ def _explain(config: ExplainConfig, path: Path) -> None:
     from skinlesion.files import write_json
     from skinlesion.inference.loaded_ensemble import check_facts, voters
     from skinlesion.plots.explanation import explanation_page
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
     from skinlesion.studies.explain.overlays import as_plain
     from skinlesion.training.forward import device_of
@@ -81,7 +81,7 @@ def _check(config: ExplainConfig) -> None:
 
 def _draw(checked: "Checked", folder: Path) -> None:
     from skinlesion.plots import saliency as figures
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     save(figures.randomisation(checked.found["randomisation"]), folder / "randomisation.png")
     save(figures.cascade_strip(checked.image, checked.strip), folder / "sample_randomisation.png")

@@ -22,7 +22,7 @@ def run(config: ReportConfig) -> None:
         SkinlesionError: The ensemble or what lies beside it cannot be used.
     """
     from skinlesion.files import write_json, write_text
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
     from skinlesion.studies.report.figures import draw
     from skinlesion.studies.report.page import card, checklists, page
     from skinlesion.studies.report.provenance import material

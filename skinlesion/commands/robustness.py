@@ -152,7 +152,7 @@ def _pictures(
 
 def _draw(found: dict[str, Any], scores: dict[str, Any], folder: Path) -> None:
     from skinlesion.plots import robustness as figures
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     if set(found["images"]) - {figures.REMOVED}:
         save(figures.curves(found), folder / "disturbed.png")

@@ -123,7 +123,7 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
     from skinlesion.inference.predictions import write_table
     from skinlesion.metrics.classification import headline
     from skinlesion.plots.history import history
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     measured: dict[str, object] = {}
     for part in JUDGED:

@@ -6,6 +6,7 @@ is read, written or shown.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,7 +101,7 @@ class Predictions:
             )
         made = cls(ids, values, lesions, codes, taxonomy)
         made._check(source)
-        return made.select(np.argsort(ids, kind="stable"))
+        return made.sorted()
 
     @classmethod
     def read(cls, path: Path, *, taxonomy: Taxonomy = HAM10000) -> Self:
@@ -152,7 +153,7 @@ class Predictions:
         """
         if not tables:
             raise DataError("No predictions to average: an ensemble needs at least one table.")
-        ordered = [table.select(np.argsort(table.image_id, kind="stable")) for table in tables]
+        ordered = [table.sorted() for table in tables]
         for number, table in enumerate(ordered[1:], start=2):
             refuse_other_images(ordered[0], table, number=number)
         return ordered[0].with_probabilities(
@@ -200,7 +201,7 @@ class Predictions:
         """(N,) class indices of the likeliest diagnoses."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
-    @property
+    @cached_property
     def targets(self) -> npt.NDArray[np.int64]:
         """(N,) class indices of the actual diagnoses.
 
@@ -212,24 +213,27 @@ class Predictions:
             raise DataError(f"No actual diagnosis is known in {self._rows(indices < 0)}. Leave these images out.")
         return indices
 
+    @cached_property
+    def group(self) -> npt.NDArray[np.int64]:
+        """(N,) number of the lesion of each image, 0 to L-1, as from `group_index`."""
+        return group_index(self.image_id, self.lesion_id)
+
     @property
-    def group(self) -> npt.NDArray[np.object_]:
-        """(N,) what is resampled as one: the lesion; an image of unknown lesion is a lesion of its own."""
-        return np.where(self.lesion_id != "", self.lesion_id, "image " + self.image_id).astype(object)
+    def lesions(self) -> int:
+        """How many lesions there are, L."""
+        return int(self.group.max()) + 1
+
+    def target_score(self, target: str) -> npt.NDArray[np.float64]:
+        """(N,) the probability of a target: a code, or a category such as "malignant"."""
+        return np.asarray(self.probabilities.astype(np.float64)[:, self.taxonomy.mask(target)].sum(axis=1))
+
+    def sorted(self) -> Self:
+        """The same rows in the order of image_id."""
+        return self.select(np.argsort(self.image_id, kind="stable"))
 
     def select(self, rows: npt.NDArray[Any]) -> Self:
         """Some rows, by position or by a mask (N,)."""
-        per_image = (
-            "image_id",
-            "probabilities",
-            "lesion_id",
-            "actual",
-            "uncalibrated",
-            "prediction_set",
-            "ood_score",
-            "ood",
-        )
-        chosen = {name: getattr(self, name)[rows] for name in per_image if getattr(self, name) is not None}
+        chosen = {name: getattr(self, name)[rows] for name in _PER_IMAGE if getattr(self, name) is not None}
         members = None if self.members is None else self.members[:, rows]
         return replace(self, **chosen, members=members)
 
@@ -244,14 +248,15 @@ class Predictions:
         Raises:
             DataError: Images of one lesion have different actual diagnoses.
         """
-        groups, first, place = np.unique(self.group, return_index=True, return_inverse=True)
-        mixed = self.actual != self.actual[first][place]
+        ordered = self.sorted()
+        group = ordered.group
+        _, first = np.unique(group, return_index=True)
+        mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
-            raise DataError(f"Images of one lesion differ in their actual diagnosis: {self._rows(mixed)}.")
-        total = np.zeros((len(groups), len(self.taxonomy)))
-        np.add.at(total, place, self.probabilities.astype(np.float64))
-        counts = np.bincount(place, minlength=len(groups))[:, None]
-        return self.select(first).with_probabilities(total / counts)
+            raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
+        total = np.zeros((len(first), len(self.taxonomy)))
+        np.add.at(total, group, ordered.probabilities.astype(np.float64))
+        return ordered.select(first).with_probabilities(total / np.bincount(group)[:, None])
 
     def _check(self, source: str) -> None:
         """Raise one DataError with all that is wrong."""
@@ -288,6 +293,27 @@ class Predictions:
         places = np.flatnonzero(bad)
         names = ", ".join(f"row {place + 1} ({self.image_id[place]})" for place in places[:_NAMED])
         return names if len(places) <= _NAMED else f"{names} and {len(places) - _NAMED} more"
+
+
+def group_index(image_id: Sequence[str], lesion_id: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Number the lesions of images by their first image in the order of image_id.
+
+    The numbers depend neither on the order of the images nor on the names of the lesions.
+
+    Args:
+        image_id: N ids.
+        lesion_id: N ids, "" where the lesion is unknown: the image is then a lesion of its own.
+
+    Returns:
+        (N,) from 0 to L-1.
+    """
+    order = np.argsort(_text(image_id), kind="stable")
+    number: dict[tuple[str, bool], int] = {}
+    index = np.empty(len(order), dtype=np.int64)
+    for place in order:
+        key = (lesion_id[place], True) if lesion_id[place] else (image_id[place], False)
+        index[place] = number.setdefault(key, len(number))
+    return index
 
 
 def refuse_other_images(first: Predictions, other: Predictions, *, number: int = 2) -> None:
