@@ -120,7 +120,6 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
     from skinlesion.data.datamodule import JUDGED
     from skinlesion.files import file_digest, write_json
     from skinlesion.inference.predict_images import predict_run
-    from skinlesion.inference.predictions import write_table
     from skinlesion.metrics.classification import headline
     from skinlesion.plots.history import history
     from skinlesion.plots.style import save
@@ -128,7 +127,7 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
     measured: dict[str, object] = {}
     for part in JUDGED:
         table = predict_run(module.network, datamodule, part, device=device)
-        write_table(table, folder / f"predictions_{part}.csv")
+        table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
     write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})

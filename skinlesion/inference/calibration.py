@@ -70,7 +70,7 @@ def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | No
 
     Args:
         probabilities: (N, K), uncalibrated.
-        calibration: As from `posthoc.fit_calibration`; None, or the method "none", leaves the probabilities as they are.
+        calibration: As from `posthoc_fit.fit_calibration`; None, or the method "none", leaves them as they are.
 
     Returns:
         (N, K).
@@ -175,7 +175,7 @@ def _softmax(logits: Floats) -> Floats:
 
 
 def _checked(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.int64]]:
-    values, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int64)
+    values, actual = np.asarray(probabilities, dtype=np.float64, order="F"), np.asarray(targets, dtype=np.int64)
     if values.ndim != 2 or actual.shape != values.shape[:1]:
         raise ValueError(f"probabilities {values.shape} and targets {actual.shape} must be (N, K) and (N,)")
     if not np.isfinite(values).all():

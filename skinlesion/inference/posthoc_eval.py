@@ -84,7 +84,10 @@ def evaluate_decisions(
     return Decisions(
         operating_points=[measured(point) for point in points or ()],
         conformal=[
-            (each, set_coverage(predictions, prediction_sets(values, each), config, groups=groups if not place else None))
+            (
+                each,
+                set_coverage(predictions, prediction_sets(values, each), config, groups=groups if not place else None),
+            )
             for place, each in enumerate(sets or ())
         ],
     )

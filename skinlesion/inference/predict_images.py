@@ -14,7 +14,7 @@ from skinlesion.data.datamodule import LesionDataModule, Part, loader, read_data
 from skinlesion.data.dataset import InOrder, LesionDataset
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import build_table
+from skinlesion.inference.predictions import Predictions
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 from skinlesion.training.checkpoint import TrainedModel
@@ -22,7 +22,7 @@ from skinlesion.training.feature_cache import FeatureDataset, FeatureStore
 from skinlesion.training.forward import device_of, probabilities
 
 
-def predict_run(network: Network, datamodule: LesionDataModule, part: Part, *, device: torch.device) -> pd.DataFrame:
+def predict_run(network: Network, datamodule: LesionDataModule, part: Part, *, device: torch.device) -> Predictions:
     """The predictions of a run that has just been trained.
 
     Where all phases ran on cached maps, the maps of what no phase trained are used.
@@ -79,7 +79,7 @@ def predict_images(
     settings: LoaderConfig,
     accelerator: str,
     tta: str = "none",
-) -> pd.DataFrame:
+) -> Predictions:
     """The predictions of a checkpoint on some images.
 
     Args:
@@ -121,13 +121,13 @@ def _table(
     settings: LoaderConfig,
     label: str,
     tta: str = "none",
-) -> pd.DataFrame:
+) -> Predictions:
     batches = loader(
         dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=_workers(dataset, settings)
     )
     label = f"predicting {label}"
     answers = probabilities(network, batches, device=device, label=label, total=len(batches), tta=tta)
-    return build_table(
+    return Predictions.build(
         frame["image_id"].tolist(),
         frame["lesion_id"].tolist(),
         probabilities=answers,

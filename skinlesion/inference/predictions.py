@@ -20,6 +20,7 @@ from skinlesion.taxonomy import HAM10000, Taxonomy
 
 Floats = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
+Ids = Sequence[str] | npt.NDArray[np.object_]
 
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
@@ -295,7 +296,7 @@ class Predictions:
         return names if len(places) <= _NAMED else f"{names} and {len(places) - _NAMED} more"
 
 
-def group_index(image_id: Sequence[str], lesion_id: Sequence[str]) -> npt.NDArray[np.int64]:
+def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
     """Number the lesions of images by their first image in the order of image_id.
 
     The numbers depend neither on the order of the images nor on the names of the lesions.
@@ -334,7 +335,7 @@ def _columns(taxonomy: Taxonomy) -> tuple[str, ...]:
     return ("image_id", "lesion_id", *taxonomy.codes, "actual", "predicted")
 
 
-def _text(values: Sequence[str]) -> npt.NDArray[np.object_]:
+def _text(values: Ids) -> npt.NDArray[np.object_]:
     array = np.empty(len(values), dtype=object)
     array[:] = list(values)
     return array

@@ -150,16 +150,19 @@ def report(predictions: Predictions) -> ClassificationReport:
     """The classification report of predictions with known actual diagnoses."""
     actual, confusion = predictions.targets, confusion_of(predictions)
     areas = [one_against_rest(actual == k, each) for k, each in enumerate(predictions.probabilities.T)]
-    rates = zip(*(map(_defined, metric(confusion)) for metric in (precision, recall, f1)), strict=True)
-    rows = zip(predictions.taxonomy.codes, rates, areas, confusion.sum(axis=1).tolist(), strict=True)
     aurocs, aps = ([area for area in column if area is not None] for column in zip(*areas, strict=True))
+    rates = np.stack([metric(confusion) for metric in (precision, recall, f1)], axis=1)  # (K, 3)
+    support = confusion.sum(axis=1).tolist()
     return ClassificationReport(
         images=len(predictions),
         lesions=predictions.lesions,
         **headline(predictions),
         macro_auroc=float(np.mean(aurocs)) if aurocs else None,
         macro_ap=float(np.mean(aps)) if aps else None,
-        per_diagnosis={code: DiagnosisMetrics(*rate, *area, support) for code, rate, area, support in rows},
+        per_diagnosis={
+            code: DiagnosisMetrics(*map(_defined, rates[k]), *areas[k], support=support[k])
+            for k, code in enumerate(predictions.taxonomy.codes)
+        },
     )
 
 

@@ -169,7 +169,9 @@ def read_pooled(pattern: str) -> Predictions:
     twice = [first for first, second in pairwise(pooled.image_id) if first == second]
     if twice:
         listed = ", ".join(map(str, paths))
-        raise DataError(f"{len(twice)} images are in two of {listed} ({', '.join(twice[:5])}); expected different images")
+        raise DataError(
+            f"{len(twice)} images are in two of {listed} ({', '.join(twice[:5])}); expected different images"
+        )
     return pooled
 
 

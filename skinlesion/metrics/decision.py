@@ -154,7 +154,9 @@ class SetCoverage:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        by_group = {fact: {name: each.to_dict() for name, each in parts.items()} for fact, parts in self.by_group.items()}
+        by_group = {
+            fact: {name: each.to_dict() for name, each in parts.items()} for fact, parts in self.by_group.items()
+        }
         return {
             "all": self.overall.to_dict(),
             "by_diagnosis": {code: each.to_dict() for code, each in self.by_diagnosis.items()},

@@ -67,10 +67,10 @@ def aurc(predictions: Predictions, scores: Mapping[str, Floats], config: Bootstr
     """The area under the risk-coverage curve of each confidence score, with its interval over lesions; low is good.
 
     The area is the mean over images of the risk among all that are at least as confident. For comparison, `best` is
-    the area of an order with all wrong images last, and `random` that of a random one: the error rate.
+    the area of an order with all wrong images last, and `chance` that of a random one: the error rate.
     """
     wrong, group = _wrong(predictions), predictions.group
-    compared = {**scores, "best": -wrong, "random": np.zeros(len(predictions))}
+    compared = {**scores, "best": -wrong, "chance": np.zeros(len(predictions))}
     return bootstrap(AurcStatistic(compared, wrong, group), config, lesions=predictions.lesions)
 
 

@@ -40,9 +40,7 @@ Subgroups = dict[str, dict[str, Subgroup]]
 """By fact, then group."""
 
 
-def groups_of(
-    predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[float] = BANDS
-) -> dict[str, list[str]]:
+def groups_of(predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[float] = BANDS) -> dict[str, list[str]]:
     """Find for each fact the group that each image is in.
 
     Args:

@@ -13,6 +13,7 @@ from skinlesion.metrics.calibration import Edges, bin_edges, bin_of, brier, nega
 from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
 
+
 @dataclass(frozen=True)
 class Summary:
     """All reported metrics of predictions.
@@ -125,5 +126,6 @@ def _explained(name: str, each: Estimate, predictions: Predictions) -> Estimate:
     if (predictions.actual != code).all():
         return replace(each, note=f"not computable: no image of {code}")
     return replace(
-        each, note=f"not computable: {code} is never predicted" if "precision" in name else f"not computable: only {code}"
+        each,
+        note=f"not computable: {code} is never predicted" if "precision" in name else f"not computable: only {code}",
     )

@@ -198,8 +198,9 @@ def _draw(axes: Axes, lines: Mapping[str, Line], measured: ClassificationReport,
     for (code, own), colour, dashes in styles:
         value = asdict(own)[area]
         label = f"{code}: {'undefined' if value is None else f'{value:.3f}'} (n = {own.support})"
-        line = lines.get(code, ([], []))
-        axes.plot(*line, drawstyle=drawstyle, label=label, color=colour, linestyle=dashes, linewidth=1.5)
+        axes.plot(
+            *lines.get(code, ([], [])), drawstyle=drawstyle, label=label, color=colour, linestyle=dashes, linewidth=1.5
+        )
     if "macro" in lines:
         label = f"macro: {asdict(measured)[f'macro_{area}']:.3f}"
         axes.plot(*lines["macro"], drawstyle=drawstyle, label=label, color=BLACK, linewidth=3, zorder=1.5)
@@ -224,9 +225,7 @@ def _extremes_and_median(places: Integers, confidence: npt.NDArray[Any]) -> list
     return [None if pick is None else int(order[pick]) for pick in picks]
 
 
-def _show(
-    axes: Axes, predictions: Predictions, place: int, image_of: Callable[[str], npt.NDArray[Any]]
-) -> None:
+def _show(axes: Axes, predictions: Predictions, place: int, image_of: Callable[[str], npt.NDArray[Any]]) -> None:
     """Draw one image with its id and predicted diagnosis; wrong predictions stand out by sign and colour."""
     image_id, predicted = predictions.image_id[place], predictions.predicted[place]
     right = predicted == predictions.actual[place]

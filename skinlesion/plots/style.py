@@ -56,7 +56,7 @@ def intervals(axes: Axes, labels: Sequence[str], numbers: Sequence[Estimate]) ->
         if number.value is None:
             axes.text(0.02, place, "not computable", transform=axes.get_yaxis_transform(), fontsize=7, va="center")
             continue
-        if number.low is not None:
+        if number.low is not None and number.high is not None:
             axes.plot([number.low, number.high], [place, place], color=GREY, linewidth=2, solid_capstyle="round")
         axes.plot(number.value, place, "o", color=BLUE, ms=5)
     axes.set_yticks(range(len(labels)), labels)

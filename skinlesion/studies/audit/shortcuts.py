@@ -58,5 +58,5 @@ def _predicted(train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...])
 
 def _headline(val: pd.DataFrame, predicted: np.ndarray) -> dict[str, float]:
     actual, told = (np.asarray([CODES.index(code) for code in codes]) for codes in (val["diagnosis"], predicted))
-    confusion = confusions(actual, told)
+    confusion = confusions(actual, told, classes=len(CODES))
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}
