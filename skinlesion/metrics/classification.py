@@ -151,7 +151,7 @@ def report(predictions: Predictions) -> ClassificationReport:
     actual, confusion = predictions.targets, confusion_of(predictions)
     areas = [one_against_rest(actual == k, each) for k, each in enumerate(predictions.probabilities.T)]
     aurocs, aps = ([area for area in column if area is not None] for column in zip(*areas, strict=True))
-    rates = np.stack([metric(confusion) for metric in (precision, recall, f1)], axis=1)  # (K, 3)
+    precisions, recalls, f1s = precision(confusion), recall(confusion), f1(confusion)
     support = confusion.sum(axis=1).tolist()
     return ClassificationReport(
         images=len(predictions),
@@ -160,7 +160,9 @@ def report(predictions: Predictions) -> ClassificationReport:
         macro_auroc=float(np.mean(aurocs)) if aurocs else None,
         macro_ap=float(np.mean(aps)) if aps else None,
         per_diagnosis={
-            code: DiagnosisMetrics(*map(_defined, rates[k]), *areas[k], support=support[k])
+            code: DiagnosisMetrics(
+                _defined(precisions[k]), _defined(recalls[k]), _defined(f1s[k]), *areas[k], support[k]
+            )
             for k, code in enumerate(predictions.taxonomy.codes)
         },
     )
