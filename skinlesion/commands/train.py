@@ -129,15 +129,14 @@ def _evaluate(
     from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.files import file_digest, write_json
     from skinlesion.inference.predict_images import predict_run
-    from skinlesion.inference.predictions import write_table
     from skinlesion.metrics.classification import headline
     from skinlesion.plots.history import history
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     measured: dict[str, object] = {}
     for part in HELD_OUT:
         table = predict_run(module.network, datamodule, part, schedule=config.schedule, device=device)
-        write_table(table, folder / f"predictions_{part}.csv")
+        table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
     write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})

@@ -14,7 +14,7 @@ from skinlesion.data.dataset import InOrder, LesionDataset, loader
 from skinlesion.data.frame import read_data, targets
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import build_table
+from skinlesion.inference.predictions import Predictions
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 from skinlesion.training.checkpoint import TrainedModel
@@ -24,7 +24,7 @@ from skinlesion.training.forward import device_of, probabilities
 
 def predict_run(
     network: Network, datamodule: LesionDataModule, part: Part, *, schedule: ScheduleConfig, device: torch.device
-) -> pd.DataFrame:
+) -> Predictions:
     """The predictions of a run that has just been trained.
 
     Where all phases ran on cached maps, the maps of what no phase trained are used.
@@ -81,7 +81,7 @@ def predict_images(
     settings: LoaderConfig,
     accelerator: str,
     tta: str = "none",
-) -> pd.DataFrame:
+) -> Predictions:
     """The predictions of a checkpoint on some images.
 
     Args:
@@ -119,13 +119,13 @@ def _table(
     settings: LoaderConfig,
     label: str,
     tta: str = "none",
-) -> pd.DataFrame:
+) -> Predictions:
     batches = loader(
         dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=_workers(dataset, settings)
     )
     label = f"predicting {label}"
     answers = probabilities(network, batches, device=device, label=label, total=len(batches), tta=tta)
-    return build_table(
+    return Predictions.build(
         frame["image_id"].tolist(),
         frame["lesion_id"].tolist(),
         probabilities=answers,

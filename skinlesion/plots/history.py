@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from skinlesion.errors import DataError
-from skinlesion.plots.predictions import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
 
 LR = "lr-AdamW/head"
 COLUMNS = ("phase", "epoch", "train/loss", "val/loss", "val/accuracy", "val/macro_f1", LR)

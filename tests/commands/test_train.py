@@ -82,12 +82,12 @@ def test_checkpoints_without_hyper_parameters_and_taxonomy_can_be_read(trained: 
 
 
 def test_the_best_checkpoint_is_the_best_epoch(trained: TrainConfig) -> None:
-    from skinlesion.inference.predictions import read_predictions
+    from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.classification import headline
 
     folder = Path(trained.out)
     history = pd.read_csv(folder / "metrics.csv")
-    judged = headline(read_predictions(folder / "predictions_val.csv"))
+    judged = headline(Predictions.read(folder / "predictions_val.csv"))
     assert judged["macro_f1"] == pytest.approx(history["val/macro_f1"].max(), abs=1e-6)
     assert (history["lr-AdamW/head"] == 1e-3).all()
 
