@@ -1,4 +1,4 @@
-"""What the service needs of a model: the face of `bundle.runtime.Bundle`, so that tests can stand in for it."""
+"""The service's only view of its model. `deploy.runtime.Bundle` fits it, and so does the stand-in of the tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,41 +15,40 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 class Model(Protocol):
-    """A model that is ready to judge images."""
+    """A loaded model. The service calls `prepare` and `predict` from one thread each."""
 
     @property
     def about(self) -> Manifest:
-        """What it says of itself."""
+        """The model's version, members, vocabulary and thresholds."""
 
     def prepare(self, image: Image) -> Prepared:
-        """Fit an image (h, w, 3) into each size that is read."""
+        """Fit an image (h, w, 3) into each of the members' input sizes."""
 
     def predict(self, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> Answer:
-        """Judge images, each with the facts about its patient."""
+        """Predict the diagnosis of each image, given the facts about its patient."""
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a model says of one image."""
+class ImagePrediction:
+    """The model's prediction for one image."""
 
     probabilities: Floats  # (7,), calibrated
-    uncalibrated: Floats  # (7,)
+    uncalibrated: Floats  # (7,), mean of the members
     members: Floats  # (M, 7)
-    prediction_set: npt.NDArray[np.bool_] | None  # (7,)
-    novelty: float | None
-    novel: bool | None
+    novelty: float | None  # out-of-distribution score; None: the model has no statistics of its training images
+    novel: bool | None  # whether the score is above the threshold
 
 
-def opinions(answer: Answer) -> list[Opinion]:
-    """Take an answer about B images apart."""
+def predict_each(model: Model, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> list[ImagePrediction]:
+    """Predict B images as one batch; one result an image."""
+    answer = model.predict(images, facts)
     return [
-        Opinion(
+        ImagePrediction(
             probabilities=answer.probabilities[b],
             uncalibrated=answer.uncalibrated[b],
             members=answer.members[:, b],
-            prediction_set=None if answer.prediction_set is None else answer.prediction_set[b],
             novelty=None if answer.novelty is None else float(answer.novelty[b]),
             novel=None if answer.novel is None else bool(answer.novel[b]),
         )
-        for b in range(len(answer.probabilities))
+        for b in range(len(images))
     ]

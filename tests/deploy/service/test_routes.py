@@ -84,7 +84,7 @@ def test_the_set_at_a_chosen_risk(client: TestClient) -> None:
     problem(client.post("/v1/predict", files=image, data={"risk": "0.3"}), 422, "one of 0.1, 0.2")
 
 
-def test_what_does_not_look_like_dermoscopy_is_flagged_and_counted(client: TestClient) -> None:
+def test_non_dermoscopic_images_are_flagged_and_counted(client: TestClient) -> None:
     (image,) = client.post("/v1/predict", files=files(encoded(coloured(9, 9, 0)))).json()["images"]
     assert image["out_of_distribution"] == {"flag": True, "score": 255.0}
     assert re.search(r"skinlesion_out_of_distribution_images_total 1\.0", client.get("/metrics").text)
@@ -106,7 +106,7 @@ def test_explains_with_a_picture_of_the_images_shape(client: TestClient) -> None
     over = client.post("/v1/explain", files=files(encoded(image)))
     assert over.headers["x-diagnosis"] == "nv", "the likeliest, where none is named"
     assert np.asarray(PillowImage.open(BytesIO(over.content))).shape == (60, 100, 3)
-    problem(client.post("/v1/explain", files=files(GOOD, GOOD)), 422, "an explanation is of one")
+    problem(client.post("/v1/explain", files=files(GOOD, GOOD)), 422, "one image a request")
 
 
 EXIF = PillowImage.Exif()
@@ -152,8 +152,8 @@ def test_wrong_forms_are_refused(client: TestClient) -> None:
     problem(client.post("/v1/predict", json={"image": 1}), 415, "multipart/form-data")
     problem(client.post("/v1/predict"), 415, "multipart/form-data")
     problem(client.post("/v1/predict", files={"age": (None, "3")}), 422, "no image")
-    problem(client.post("/v1/predict", files={"image": (None, "text")}), 422, "has text; expected a file")
-    problem(client.post("/v1/predict", files=files(GOOD, name="photo")), 422, "expected files as 'image' alone")
+    problem(client.post("/v1/predict", files={"image": (None, "text")}), 422, "has text; send a file")
+    problem(client.post("/v1/predict", files=files(GOOD, name="photo")), 422, "send files as 'image' only")
     problem(client.post("/v1/predict", files=files(*[GOOD] * 5)), 422, "more than 4 images")
     problem(client.post("/v1/predict", files=files(*[GOOD] * 9)), 422, "more than 4 images")
     problem(client.post("/v1/predict", files=files(GOOD, b"GIF89a")), 415, '"image":2')
@@ -213,7 +213,7 @@ def test_a_failure_of_the_model_is_a_problem_and_is_seen() -> None:
     with TestClient(build(model, limits())) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
         model.fails = True
-        problem(client.post("/v1/predict", files=files(GOOD)), 500, "its log says where")
+        problem(client.post("/v1/predict", files=files(GOOD)), 500, "see the service's log")
         problem(client.get("/readyz"), 503)
         assert client.get("/healthz").json() == {"status": "ok"}
         model.fails = False
@@ -263,7 +263,7 @@ def test_a_bundle_without_extras() -> None:
         assert image["prediction_set"] is image["risk"] is image["out_of_distribution"] is None
         assert client.get("/v1/model").json()["risks"] == []
         answer = client.post("/v1/predict", files=files(GOOD), data={"risk": "0.1"})
-        problem(answer, 422, "none: this bundle has no sets")
+        problem(answer, 422, "this bundle has no prediction sets")
 
 
 def test_an_image_waits_as_the_members_read_it() -> None:
