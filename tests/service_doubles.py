@@ -1,4 +1,4 @@
-"""A model to stand in for a bundle: it looks at colours, so that tests know what it must say."""
+"""A stand-in for a bundle: it looks at colours, so that tests know its answers."""
 
 import time
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from skinlesion.config.serve import LimitsConfig
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.runtime import Answer, Facts, Prepared
+from skinlesion.deploy.runtime import Answer
 from skinlesion.inference.conformal import prediction_sets
+from skinlesion.inference.members import Facts, Prepared
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
@@ -29,7 +30,7 @@ def conformal(alpha: float) -> dict[str, Any]:
 
 
 def manifest(**changes: Any) -> Manifest:
-    """As a bundle's own."""
+    """Like a bundle's own."""
     sizes = changes.pop("sizes", ((48, 64), (48, 64)))
     shared = {"backbone": "none", "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0"}
     values: dict[str, Any] = {
@@ -61,7 +62,7 @@ class RedModel:
     """
 
     about: Manifest = field(default_factory=manifest)
-    seconds: float = 0.0  # that an image takes
+    seconds: float = 0.0  # per image
     batches: list[int] = field(default_factory=list)
     fails: bool = False
 
@@ -69,17 +70,16 @@ class RedModel:
         """As a bundle does."""
         return tuple(fit(image, size) for size in self.about.sizes)
 
-    def predict(self, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> Answer:
-        """Judge images."""
+    def predict(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Answer:
+        """As a bundle does."""
         if self.fails:
             raise ValueError(f"secret {facts}")
         self.batches.append(len(images))
         time.sleep(self.seconds * len(images))
-        images = [image[0] if isinstance(image, tuple) else image for image in images]
-        red = np.array([image[..., 0].mean() / 255 for image in images])
+        red = np.array([image[0][..., 0].mean() / 255 for image in images])
         old = np.array([(each.get("age") or 0) > 60 for each in facts])  # type: ignore[operator]
         calibrated = _two(np.clip(0.8 * red + 0.1 * old, 0, 1))
-        blue = np.array([image[..., 2].max() for image in images])
+        blue = np.array([image[0][..., 2].max() for image in images])
         return Answer(
             probabilities=calibrated,
             uncalibrated=_two(red / 2),

@@ -18,11 +18,11 @@ from fastapi import Request, Response
 from PIL import Image as PillowImage
 
 from skinlesion.data.image_io import Image
-from skinlesion.deploy.runtime import Facts
 from skinlesion.deploy.service.errors import RequestError
 from skinlesion.deploy.service.forms import EXPLAIN_FIELDS
 from skinlesion.deploy.service.queue import Lane
 from skinlesion.deploy.service.state import AppState
+from skinlesion.inference.members import Facts
 from skinlesion.taxonomy import CODES
 
 Effects = npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ async def explain(state: AppState, request: Request) -> Response:
         async with state.model_until(deadline):
             longest = max(_MIN_SIDE, *(max(size) for size in state.model.about.sizes))
             (image,) = await state.decode(form.images, lambda original: shrink(original, longest))
-            (whole,) = await state.queue.predict([image], [form.facts], Lane.EXPLANATION)
+            (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], Lane.EXPLANATION)
             diagnosis = form.choices.get("diagnosis", CODES[int(whole.probabilities.argmax())])
             k = CODES.index(diagnosis)
             grid = finest_grid(image, max_windows=budget)
@@ -83,7 +83,7 @@ async def explain(state: AppState, request: Request) -> Response:
 
 async def _predict_covered(state: AppState, image: Image, facts: Facts, *, grid: "Grid", k: int) -> list[float]:
     """The probability of diagnosis k with each window covered, a batch at a time, so that predictions take turns."""
-    images = occlude(image, grid)
+    images = map(state.model.prepare, occlude(image, grid))
     probabilities: list[float] = []
     while batch := await asyncio.to_thread(lambda: list(islice(images, state.limits.batch))):
         predictions = await state.queue.predict(batch, [facts] * len(batch), Lane.EXPLANATION)

@@ -17,11 +17,11 @@ from starlette.requests import ClientDisconnect
 from skinlesion.config.serve import LimitsConfig
 from skinlesion.data.metadata import AGES, FACTS, UNKNOWN
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.runtime import Facts
 from skinlesion.deploy.service.errors import RequestError
 from skinlesion.deploy.service.middleware import content_length
 from skinlesion.deploy.service.schemas import risks
 from skinlesion.deploy.service.uploads import FORMATS, too_many_bytes
+from skinlesion.inference.members import Facts
 from skinlesion.taxonomy import CODES
 
 IMAGE = "image"

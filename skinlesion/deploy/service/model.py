@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.runtime import Answer, Facts, Prepared
+from skinlesion.deploy.runtime import Answer
+from skinlesion.inference.members import Facts, Prepared
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -24,8 +25,8 @@ class Model(Protocol):
     def prepare(self, image: Image) -> Prepared:
         """Fit an image (h, w, 3) into each of the members' input sizes."""
 
-    def predict(self, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> Answer:
-        """Predict the diagnosis of each image, given the facts about its patient."""
+    def predict(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Answer:
+        """Predict images that `prepare` gave, each with the facts about its patient."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class ImagePrediction:
     novel: bool | None  # whether the score is above the threshold
 
 
-def predict_each(model: Model, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> list[ImagePrediction]:
-    """Predict B images as one batch; one result an image."""
+def predict_each(model: Model, images: Sequence[Prepared], facts: Sequence[Facts]) -> list[ImagePrediction]:
+    """Predict B images as one batch, one result an image."""
     answer = model.predict(images, facts)
     return [
         ImagePrediction(

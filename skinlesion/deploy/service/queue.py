@@ -16,10 +16,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 
-from skinlesion.data.image_io import Image
-from skinlesion.deploy.runtime import Facts, Prepared
 from skinlesion.deploy.service.errors import RequestError, busy
 from skinlesion.deploy.service.model import ImagePrediction, Model, predict_each
+from skinlesion.inference.members import Facts, Prepared
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Lane(Enum):
 
 @dataclass(frozen=True)
 class _Pending:
-    image: Image | Prepared
+    image: Prepared
     facts: Facts
     result: asyncio.Future[ImagePrediction]
 
@@ -118,12 +117,12 @@ class InferenceQueue:
             self._reserved[lane] -= own
 
     async def predict(
-        self, images: Sequence[Image | Prepared], facts: Sequence[Facts], lane: Lane = Lane.PREDICTION
+        self, images: Sequence[Prepared], facts: Sequence[Facts], lane: Lane = Lane.PREDICTION
     ) -> list[ImagePrediction]:
         """Wait for the predictions of images for which places are reserved.
 
         Args:
-            images: (h, w, 3) each, or prepared.
+            images: As `Model.prepare` gave them.
             facts: About the patient of each image.
             lane: Where they wait.
 

@@ -57,7 +57,7 @@ class AppState:
     async def _warm_up(self) -> None:
         """Predict two full batches; the second tells how long an image takes."""
         height, width = self.model.about.sizes[0]
-        images = [np.full((height, width, 3), 127, np.uint8)] * self.limits.batch
+        images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
         for _ in range(2):
             start = time.perf_counter()
             await asyncio.to_thread(self.model.predict, images, [{}] * len(images))

@@ -8,6 +8,11 @@ from service_doubles import MEL, RedModel, coloured
 
 from skinlesion.deploy.service.errors import RequestError
 from skinlesion.deploy.service.queue import InferenceQueue, Lane
+from skinlesion.inference.members import Prepared
+
+
+def prepared(red: int = 128) -> Prepared:
+    return RedModel().prepare(coloured(red))
 
 
 def with_queue(model: RedModel, scenario: Callable[[InferenceQueue], Awaitable[None]], timeout: float = 10.0) -> None:
@@ -28,7 +33,7 @@ def test_requests_are_predicted_together_and_get_their_own_answers() -> None:
     model = RedModel(seconds=0.002)
 
     async def scenario(queue: InferenceQueue) -> None:
-        requests = [queue.predict([coloured(red)], [{}]) for red in range(0, 250, 10)]
+        requests = [queue.predict([prepared(red)], [{}]) for red in range(0, 250, 10)]
         answers = await asyncio.gather(*requests)
         found = [prediction.probabilities[MEL] for (prediction,) in answers]
         assert found == pytest.approx([0.8 * red / 255 for red in range(0, 250, 10)])
@@ -41,7 +46,7 @@ def test_requests_are_predicted_together_and_get_their_own_answers() -> None:
 
 def test_facts_stay_with_their_image() -> None:
     async def scenario(queue: InferenceQueue) -> None:
-        old, young = await queue.predict([coloured(100)] * 2, [{"age": 80.0}, {"age": 20.0}])
+        old, young = await queue.predict([prepared(100)] * 2, [{"age": 80.0}, {"age": 20.0}])
         assert old.probabilities[MEL] - young.probabilities[MEL] == pytest.approx(0.1)
 
     with_queue(RedModel(), scenario)
@@ -90,13 +95,13 @@ def test_abandoned_requests_are_not_predicted() -> None:
     model = RedModel(seconds=0.05)
 
     async def scenario(queue: InferenceQueue) -> None:
-        first = asyncio.create_task(queue.predict([coloured()], [{}]))
+        first = asyncio.create_task(queue.predict([prepared()], [{}]))
         await asyncio.sleep(0.02)
-        abandoned = asyncio.create_task(queue.predict([coloured()] * 3, [{}] * 3))
+        abandoned = asyncio.create_task(queue.predict([prepared()] * 3, [{}] * 3))
         await asyncio.sleep(0)
         abandoned.cancel()
         await first
-        await queue.predict([coloured()], [{}])
+        await queue.predict([prepared()], [{}])
         assert sum(model.batches) == 2
 
     with_queue(model, scenario)
@@ -107,9 +112,9 @@ def test_explanations_do_not_hold_up_predictions() -> None:
     model = RedModel(seconds=0.005)
 
     async def scenario(queue: InferenceQueue) -> None:
-        explanation = asyncio.create_task(queue.predict([coloured()] * 40, [{}] * 40, Lane.EXPLANATION))
+        explanation = asyncio.create_task(queue.predict([prepared()] * 40, [{}] * 40, Lane.EXPLANATION))
         await asyncio.sleep(0.005)
-        await queue.predict([coloured()], [{}])
+        await queue.predict([prepared()], [{}])
         assert sum(model.batches) <= 4 + 1 + 4
         assert not explanation.done()
         assert len(await explanation) == 40
@@ -122,11 +127,11 @@ def test_a_failing_model_is_logged_and_the_queue_goes_on(caplog: pytest.LogCaptu
 
     async def scenario(queue: InferenceQueue) -> None:
         with pytest.raises(RequestError) as caught:
-            await queue.predict([coloured()] * 2, [{"age": 77.0}] * 2)
+            await queue.predict([prepared()] * 2, [{"age": 77.0}] * 2)
         assert caught.value.status == 500
         assert not queue.ready
         model.fails = False
-        assert len(await queue.predict([coloured()], [{}])) == 1
+        assert len(await queue.predict([prepared()], [{}])) == 1
         assert queue.ready
 
     with_queue(model, scenario)
@@ -137,7 +142,7 @@ def test_a_failing_model_is_logged_and_the_queue_goes_on(caplog: pytest.LogCaptu
 
 def test_it_learns_how_long_an_image_takes() -> None:
     async def scenario(queue: InferenceQueue) -> None:
-        await queue.predict([coloured()] * 4, [{}] * 4)
+        await queue.predict([prepared()] * 4, [{}] * 4)
         assert queue.seconds_per_image == pytest.approx(0.01, rel=0.8)
 
     with_queue(RedModel(seconds=0.01), scenario)
