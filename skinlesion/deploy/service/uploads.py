@@ -71,8 +71,8 @@ def decode_upload(data: bytes, limits: LimitsConfig) -> Image:
                 raise RequestError(422, "transparent-image", "the image has transparent parts; send it without alpha")
             return upright(image)
     except UnidentifiedImageError:
-        found = next((name for at, sign, name in _SIGNATURES if data[at:].startswith(sign)), "none of these")
-        detail = f"the file is {found} by its content; expected JPEG, PNG, WebP or BMP, whatever its name"
+        found = next((name for at, sign, name in _SIGNATURES if data[at:].startswith(sign)), "of an unknown type")
+        detail = f"the file's content is {found}; expected JPEG, PNG, WebP or BMP, whatever its name"
         raise RequestError(415, "not-an-image", detail) from None
     except _BOMBS:
         raise _too_many_pixels("far more pixels than allowed", limits) from None

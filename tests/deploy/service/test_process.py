@@ -170,7 +170,7 @@ def test_a_bundle_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_a_taken_port_is_said() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with pytest.raises(ConfigError, match=re.escape(f"port={port}") + ".*give another"):
+        with pytest.raises(ConfigError, match=re.escape(f"port={port}") + ".*choose another"):
             listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match=r"host=192\.0\.2\.1"):
         listen("192.0.2.1", 0)
