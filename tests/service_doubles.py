@@ -14,9 +14,8 @@ from skinlesion.config.serve import LimitsConfig
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.runtime import Answer
-from skinlesion.inference.conformal import prediction_sets
 from skinlesion.inference.members import Facts, Prepared
+from skinlesion.inference.predictions import Predictions
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
@@ -67,11 +66,11 @@ class RedModel:
     fails: bool = False
 
     def prepare(self, image: Image) -> Prepared:
-        """As a bundle does."""
+        """As a predictor does."""
         return tuple(fit(image, size) for size in self.about.sizes)
 
-    def predict(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Answer:
-        """As a bundle does."""
+    def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
+        """As a predictor does."""
         if self.fails:
             raise ValueError(f"secret {facts}")
         self.batches.append(len(images))
@@ -80,13 +79,16 @@ class RedModel:
         old = np.array([(each.get("age") or 0) > 60 for each in facts])  # type: ignore[operator]
         calibrated = _two(np.clip(0.8 * red + 0.1 * old, 0, 1))
         blue = np.array([image[0][..., 2].max() for image in images])
-        return Answer(
+        blank = np.full(len(images), "", dtype=object)
+        return Predictions(
+            image_id=blank,
             probabilities=calibrated,
+            lesion_id=blank,
+            actual=blank,
             uncalibrated=_two(red / 2),
             members=np.stack([_two(red), _two(0 * red)]),
-            prediction_set=prediction_sets(calibrated, conformal(0.1)) if self.about.conformal else None,
-            novelty=255.0 - blue,
-            novel=blue == 0,
+            ood_score=255.0 - blue,
+            ood=blue == 0,
         )
 
 

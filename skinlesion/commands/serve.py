@@ -27,21 +27,24 @@ def run(config: ServeConfig) -> None:
         SkinlesionError: The bundle cannot be used, the port is taken, or the extra `serve` is not installed.
     """
     try:
-        from skinlesion.deploy.runtime import Bundle
+        from skinlesion.deploy.runtime import load_bundle
         from skinlesion.deploy.service.app import build
         from skinlesion.deploy.service.middleware import TOKEN
+        from skinlesion.inference.predictor import Predictor
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve needs {error.name}: pip install 'skinlesion[serve]'") from error
 
     token = os.environ.get(TOKEN) or None
-    bundle = Bundle.load(Path(config.bundle), threads=config.threads)
+    folder = Path(config.bundle)
+    members, about, posthoc = load_bundle(folder, threads=config.threads)  # a bundle only: all else needs torch
+    model = Predictor(members, folder, posthoc, about=about)
     listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
-    log.info("bundle %s: %s", bundle.about.version, bundle.about.note)
+    log.info("bundle %s: %s", about.version, about.note)
     if config.host not in LOCAL and token is None:
         log.warning("host=%s: open to everyone who can reach it; set %s to require a token", config.host, TOKEN)
     log.info("http://%s:%d (stop with Ctrl-C)", f"[{host}]" if ":" in host else host, port)
-    serve_until_stopped(build(bundle, config.limits, token=token), listening, seconds=config.limits.timeout)
+    serve_until_stopped(build(model, config.limits, token=token), listening, seconds=config.limits.timeout)
 
 
 def listen(host: str, port: int) -> socket.socket:

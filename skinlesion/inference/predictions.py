@@ -4,18 +4,22 @@
 is read, written or shown.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from skinlesion.errors import DataError
 from skinlesion.files import replacing
 from skinlesion.taxonomy import HAM10000, Taxonomy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
@@ -109,6 +113,8 @@ class Predictions:
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
+        import pandas as pd  # here, since the service predicts without it
+
         try:
             text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         except (OSError, ValueError) as error:
@@ -116,10 +122,8 @@ class Predictions:
                 f"{path}: no predictions table ({error}). Give a CSV file that `skinlesion evaluate` wrote."
             ) from error
         columns = _columns(taxonomy)
-        missing, unknown = (
-            [each for each in columns if each not in text],
-            [each for each in text if each not in columns],
-        )
+        missing = [each for each in columns if each not in text]
+        unknown = [each for each in text if each not in columns]
         if missing or unknown:
             raise DataError(f"{path}: missing columns {missing}, unknown columns {unknown}; expected {list(columns)}.")
         numbers = np.stack([pd.to_numeric(text[code], errors="coerce") for code in taxonomy.codes], axis=1)
@@ -137,7 +141,7 @@ class Predictions:
         return made
 
     @classmethod
-    def soft_vote(cls, tables: "Sequence[Predictions]") -> "Predictions":
+    def soft_vote(cls, tables: Sequence[Predictions]) -> Predictions:
         """Average the probabilities of several models for the same images.
 
         Args:
@@ -160,7 +164,7 @@ class Predictions:
         )
 
     @classmethod
-    def concatenate(cls, tables: "Sequence[Predictions]") -> "Predictions":
+    def concatenate(cls, tables: Sequence[Predictions]) -> Predictions:
         """The predictions of one model for several batches of images, one after the other."""
         first = tables[0]
         joined: dict[str, Any] = {
@@ -178,8 +182,10 @@ class Predictions:
         with replacing(path) as beside:
             self.to_frame().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table: image_id, lesion_id, a column a diagnosis, actual, predicted."""
+        import pandas as pd
+
         values = {code: self.probabilities[:, k] for k, code in enumerate(self.taxonomy.codes)}
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
         return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
@@ -219,17 +225,7 @@ class Predictions:
 
     def select(self, rows: npt.NDArray[Any]) -> Self:
         """Some rows, by position or by a mask (N,)."""
-        per_image = (
-            "image_id",
-            "probabilities",
-            "lesion_id",
-            "actual",
-            "uncalibrated",
-            "prediction_set",
-            "ood_score",
-            "ood",
-        )
-        chosen = {name: getattr(self, name)[rows] for name in per_image if getattr(self, name) is not None}
+        chosen = {name: getattr(self, name)[rows] for name in _PER_IMAGE if getattr(self, name) is not None}
         members = None if self.members is None else self.members[:, rows]
         return replace(self, **chosen, members=members)
 
@@ -352,6 +348,8 @@ def build_table(
         DataError: If a row cannot be right (no number, outside 0..1, wrong sum, unknown code, id twice).
         ValueError: If the shapes do not fit.
     """
+    import pandas as pd
+
     values = _float32(probabilities)
     if not len(image_ids) == len(lesion_ids) == len(actual) or values.shape != (len(image_ids), len(HAM10000.codes)):
         raise ValueError(
@@ -377,6 +375,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         DataError: If the file is missing, is no CSV, or holds other columns or a row that cannot be right.
     """
+    import pandas as pd
+
     try:
         text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -441,8 +441,10 @@ def predicted_targets(table: pd.DataFrame) -> npt.NDArray[np.int64]:
     return _class_indices(table["predicted"])
 
 
-def _class_indices(codes: "pd.Series[str]") -> npt.NDArray[np.int64]:
+def _class_indices(codes: pd.Series[str]) -> npt.NDArray[np.int64]:
     """Return (N,) class indices, -1 where a code is none of `HAM10000.codes`."""
+    import pandas as pd
+
     return pd.Index(HAM10000.codes).get_indexer(pd.Index(codes)).astype(np.int64)
 
 

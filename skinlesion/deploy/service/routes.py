@@ -91,7 +91,7 @@ async def predict(state: AppState, request: Request) -> Prediction:
                 [image for image in images for _ in variants], [facts for _ in images for facts in variants]
             )
     by_image = [found[start : start + len(variants)] for start in range(0, len(found), len(variants))]
-    state.metrics.novel.inc(sum(bool(prediction.novel) for prediction, *_ in by_image))
+    state.metrics.ood.inc(sum(bool(prediction.ood) for prediction, *_ in by_image))
     risk = form.numbers.get("risk", next(iter(risks(about)), None))
     answers = [
         image_answer(

@@ -124,8 +124,8 @@ def image_answer(
         prediction_set=prediction_set(prediction.probabilities, about, risk),
         risk=risk,
         out_of_distribution=None
-        if prediction.novel is None or prediction.novelty is None
-        else Novelty(flag=prediction.novel, score=prediction.novelty),
+        if prediction.ood is None or prediction.ood_score is None
+        else Novelty(flag=prediction.ood, score=prediction.ood_score),
         effects=None
         if without is None
         else [FactEffect(fact=fact, without=by_code(without[fact].probabilities)) for fact in FACTS if fact in without],

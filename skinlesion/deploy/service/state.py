@@ -60,7 +60,7 @@ class AppState:
         images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
         for _ in range(2):
             start = time.perf_counter()
-            await asyncio.to_thread(self.model.predict, images, [{}] * len(images))
+            await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
             self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
 
     def refuse_endless(self, images: int) -> None:

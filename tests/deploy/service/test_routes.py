@@ -256,12 +256,13 @@ def test_a_token_is_asked_for() -> None:
 
 def test_a_bundle_without_extras() -> None:
     class Plain(RedModel):
-        def predict(self, images: Any, facts: Any) -> Any:
-            return replace(super().predict(images, facts), novelty=None, novel=None)
+        def predict_prepared(self, images: Any, facts: Any) -> Any:
+            return replace(super().predict_prepared(images, facts), uncalibrated=None, ood_score=None, ood=None)
 
     with TestClient(build(Plain(manifest(conformal=None)), limits())) as client:
         (image,) = client.post("/v1/predict", files=files(GOOD)).json()["images"]
         assert image["prediction_set"] is image["risk"] is image["out_of_distribution"] is None
+        assert image["uncalibrated"] == image["probabilities"]
         assert client.get("/v1/model").json()["risks"] == []
         answer = client.post("/v1/predict", files=files(GOOD), data={"risk": "0.1"})
         problem(answer, 422, "this bundle has no prediction sets")
@@ -271,9 +272,9 @@ def test_an_image_waits_as_the_members_read_it() -> None:
     seen: list[Any] = []
 
     class Watching(RedModel):
-        def predict(self, images: Any, facts: Any) -> Any:
+        def predict_prepared(self, images: Any, facts: Any) -> Any:
             seen.extend(images)
-            return super().predict(images, facts)
+            return super().predict_prepared(images, facts)
 
     with TestClient(build(Watching(manifest(sizes=((24, 32), (48, 64)))), limits())) as client:
         assert client.post("/v1/predict", files=files(encoded(coloured(size=(300, 400))))).status_code == 200
