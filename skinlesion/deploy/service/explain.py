@@ -52,7 +52,7 @@ async def explain(state: AppState, request: Request) -> Response:
     """
     deadline = state.deadline()
     budget = max_windows(state.limits.explain_seconds / max(state.queue.seconds_per_image, 1e-6))
-    state.refuse_endless(budget)
+    state.refuse_too_much_work(budget)
     with state.queue.reserve(budget, Lane.EXPLANATION):
         form = await state.receive(request, EXPLAIN_FIELDS, deadline)
         if len(form.images) > 1:

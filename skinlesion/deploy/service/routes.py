@@ -83,7 +83,7 @@ async def predict(state: AppState, request: Request) -> Prediction:
         wants_effects = form.choices.get("effects") == "true"
         known = [fact for fact in FACTS if form.facts[fact] is not None]
         variants = [form.facts, *({**form.facts, fact: None} for fact in known if wants_effects)]
-        state.refuse_endless(len(form.images) * len(variants))
+        state.refuse_too_much_work(len(form.images) * len(variants))
         reserve_more(len(form.images) * len(variants) - 1)
         async with state.model_until(deadline):
             images = await state.decode(form.images, state.model.prepare)

@@ -63,7 +63,7 @@ class AppState:
             await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
             self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
 
-    def refuse_endless(self, images: int) -> None:
+    def refuse_too_much_work(self, images: int) -> None:
         """Refuse a request for more predictions than fit into the timeout, even on an idle service.
 
         Raises:

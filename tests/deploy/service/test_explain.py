@@ -1,4 +1,4 @@
-"""A map of what a diagnosis rests on: right where it is known, at any shape, in any number of predictions."""
+"""Explanations: right where the truth is known, for any image shape and any number of predictions."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from skinlesion.deploy.service.explain import (
 )
 
 
-def test_the_peak_lies_where_the_answer_comes_from() -> None:
+def test_the_peak_lies_where_the_model_looks() -> None:
     """A model that reads nothing but the red of one corner: only covering that corner changes its answer."""
     image = coloured(40, 40, 40, (90, 120))
     image[60:, 90:] = (250, 40, 40)
@@ -50,7 +50,7 @@ def test_cell_effects_are_means_of_windows() -> None:
 
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (100, 100), (16, 400)])
 @pytest.mark.parametrize("predictions", [1, 30, 60, 169, 1000])
-def test_the_grid_keeps_within_what_it_may_ask(shape: tuple[int, int], predictions: int) -> None:
+def test_the_grid_stays_within_its_budget(shape: tuple[int, int], predictions: int) -> None:
     grid = finest_grid(coloured(size=shape), max_windows=predictions)
     coarsest = max(grid.rows, grid.columns) == 4
     assert len(grid.windows) <= predictions or coarsest
@@ -59,11 +59,11 @@ def test_the_grid_keeps_within_what_it_may_ask(shape: tuple[int, int], predictio
     assert abs(grid.rows / grid.columns - shape[0] / shape[1]) < 0.25 or min(grid.rows, grid.columns) == 1
 
 
-def test_colours_say_for_and_against_and_nothing_is_nothing() -> None:
+def test_colours_show_support_and_no_effect_stays_empty() -> None:
     picture = colour_map(np.array([[0.2, 0.0], [0.0, -0.1]], np.float32), (40, 40))
     assert picture.shape == (40, 40, 4)
-    assert picture[2, 2, 0] > picture[2, 2, 2], "orange where it speaks for"
-    assert picture[37, 37, 2] > picture[37, 37, 0], "blue where it speaks against"
+    assert picture[2, 2, 0] > picture[2, 2, 2], "orange supports"
+    assert picture[37, 37, 2] > picture[37, 37, 0], "blue speaks against"
     assert picture[2, 2, 3] > picture[37, 37, 3] > 0, "stronger where more changes"
     assert not colour_map(np.full((2, 2), 1e-5, np.float32), (8, 8))[..., 3].any()
     image = coloured(10, 20, 30, (8, 8))

@@ -1,4 +1,4 @@
-"""A body that nobody has asked for is read before the answer goes out, within bounds."""
+"""The unread rest of a body is drained before an early answer, within bounds."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ def test_a_small_body_is_read_to_its_end() -> None:
     assert sent_after(chunks, (b"transfer-encoding", b"chunked"))[0] == 5
 
 
-def test_what_need_not_be_sent_is_not_waited_for() -> None:
+def test_absent_large_and_expected_bodies_are_not_drained() -> None:
     chunks = [b"x" * 1000] * 5
     assert sent_after(chunks)[0] == 0, "no body is announced"
     assert sent_after(chunks, length(middleware._MAX_DRAINED + 1))[0] == 0

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person sees and can do, by mouse, by keyboard, on a phone, in the dark."""
+"""The page in a real browser: by mouse, by keyboard, on a phone, in dark mode."""
 
 import json
 import os

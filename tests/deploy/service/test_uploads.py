@@ -1,4 +1,4 @@
-"""Every kind of upload that is no dermoscopic photograph is refused with a reason; a photograph comes out as it is."""
+"""Files other than plain colour photographs are refused with a reason; photographs keep their pixels."""
 
 import struct
 import zlib
@@ -40,7 +40,7 @@ def animated(kind: str) -> bytes:
     return encoded(noisy(), kind, save_all=True, append_images=[noisy(), noisy()])
 
 
-def see_through() -> bytes:
+def transparent() -> bytes:
     image = noisy().convert("RGBA")
     image.putpixel((3, 3), (1, 2, 3, 254))
     return encoded(image)
@@ -77,7 +77,7 @@ BAD = {
     "one bit": (encoded(noisy().convert("1")), 422, "black and white"),
     "16-bit grey": (encoded(PillowImage.new("I;16", (20, 20))), 422, "greyscale, 16 bits"),
     "16-bit colour": (png16(), 422, "16 bits"),
-    "see-through": (see_through(), 422, "transparent-image"),
+    "transparent": (transparent(), 422, "transparent-image"),
     "many scans": (encoded(noisy(), "JPEG") + b"\xff\xda" * 65, 422, "scans"),
 }
 
