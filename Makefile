@@ -6,6 +6,12 @@ SKINLESION := $(BIN)/skinlesion
 DATA ?= data
 PORT ?= 8000
 WEIGHTS ?= weights
+FOLDS ?= $(DATA)/folds.csv
+
+PYTHON312 ?= python3.12
+GPU_ENV ?= build/gpu_machine
+SECONDS ?=
+PACK = -m benchmarks.offline_gpu pack --data $(DATA) --weights $(WEIGHTS) --folds $(FOLDS)
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
 TWO := hydra/launcher=joblib hydra.launcher.n_jobs=2
@@ -15,7 +21,7 @@ ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_w
 comma := ,
 space := $(subst ,, )
 
-.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu test test-all lint format clean
+.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu gpu-pack gpu-run gpu-rehearse test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +78,16 @@ bench: $(BIN)/.installed ## measure what needs no GPU; writes benchmarks/results
 bench-gpu: $(BIN)/.installed ## and what needs one (BENCH=toy: try it on the CPU)
 	$(BIN)/python -m benchmarks --gpu $(if $(filter toy,$(BENCH)),--toy)
 
+gpu-pack: $(BIN)/.installed ## pack what a GPU machine without a network needs, into gpu/ (DATA=folder WEIGHTS=folder FOLDS=file)
+	$(BIN)/python $(PACK)
+
+gpu-run: ## on that machine: one step in its time (STEP=six, bench, folds or seeds)
+	$(PYTHON) -m benchmarks.offline_gpu run $(STEP) $(if $(SECONDS),--seconds $(SECONDS))
+
+gpu-rehearse: $(GPU_ENV)/.installed ## pack, and try each step on the CPU with nothing but that and what the machine has
+	$(GPU_ENV)/bin/python $(PACK)
+	$(GPU_ENV)/bin/python -m benchmarks.offline_gpu.rehearse $(GPU_ENV)/bin/python gpu
+
 test: lint ## lint, types and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -95,4 +111,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(GPU_ENV)/.installed: benchmarks/offline_gpu/machine.txt
+	test -x $(GPU_ENV)/bin/python || $(PYTHON312) -m venv $(GPU_ENV)
+	$(GPU_ENV)/bin/python -m pip install --quiet --requirement $<
 	@touch $@

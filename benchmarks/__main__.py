@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are impo
 
 from benchmarks import tables
 from benchmarks.measuring import Outcome, Setting
-from skinlesion.training.log_filters import quiet
+from skinlesion.files import write_json
+from skinlesion.terminal import quiet
 
 Measure = Callable[[Setting], Outcome]
 
@@ -27,15 +28,20 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CPU)}; none: all")
     parser.add_argument("--toy", action="store_true", help="small and short, to see that it runs; nothing is kept")
     parser.add_argument("--gpu", action="store_true", help="what needs a GPU instead")
+    parser.add_argument("--images", type=Path, help="HAM10000 in place of synthetic images; GPU rows only")
+    parser.add_argument("--data", type=Path, help="folder of the images at benchmark size, kept for the next row")
+    parser.add_argument("--out", type=Path, help="folder of the JSON files; the page is then left alone")
     arguments = parser.parse_args()
     quiet(0)
-    chosen = gpu_rows(toy=arguments.toy) if arguments.gpu else cpu_rows(arguments.names or CPU)
+    chosen = gpu_rows(arguments.names, toy=arguments.toy) if arguments.gpu else cpu_rows(arguments.names or CPU)
     for name, measure in chosen.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            outcome = measure(Setting(Path(folder), arguments.toy))
+            outcome = measure(Setting(Path(folder), arguments.toy, images=arguments.images, data=arguments.data))
         print(tables.line(outcome.as_plain()), flush=True)
-        if not arguments.toy:
+        if arguments.out:
+            write_json(arguments.out / f"{name}.json", outcome.as_plain())
+        elif not arguments.toy:
             tables.keep(name, outcome)
             tables.rewrite(all_names())
 
@@ -52,17 +58,14 @@ def cpu_rows(names: tuple[str, ...] | list[str]) -> dict[str, Measure]:
         "memory": memory.measure,
         "bundle": bundle.measure,
     }
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise SystemExit(f"no benchmark {unknown[0]!r}; expected some of {', '.join(known)}")
-    return {name: known[name] for name in names}
+    return _chosen(known, names)
 
 
-def gpu_rows(*, toy: bool) -> dict[str, Measure]:
-    """The rows that need one; at toy size they run anywhere.
+def gpu_rows(names: list[str], *, toy: bool) -> dict[str, Measure]:
+    """The rows that need one, or those of them that are named; at toy size they run anywhere.
 
     Raises:
-        SystemExit: There is none.
+        SystemExit: There is no GPU, or no such row.
     """
     import torch
 
@@ -75,7 +78,14 @@ def gpu_rows(*, toy: bool) -> dict[str, Measure]:
         rows[f"gpu_input_{model}"] = partial(gpu_epoch.measure_input, name=model)
         rows[f"gpu_template_{model}"] = partial(gpu_epoch.measure_template, name=model)
     rows["gpu_sweep"] = sweep.measure
-    return rows
+    return _chosen(rows, names or rows)
+
+
+def _chosen(known: dict[str, Measure], names: Iterable[str]) -> dict[str, Measure]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"no benchmark {unknown[0]!r}; expected some of {', '.join(known)}")
+    return {name: known[name] for name in names}
 
 
 def all_names() -> list[str]:

@@ -14,8 +14,8 @@ import onnx_ir.passes.common as passes
 import torch
 
 from benchmarks.measuring import Outcome, Setting, in_turn, ratios
-from skinlesion.config.compose import configuration
 from skinlesion.config.train import TrainConfig
+from skinlesion.config.validation import configuration
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy import graph, manifest
 from skinlesion.deploy.describe import describe

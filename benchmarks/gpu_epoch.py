@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from benchmarks.data_of import FULL, config, parts_of, synthetic
+from benchmarks.data_of import FULL, config, parts_of, photographs
 from benchmarks.measuring import Outcome, Setting, ratios
 from benchmarks.template import Template, TemplateData
 from skinlesion.data.datamodule import LesionDataModule
@@ -106,7 +106,8 @@ def epoch_seconds(
 
 
 def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, LesionDataModule]:
-    root = synthetic(setting.folder, n=91 if setting.toy else 10015, size=(80, 60) if setting.toy else FULL)
+    n = 10015 if setting.images or not setting.toy else 91
+    root = photographs(setting, n=n, size=(80, 60) if setting.toy else FULL)
     model = ("model.image_size=[32,32]", "loader.batch_size=16") if setting.toy else ("model.image_size=[224,224]",)
     settings = config(setting.folder, root, f"model={name}", *model, "data.augment_on=device")
     backbone, datamodule = parts_of(settings)

@@ -20,10 +20,14 @@ class Setting:
     Args:
         folder: For its files; emptied afterwards.
         toy: Whether it is only to show that it runs.
+        images: Folder of HAM10000, enlarged for the rows of a GPU; None: they take synthetic images.
+        data: Folder of the images at benchmark size, which the next row finds there; None: they go with `folder`.
     """
 
     folder: Path
     toy: bool
+    images: Path | None = None
+    data: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""`python -m skinlesion VERB` is `skinlesion VERB`."""
+"""`python -m skinlesion COMMAND` is `skinlesion COMMAND`."""
 
 from skinlesion.cli import main
 
-main()
+if __name__ == "__main__":  # a worker of joblib may import this file again
+    main()

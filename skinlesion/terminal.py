@@ -1,7 +1,16 @@
-"""Messages on a terminal on which other processes draw progress bars."""
+"""Messages of a command: lines on the terminal, a log file beside the results, and the noise of libraries left out."""
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
 from typing import TextIO
+
+LOG_FILE = "run.log"
+
+_messages: MemoryHandler | None = None
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -11,3 +20,64 @@ class LineHandler(logging.StreamHandler[TextIO]):
         """Go back to the start of the line and clear it, on a terminal alone."""
         text = super().format(record)
         return f"\r\x1b[2K{text}" if self.stream.isatty() else text
+
+
+@contextmanager
+def collect_messages() -> Iterator[None]:
+    """Collect the messages of a command's run until `log_to` names the folder of their file."""
+    global _messages
+    root = logging.getLogger()
+    _messages = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    root.addHandler(_messages)
+    try:
+        yield
+    finally:
+        root.removeHandler(_messages)
+        target = _messages.target
+        _messages.close()  # writes what is left
+        if target is not None:
+            target.close()
+        _messages = None
+
+
+def log_to(folder: Path) -> None:
+    """Write the run's messages, those so far and those to come, to run.log in a folder.
+
+    Does nothing where no command runs: who calls from Python has logging of their own.
+
+    Args:
+        folder: Of the results; made if it is missing. A log that is there is continued.
+    """
+    if _messages is not None and _messages.target is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        _messages.setTarget(file)
+        _messages.capacity = 1  # from now on each message is written at once
+
+
+def log_to_file_alone(message: str, level: int = logging.INFO) -> None:
+    """Write a message that the terminal does not need to the run's log."""
+    if _messages is not None:
+        _messages.handle(logging.LogRecord("skinlesion", level, __file__, 0, message, None, None))
+
+
+def quiet(rank: int) -> None:
+    """Silence advice of libraries that does not apply here; everything else still comes through.
+
+    Args:
+        rank: Of this process; from those after the first, warnings and errors are enough.
+    """
+    if rank > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # devices found, seeds set, tips of the day
+    for message in (
+        ".*does not have many workers.*",  # images come decoded out of a cache, or as feature maps
+        ".*number of training batches.*smaller than the logging interval.*",  # epochs are logged, not steps
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run is continued on purpose
+        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen stages, on purpose
+        ".*Grad strides do not match bucket view strides.*",  # of 1x1 kernels: a matter of speed
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 on newer torch
+    ):
+        warnings.filterwarnings("ignore", message)

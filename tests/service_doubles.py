@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest

@@ -42,10 +42,10 @@ def test_the_wheel_brings_its_configuration(unpacked: Path) -> None:
     }
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     assert (unpacked / "skinlesion" / "data" / "table.py").exists()
-    page = {path.name for path in (unpacked / "skinlesion" / "service" / "assets").iterdir()}
+    page = {path.name for path in (unpacked / "skinlesion" / "deploy" / "service" / "assets").iterdir()}
     assert page == {"index.html", "page.css", "page.js", "result.js", "icon.svg"}
     for name in ("captions.yaml", "templates/report.html.j2", "templates/style.css", "checklists/claim.yaml"):
-        assert (unpacked / "skinlesion" / "reporting" / name).exists()
+        assert (unpacked / "skinlesion" / "studies" / "report" / name).exists()
     assert not (unpacked / "tests").exists()
 
 

@@ -1,4 +1,4 @@
-"""What the README says can be typed: its commands compose, its files and targets exist."""
+"""What the README shows can be typed: its commands compose, its files and targets exist."""
 
 import re
 import shlex
@@ -6,12 +6,12 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from config.test_validation import SCHEMAS
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from skinlesion.cli import VERBS, usage
+from skinlesion.cli import COMMANDS
+from skinlesion.config.overrides import read_words
 from skinlesion.config.validation import typed
 from skinlesion.files import config_dir
 
@@ -38,25 +38,26 @@ def command_lines() -> list[str]:
     return found
 
 
-COMMANDS = [line for line in command_lines() if line.startswith("skinlesion ")]
+LINES = [line for line in command_lines() if line.startswith("skinlesion ")]
 
 
-def test_there_are_commands_for_every_verb() -> None:
-    assert {shlex.split(line)[1] for line in COMMANDS} == set(VERBS)
+def test_every_command_is_shown() -> None:
+    assert {shlex.split(line)[1] for line in LINES} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", LINES)
 def test_each_command_composes(line: str) -> None:
-    verb, *arguments = shlex.split(line)[1:]
-    by_hand = "-m" in arguments
-    overrides = [argument for argument in arguments if argument != "-m"]
-    if by_hand:  # the first of each list, as the first job has it
+    command, *words = shlex.split(line)[1:]
+    schema = COMMANDS[command].load_schema()
+    read = read_words(words, command, schema)
+    overrides = list(read.overrides)
+    if read.is_multirun:  # the first of each list, as the first job has it
         overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", override) for override in overrides]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose(verb, overrides, return_hydra_config=True)
+        config = compose(command, overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        assert typed(compose(verb, overrides), SCHEMAS[verb][0])
+        assert typed(compose(command, overrides), schema)
     HydraConfig.instance().cfg = None
 
 
@@ -72,18 +73,12 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
             assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
 
 
-def test_usage_lists_every_verb() -> None:
-    for verb in VERBS:
-        assert (ROOT / "skinlesion" / f"{verb}.py").exists()
-        assert verb in usage()
-
-
 def test_the_example_report_is_small_and_shows_no_patient() -> None:
     files = [path for path in (ROOT / "docs" / "report").iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 3_000_000
     page = (ROOT / "docs" / "report" / "report.html").read_text()
     assert set(re.findall(r'src="data:([^;]+);', page)) == {"image/svg+xml", "image/png"}  # photographs would be JPEG
-    captions = OmegaConf.load(ROOT / "skinlesion" / "reporting" / "captions.yaml")
+    captions = OmegaConf.load(ROOT / "skinlesion" / "studies" / "report" / "captions.yaml")
     drawn = {each.alt for each in captions.values() if "alt" in each}
     pngs = [unescape(alt) for alt in re.findall(r'src="data:image/png[^"]*" alt="([^"]*)"', page)]
     assert len(pngs) == page.count("data:image/png")

@@ -1,9 +1,15 @@
+"""Messages on a terminal, and the log file of a run."""
+
 import io
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
-from skinlesion.terminal import LineHandler
+from skinlesion.terminal import LineHandler, collect_messages, log_to, log_to_file_alone
+
+log = logging.getLogger("skinlesion.here")
 
 
 class Terminal(io.StringIO):
@@ -17,3 +23,26 @@ class Terminal(io.StringIO):
 def test_a_message_takes_a_foreign_bar_away(stream: io.StringIO, written: str) -> None:
     LineHandler(stream).handle(logging.LogRecord("skinlesion", logging.INFO, "", 0, "done", None, None))
     assert stream.getvalue() == written
+
+
+def test_a_run_logs_from_its_first_message_and_goes_on_in_the_same_file(tmp_path: Path) -> None:
+    for number in (1, 2):
+        with collect_messages():
+            log.warning("early %d", number)
+            log_to(tmp_path / "run")
+            log.warning("late %d", number)
+            assert f"late {number}" in (tmp_path / "run" / "run.log").read_text(), "each message is written at once"
+            log_to_file_alone("why", logging.ERROR)
+        log.warning("afterwards")
+    lines = (tmp_path / "run" / "run.log").read_text().splitlines()
+    said = ["WARNING early 1", "WARNING late 1", "ERROR why", "WARNING early 2", "WARNING late 2", "ERROR why"]
+    assert [line.partition(" ")[2].partition(" ")[2] for line in lines] == said
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+
+
+def test_without_a_command_nothing_is_written(tmp_path: Path) -> None:
+    log_to(tmp_path / "run")
+    log_to_file_alone("why")
+    with collect_messages():
+        log.warning("no folder is named")
+    assert not (tmp_path / "run").exists()

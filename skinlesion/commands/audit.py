@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.audit import AuditConfig
+from skinlesion.config.studies import AuditConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +79,3 @@ def _show(found: dict[str, Any], pairs: "pd.DataFrame") -> None:
     show_table("Doubles in different lesions or splits", headings, listed.to_numpy().tolist())
     if found["torn_lesions"]:
         log.warning("%d lesions stand in two splits: %s", len(found["torn_lesions"]), found["torn_lesions"][:5])
-
-
-if __name__ == "__main__":
-    launch("audit", AuditConfig, run)

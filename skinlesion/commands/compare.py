@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.compare import CompareConfig
+from skinlesion.config.evaluate import CompareConfig
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,3 @@ def _show(found: dict[str, Any], level: float) -> None:
 
 def _p(difference: dict[str, Any]) -> str:
     return "" if difference["p"] is None else f" p {difference['p']:.3f}"
-
-
-if __name__ == "__main__":
-    launch("compare", CompareConfig, run)

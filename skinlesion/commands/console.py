@@ -1,4 +1,4 @@
-"""Tables for people, on stdout."""
+"""Tables on stdout."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,23 +10,23 @@ _COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy":
 
 
 def show_metrics(title: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Print a row for each model.
+    """Print a table with a row for each model.
 
     Args:
-        title: Stands above the table.
-        rows: Names, and metrics with `intervals`.
+        title: Printed above the table.
+        rows: Name of each model, and its metrics with their `intervals`.
     """
     cells = [(name, *(_cell(measured, metric) for metric in _COLUMNS)) for name, measured in rows]
     show_table(title, ("model", *_COLUMNS.values()), cells)
 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column to the left, the others to the right.
+    """Print a table, its first column aligned to the left and the others to the right; without rows, one line.
 
     Args:
-        title: Stands above the table.
-        headings: Of the columns.
-        rows: Cells; without rows a line says that there are none.
+        title: Printed above the table.
+        headings: One a column.
+        rows: Cells of each row.
     """
     console = Console(width=120)
     if not rows:
@@ -41,7 +41,7 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def show_points(title: str, points: Sequence[dict[str, Any]]) -> None:
-    """Print what operating points do, as from `decision_curve.judge_points`; those without a threshold are left out."""
+    """Print the rates at operating points, leaving out those without a threshold."""
     rates = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
     cells = [
         (
@@ -55,11 +55,11 @@ def show_points(title: str, points: Sequence[dict[str, Any]]) -> None:
 
 
 def with_interval(found: dict[str, Any], *, sign: bool = False) -> str:
-    """A number with its interval, for people.
+    """Format a number with its interval.
 
     Args:
         found: `value`, `low` and `high`, each None where it cannot be computed.
-        sign: Show the sign of positive numbers too, as for a difference.
+        sign: Whether positive numbers have a sign too, as differences do.
     """
     if found["value"] is None:
         return "not computable"

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from skinlesion.commands.launch import launch
 from skinlesion.config.ensemble import EnsembleConfig
 from skinlesion.errors import DataError
+from skinlesion.terminal import log_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,7 @@ def run(config: EnsembleConfig) -> None:
     models = [load_model(path) for path in paths]
     check_together(models)
     folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
+    log_to(folder)
     names = unique_names(models)
     val = _predictions(models, "val", config)
     chosen = _choose(val, config)
@@ -164,7 +165,3 @@ def _gain(found: dict[str, Any]) -> str:
     from skinlesion.commands.console import with_interval
 
     return with_interval(found, sign=True) + ("" if found["p"] is None else f", p = {found['p']:.3f}")
-
-
-if __name__ == "__main__":
-    launch("ensemble", EnsembleConfig, run)

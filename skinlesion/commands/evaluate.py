@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from skinlesion.commands.launch import launch
 from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.terminal import log_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +43,12 @@ def run(config: EvaluateConfig) -> None:
     tta = config.tta or (ensemble.tta if ensemble else "none")
     if config.external.images is not None:
         folder = Path(config.out) if config.out else beside / "external"
+        log_to(folder)
         found = _judge_external(models, config, tta=tta, folder=folder)
         name, title = "external", f"{config.external.images}, {len(found.table)} images"
     else:
         folder = Path(config.out) if config.out else beside / "evaluation"
+        log_to(folder)
         found = _judge_part(models, config, tta=tta)
         name, title = str(config.split), f"{config.split} part"
     calibration = ensemble.calibration if ensemble and config.calibrated else None
@@ -108,6 +110,7 @@ def _evaluate_submission(config: EvaluateConfig, submission: Path) -> None:
         without=found.dropped,
     )
     folder = Path(config.out) if config.out else submission.with_suffix("")
+    log_to(folder)
     about = {"submission": str(submission), "labels": str(other.labels), "classes": found.labels}
     measured = _write(table, config, folder, name="submission", about=about, calibration=None)
     _draw(table, None, config, folder, name="submission")
@@ -221,7 +224,3 @@ def _draw(
     save(reliability(table, bins=config.bins), folder / f"reliability_{name}.png")
     if image_of is not None:
         save(sample_sheet(table, image_of), folder / f"sample_sheet_{name}.png")
-
-
-if __name__ == "__main__":
-    launch("evaluate", EvaluateConfig, run)

@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.explain import ExplainConfig
+from skinlesion.config.studies import ExplainConfig
 from skinlesion.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,7 +107,3 @@ def _show(found: dict[str, Any]) -> None:
         lines.append(("share of the image that the lesion covers", with_interval(on["lesion_area"])))
     title = f"{found['part']} part, {found['images_judged']} images, {found['level']:.0%} intervals over lesions"
     show_table(title, ("check", "value"), lines)
-
-
-if __name__ == "__main__":
-    launch("explain", ExplainConfig, run)

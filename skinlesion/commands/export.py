@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.export import ExportConfig
+from skinlesion.config.deploy import ExportConfig
 
 if TYPE_CHECKING:
     from skinlesion.deploy.export import Recipe
@@ -69,7 +68,3 @@ def _tell(about: "Manifest", folder: Path) -> None:
         if found["same_diagnosis"] < _ALIKE:
             log.warning("%s loses too much of these models: export them with fp16 or fp32 instead", precision)
     log.info("Try it: skinlesion predict bundle=%s image=FILE", folder)
-
-
-if __name__ == "__main__":
-    launch("export", ExportConfig, run)

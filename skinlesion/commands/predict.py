@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.commands.launch import launch
 from skinlesion.config.predict import PredictConfig
 from skinlesion.errors import DataError
 
@@ -122,7 +121,3 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         ood = ["no" if row["out_of_distribution"]["flag"] else "yes"] if flagged else []
         shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values, *sets, *ood)
     Console(width=140).print(shown)
-
-
-if __name__ == "__main__":
-    launch("predict", PredictConfig, run)

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.report import ReportConfig
+from skinlesion.config.studies import ReportConfig
 
 if TYPE_CHECKING:
     from skinlesion.studies.report.sections import Extra
@@ -97,7 +96,3 @@ def _sheet(sources: "Sources") -> str:
     from skinlesion.studies.report.photographs import sheet
 
     return sheet(sources)
-
-
-if __name__ == "__main__":
-    launch("report", ReportConfig, run)

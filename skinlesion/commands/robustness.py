@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.robustness import RobustnessConfig
+from skinlesion.config.studies import RobustnessConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +185,3 @@ def _show(found: dict[str, Any]) -> None:
         told = found["novelty"]["pictures"]
         cells = [(kind, cell(each["auroc"]), cell(each["flagged"])) for kind, each in told.items()]
         show_table("Told apart from dermoscopy", ("pictures", "AUROC", "flagged"), cells)
-
-
-if __name__ == "__main__":
-    launch("robustness", RobustnessConfig, run)

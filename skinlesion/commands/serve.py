@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.serve import ServeConfig
+from skinlesion.config.deploy import ServeConfig
 from skinlesion.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +82,3 @@ def serve_until_stopped(app: "FastAPI", listening: socket.socket, *, seconds: fl
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again after its shutdown
     with suppress(KeyboardInterrupt):
         uvicorn.Server(settings).run(sockets=[listening])
-
-
-if __name__ == "__main__":
-    launch("serve", ServeConfig, run)

@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-from skinlesion.commands.launch import launch
-from skinlesion.config.synthetic import SyntheticConfig
+from skinlesion.config.data import SyntheticConfig
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,3 @@ def run(config: SyntheticConfig) -> None:
         lesions,
         counts,
     )
-
-
-if __name__ == "__main__":
-    launch("synthetic", SyntheticConfig, run)

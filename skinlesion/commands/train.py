@@ -6,9 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from skinlesion.commands.launch import command, launch, multirun, sweep_keys, swept
+from skinlesion.commands.launch import command, multirun, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
+from skinlesion.terminal import log_to, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,6 @@ def run(config: TrainConfig) -> None:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
     from skinlesion.training.distributed import joined, make_fabric, others_run
-    from skinlesion.training.log_filters import quiet  # heavy: after the gate
     from skinlesion.training.run_folder import claimed, is_finished
 
     fabric = make_fabric(config.trainer)
@@ -42,6 +42,8 @@ def run(config: TrainConfig) -> None:
         )
     folder = run_folder(config)
     with claimed(folder, config) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            log_to(folder)
         finished = fabric.is_global_zero and is_finished(folder)
         if finished and not others_run(fabric):
             log.info("%s: already finished", folder)
@@ -132,7 +134,3 @@ def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: P
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
     write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})
-
-
-if __name__ == "__main__":
-    launch("train", TrainConfig, run, sweep="by_hand")

@@ -1,4 +1,4 @@
-"""The schema of every configuration: one dataclass a node, its units, meanings and ranges.
+"""The schema of every command: dataclasses whose comments are the help, whose types and annotations are the checks.
 
-Values live in YAML under `conf/`; nothing here has a default. `gate.typed` merges one into the other.
+Values live in YAML under `conf/`; nothing here has a default. `validation.typed` merges one into the other.
 """

@@ -173,7 +173,10 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
 def assign(frame: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     """The split frame that a configuration asks for."""
     if config.policy == "file":
-        return splits.from_file(frame, Path(str(config.file)))
+        path = Path(str(config.file)).expanduser()
+        if not splits.has_folds(path):
+            return splits.from_file(frame, path)
+        return splits.from_folds(frame, path, fold=config.fold, seed=config.seed, val_fraction=config.val_fraction)
     if config.policy == "grouped":
         return splits.grouped(
             frame, seed=config.seed, folds=config.folds, fold=config.fold, val_fraction=config.val_fraction

@@ -104,6 +104,40 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     return _checked(frame, names, origin=str(path))
 
 
+def has_folds(path: Path) -> bool:
+    """Whether a CSV assigns images to folds (a column fold) and not to training, validation and test (split)."""
+    rows, _ = read_rows(path, columns=())
+    return "fold" in rows and "split" not in rows
+
+
+def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fraction: float) -> pd.DataFrame:
+    """Read the folds of a public protocol: one fold is test, a part of the others is val, the rest train.
+
+    Validation takes whole lesions, stratified by diagnosis, as in `grouped`.
+
+    Args:
+        frame: image_id, lesion_id, diagnosis, as from `read_table`.
+        path: A CSV with the columns image_id (or image) and fold, a row for each image of `frame`.
+        fold: The fold that is test.
+        seed: Decides which lesions validate.
+        val_fraction: Share of val among the images that are not test, above 0 and below 1.
+
+    Raises:
+        DataError: The file does not fit `frame`, puts a lesion into two folds, or has no such fold.
+    """
+    rows, problems = read_rows(path, columns=("fold",))
+    rows = rows.rename(columns={"image": "image_id"} if "image_id" not in rows else {})
+    problems = problems or list(_fold_problems(frame, rows, fold))
+    if problems:
+        raise _unusable(str(path), problems)
+    fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
+    others = frame[[int(fold_of[image_id]) != fold for image_id in frame["image_id"]]]
+    rest_of = _deal(_lesions(others, seed=seed), [val_fraction, 1 - val_fraction])
+    split_of = {lesion: ("val", "train")[part] for lesion, part in rest_of.items()}
+    names = [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
+    return _checked(frame, names, origin=f"{path}, fold {fold}, seed {seed}")
+
+
 def write_split(split: pd.DataFrame, path: Path) -> None:
     """Write a split as CSV, whole or not at all."""
     write_text(path, split.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n"))
@@ -168,6 +202,27 @@ def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
         differs = known & (rows["lesion_id"] != ids.map(lesion_of))
         if differs.any():
             yield f"another lesion_id than the table's: {by_line(ids[differs])}; is it a split of this table?"
+
+
+def _fold_problems(frame: pd.DataFrame, rows: pd.DataFrame, fold: int) -> Iterator[str]:
+    if "image_id" not in rows:
+        yield "no column image_id or image; expected image_id and fold, separated by commas or tabs."
+        return
+    ids, folds = rows["image_id"], rows["fold"]
+    if (twice := ids.duplicated(keep=False)).any():
+        yield f"image_id in more than one row: {by_line(ids[twice])}; keep one row an image."
+    if not (known := ids.isin(frame["image_id"])).all():
+        yield f"image_id that is not in the table: {by_line(ids[~known])}; take these lines out."
+    if absent := sorted(set(frame["image_id"]) - set(ids)):
+        yield f"images of the table that the file lacks: {some(absent)}; add a line with a fold for each."
+    if not (numbered := folds.str.fullmatch("[0-9]+")).all():
+        yield f"fold that is not a whole number: {by_line(folds[~numbered])}; expected 0, 1, 2 ..."
+    elif fold not in (found := sorted(set(folds.astype(int)))):
+        yield f"no fold {fold}; the file has {', '.join(map(str, found))}: give one of these as split.fold."
+    lesion_of = dict(zip(frame["image_id"], frame["lesion_id"], strict=True))
+    names = folds[known].groupby(ids[known].map(lesion_of)).unique()
+    if torn := [f"{lesion} ({', '.join(sorted(several))})" for lesion, several in names.items() if len(several) > 1]:
+        yield f"lesions in more than one fold: {some(torn)}; put all images of a lesion into one."
 
 
 def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -> pd.DataFrame:

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skinlesion.config.data import LoaderConfig, SourceConfig, reading
-from skinlesion.config.schedule import ScheduleConfig
-from skinlesion.config.train import TrainConfig
+from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
+from skinlesion.config.train import ScheduleConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule, Part, loader, read_data, targets
 from skinlesion.data.dataset import InOrder, LesionDataset
 from skinlesion.data.image_cache import ImageCache, open_cache
@@ -58,7 +57,7 @@ def read_part(model: TrainedModel, part: Part, source: SourceConfig) -> PartImag
     Raises:
         DataError: The data lack some of them.
     """
-    data = reading(model.config["data"])
+    data = restore_data_config(model.config["data"])
     data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
     wanted = model.split[part]
     frame = read_data(replace(data, missing_images="drop"), only=set(wanted))

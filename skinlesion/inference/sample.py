@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from skinlesion.config.data import SourceConfig, reading
+from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.data.datamodule import Part, read_data
 from skinlesion.data.image_io import Image, decode, fit, read
 from skinlesion.data.metadata import FACTS
@@ -74,7 +74,7 @@ def read_sample(model: TrainedModel, part: Part, *, images: int | None, seed: in
     if images is not None and images < len(wanted):
         drawn = np.random.default_rng(seed).choice(len(wanted), images, replace=False)
         wanted = [wanted[place] for place in sorted(drawn)]
-    data = reading(model.config["data"])
+    data = restore_data_config(model.config["data"])
     frame = read_data(replace(data, root=source.root or data.root, missing_images="drop", extra_images="ignore"))
     missing = sorted(set(wanted) - set(frame["image_id"]))
     if missing:

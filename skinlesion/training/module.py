@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from skinlesion.config.schedule import PhaseConfig
-from skinlesion.config.speed import SpeedConfig
+from skinlesion.config.train import PhaseConfig, SpeedConfig
 from skinlesion.data.dataset import Batch
 from skinlesion.data.gpu_augmenter import GpuAugmenter
 from skinlesion.model.network import Network

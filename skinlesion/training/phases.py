@@ -16,8 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from skinlesion.config.schedule import PhaseConfig
-from skinlesion.config.train import TrainConfig
+from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json

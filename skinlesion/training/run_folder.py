@@ -37,6 +37,7 @@ _LEFT = (
     "metrics.csv",
     "predictions_test.csv",
     "predictions_val.csv",
+    "run.log",
     "split.csv",
     "tensorboard",
 )

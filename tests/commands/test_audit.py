@@ -9,7 +9,7 @@ import pytest
 from conftest import composed
 
 from skinlesion.commands.audit import run
-from skinlesion.config.audit import AuditConfig
+from skinlesion.config.studies import AuditConfig
 
 SHARED = os.environ.get("SKINLESION_SHARED")
 FIGURES = ("ages", "diagnoses", "images_per_lesion", "localizations", "sample_sheet", "sexes")

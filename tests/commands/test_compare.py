@@ -10,7 +10,7 @@ from conftest import composed
 from sklearn.metrics import f1_score
 
 from skinlesion.commands.compare import run
-from skinlesion.config.compare import CompareConfig
+from skinlesion.config.evaluate import CompareConfig
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import build_table, write_table
 from skinlesion.metrics.compare import compared, names_of, read_pooled

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, recall_score
 
 from skinlesion.commands.report import run
-from skinlesion.config.report import ReportConfig
+from skinlesion.config.studies import ReportConfig
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration
 from skinlesion.inference.predictions import build_table, read_predictions, soft_vote, write_table

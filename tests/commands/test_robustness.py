@@ -11,7 +11,7 @@ from conftest import composed
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from skinlesion.commands.robustness import run
-from skinlesion.config.robustness import RobustnessConfig
+from skinlesion.config.studies import RobustnessConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
 from skinlesion.inference.predictions import build_table

@@ -121,7 +121,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     ]
     places = [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "skinlesion.commands.train", *overrides, *places]
+    command = [sys.executable, "-m", "skinlesion", "train", *overrides, *places]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for rows in (2, 6, 10):  # the second epoch of head, high and middle has ended: the first one's checkpoint is there
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from skinlesion.data.splits import fingerprint, from_file, grouped, published, write_split
+from skinlesion.data.splits import fingerprint, from_file, from_folds, grouped, has_folds, published, write_split
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.taxonomy import CODES, NEVUS
 
@@ -359,6 +359,72 @@ def test_images_that_a_file_does_not_name_are_left_out_aloud(made: Made, caplog:
     write_split(fewer, path)
     pd.testing.assert_frame_equal(from_file(frame, path), fewer)
     assert "7 of 100 images left out" in caplog.text
+
+
+# Folds from a file
+
+
+@pytest.fixture
+def folded(tmp_path: Path) -> Made:
+    """A table, folds of its lesions by hand, and the file of them."""
+    frame = table(SMALL)
+    lesions = frame.drop_duplicates("lesion_id").groupby("diagnosis")["lesion_id"]
+    fold_of = {lesion: n % 3 for _, found in lesions for n, lesion in enumerate(found)}
+    folds = frame[["image_id", "lesion_id"]].assign(fold=frame["lesion_id"].map(fold_of))
+    folds.to_csv(tmp_path / "folds.csv", index=False)
+    return frame, folds, tmp_path / "folds.csv"
+
+
+@pytest.mark.parametrize("column", ["image_id", "image"])
+def test_a_fold_of_a_file_is_the_test_part(folded: Made, column: str) -> None:
+    frame, folds, path = folded
+    folds.rename(columns={"image_id": column}).drop(columns="lesion_id").to_csv(path, index=False)
+    assert has_folds(path)
+    for fold in range(3):
+        split = from_folds(frame, path, fold=fold, seed=0, val_fraction=0.2)
+        assert split["image_id"].tolist() == frame["image_id"].tolist()
+        test = split.loc[split["split"] == "test", "image_id"]
+        assert set(test) == set(folds.loc[folds["fold"] == fold, "image_id"])
+        assert split.groupby("lesion_id")["split"].nunique().max() == 1
+        rest = with_diagnosis(split[split["split"] != "test"], frame)
+        for _, part in rest.groupby("diagnosis"):
+            assert abs((part["split"] == "val").sum() - 0.2 * len(part)) <= 6  # the biggest lesion
+
+
+def test_the_seed_decides_which_lesions_of_the_other_folds_validate(folded: Made) -> None:
+    frame, _, path = folded
+    first, again, other = (from_folds(frame, path, fold=1, seed=seed, val_fraction=0.2) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    assert fingerprint(first) != fingerprint(other)
+    assert set(first.loc[first["split"] == "test", "image_id"]) == set(other.loc[other["split"] == "test", "image_id"])
+
+
+def test_a_split_is_no_file_of_folds(made: Made) -> None:
+    _, split, path = made
+    split.assign(fold=0).to_csv(path, index=False)
+    assert not has_folds(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fold", "expected"),
+    [
+        (lambda f: f.iloc[3:], 0, r"images of the table that the file lacks: ISIC_00000, ISIC_00001, ISIC_00002; add"),
+        (lambda f: f, 3, r"no fold 3; the file has 0, 1, 2: give one of these as split.fold"),
+        (lambda f: f.drop(columns="image_id"), 0, r"no column image_id or image; expected image_id and fold"),
+        (lambda f: f.assign(fold="a"), 0, r"fold that is not a whole number: 'a' \(line 2, 3 and \d+ more\)"),
+        (lambda f: pd.concat([f, f.tail(1)]), 0, r"image_id in more than one row: 'ISIC_000"),
+        (lambda f: f.assign(image_id="X" + f["image_id"]), 0, r"image_id that is not in the table: 'XISIC_00000'"),
+        (lambda f: f.assign(fold=range(len(f))), 0, r"lesions in more than one fold: HAM_\d+ \(\d+, \d+"),
+    ],
+)
+def test_folds_that_do_not_fit_are_refused(
+    folded: Made, change: Callable[[pd.DataFrame], pd.DataFrame], fold: int, expected: str
+) -> None:
+    frame, folds, path = folded
+    change(folds).to_csv(path, index=False)
+    with pytest.raises(DataError, match=expected) as caught:
+        from_folds(frame, path, fold=fold, seed=0, val_fraction=0.2)
+    assert str(path) in str(caught.value)
 
 
 # The real table

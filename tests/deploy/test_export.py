@@ -20,7 +20,7 @@ from untrained import write_members
 from skinlesion.commands.export import run
 from skinlesion.commands.predict import run as predict
 from skinlesion.config.data import SourceConfig
-from skinlesion.config.export import ExportConfig
+from skinlesion.config.deploy import ExportConfig
 from skinlesion.config.predict import PredictConfig
 from skinlesion.data.image_io import decode, read
 from skinlesion.data.metadata import FACTS, MetadataEncoder

@@ -10,7 +10,7 @@ import pytest
 from conftest import composed
 
 from skinlesion.commands.compare import run
-from skinlesion.config.compare import CompareConfig
+from skinlesion.config.evaluate import CompareConfig
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.pooled_points import pooled_points

@@ -133,7 +133,7 @@ def judged(source: Path, trained: TrainConfig, tmp_path: Path, *overrides: str) 
 def test_known_images_are_judged_on_demand(
     source: Path, trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = judged(source, trained, tmp_path, "external.seen=keep")
+    found = judged(source, trained, tmp_path, "external.leakage=keep")
     assert len(found.table) == 43
     assert "judged all the same" in caplog.text
     assert "copy (train, by hash)" in caplog.text

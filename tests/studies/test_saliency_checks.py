@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from skinlesion.commands.explain import run
 from skinlesion.config.data import SourceConfig
-from skinlesion.config.explain import ExplainConfig
+from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.sample import read_sample

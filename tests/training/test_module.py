@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinlesion.config.schedule import PhaseConfig
-from skinlesion.config.speed import SpeedConfig
+from skinlesion.config.train import PhaseConfig, SpeedConfig
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Head, Network
 from skinlesion.training.losses import FocalLoss

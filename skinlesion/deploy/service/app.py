@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from skinlesion import __version__
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.deploy.service.errors import ProblemDetails, install_error_handlers
 from skinlesion.deploy.service.middleware import DrainBody, ObserveRequests
 from skinlesion.deploy.service.model import Model

@@ -14,7 +14,7 @@ from fastapi import Request
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.metadata import AGES, FACTS, UNKNOWN
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.errors import RequestError

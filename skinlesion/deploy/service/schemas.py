@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.model import Floats, ImagePrediction

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from fastapi import Request
 
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.errors import RequestError, busy
 from skinlesion.deploy.service.forms import Form, read_form, text_fields

@@ -12,7 +12,7 @@ from io import BytesIO
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
-from skinlesion.config.serve import LimitsConfig
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image, upright
 from skinlesion.deploy.service.errors import RequestError
 

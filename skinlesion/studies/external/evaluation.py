@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.config.data import LoaderConfig, SourceConfig, reading
-from skinlesion.config.external import ExternalConfig
+from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
+from skinlesion.config.evaluate import ExternalConfig
 from skinlesion.data.csv_io import some
 from skinlesion.data.datamodule import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
@@ -123,16 +123,16 @@ def _without(frame: pd.DataFrame, found: pd.DataFrame, config: ExternalConfig) -
     if found.empty:
         return frame
     names = some(f"{row.image_id} ({row.part}, by {row.found_by})" for row in found.itertuples())
-    drop = config.seen == "drop"
-    verb = "left out" if drop else "judged all the same (external.seen=keep)"
+    drop = config.leakage == "drop"
+    verb = "left out" if drop else "judged all the same (external.leakage=keep)"
     log.warning(
         "%d of %d images are among those of training or validation: %s; %s.", len(found), len(frame), names, verb
     )
     kept = frame[~frame["image_id"].isin(found["image_id"])] if drop else frame
     if kept.empty:
         raise DataError(
-            f"no image is left: all {len(frame)} are among those of training or validation; external.seen=keep judges "
-            "them all the same"
+            f"no image is left: all {len(frame)} are among those of training or validation; "
+            "external.leakage=keep judges them all the same"
         )
     return kept.reset_index(drop=True)
 
@@ -141,7 +141,7 @@ def _training(
     model: TrainedModel, source: SourceConfig, cache_dir: Path
 ) -> tuple[Appearance | None, Population, str | None]:
     """The images of the training as they look, their population, and why not, if they are not there."""
-    stored = reading(model.config["data"])
+    stored = restore_data_config(model.config["data"])
     data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
     data = replace(data, missing_images="drop", extra_images="ignore")
     counts = read_checkpoint(model.path)["skinlesion"]["class_counts"]
@@ -208,7 +208,7 @@ def _seen(
     """How many images the model knows, and among how many they were looked for."""
     looked_at = 0 if training is None else len(set(training.image_ids) & set(known))
     return {
-        "choice": config.seen,
+        "choice": config.leakage,
         "by_id": int((found["found_by"] == "id").sum()),
         "by_hash": int((found["found_by"] == "hash").sum()) if looked_at else None,
         "compared_by_id": len(known),

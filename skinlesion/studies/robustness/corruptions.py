@@ -21,7 +21,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask
 
 import albumentations as A
 
-from skinlesion.config.checks import require, require_choice
+from skinlesion.config.schema import require, require_choice
 from skinlesion.data.image_io import Image
 from skinlesion.synthetic.textures import covered, strokes, walk
 

@@ -18,7 +18,7 @@ from conftest import composed
 from service_doubles import coloured, encoded
 
 from skinlesion.commands.serve import listen, run
-from skinlesion.config.serve import ServeConfig
+from skinlesion.config.deploy import ServeConfig
 from skinlesion.errors import BundleError, ConfigError
 
 TESTS = Path(__file__).parents[2]

@@ -16,8 +16,7 @@ import pytest
 from conftest import composed
 from deploy.service.test_process import form
 
-from skinlesion.config.export import ExportConfig
-from skinlesion.config.serve import ServeConfig
+from skinlesion.config.deploy import ExportConfig, ServeConfig
 from skinlesion.config.train import TrainConfig
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,95 @@
+"""`skinlesion COMMAND --help`: each key with its meaning, range and default, made from the command's schema."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from skinlesion.config.overrides import read_words
+from skinlesion.config.reference import ANY, Key, choices, default, groups, sections
+from skinlesion.config.validation import explain
+from skinlesion.errors import ConfigError
+from skinlesion.files import config_dir
+
+WIDTH = 100
+_INDENT = 36  # where the meanings begin
+
+
+def page(command: str, schema: type, *, about: str, examples: Sequence[str], words: Sequence[str] = ()) -> str:
+    """The help of a command, at most 100 columns wide.
+
+    Args:
+        command: Its name.
+        schema: Its dataclass.
+        about: One line.
+        examples: Command lines without the program's name.
+        words: The user's command line; the defaults are those that it leads to, such as with `model=resnet50`.
+
+    Raises:
+        ConfigError: The words name an unknown key or choice.
+    """
+    line = read_words([word for word in words if word not in ("-h", "--help")], command, schema)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose(command, [] if line.is_multirun else list(line.overrides))
+    except HydraException as error:
+        raise ConfigError(explain(error, schema)) from error
+    composed = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
+    keys = [
+        "\n".join(
+            (
+                f"{section.name}: {section.title}" if section.name else "Keys:",
+                *(_row(key, composed) for key in section.keys),
+            )
+        )
+        for section in sections(schema)
+        if section.keys
+    ]
+    lines = (
+        f"usage: skinlesion {command} [key=value ...]",
+        about,
+        *keys,
+        *_groups(command),
+        "\n".join(("Examples:", *(f"  skinlesion {example}" for example in examples))),
+    )
+    return "\n\n".join(lines)
+
+
+def _row(key: Key, composed: dict[str, Any]) -> str:
+    value = default(key.name, composed)
+    required = value == "???"
+    meaning = key.meaning + (f" ({key.allowed})" if key.allowed else "") + (" [required]" if required else "")
+    left = f"  {key.name}={_wanted(key) if required else value}"
+    if ANY in key.name or key.is_mapping:
+        left, meaning = f"  {key.name}{'.NAME' if key.is_mapping else ''}", f"{meaning} [{_short(value.strip('{}'))}]"
+    if len(left) > WIDTH:
+        left = f"{left[: WIDTH - 3]}..."
+    wrapped = textwrap.wrap(meaning, WIDTH - _INDENT)
+    if len(left) <= _INDENT - 2:
+        wrapped[0] = f"{left:<{_INDENT}}{wrapped[0]}"
+        return "\n".join((wrapped[0], *(" " * _INDENT + line for line in wrapped[1:])))
+    return "\n".join((left, *(" " * _INDENT + line for line in wrapped)))
+
+
+def _wanted(key: Key) -> str:
+    return "PATH" if key.is_path else "|".join(key.values) or "VALUE"
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, 2 * (WIDTH - _INDENT), placeholder=" ...") or "none"
+
+
+def _groups(command: str) -> list[str]:
+    """The choices of each group that has more than one, the default marked with a star."""
+    rows = []
+    for group, chosen in groups(command).items():
+        names = [f"{name}*" if name == chosen else name for name in choices(group)]
+        if len(names) > 1:
+            head = f"  {group}=NAME"
+            rows += textwrap.wrap(
+                ", ".join(names), WIDTH, initial_indent=f"{head:<{_INDENT}}", subsequent_indent=" " * _INDENT
+            )
+    return ["\n".join(("Groups of keys, each a file in conf/GROUP (* is the default):", *rows))] if rows else []

@@ -1,0 +1,115 @@
+"""The schemas of the studies: `skinlesion audit`, `robustness`, `explain` and `report`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
+from skinlesion.config.predict import Age
+from skinlesion.config.schema import (
+    BootstrapKeys,
+    OneOf,
+    PathText,
+    Range,
+    Seed,
+    Share,
+    Tta,
+    require,
+    require_choice,
+    require_one_model,
+    require_size,
+)
+from skinlesion.errors import ConfigError
+
+_Part = Annotated[str, OneOf(("val", "test"))]
+
+
+@dataclass
+class AuditConfig:
+    """`skinlesion audit`."""
+
+    out: PathText  # folder of the results
+    distance: Annotated[int, Range(0, 32)]  # near duplicates: most differing bits of their 64-bit perceptual hashes
+    similarity: Annotated[float, Range(0, 1, above=True)]  # near duplicates: least correlation of their fine detail
+    image_size: list[int]  # height and width in pixels at which images are compared and shown, 32 or more
+    samples_per_class: Annotated[int, Range(1, 20)]  # images of each diagnosis on the sample sheet
+    seed: Seed  # seed of the sample sheet
+    data: DataConfig
+    split: SplitConfig
+
+    def __post_init__(self) -> None:
+        require_size("image_size", self.image_size, least=32)
+
+
+@dataclass
+class RobustnessConfig(BootstrapKeys):
+    """`skinlesion robustness`."""
+
+    checkpoint: PathText | None  # checkpoint to study, such as best.ckpt of a run
+    ensemble: PathText | None  # ensemble to study: ensemble.json, or its folder
+    split: _Part  # part of the split whose images are corrupted
+    images: Annotated[int, Range(2)] | None  # number of images drawn from that part; null: all
+    out: PathText | None  # folder of the results; null: `robustness` beside the model
+    tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
+    steps: dict[str, Any]  # severities of each corruption; ~steps.NAME leaves one out
+    id_pass_rate: Share | None  # share of validation images not flagged out-of-distribution; null: nothing is flagged
+    accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
+    data: SourceConfig
+
+    def __post_init__(self) -> None:
+        require_one_model(self.checkpoint, self.ensemble)
+
+
+@dataclass
+class ExplainConfig(BootstrapKeys):
+    """`skinlesion explain`."""
+
+    image: PathText | None  # image file to explain; null: the maps of a part of the split are checked instead
+    split: _Part | None  # part of the split whose maps are checked; null: one image is explained
+    checkpoint: PathText | None  # checkpoint to explain, such as best.ckpt of a run
+    ensemble: PathText | None  # ensemble to explain: ensemble.json, or its folder
+    class_: str | None  # diagnosis code to explain, such as mel; null: the predicted diagnosis
+    age: Age | None  # age of the patient in years; null: unknown
+    sex: str | None  # sex of the patient: female or male; null: unknown
+    localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
+    tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
+    out: PathText | None  # folder of the results; null: `explanations` beside the model
+    images: Annotated[int, Range(2)] | None  # number of images drawn from the part of the split; null: all
+    masks: PathText | None  # folder of binary lesion masks, PNG files named by image id; null: none
+    accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
+    data: SourceConfig
+
+    def __post_init__(self) -> None:
+        require_one_model(self.checkpoint, self.ensemble)
+        if self.class_ is not None:
+            from skinlesion.taxonomy import CODES  # imports numpy, which help does without
+
+            require_choice("class", self.class_, CODES)
+        if (self.image is None) == (self.split is None):
+            raise ConfigError("expected image=FILE, to be explained, or split=val, to check the maps of that part")
+
+
+@dataclass
+class PrevalenceConfig:
+    """Prevalence where the model would be used."""
+
+    mel: Share | None  # share of images that show melanoma; null: that of the test part
+    malignant: Share | None  # share of images that show a malignant lesion; null: that of the test part
+
+
+@dataclass
+class ReportConfig(BootstrapKeys):
+    """`skinlesion report`."""
+
+    ensemble: PathText  # ensemble to report on: ensemble.json, or its folder
+    out: PathText | None  # folder of the report; null: `report` beside the ensemble
+    metadata: PathText | None  # table of sex, age, localization, dataset and dx_type; null: that of the training
+    robustness: PathText | None  # folder that `robustness` wrote; null: the one beside the ensemble, if any
+    explanations: PathText | None  # folder that `explain` wrote; null: the one beside the ensemble, if any
+    external: list[PathText]  # folders that `evaluate external.images=...` wrote; []: the one beside the ensemble
+    samples: bool  # whether the page shows patients' photographs; keep false where it is to be passed on
+    author: str | None  # who answers for the model; null: left open in the report
+    prevalence: PrevalenceConfig
+    bins: Annotated[int, Range(2)]  # number of bins of the calibration errors and diagrams
+
+    def __post_init__(self) -> None:
+        require(len(self.ensemble) > 0, "ensemble", self.ensemble, "an ensemble.json or its folder")
