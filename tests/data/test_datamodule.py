@@ -137,12 +137,12 @@ def test_a_split_can_be_given_back(small_config: Config, tmp_path: Path) -> None
 
 
 def test_folds_can_be_given_as_a_file(small_config: Config, tmp_path: Path) -> None:
-    frame = LesionDataModule(small_config(), SPEC).frame
+    frame = made(small_config()).frame
     lesions = sorted(frame["lesion_id"].unique())
     fold_of = {lesion: number % 2 for number, lesion in enumerate(lesions)}
     frame[["image_id"]].assign(fold=frame["lesion_id"].map(fold_of)).to_csv(tmp_path / "folds.csv", index=False)
     config = small_config("split.policy=file", f"split.file={tmp_path / 'folds.csv'}", "split.fold=1")
-    test = LesionDataModule(config, SPEC).part_frame("test")
+    test = made(config).part_frame("test")
     assert set(test["lesion_id"]) == {lesion for lesion, fold in fold_of.items() if fold == 1}
 
 
