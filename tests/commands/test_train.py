@@ -218,7 +218,7 @@ def test_what_lightning_refuses_is_said_in_a_line(small_config: Config) -> None:
 
 
 def test_divergence_is_said(small_config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"phase head diverged in epoch \d+.*schedule\.phases\.head\.rate"):
+    with pytest.raises(ConfigError, match=r"phase head diverged in epoch \d+.*schedule\.phases\.head\.lr"):
         run(small_config("schedule.phases.head.lr=1e30", "trainer.gradient_clip_val=null"))
 
 
@@ -268,5 +268,5 @@ def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, t
 
 def test_a_trunk_that_cannot_be_cut_is_refused_at_once(small_config: Config) -> None:
     cached = ("model.high=layer3.0.conv2", "schedule.phases.high.cached_views=1")
-    with pytest.raises(ConfigError, match=r"no single map"):
+    with pytest.raises(ConfigError, match=r"no single feature map"):
         run(small_config("schedule=three_phase", *cached))
