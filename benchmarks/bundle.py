@@ -25,8 +25,9 @@ from skinlesion.deploy.runtime import open_session
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.taxonomy import CODES
-from skinlesion.training.build import build_backbone, build_network, image_input
+from skinlesion.training.build import architecture
 from skinlesion.training.checkpoint import TrainedModel
+from skinlesion.training.module import LesionClassifier
 
 THREADS = 2
 ENCODER = MetadataEncoder(52.0, 16.0, ("female", "male", "unknown"), ("back", "face", "scalp", "unknown"))
@@ -68,12 +69,14 @@ def members(folder: Path, backbones: Sequence[str], *, size: tuple[int, int]) ->
     found: list[TrainedModel] = []
     for number, name in enumerate(backbone for backbone in backbones for _ in range(3)):
         config = configuration("train", TrainConfig, f"model={name}", f"model.image_size=[{size[0]},{size[1]}]")
-        network = build_network(config.model, build_backbone(config.model), ENCODER).eval()
+        options = {**architecture(config.model), "pretrained": False}
+        module = LesionClassifier(**options, encoder=ENCODER.state()).eval()
+        network = module.network
         if number % 3:
             network.backbone.load_state_dict(found[-1].network.backbone.state_dict())
         path = folder / f"{number}.ckpt"
         path.write_bytes(b"")  # its digest is all that is asked for
-        spec = image_input(config.model, network.backbone)
+        spec = module.image_input
         about = {"model": {"backbone": config.model.backbone}}
         found.append(TrainedModel(f"{name}-{number}", path, network, ENCODER, spec, about, CODES, {}, ""))
     return found

@@ -12,9 +12,9 @@ from benchmarks.measuring import Setting
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.model.backbone import Backbone
 from skinlesion.synthetic.dataset import write_synthetic
-from skinlesion.training.build import build_backbone, image_input
+from skinlesion.training.build import architecture, image_input
+from skinlesion.training.module import LesionClassifier
 
 FULL = (600, 450)  # pixels, as HAM10000 has them
 _PAINTED = (100, 75)
@@ -78,7 +78,9 @@ def config(folder: Path, root: Path, *overrides: str) -> TrainConfig:
     return configuration("train", TrainConfig, *places, *quiet, *overrides)
 
 
-def parts_of(settings: TrainConfig) -> tuple[Backbone, LesionDataModule]:
-    """Its backbone and its data module."""
-    backbone = build_backbone(settings.model)
-    return backbone, LesionDataModule(settings, image_input(settings.model, backbone))
+def parts_of(settings: TrainConfig) -> tuple[LesionClassifier, LesionDataModule]:
+    """Its classifier and its data module."""
+    options = architecture(settings.model)
+    datamodule = LesionDataModule.from_config(settings, image_input(options))
+    module = LesionClassifier(**options, encoder=datamodule.encoder.state(), class_counts=datamodule.class_counts())
+    return module, datamodule

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -12,7 +13,6 @@ from benchmarks.data_of import FULL, config, parts_of, photographs
 from benchmarks.measuring import Outcome, Setting, ratios
 from benchmarks.template import Template, TemplateData
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.training.build import build_loss, build_network
 from skinlesion.training.module import LesionClassifier
 
 MODELS = ("mobilenetv2_100", "resnet50", "efficientnet_b1")
@@ -53,14 +53,13 @@ class Clock(lightning.Callback):
 def measure_input(setting: Setting, name: str) -> Outcome:
     """How much of the bare step's speed is left when real batches come: a share of 1 is all of it."""
     module, datamodule = _ours(setting, name)
+    epochs = 3 if setting.toy else 6
+    mine = epoch_seconds(module, datamodule, setting, epochs)
     loader = datamodule.train_dataloader()
-    device = _device()
-    batch: dict[str, Any] = {key: _to(value, device) for key, value in next(iter(loader)).items()}
-    batch = {**module.on_after_batch_transfer(batch, 0)}
+    raw = {key: _to(value, _device()) for key, value in next(iter(loader)).items()}
+    batch: dict[str, Any] = {**datamodule.on_after_batch_transfer(raw, 0)}
     batch["image"] = torch.randn_like(batch["image"])
     bare = DataLoader(Repeated(batch, len(loader)), batch_size=None)
-    epochs = 3 if setting.toy else 6
-    mine = epoch_seconds(module, loader, setting, epochs)
     others = epoch_seconds(_ours(setting, name)[0], bare, setting, epochs)
     return _outcome(
         f"training epoch, {name}, {_size(datamodule)}", "the same step on one resident random batch", 0.95, mine, others
@@ -71,11 +70,11 @@ def measure_template(setting: Setting, name: str) -> Outcome:
     """Against PIL and albumentations in 16 workers."""
     module, datamodule = _ours(setting, name)
     epochs = 2 if setting.toy else 3
-    mine = epoch_seconds(module, datamodule.train_dataloader(), setting, epochs)
+    mine = epoch_seconds(module, datamodule, setting, epochs)
     data = TemplateData(
         datamodule.part_frame("train"),
         size=datamodule.spec.size,
-        batch_size=datamodule.config.loader.batch_size,
+        batch_size=datamodule.batch_size,
         workers=2 if setting.toy else 16,
     )
     others = epoch_seconds(Template(_timm_name(name)), data.train_dataloader(), setting, epochs)
@@ -85,9 +84,12 @@ def measure_template(setting: Setting, name: str) -> Outcome:
 
 
 def epoch_seconds(
-    module: lightning.LightningModule, loader: Iterable[Any], setting: Setting, epochs: int
+    module: lightning.LightningModule,
+    data: Iterable[Any] | lightning.LightningDataModule,
+    setting: Setting,
+    epochs: int,
 ) -> list[float]:
-    """Seconds of each epoch but the first."""
+    """Seconds of each training epoch but the first."""
     clock = Clock()
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -100,8 +102,9 @@ def epoch_seconds(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=0,
     )
-    trainer.fit(module, loader)
+    trainer.fit(module, data)
     return clock.seconds[1:]
 
 
@@ -110,12 +113,9 @@ def _ours(setting: Setting, name: str) -> tuple[LesionClassifier, LesionDataModu
     root = photographs(setting, n=n, size=(80, 60) if setting.toy else FULL)
     model = ("model.image_size=[32,32]", "loader.batch_size=16") if setting.toy else ("model.image_size=[224,224]",)
     settings = config(setting.folder, root, f"model={name}", *model, "data.augment_on=device")
-    backbone, datamodule = parts_of(settings)
-    network = build_network(settings.model, backbone, datamodule.encoder)
-    module = LesionClassifier(network, build_loss(settings.loss, datamodule.class_counts()), classes=7, record={})
-    module.begin(settings.schedule.phases["middle"], weight_decay=1e-4, speed=settings.speed)
-    module.network.backbone.unfreeze(len(backbone.stages()))  # all of it: the heaviest step there is
-    module.gpu_augmenter = datamodule.gpu_augmenter(_device())
+    module, datamodule = parts_of(settings)
+    stages = len(module.network.backbone.stages())  # all of them: the heaviest step there is
+    module.start_phase(replace(settings.schedule.phases["middle"], unfreeze=stages))
     return module, datamodule
 
 

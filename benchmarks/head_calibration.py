@@ -8,9 +8,7 @@ import torch
 from benchmarks.data_of import config, parts_of, synthetic
 from benchmarks.measuring import Outcome, Setting, in_turn, ratios
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.training.build import build_loss, build_network
-from skinlesion.training.feature_cache import FeatureStore
-from skinlesion.training.module import LesionClassifier
+from skinlesion.training.feature_cache import FeatureStore, logits
 
 STILL = tuple(f"augment.{key}=0" for key in ("flip", "rotation", "shift", "zoom", "brightness", "contrast"))
 
@@ -48,14 +46,11 @@ def measure(setting: Setting) -> Outcome:
 def epoch(settings: Any, views: int) -> Callable[[], float]:
     """A function that trains a new head for one epoch and tells the sum of its losses."""
     torch.manual_seed(0)
-    backbone, datamodule = parts_of(settings)
-    loss = build_loss(settings.loss, datamodule.class_counts())
-    network = build_network(settings.model, backbone, datamodule.encoder)
-    module = LesionClassifier(network, loss, classes=7, record={})
-    module.begin(next(iter(settings.schedule.phases.values())), weight_decay=1e-4, speed=settings.speed)
+    module, datamodule = parts_of(settings)
+    module.start_phase(next(iter(settings.schedule.phases.values())))
     start = {name: value.clone() for name, value in module.network.head.state_dict().items()}
     loader: Iterable[Any] = (
-        FeatureStore(backbone, datamodule, device=torch.device("cpu")).train_dataloader(views)
+        FeatureStore(module.network.backbone, datamodule, device=torch.device("cpu")).train_dataloader(views)
         if views
         else datamodule.train_dataloader()
     )
@@ -67,9 +62,8 @@ def epoch(settings: Any, views: int) -> Callable[[], float]:
         optimizer = torch.optim.AdamW(module.network.head.parameters(), 1e-3, fused=settings.speed.fused_optimizer)
         total = 0.0
         for batch in loader:
-            moved = module.on_after_batch_transfer(batch, 0)
             optimizer.zero_grad()
-            loss = module.criterion(module(moved), moved["target"])
+            loss = module.criterion(logits(module.network, batch), batch["target"])
             loss.backward()
             optimizer.step()
             total += float(loss.detach())

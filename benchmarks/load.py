@@ -1,7 +1,7 @@
 """The service under twice the load that it can carry, on loopback: `python -m benchmarks.load --bundle DIR`.
 
-First as many requests as it answers, eight at a time, to find what it can carry; then twice as many a second, whether
-it answers or not. Who is let in must be answered, the others refused with a time to come again, and memory stay flat.
+First eight clients send one request after another, which gives the service's capacity; then twice that rate is sent,
+whether it answers or not. Admitted requests must be answered, others refused with a time to retry; memory stays flat.
 """
 
 import argparse
@@ -30,18 +30,18 @@ RESULT = Path(__file__).parent / "results" / "load.json"
 
 
 @dataclass
-class Seen:
-    """What clients saw."""
+class Responses:
+    """The responses that clients got."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: dict[int, list[float]] = field(default_factory=dict)  # by status
-    without_retry: int = 0  # refusals that did not say when to come again
+    without_retry_after: int = 0  # refusals without a time to retry
 
     def add(self, status: int, head: bytes, seconds: float) -> None:
-        """Note an answer; status 0: there was none."""
+        """Record a response; status 0: there was none."""
         self.statuses[status] += 1
         self.seconds.setdefault(status, []).append(seconds)
-        self.without_retry += status == 503 and b"retry-after:" not in head.lower()
+        self.without_retry_after += status == 503 and b"retry-after:" not in head.lower()
 
 
 def request_of(image: bytes) -> bytes:
@@ -57,8 +57,8 @@ def request_of(image: bytes) -> bytes:
     return head.encode() + body
 
 
-async def ask(port: int, request: bytes, seen: Seen) -> None:
-    """Send one request and note what comes back."""
+async def ask(port: int, request: bytes, responses: Responses) -> None:
+    """Send one request and record the response."""
     start, answer = time.perf_counter(), b""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -68,40 +68,40 @@ async def ask(port: int, request: bytes, seen: Seen) -> None:
     except OSError:
         pass
     found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
-    seen.add(int(found[1]) if found else 0, answer.partition(b"\r\n\r\n")[0], time.perf_counter() - start)
+    responses.add(int(found[1]) if found else 0, answer.partition(b"\r\n\r\n")[0], time.perf_counter() - start)
 
 
 async def capacity(port: int, request: bytes, seconds: float) -> float:
-    """Requests that are answered in a second, `AT_ONCE` at a time."""
-    seen, end = Seen(), time.perf_counter() + seconds
+    """Requests answered per second with `AT_ONCE` clients."""
+    responses, end = Responses(), time.perf_counter() + seconds
 
     async def client() -> None:
         while time.perf_counter() < end:
-            await ask(port, request, seen)
+            await ask(port, request, responses)
 
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-    return seen.statuses[200] / seconds
+    return responses.statuses[200] / seconds
 
 
-async def flood(port: int, request: bytes, *, rate: float, seconds: float, pid: int) -> tuple[Seen, list[float]]:
-    """Send `rate` requests a second, however they fare; and the server's memory, MiB, once a second."""
-    seen, memory, start = Seen(), [resident(pid)], time.perf_counter()
+async def flood(port: int, request: bytes, *, rate: float, seconds: float, pid: int) -> tuple[Responses, list[float]]:
+    """Send `rate` requests per second regardless of responses; also gives the server's memory each second, in MiB."""
+    responses, memory, start = Responses(), [resident(pid)], time.perf_counter()
     under_way: set[asyncio.Task[None]] = set()
     for number in itertools.count():
         due = start + number / rate
         if due > start + seconds:
             break
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        under_way.add(task := asyncio.create_task(ask(port, request, seen)))
+        under_way.add(task := asyncio.create_task(ask(port, request, responses)))
         task.add_done_callback(under_way.discard)
         if time.perf_counter() - start > len(memory):
             memory.append(resident(pid))
     await asyncio.gather(*under_way)
-    return seen, memory
+    return responses, memory
 
 
 def resident(pid: int) -> float:
-    """Memory that a process holds, MiB."""
+    """Resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(found[1]) / 1024 if found else 0.0
@@ -112,8 +112,8 @@ def measure(command: Sequence[str], image: bytes, *, seconds: float) -> dict[str
 
     Args:
         command: Starts the service; it prints its address, http://127.0.0.1:PORT.
-        image: A file.
-        seconds: Of the flood; a fifth of it goes before, to find what can be carried.
+        image: An image file.
+        seconds: At twice the load, after a fifth of that to measure the capacity.
 
     Returns:
         Plain numbers.
@@ -132,27 +132,27 @@ def _port(log: Path) -> int:
         if found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")):
             return int(found[1])
         time.sleep(0.1)
-    raise RuntimeError("the service does not say where it listens")
+    raise RuntimeError("the service did not print its address within two minutes; see its log")
 
 
 async def _scenario(port: int, request: bytes, *, seconds: float, pid: int) -> dict[str, Any]:
-    await ask(port, request, Seen())  # it listens before the model is warm
+    await ask(port, request, Responses())  # it listens before the model is warm
     carried = await capacity(port, request, seconds / 5)
-    seen, memory = await flood(port, request, rate=2 * carried, seconds=seconds, pid=pid)
-    after = Seen()
+    responses, memory = await flood(port, request, rate=2 * carried, seconds=seconds, pid=pid)
+    after = Responses()
     await ask(port, request, after)
     settled = memory[len(memory) // 4 :]
     return {
         "carried_per_s": round(carried, 1),
         "offered_per_s": round(2 * carried, 1),
         "seconds": seconds,
-        "answered": seen.statuses[200],
-        "refused": seen.statuses[503],
-        "refused_without_retry_after": seen.without_retry,
-        "other": {status: count for status, count in seen.statuses.items() if status not in (200, 503)},
-        "answered_per_s": round(seen.statuses[200] / seconds, 1),
-        "answered_s": _quantiles(seen.seconds.get(200, [])),
-        "refused_s": _quantiles(seen.seconds.get(503, [])),
+        "answered": responses.statuses[200],
+        "refused": responses.statuses[503],
+        "refused_without_retry_after": responses.without_retry_after,
+        "other": {status: count for status, count in responses.statuses.items() if status not in (200, 503)},
+        "answered_per_s": round(responses.statuses[200] / seconds, 1),
+        "answered_s": _quantiles(responses.seconds.get(200, [])),
+        "refused_s": _quantiles(responses.seconds.get(503, [])),
         "memory_mib": {
             "before": round(memory[0]),
             "after_a_quarter": round(settled[0]),
@@ -172,12 +172,12 @@ def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Load a bundle's service and keep the numbers."""
-    from skinlesion.deploy.service.page import example
+    """Measure a bundle's service and write the numbers."""
+    from skinlesion.deploy.service.routes import example
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", default="demo/bundle", help="a folder that was exported")
-    parser.add_argument("--seconds", type=float, default=150, help="of twice the load")
+    parser.add_argument("--bundle", default="demo/bundle", help="folder that `skinlesion export` wrote")
+    parser.add_argument("--seconds", type=float, default=150, help="time at twice the load, seconds")
     given = parser.parse_args()
     command = [sys.executable, "-m", "skinlesion", "serve", f"bundle={given.bundle}", "port=0"]
     found = measure(command, example("mel"), seconds=given.seconds)

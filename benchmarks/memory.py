@@ -54,8 +54,8 @@ def work(folder: Path, root: Path) -> dict[str, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     settings = config(folder, root, "model=tiny_resnet", "model.image_size=[224,224]", "loader.batch_size=32")
-    backbone, datamodule = parts_of(settings)
-    store = FeatureStore(backbone, datamodule, device=torch.device("cpu"))
+    module, datamodule = parts_of(settings)
+    store = FeatureStore(module.network.backbone, datamodule, device=torch.device("cpu"))
     for loader in (store.train_dataloader(2), datamodule.train_dataloader(), datamodule.val_dataloader()):
         for _ in loader:
             pass

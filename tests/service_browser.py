@@ -1,4 +1,4 @@
-"""A service to look at in a real Chromium, headless, with no way out of this machine."""
+"""A service in a process of its own, and the settings of a headless Chromium without network access."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A model to stand in for a bundle: it looks at colours, so that tests know what it must say."""
+"""A stand-in for a bundle: it looks at colours, so that tests know its answers."""
 
 import time
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.runtime import Answer, Facts, Prepared
-from skinlesion.inference.conformal import prediction_sets
+from skinlesion.inference.members import Facts, Prepared
+from skinlesion.inference.predictions import Predictions
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
@@ -29,7 +29,7 @@ def conformal(alpha: float) -> dict[str, Any]:
 
 
 def manifest(**changes: Any) -> Manifest:
-    """As a bundle's own."""
+    """Like a bundle's own."""
     sizes = changes.pop("sizes", ((48, 64), (48, 64)))
     shared = {"backbone": "none", "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0"}
     values: dict[str, Any] = {
@@ -61,32 +61,34 @@ class RedModel:
     """
 
     about: Manifest = field(default_factory=manifest)
-    seconds: float = 0.0  # that an image takes
+    seconds: float = 0.0  # per image
     batches: list[int] = field(default_factory=list)
     fails: bool = False
 
     def prepare(self, image: Image) -> Prepared:
-        """As a bundle does."""
+        """As a predictor does."""
         return tuple(fit(image, size) for size in self.about.sizes)
 
-    def predict(self, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> Answer:
-        """Judge images."""
+    def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
+        """As a predictor does."""
         if self.fails:
             raise ValueError(f"secret {facts}")
         self.batches.append(len(images))
         time.sleep(self.seconds * len(images))
-        images = [image[0] if isinstance(image, tuple) else image for image in images]
-        red = np.array([image[..., 0].mean() / 255 for image in images])
+        red = np.array([image[0][..., 0].mean() / 255 for image in images])
         old = np.array([(each.get("age") or 0) > 60 for each in facts])  # type: ignore[operator]
         calibrated = _two(np.clip(0.8 * red + 0.1 * old, 0, 1))
-        blue = np.array([image[..., 2].max() for image in images])
-        return Answer(
+        blue = np.array([image[0][..., 2].max() for image in images])
+        blank = np.full(len(images), "", dtype=object)
+        return Predictions(
+            image_id=blank,
             probabilities=calibrated,
+            lesion_id=blank,
+            actual=blank,
             uncalibrated=_two(red / 2),
             members=np.stack([_two(red), _two(0 * red)]),
-            prediction_set=prediction_sets(calibrated, conformal(0.1)) if self.about.conformal else None,
-            novelty=255.0 - blue,
-            novel=blue == 0,
+            ood_score=255.0 - blue,
+            ood=blue == 0,
         )
 
 

@@ -28,8 +28,8 @@ BLIND = (
     "data/splits",
     "data/metadata",
     "data/image_io",
-    "plots/predictions",
-    "plots/curves",
+    "plots/style",
+    "plots/classification",
 )
 
 

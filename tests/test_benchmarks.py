@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from benchmarks import subset_search, tables
 from benchmarks.__main__ import all_names, cpu_rows
 from benchmarks.measuring import Outcome, in_turn, ratios
-from skinlesion.inference.predictions import build_table, soft_vote
+from skinlesion.inference.predictions import Predictions
 
 
 def outcome() -> Outcome:
@@ -69,7 +69,7 @@ def test_the_other_side_of_the_subset_search_votes_as_the_project_does() -> None
     names = [f"I{number:04d}" for number in range(len(actual))]
     loose = [pd.DataFrame(each, columns=list(CODES)).assign(image_id=names, actual=actual) for each in values[:3]]
     codes = [CODES[k] for k in actual]
-    strict = [build_table(names, [""] * len(names), probabilities=each, actual=codes) for each in values[:3]]
+    strict = [Predictions.build(names, [""] * len(names), probabilities=each, actual=codes) for each in values[:3]]
     for pair in itertools.combinations(range(3), 2):
-        vote = soft_vote([strict[member] for member in pair])
-        assert subset_search.judged(loose, pair) == f1_score(vote["actual"], vote["predicted"], average="macro")
+        vote = Predictions.soft_vote([strict[member] for member in pair])
+        assert subset_search.judged(loose, pair) == f1_score(vote.actual, vote.predicted, average="macro")

@@ -1,6 +1,7 @@
 """Members with random weights, saved as checkpoints: what export and its like need, without a training."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,8 +10,8 @@ from torch import nn
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.training.build import build_backbone, build_network, image_input
-from skinlesion.training.checkpoint import record
+from skinlesion.training.build import architecture, image_input
+from skinlesion.training.module import LesionClassifier
 
 
 def write_member(
@@ -26,18 +27,19 @@ def write_member(
         backbone: Of another member, whose weights are taken.
     """
     config = composed("train", TrainConfig, *SMALL, f"data.root={root}", f"out={folder}", *overrides)
+    options = architecture(config.model)
+    datamodule = LesionDataModule.from_config(config, image_input(options))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        own = build_backbone(config.model)
-        datamodule = LesionDataModule(config, image_input(config.model, own))
-        network = build_network(config.model, own, datamodule.encoder)
-        _disturb(network)
+        module = LesionClassifier(**options, encoder=datamodule.encoder.state(), class_counts=datamodule.class_counts())
+        _disturb(module.network)
     if backbone is not None:
-        network.backbone.load_state_dict(backbone.state_dict())
-    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+        module.network.backbone.load_state_dict(backbone.state_dict())
+    checkpoint = {"skinlesion": {**datamodule.record(), "config": asdict(config)}, "state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
     folder.mkdir(parents=True)
-    torch.save({"skinlesion": record(config, datamodule), "state_dict": weights}, folder / "best.ckpt")
-    return folder / "best.ckpt", network.backbone
+    torch.save({**checkpoint, "hyper_parameters": dict(module.hparams)}, folder / "best.ckpt")
+    return folder / "best.ckpt", module.network.backbone
 
 
 def write_members(folder: Path, kinds: Sequence[Sequence[str]], *, root: Path) -> list[Path]:

@@ -22,7 +22,7 @@ def run(config: AuditConfig) -> None:
     Raises:
         SkinlesionError: The data set cannot be read or split.
     """
-    from skinlesion.data.datamodule import assign, read_data
+    from skinlesion.data.frame import assign, read_data
     from skinlesion.data.image_cache import open_cache
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
     from skinlesion.data.splits import fingerprint, write_split
@@ -49,7 +49,7 @@ def run(config: AuditConfig) -> None:
 
 def _draw(frame: "pd.DataFrame", image_of: "Callable[[str], Image]", config: AuditConfig, out: Path) -> None:
     from skinlesion.plots import audit as figures
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     for figure in (figures.diagnoses, figures.ages, figures.sexes, figures.localizations, figures.images_per_lesion):
         save(figure(frame), out / f"{figure.__name__}.png")

@@ -1,23 +1,27 @@
 """Tables on stdout."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-_COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+from skinlesion.metrics.decision import FlagMetrics
+from skinlesion.metrics.estimate import Estimate, Estimates
+
+HEADLINE = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+_RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 
 
-def show_metrics(title: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Print a table with a row for each model.
+def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: str = "model") -> None:
+    """Print the headline metrics of each model.
 
     Args:
-        title: Printed above the table.
-        rows: Name of each model, and its metrics with their `intervals`.
+        title: Stands above the table.
+        rows: Names and metrics.
+        heading: Of the names.
     """
-    cells = [(name, *(_cell(measured, metric) for metric in _COLUMNS)) for name, measured in rows]
-    show_table(title, ("model", *_COLUMNS.values()), cells)
+    cells = [(name, *(with_interval(metrics[metric]) for metric in HEADLINE)) for name, metrics in rows]
+    show_table(title, (heading, *HEADLINE.values()), cells)
 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -40,35 +44,20 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
     console.print(title, table, sep="\n")
 
 
-def show_points(title: str, points: Sequence[dict[str, Any]]) -> None:
-    """Print the rates at operating points, leaving out those without a threshold."""
-    rates = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | None]]) -> None:
+    """Print how operating points do: target, wanted sensitivity and metrics; those without a threshold are left out."""
     cells = [
-        (
-            f"{each['target']}, {each['sensitivity']:.0%} wanted",
-            *(with_interval(each["numbers"][rate]) for rate in rates),
-        )
-        for each in points
-        if each["numbers"]
+        (f"{target}, {wanted:.0%} wanted", *(with_interval(found.metrics[rate]) for rate in _RATES))
+        for target, wanted, found in points
+        if found is not None
     ]
-    show_table(title, ("flagged for", *rates.values()), cells)
+    show_table(title, ("flagged for", *_RATES.values()), cells)
 
 
-def with_interval(found: dict[str, Any], *, sign: bool = False) -> str:
-    """Format a number with its interval.
-
-    Args:
-        found: `value`, `low` and `high`, each None where it cannot be computed.
-        sign: Whether positive numbers have a sign too, as differences do.
-    """
-    if found["value"] is None:
+def with_interval(number: Estimate, *, sign: bool = False) -> str:
+    """A number with its interval, and the p value where it has one; `sign` shows a plus too, as for a difference."""
+    if number.value is None:
         return "not computable"
     form = "+.3f" if sign else ".3f"
-    if found["low"] is None:
-        return f"{found['value']:{form}} [no interval]"
-    return f"{found['value']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
-
-
-def _cell(measured: dict[str, Any], metric: str) -> str:
-    low, high = measured["intervals"][metric]
-    return with_interval({"value": measured[metric], "low": low, "high": high})
+    ends = "no interval" if number.low is None else f"{number.low:{form}}, {number.high:{form}}"
+    return f"{number.value:{form}} [{ends}]" + ("" if number.p is None else f" p {number.p:.3f}")

@@ -1,6 +1,7 @@
 """`skinlesion ensemble`: the members of a sweep vote; the best subset is chosen on validation, test is read once."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,10 +10,10 @@ from skinlesion.errors import DataError
 from skinlesion.terminal import log_to
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from skinlesion.data.datamodule import Part
     from skinlesion.inference.conformal import Score
+    from skinlesion.inference.predictions import Predictions
+    from skinlesion.metrics.compare import EnsembleMetrics
     from skinlesion.training.checkpoint import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,10 @@ def run(config: EnsembleConfig) -> None:
     """
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
-    from skinlesion.inference.member_metrics import measure
-    from skinlesion.inference.predictions import soft_vote, write_table
+    from skinlesion.inference.posthoc_fit import with_calibration
+    from skinlesion.inference.predictions import Predictions
+    from skinlesion.metrics.compare import ensemble_metrics
+    from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.training.checkpoint import load_model
 
     paths, announced = find_members(config.members)
@@ -39,63 +42,69 @@ def run(config: EnsembleConfig) -> None:
     folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
     log_to(folder)
     names = unique_names(models)
-    val = _predictions(models, "val", config)
+    val = _predict(models, "val", config)
     chosen = _choose(val, config)
     fitted = _fit(val, chosen, names, config)
-    test = _predictions(models, "test", config)  # read only now that all choices are made
-    tables = {"val": val, "test": test}
-    for part, each in tables.items():
-        write_table(soft_vote([each[position] for position in chosen]), folder / f"predictions_{part}.csv")
-        for name, table in zip(names, each, strict=True):
-            write_table(table, folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")
-    fitted["novelty"] = _fit_novelty([models[position] for position in chosen], folder, config)
+    tables = {"val": val, "test": _predict(models, "test", config)}  # test is read now that all choices are made
+    vote = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
+    members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
+    folders = {folder: vote, **{folder / "members" / name.replace("/", "-"): each for name, each in members.items()}}
+    for path, parts in folders.items():
+        for part, predictions in parts.items():
+            predictions.write(path / f"predictions_{part}.csv")
+    fitted["novelty"] = _fit_novelty([models[k] for k in chosen], folder, config)
     write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta, fitted=fitted))
-    measured = measure(tables, chosen, names, fitted["calibration"], **_settings(config))
-    write_json(folder / "metrics.json", measured)
-    _show(measured, names)
+    found = ensemble_metrics(
+        vote,
+        {part: with_calibration(each, fitted["calibration"]) for part, each in vote.items()},
+        members,
+        BootstrapConfig.of(config),
+        chosen=[names[k] for k in chosen],
+        bins=config.bins,
+    )
+    write_json(folder / "metrics.json", found.to_dict())
+    _show(found)
     log.info("Ensemble: %s", folder / "ensemble.json")
     log.info("Figures: skinlesion evaluate ensemble=%s split=test", folder / "ensemble.json")
 
 
-def _predictions(models: list["TrainedModel"], part: "Part", config: EnsembleConfig) -> list["pd.DataFrame"]:
+def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleConfig) -> "list[Predictions]":
+    """The predictions of each member: those beside its checkpoint, where they are without test-time augmentation."""
     from skinlesion.inference.ensemble import own_predictions
     from skinlesion.inference.predict_images import predict_images, read_part
 
-    # a run judges images as they are
-    tables = [own_predictions(model, part) if config.tta == "none" else None for model in models]
-    if all(table is not None for table in tables):
-        return [table for table in tables if table is not None]
-    images = read_part(models[0], part, config.data)
+    found = [own_predictions(model, part) if config.tta == "none" else None for model in models]
+    images = read_part(models[0], part, config.data) if None in found else None
 
-    def judged(model: "TrainedModel") -> "pd.DataFrame":
+    def predict(model: "TrainedModel") -> "Predictions":
+        assert images is not None
         cache, settings = images.cache(model.spec.size), config.loader
-        return predict_images(
-            model, images.frame, cache, settings=settings, accelerator=config.accelerator, tta=config.tta
-        )
+        accelerator = config.accelerator
+        return predict_images(model, images.frame, cache, settings=settings, accelerator=accelerator, tta=config.tta)
 
-    pairs = zip(models, tables, strict=True)
-    return [judged(model) if table is None else table for model, table in pairs]
+    return [predict(model) if each is None else each for model, each in zip(models, found, strict=True)]
 
 
-def _choose(tables: list["pd.DataFrame"], config: EnsembleConfig) -> list[int]:
+def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
+    """Positions of the members of the subset with the best macro-F1 on validation."""
     import numpy as np
 
-    from skinlesion.inference.predictions import probabilities, targets
     from skinlesion.inference.subset_search import search
 
-    smallest, largest = min(config.smallest, len(tables)), min(config.largest, len(tables))
-    stacked = np.stack([probabilities(table) for table in tables])  # (M, N, K)
-    best = search(stacked, targets(tables[0]), smallest=smallest, largest=largest)[0]
-    return list(best.members)
+    smallest, largest = min(config.smallest, len(val)), min(config.largest, len(val))
+    stacked = np.stack([each.probabilities for each in val])  # (M, N, K)
+    return list(search(stacked, val[0].targets, smallest=smallest, largest=largest)[0].members)
 
 
-def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config: EnsembleConfig) -> dict[str, Any]:
-    """What the file keeps of validation: calibration, operating points, prediction sets."""
+def _fit(
+    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig
+) -> dict[str, Any]:
+    """Fit on validation what ensemble.json keeps: calibration, operating points, prediction sets."""
     from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration, worsens_nll
-    from skinlesion.inference.predictions import soft_vote
+    from skinlesion.inference.predictions import Predictions
 
-    voted = soft_vote([val[position] for position in chosen])
-    calibration = fit_calibration(voted, method=config.calibration, bins=config.bins)
+    vote = Predictions.soft_vote([val[k] for k in chosen])
+    calibration = fit_calibration(vote, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
     elif worsens_nll(calibration):
@@ -104,13 +113,13 @@ def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config:
             "consider calibration=none",
             config.calibration,
         )
-    each = [fit_calibration(table, method=config.calibration, bins=config.bins) for table in val]
+    each = [fit_calibration(member, method=config.calibration, bins=config.bins) for member in val]
     members = [
         {"name": name, "temperature": found.get("temperature"), "vector": found.get("vector")}
         for name, found in zip(names, each, strict=True)
     ]
     decisions = fit_decisions(
-        with_calibration(voted, calibration),
+        with_calibration(vote, calibration),
         sensitivities=config.sensitivities,
         alphas=config.alphas,
         score=cast("Score", config.conformal),
@@ -118,8 +127,8 @@ def _fit(val: list["pd.DataFrame"], chosen: list[int], names: list[str], config:
     return {"calibration": {**calibration, "members": members}, **decisions}
 
 
-def _fit_novelty(models: list["TrainedModel"], folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
-    """Write what training images look like to novelty.npz; None where that is not asked for, or they are not there."""
+def _fit_novelty(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
+    """Write novelty.npz, fitted to training images; None where that is not asked for, or they are not there."""
     from skinlesion.files import file_digest
     from skinlesion.inference import ood
     from skinlesion.inference.ood_fit import fit_novelty
@@ -131,37 +140,19 @@ def _fit_novelty(models: list["TrainedModel"], folder: Path, config: EnsembleCon
     try:
         fitted = fit_novelty(models, source=config.data, device=device, passing=config.id_pass_rate, seed=config.seed)
     except DataError as error:
-        log.warning("Novelty will not be judged: %s", str(error).splitlines()[0])
+        log.warning("Out-of-distribution images will not be flagged: %s", str(error).splitlines()[0])
         return None
     ood.write(fitted, folder / NOVELTY)
     threshold, digest = float(fitted["threshold"]), file_digest(folder / NOVELTY)
     return {"file": NOVELTY, "sha256": digest, "passing": config.id_pass_rate, "threshold": threshold}
 
 
-def _settings(config: EnsembleConfig) -> dict[str, Any]:
-    return {
-        "resamples": config.resamples,
-        "seed": config.seed,
-        "level": config.level,
-        "method": config.interval,
-        "bins": config.bins,
-    }
+def _show(found: "EnsembleMetrics") -> None:
+    from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
-
-def _show(measured: dict[str, Any], names: list[str]) -> None:
-    from skinlesion.commands.console import show_metrics, show_table
-    from skinlesion.metrics.classification import HEADLINE
-
-    rows = [(name, measured["members"][name]["test"]) for name in names]
-    rows.append((f"mean of all {len(names)}", measured["all_members"]["test"]))
-    rows.append((f"chosen on validation: {len(measured['chosen'])}", measured["test"]))
-    show_metrics(f"Test part, {measured['level']:.0%} intervals over lesions ({measured['interval']})", rows)
-    versus = measured["against_best_member"]
-    gains = [(metric, _gain(versus["test"][metric])) for metric in HEADLINE]
-    show_table(f"Test part, more than {versus['name']}, the best member on validation", ("metric", "gain"), gains)
-
-
-def _gain(found: dict[str, Any]) -> str:
-    from skinlesion.commands.console import with_interval
-
-    return with_interval(found, sign=True) + ("" if found["p"] is None else f", p = {found['p']:.3f}")
+    rows = [(name, parts["test"].metrics) for name, parts in found.members.items()]
+    rows.append((f"mean of all {len(rows)}", found.all_members["test"].metrics))
+    rows.append((f"chosen on validation: {len(found.chosen)}", found.vote["test"].metrics))
+    show_metrics(f"Test part, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
+    gains = [(title, with_interval(found.gains["test"][metric], sign=True)) for metric, title in HEADLINE.items()]
+    show_table(f"Test part, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)

@@ -32,7 +32,7 @@ def _explain(config: ExplainConfig, path: Path) -> None:
     from skinlesion.files import write_json
     from skinlesion.inference.loaded_ensemble import check_facts, voters
     from skinlesion.plots.explanation import explanation_page
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
     from skinlesion.studies.explain.overlays import as_plain
     from skinlesion.training.forward import device_of
@@ -80,7 +80,7 @@ def _check(config: ExplainConfig) -> None:
 
 def _draw(checked: "Checked", folder: Path) -> None:
     from skinlesion.plots import saliency as figures
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     save(figures.randomisation(checked.found["randomisation"]), folder / "randomisation.png")
     save(figures.cascade_strip(checked.image, checked.strip), folder / "sample_randomisation.png")
@@ -91,19 +91,29 @@ def _draw(checked: "Checked", folder: Path) -> None:
 
 def _show(found: dict[str, Any]) -> None:
     from skinlesion.commands.console import show_table, with_interval
+    from skinlesion.metrics.estimate import Estimate
+
+    def shown(number: dict[str, Any]) -> str:
+        return with_interval(Estimate.from_dict(number))
 
     lines = [
-        (f"maps of {name}, all weights randomised: rank correlation", with_interval(steps[-1]["correlation"]))
+        (
+            f"maps of {name}, all weights randomised: rank correlation",
+            shown(steps[-1]["correlation"]),
+        )
         for name, steps in found["randomisation"]["members"].items()
     ]
     for kind, wanted in (("deletion", "below 0"), ("insertion", "above 0")):
         lines.append(
-            (f"{kind}: area less that of random order ({wanted})", with_interval(found[kind]["area_less_random"]))
+            (
+                f"{kind}: area less that of random order ({wanted})",
+                shown(found[kind]["area_less_random"]),
+            )
         )
     if "lesion" in found:
         on = found["lesion"]
-        lines.append((f"peak in the lesion ({on['masks']} masks)", with_interval(on["peak_inside"])))
-        lines.append(("share of the map in the lesion", with_interval(on["energy_inside"])))
-        lines.append(("share of the image that the lesion covers", with_interval(on["lesion_area"])))
+        lines.append((f"peak in the lesion ({on['masks']} masks)", shown(on["peak_inside"])))
+        lines.append(("share of the map in the lesion", shown(on["energy_inside"])))
+        lines.append(("share of the image that the lesion covers", shown(on["lesion_area"])))
     title = f"{found['part']} part, {found['images_judged']} images, {found['level']:.0%} intervals over lesions"
     show_table(title, ("check", "value"), lines)

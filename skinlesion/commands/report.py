@@ -21,7 +21,8 @@ def run(config: ReportConfig) -> None:
         SkinlesionError: The ensemble or what lies beside it cannot be used.
     """
     from skinlesion.files import write_json, write_text
-    from skinlesion.plots.predictions import save
+    from skinlesion.metrics.estimate import BootstrapConfig
+    from skinlesion.plots.style import save
     from skinlesion.studies.report.figures import draw
     from skinlesion.studies.report.page import card, checklists, page
     from skinlesion.studies.report.provenance import material
@@ -33,14 +34,10 @@ def run(config: ReportConfig) -> None:
     sources = read_sources(Path(config.ensemble), metadata=None if config.metadata is None else Path(config.metadata))
     out = Path(config.out) if config.out else sources.path.parent / "report"
     extras = _extras(sources, config)
-    settings = {key: getattr(config, key) for key in ("resamples", "seed", "level")}
-    evidence = gather(
-        sources,
-        prevalence=asdict(config.prevalence),
-        bins=config.bins,
-        settings={**settings, "method": config.interval},
-    )
-    drawings = draw(sources, evidence, bins=config.bins)
+    settings = {key: getattr(config, key) for key in ("resamples", "seed", "level", "interval", "bins")}
+    results = gather(sources, prevalence=asdict(config.prevalence), bins=config.bins, config=BootstrapConfig.of(config))
+    evidence = results.to_dict()
+    drawings = draw(sources, results, bins=config.bins)
     listed, origin = tables(evidence), material(sources)
     context: dict[str, Any] = {
         "evidence": evidence,
@@ -50,7 +47,7 @@ def run(config: ReportConfig) -> None:
         "tables": listed,
         "drawings": drawings,
         "extras": extras,
-        "settings": {**settings, "interval": config.interval, "bins": config.bins},
+        "settings": settings,
         "author": config.author,
         "sheet": _sheet(sources) if config.samples else None,
     }

@@ -69,7 +69,7 @@ def _measure(
     device: "torch.device",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All numbers; and by kind of picture, dermoscopy first, how novel each is, where that is judged."""
-    from skinlesion.metrics.bootstrap import lesion_index
+    from skinlesion.inference.predictions import group_index
     from skinlesion.studies.robustness.runner import judge
     from skinlesion.studies.robustness.summary import compared, told_apart, without_images
 
@@ -96,7 +96,7 @@ def _measure(
         return found, {}
     threshold = float(fitted["threshold"])
     by_kind = {"dermoscopy": scores, **_pictures(chosen, sample, fitted, config, device)}
-    index = lesion_index(sample.frame)
+    index = group_index(sample.frame["image_id"].tolist(), sample.frame["lesion_id"].tolist())
     told = {
         kind: told_apart(scores, each, index, threshold=threshold, **sampled)
         for kind, each in by_kind.items()
@@ -151,7 +151,7 @@ def _pictures(
 
 def _draw(found: dict[str, Any], scores: dict[str, Any], folder: Path) -> None:
     from skinlesion.plots import robustness as figures
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     if set(found["images"]) - {figures.REMOVED}:
         save(figures.curves(found), folder / "disturbed.png")

@@ -1,4 +1,4 @@
-"""`skinlesion serve`: a bundle behind HTTP, and a page for a person; torch is not in the process."""
+"""`skinlesion serve`: a bundle behind HTTP, with a page for people. The process does not import torch."""
 
 import logging
 import os
@@ -20,63 +20,65 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def run(config: ServeConfig) -> None:
-    """Serve until SIGINT or SIGTERM; what has been accepted by then is answered.
+    """Serve until SIGINT or SIGTERM; requests that were admitted by then are answered.
 
     Raises:
         SkinlesionError: The bundle cannot be used, the port is taken, or the extra `serve` is not installed.
     """
     try:
-        from skinlesion.deploy.runtime import Bundle
+        from skinlesion.deploy.runtime import load_bundle
         from skinlesion.deploy.service.app import build
         from skinlesion.deploy.service.middleware import TOKEN
+        from skinlesion.inference.predictor import Predictor
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve needs {error.name}: pip install 'skinlesion[serve]'") from error
 
     token = os.environ.get(TOKEN) or None
-    bundle = Bundle.load(Path(config.bundle), threads=config.threads)
+    folder = Path(config.bundle)
+    members, about, posthoc = load_bundle(folder, threads=config.threads)  # a bundle only: all else needs torch
+    model = Predictor(members, folder, posthoc, about=about)
     listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
-    log.info("bundle %s: %s", bundle.about.version, bundle.about.note)
+    log.info("bundle %s: %s", about.version, about.note)
     if config.host not in LOCAL and token is None:
-        log.warning("host=%s: anyone who reaches it may use it; set %s to ask for a token", config.host, TOKEN)
+        log.warning("host=%s: open to everyone who can reach it; set %s to require a token", config.host, TOKEN)
     log.info("http://%s:%d (stop with Ctrl-C)", f"[{host}]" if ":" in host else host, port)
-    serve_until_stopped(build(bundle, config.limits, token=token), listening, seconds=config.limits.timeout)
+    serve_until_stopped(build(model, config.limits, token=token), listening, seconds=config.limits.timeout)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one.
+    """Open a listening socket; port 0 takes any free port.
 
     Raises:
-        ConfigError: The address is taken or not this machine's.
+        ConfigError: The address is taken or not of this machine.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ConfigError(
-            f"host={host} port={port}: {error.strerror or error}; give another, port=0 for a free one"
-        ) from error
+        reason = error.strerror or error
+        raise ConfigError(f"host={host} port={port}: {reason}; choose another, or port=0 for any free one") from error
 
 
 def serve_until_stopped(app: "FastAPI", listening: socket.socket, *, seconds: float) -> None:
-    """Serve until SIGINT or SIGTERM, then answer what has been accepted.
+    """Serve until SIGINT or SIGTERM, then answer the requests that were admitted.
 
     Args:
-        app: What answers.
-        listening: Where.
-        seconds: In which an accepted request is answered.
+        app: The service.
+        listening: The socket.
+        seconds: Time within which an admitted request is answered.
     """
     import uvicorn
 
     settings = uvicorn.Config(
         app,
-        log_config=None,  # its records go where ours go
+        log_config=None,  # uvicorn logs through our handlers
         access_log=False,  # ours has no address and no query
         log_level="warning",
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=int(seconds) + 5,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn repeats the signal when it has shut down
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again after its shutdown
     with suppress(KeyboardInterrupt):
         uvicorn.Server(settings).run(sockets=[listening])

@@ -1,10 +1,11 @@
-"""`skinlesion train`: one run, from a table and images to a judged checkpoint."""
+"""`skinlesion train`: one run, from a table and images to an evaluated checkpoint."""
 
 import logging
 import re
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from skinlesion.commands.launch import command, multirun, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
@@ -16,21 +17,20 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from skinlesion.data.datamodule import LesionDataModule
-    from skinlesion.model.pretrained import Missing
     from skinlesion.training.module import LesionClassifier
 
 log = logging.getLogger(__name__)
 
 
 def run(config: TrainConfig) -> None:
-    """Train, or go on training, and judge the best checkpoint on validation and test.
+    """Train, or resume training, and evaluate the best checkpoint on validation and test.
 
-    Where several devices train, each has a process that runs this; the first one alone writes and judges.
+    Where several devices train, each has a process that runs this; the first one alone writes and evaluates.
 
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
-    from skinlesion.training.distributed import joined, make_fabric, others_run
+    from skinlesion.training.distributed import is_launched, joined, make_fabric
     from skinlesion.training.run_folder import claimed, is_finished
 
     fabric = make_fabric(config.trainer)
@@ -45,7 +45,7 @@ def run(config: TrainConfig) -> None:
         if fabric.is_global_zero:
             log_to(folder)
         finished = fabric.is_global_zero and is_finished(folder)
-        if finished and not others_run(fabric):
+        if finished and not is_launched(fabric):
             log.info("%s: already finished", folder)
             return
         module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
@@ -66,7 +66,7 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def _word(text: str) -> str:
-    """A part of a folder's name that needs no quotes, neither in a shell nor on Hydra's command line."""
+    """Make a part of a folder's name that needs no quotes, neither in a shell nor for Hydra."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
 
 
@@ -74,23 +74,23 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     import lightning
 
     from skinlesion.data.datamodule import LesionDataModule
-    from skinlesion.data.dataset import Share
-    from skinlesion.model.pretrained import load_pretrained
-    from skinlesion.training.build import build_backbone, build_loss, build_network, image_input
-    from skinlesion.training.checkpoint import record
+    from skinlesion.training.build import architecture, image_input
     from skinlesion.training.module import LesionClassifier
     from skinlesion.training.phases import check_phases
 
     lightning.seed_everything(config.seed, verbose=False)
-    backbone = build_backbone(config.model)
-    load_pretrained(backbone, config.model.pretrained, missing=cast("Missing", config.model.missing_weights))
-    share = Share(fabric.global_rank, fabric.world_size)
-    datamodule = LesionDataModule(config, image_input(config.model, backbone), share)
+    options = architecture(config.model)
+    datamodule = LesionDataModule.from_config(config, image_input(options))
+    datamodule.setup("fit")
     module = LesionClassifier(
-        build_network(config.model, backbone, datamodule.encoder),
-        build_loss(config.loss, datamodule.class_counts()),
-        classes=len(datamodule.class_counts()),
-        record=record(config, datamodule),
+        **options,
+        encoder=datamodule.encoder.state(),
+        class_counts=datamodule.class_counts(),
+        alpha=config.loss.alpha,
+        gamma=config.loss.gamma,
+        smoothing=config.loss.smoothing,
+        weight_decay=config.schedule.weight_decay,
+        **asdict(config.speed),
     )
     check_phases(module, config, folder)
     return module, datamodule
@@ -113,24 +113,30 @@ def _train(
         write_split(datamodule.split, folder / "split.csv")
     run_phases(module, datamodule, config=config, folder=folder, fabric=fabric)
     if fabric.is_global_zero:
-        _judge(module, datamodule, folder, fabric.device)
+        _evaluate(module, datamodule, config=config, folder=folder, device=fabric.device)
 
 
-def _judge(module: "LesionClassifier", datamodule: "LesionDataModule", folder: Path, device: "torch.device") -> None:
+def _evaluate(
+    module: "LesionClassifier",
+    datamodule: "LesionDataModule",
+    *,
+    config: TrainConfig,
+    folder: Path,
+    device: "torch.device",
+) -> None:
     import pandas as pd
 
-    from skinlesion.data.datamodule import JUDGED
+    from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.files import file_digest, write_json
     from skinlesion.inference.predict_images import predict_run
-    from skinlesion.inference.predictions import write_table
     from skinlesion.metrics.classification import headline
     from skinlesion.plots.history import history
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
 
     measured: dict[str, object] = {}
-    for part in JUDGED:
-        table = predict_run(module.network, datamodule, part, device=device)
-        write_table(table, folder / f"predictions_{part}.csv")
+    for part in HELD_OUT:
+        table = predict_run(module.network, datamodule, part, schedule=config.schedule, device=device)
+        table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
     write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})

@@ -6,19 +6,21 @@ shift and square part are one sampling of the image instead of three, so that pi
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skinlesion.data.colour import hue_turned, saturated
-
 RANDOM_NUMBERS = 14  # random numbers an image takes, one for each field of `_Drawn`
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey, ITU-R BT.601, as OpenCV has it
+
+_FIRST = (5.0, 3.0, 1.0)  # sixths of the circle from which red, green and blue are counted
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What is done to each image of a batch, each (B, 1, 1)."""
+    """The change of each image of a batch, each (B, 1, 1)."""
 
     mirrored: Tensor  # -1 or 1: left and right
     upturned: Tensor  # -1 or 1: top and bottom
@@ -30,9 +32,9 @@ class _Drawn:
     contrast: Tensor  # factor
     hue: Tensor  # fraction of the colour circle
     saturation: Tensor  # factor
-    square: Tensor  # 0 or 1: whether a square part is all that is seen
+    square: Tensor  # 0 or 1: whether only a square part is shown
     side: Tensor  # of the square, as a fraction of the image's shorter side
-    left: Tensor  # place of the square, 0..1 of what is possible
+    left: Tensor  # place of the square, 0..1 of the room there is
     top: Tensor
 
 
@@ -55,22 +57,22 @@ class BatchAugment:
     square: float
     square_side: float
 
-    def __call__(self, images: Tensor, random_integers: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         """Change a batch."""
-        drawn = self._drawn(random_integers)
+        drawn = self._drawn(numbers)
         changed = images.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         changed = (changed * drawn.contrast[..., None] + drawn.brightness[..., None]).clamp(0, 255)
         # with corners aligned, reflection is about the middle of the outermost pixel, as BORDER_REFLECT_101 has it
-        grid = self._places(drawn, height=images.shape[1], width=images.shape[2])
+        grid = self._sampling_grid(drawn, height=images.shape[1], width=images.shape[2])
         changed = F.grid_sample(changed, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
         if self.saturation:
-            changed = saturated(changed, drawn.saturation[..., None])
+            changed = saturate(changed, drawn.saturation[..., None])
         if self.hue:
-            changed = hue_turned(changed, drawn.hue[..., None])
+            changed = shift_hue(changed, drawn.hue[..., None])
         return _framed(changed, drawn.square[..., None]) if self.square else changed
 
-    def _drawn(self, random_integers: Tensor) -> _Drawn:
-        columns = random_integers[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
+    def _drawn(self, numbers: Tensor) -> _Drawn:
+        columns = numbers[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
         x, y, angle, shift_x, shift_y, scale, brightness, contrast, hue, saturation, square, side, left, top = columns
         return _Drawn(
             mirrored=1 - 2 * (x < self.flip).float(),
@@ -89,8 +91,8 @@ class BatchAugment:
             top=top,
         )
 
-    def _places(self, drawn: _Drawn, *, height: int, width: int) -> Tensor:
-        """Where each pixel of a changed image comes from: (B, H, W, 2), x and y, -1..1 between outermost pixels."""
+    def _sampling_grid(self, drawn: _Drawn, *, height: int, width: int) -> Tensor:
+        """Find where each pixel comes from: (B, H, W, 2), x and y, -1..1 between the outermost pixels."""
         x = torch.arange(width, device=drawn.angle.device) - (width - 1) / 2  # (W,), from the image's middle
         y = (torch.arange(height, device=drawn.angle.device) - (height - 1) / 2)[:, None]  # (H, 1)
         if self.square:
@@ -104,18 +106,18 @@ class BatchAugment:
         return torch.stack((across * (2 / max(1, width - 1)), down * (2 / max(1, height - 1))), dim=-1)
 
 
-def _either_way(chance: Tensor, limit: float) -> Tensor:
-    """[0, 1) to [-limit, limit)."""
-    return (2 * chance - 1) * limit
+def _either_way(drawn: Tensor, limit: float) -> Tensor:
+    """Scale [0, 1) to [-limit, limit)."""
+    return (2 * drawn - 1) * limit
 
 
 def _in_square(drawn: _Drawn, x: Tensor, y: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The places, from the middle, at which a square part enlarged to the shorter side shows the image."""
+    """Find where a square part, enlarged to the shorter side, shows the image, in pixels from the middle."""
     shorter = min(height, width)
     side = torch.where(drawn.square > 0, torch.round(shorter * drawn.side).clamp(min=1), shorter)  # pixels
     places = []
-    for at, length, chance in ((x, width, drawn.left), (y, height, drawn.top)):
-        first = torch.floor(chance * (length - side + 1))  # pixel of the square's border
+    for at, length, place in ((x, width, drawn.left), (y, height, drawn.top)):
+        first = torch.floor(place * (length - side + 1))  # pixel of the square's border
         middle = first + (side - 1) / 2 - (length - 1) / 2
         shown = (length - shorter) // 2 + (shorter - 1) / 2 - (length - 1) / 2  # middle of where it is shown
         places.append(torch.where(drawn.square > 0, (at - shown) * (side / shorter) + middle, at))
@@ -123,10 +125,43 @@ def _in_square(drawn: _Drawn, x: Tensor, y: Tensor, *, height: int, width: int) 
 
 
 def _framed(images: Tensor, square: Tensor) -> Tensor:
-    """Black beside the square, where a square part is seen."""
+    """Blacken what is beside the square, where only a square part is shown."""
     height, width = images.shape[2:]
     shorter = min(height, width)
     top, left = (height - shorter) // 2, (width - shorter) // 2
-    seen = images.new_zeros(height, width)
-    seen[top : top + shorter, left : left + shorter] = 1
-    return images * torch.where(square > 0, seen, 1.0)
+    shown = images.new_zeros(height, width)
+    shown[top : top + shorter, left : left + shorter] = 1
+    return images * torch.where(square > 0, shown, 1.0)
+
+
+@cache
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Three numbers as (3, 1, 1) float on a device, copied once: copying makes the processor wait for a GPU."""
+    return torch.tensor(values, device=device)[:, None, None]
+
+
+def saturate(images: Tensor, factor: Tensor) -> Tensor:
+    """Move each image away from its grey (factor above 1) or towards it.
+
+    Args:
+        images: RGB, (B, 3, H, W), 0..255.
+        factor: Broadcasts to (B, 1, 1, 1).
+    """
+    grey = (images * per_channel(_LUMA, images.device)).sum(dim=1, keepdim=True)  # (B, 1, H, W)
+    return torch.lerp(grey, images, factor).clamp(0, 255)
+
+
+def shift_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Shift each image's hue at constant saturation and value (HSV: Smith, SIGGRAPH 1978, doi:10.1145/800248.807361).
+
+    Args:
+        images: RGB, (B, 3, H, W), 0..255.
+        turn: In fractions of the colour circle; broadcasts to (B, 1, 1, 1).
+    """
+    value, place = images.max(dim=1, keepdim=True)  # (B, 1, H, W)
+    chroma = value - images.amin(dim=1, keepdim=True)
+    # how far the hue stands from the strongest channel, in sixths of the circle: towards the next one, from the last
+    following, preceding = (images.gather(1, (place + step) % 3) for step in (1, 2))
+    sixths = 2 * place + (following - preceding) / chroma.clamp(min=1e-6)
+    k = (per_channel(_FIRST, images.device) + sixths + 6 * turn) % 6  # (B, 3, H, W)
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)

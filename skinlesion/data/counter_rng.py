@@ -1,8 +1,7 @@
 """Random numbers by draw, a whole batch at a time: each depends on seed and draw alone, not on its neighbours.
 
 splitmix64: Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
-doi:10.1145/2660193.2660195. numpy's own generators have to be set up anew for each draw, which takes longer than an
-image may on a GPU.
+doi:10.1145/2660193.2660195. Setting up one of numpy's generators for each draw takes longer than an image on a GPU.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ Words = npt.NDArray[np.uint64]
 
 
 def random_integers(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.int32]:
-    """Uniform random numbers for some draws, as whole numbers: half precision must not round them on their way.
+    """Uniform random numbers for some draws, as integers, which half precision does not round.
 
     Args:
         draws: Of the batch's items, each 0 to 2**64 - 1.

@@ -1,69 +1,176 @@
-"""From a configuration to loaders: the table, the split, the metadata, the decoded images, in that order."""
+"""LesionDataModule: the table, the split, the metadata and the decoded images, as batches."""
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from skinlesion.config.data import DataConfig, SplitConfig
+from skinlesion.config.data import AugmentConfig, DataConfig, SplitConfig
+from skinlesion.config.schema import check_annotations
 from skinlesion.config.train import TrainConfig
-from skinlesion.data import splits
 from skinlesion.data.batch_augment import BatchAugment
-from skinlesion.data.dataset import WHOLE, EvenBatches, InOrder, LesionDataset, Share, Shuffled, keep
+from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
+from skinlesion.data.frame import assign, read_data, targets
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.readers import read_ham10000, read_labelled
-from skinlesion.data.transforms import Augment, augmentation
+from skinlesion.data.splits import fingerprint
+from skinlesion.data.transforms import PUBLISHED, Augment, augmentation
 from skinlesion.taxonomy import CODES
 
 Part = Literal["train", "val", "test"]
-JUDGED: tuple[Part, ...] = ("val", "test")
+HELD_OUT: tuple[Part, ...] = ("val", "test")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of red, green and blue, in 0..1, of most pretrained backbones."""
 
 
 class LesionDataModule(LightningDataModule):
-    """HAM10000, split by lesion.
+    """HAM10000, or another labelled data set, split by lesion. All arguments are plain data.
 
-    The table is read and split when the object is made, so that a bad table is refused before anything is trained.
-    Images are decoded in `prepare_data`.
+    The table is read and split on first use, at the latest in `setup`; images are decoded in `prepare_data`. The
+    samplers share items among processes: several devices need `Trainer(use_distributed_sampler=False)`.
 
     Args:
-        config: Of the training.
-        spec: What the backbone expects of an image.
-        share: Of training and validation, where several processes train together.
+        root: Folder that holds the tables and the image folders.
+        table: File name of the table in root; with `classes`: of the labels.
+        metadata: File name of the patients' facts in root, where they are not in the table.
+        images: Names of the image folders in root.
+        classes: What the words of the labels mean: a code, "drop" or "error"; None: HAM10000's table.
+        missing_images: "error" or "drop": what to do with rows without an image.
+        extra_images: "error" or "ignore": what to do with images without a row.
+        policy: "published", "grouped" or "file": how lesions are split.
+        split_seed: Of the shuffles of the split.
+        folds: Number of folds, "grouped".
+        fold: 0 .. folds - 1: the fold that is the test part, "grouped".
+        val_fraction: Share of the remaining images that validates, "grouped".
+        split_file: CSV with image_id, lesion_id and split, "file".
+        augment: Options of `transforms.augmentation` that differ from the published ones.
+        augment_on: "cpu" or "device": where training images are changed.
+        image_size: (height, width) in pixels.
+        mean: Of RGB in 0..1.
+        std: Of RGB in 0..1.
+        batch_size: Batch size in images, of one process.
+        num_workers: Processes that prepare batches; 0: the training process itself.
+        cache_dir: Folder of decoded images and feature maps; safe to delete.
+        seed: Of shuffles and augmentation.
 
     Raises:
+        ConfigError: An argument is out of range.
         DataError: The table or the split cannot be used.
     """
 
-    def __init__(self, config: TrainConfig, spec: ImageInput, share: Share = WHOLE) -> None:
+    def __init__(
+        self,
+        root: str | Path = "data",
+        *,
+        table: str = "HAM10000_metadata",
+        metadata: str | None = None,
+        images: Sequence[str] = ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+        classes: Mapping[str, str] | None = None,
+        missing_images: str = "error",
+        extra_images: str = "error",
+        policy: str = "published",
+        split_seed: int = 666,
+        folds: int = 5,
+        fold: int = 0,
+        val_fraction: float = 0.125,
+        split_file: str | None = None,
+        augment: Mapping[str, float] | None = None,
+        augment_on: Literal["cpu", "device"] = "cpu",
+        image_size: Sequence[int] = (224, 224),
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+        batch_size: int = 64,
+        num_workers: int = 0,
+        cache_dir: str | Path = "cache",
+        seed: int = 1,
+    ) -> None:
         super().__init__()
-        self.config, self.spec, self.share = config, spec, share
-        self.frame = read_data(config.data)
-        self.split = assign(self.frame, config.split)
-        self.encoder = MetadataEncoder.fit(self.part_frame("train"))
-        self.first_draw = 0  # epochs of earlier phases: no draw is made twice
-        self._cache: ImageCache | None = None
-        self._gpu_augmenter: GpuAugmenter | None = None
+        words = None if classes is None else dict(classes)
+        folders, cache = list(images), str(cache_dir)
+        self._data = DataConfig(str(root), table, metadata, folders, words, missing_images, extra_images, cache)
+        self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, split_file)
+        changes = AugmentConfig(**{**PUBLISHED, **(augment or {})})
+        for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", changes)):
+            check_annotations(settings, key)
+        self.augment_options = asdict(changes)
+        self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
+        self.cache_dir = Path(cache_dir)
+        self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
+        self.first_epoch, self._next_epoch = 0, 0
+        self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
-    @property
+    @classmethod
+    def from_config(cls, config: TrainConfig, spec: ImageInput) -> Self:
+        """Make the data module of a training, for a backbone that expects `spec` of an image."""
+        split = asdict(config.split)
+        return cls(
+            **asdict(config.data),
+            policy=split.pop("policy"),
+            split_seed=split.pop("seed"),
+            split_file=split.pop("file"),
+            **split,
+            augment=asdict(config.augment),
+            image_size=spec.size,
+            mean=spec.mean,
+            std=spec.std,
+            batch_size=config.loader.batch_size,
+            num_workers=config.loader.workers,
+            seed=config.seed,
+        )
+
+    def continued(self, first_epoch: int) -> Self:
+        """The same data for a later phase, whose epochs count on from `first_epoch`, so that no draw is made twice."""
+        later = copy(self)
+        later.first_epoch, later._next_epoch = first_epoch, 0
+        return later
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The checked table, sorted by image id."""
+        return read_data(self._data)
+
+    @cached_property
+    def split(self) -> pd.DataFrame:
+        """The part of each image: image_id, lesion_id, split."""
+        return assign(self.frame, self._split)
+
+    @cached_property
+    def encoder(self) -> MetadataEncoder:
+        """The encoder of metadata, fitted on the training part."""
+        return MetadataEncoder.fit(self.part_frame("train"))
+
+    @cached_property
     def cache(self) -> ImageCache:
-        """The decoded images of the whole table, made on first use."""
-        if self._cache is None:
-            self._cache = open_cache(self.frame, size=self.spec.size, cache_dir=Path(self.config.data.cache_dir))
-        return self._cache
+        """The decoded images of the whole table, decoded on first use."""
+        return open_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
 
     def prepare_data(self) -> None:
         """Decode the images that are not decoded yet."""
         self.cache  # noqa: B018
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the table, and fit the encoder."""
+        self.encoder  # noqa: B018
+        self._next_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch with which a resumed training goes on."""
+        progress: Any = None if self.trainer is None else self.trainer.fit_loop.epoch_progress.current
+        return {"next_epoch": 0 if progress is None else progress.processed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the epoch of a checkpoint."""
+        self._next_epoch = state_dict["next_epoch"]
 
     def part_frame(self, part: Part) -> pd.DataFrame:
         """The rows of one part, sorted by image id."""
@@ -75,9 +182,14 @@ class LesionDataModule(LightningDataModule):
         counts = np.bincount(targets(self.part_frame("train")), minlength=len(CODES))
         return [int(count) for count in counts]
 
+    def record(self) -> dict[str, Any]:
+        """Where the data are and how they are split, as plain data for a checkpoint."""
+        parts = {str(part): rows["image_id"].tolist() for part, rows in self.split.groupby("split")}
+        return {"config": {"data": asdict(self._data)}, "split": parts, "fingerprint": fingerprint(self.split)}
+
     def augment(self) -> Augment:
         """The random changes of training images."""
-        return augmentation(**asdict(self.config.augment), seed=self.config.seed)
+        return augmentation(**self.augment_options, seed=self.seed)
 
     def dataset(self, part: Part, augment: Augment | None) -> LesionDataset:
         """One part, with its images changed by `augment` or as they are."""
@@ -87,44 +199,56 @@ class LesionDataModule(LightningDataModule):
         """Every image of the table, in the order of the image cache, whatever its part."""
         return self._dataset(self.frame, augment)
 
-    def gpu_augmenter(self, device: torch.device) -> GpuAugmenter | None:
-        """What makes batches of the raw ones that the loaders give from then on; None where they give batches."""
-        if self.config.data.augment_on == "device" and self._gpu_augmenter is None:
-            augment = BatchAugment(**asdict(self.config.augment))
-            self._gpu_augmenter = GpuAugmenter(augment, self.spec, upload(self.cache, device))
-        return self._gpu_augmenter
-
     def train_dataloader(self) -> DataLoader[Any]:
         """Training images, changed and shuffled anew each epoch."""
-        dataset = self._seen("train", changed=True)
-        sampler = self.shuffled(len(dataset))
-        return loader(dataset, sampler, batch_size=self.config.loader.batch_size, workers=self._workers())
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation images as they are."""
-        dataset = self._seen("val", changed=False)
-        settings = self.config.loader
-        return loader(dataset, self.in_order(len(dataset)), batch_size=settings.batch_size, workers=self._workers())
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test images as they are."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Test images as they are, in the order of `part_frame("test")`."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the images of a batch that has reached its device, where `augment_on` is "device"."""
+        return self.gpu_augmenter(batch["row"].device)(batch) if "row" in batch else batch
+
+    def gpu_augmenter(self, device: torch.device) -> GpuAugmenter:
+        """What changes images on a device; it holds all images there, where they fit."""
+        if device not in self._augmenters:
+            augment = BatchAugment(**self.augment_options)
+            self._augmenters[device] = GpuAugmenter(augment, self.spec, upload(self.cache, device))
+        return self._augmenters[device]
 
     def shuffled(self, length: int) -> Shuffled:
         """The order of training items, or of this process's share of them."""
-        return Shuffled(length, seed=self.config.seed, first_draw=self.first_draw, share=self.share)
+        sampler = Shuffled(length, seed=self.seed, first_draw=self.first_epoch, share=Share.current())
+        sampler.set_epoch(self._next_epoch)  # workers of a resumed run fetch ahead, before Lightning sets the epoch
+        return sampler
 
     def in_order(self, length: int) -> InOrder | EvenBatches:
         """The order of validation items, or of this process's share of them."""
-        if self.share.of == 1:
-            return InOrder(length)
-        return EvenBatches(length, batch_size=self.config.loader.batch_size, share=self.share)
+        share = Share.current()
+        return InOrder(length) if share.of == 1 else EvenBatches(length, batch_size=self.batch_size, share=share)
 
-    def _seen(self, part: Part, *, changed: bool) -> LesionDataset | RawDataset:
-        if self._gpu_augmenter is None:
-            return self.dataset(part, self.augment() if changed else None)
-        seed, brought = self.config.seed if changed else None, self._gpu_augmenter.images is None
-        return RawDataset(self.dataset(part, None), seed=seed, with_pixels=brought)
-
-    def _workers(self) -> int:
-        held = self._gpu_augmenter is not None and self._gpu_augmenter.images is not None
-        return 0 if held else self.config.loader.workers  # batches without pixels are made in no time
+    def _loader(self, part: Part) -> DataLoader[Any]:
+        training, workers = part == "train", self.num_workers
+        dataset: LesionDataset | RawDataset = self.dataset(part, None)
+        if self.augment_on == "device":
+            device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+            held = self.gpu_augmenter(device).images is not None
+            dataset = RawDataset(self.dataset(part, None), seed=self.seed if training else None, with_pixels=not held)
+            workers = 0 if held else workers  # batches without pixels are made in no time
+        elif training:
+            dataset = self.dataset(part, self.augment())
+        sampler = self.shuffled(len(dataset)) if training else self.in_order(len(dataset))
+        return loader(dataset, sampler, batch_size=self.batch_size, workers=workers)
 
     def _dataset(self, frame: pd.DataFrame, augment: Augment | None) -> LesionDataset:
         return LesionDataset(
@@ -135,77 +259,3 @@ class LesionDataModule(LightningDataModule):
             spec=self.spec,
             augment=augment,
         )
-
-
-def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
-    """The checked frame that a configuration names: HAM10000's table, or labels whose words `classes` explains.
-
-    Args:
-        config: Where the data are.
-        only: Image ids; all other rows and images are passed over. None: all count.
-
-    Raises:
-        DataError: The data cannot be used.
-    """
-    root = Path(config.root).expanduser()
-    if config.classes is not None:
-        return read_labelled(
-            root / config.table,
-            images=[root / name for name in config.images],
-            metadata=None if config.metadata is None else root / config.metadata,
-            classes=config.classes,
-            missing_images=config.missing_images,
-            extra_images=config.extra_images,
-            key="data",
-            only=only,
-        ).frame
-    return read_ham10000(
-        root,
-        table=config.table,
-        images=config.images,
-        missing_images=config.missing_images,
-        extra_images=config.extra_images,
-        only=only,
-    )
-
-
-def assign(frame: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
-    """The split frame that a configuration asks for."""
-    if config.policy == "file":
-        path = Path(str(config.file)).expanduser()
-        if not splits.has_folds(path):
-            return splits.from_file(frame, path)
-        return splits.from_folds(frame, path, fold=config.fold, seed=config.seed, val_fraction=config.val_fraction)
-    if config.policy == "grouped":
-        return splits.grouped(
-            frame, seed=config.seed, folds=config.folds, fold=config.fold, val_fraction=config.val_fraction
-        )
-    return splits.published(frame, seed=config.seed)
-
-
-def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """(N,) positions of the diagnoses in CODES."""
-    return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
-
-
-def loader(
-    dataset: Dataset[Any], sampler: InOrder | Shuffled | EvenBatches, *, batch_size: int, workers: int
-) -> DataLoader[Any]:
-    """A loader of whole batches.
-
-    A last training batch of one image is left out, since batch norm cannot be trained on it.
-    """
-    one_left = isinstance(sampler, Shuffled) and len(sampler) % batch_size == 1
-    batching: dict[str, Any] = (
-        {"batch_sampler": sampler}
-        if isinstance(sampler, EvenBatches)
-        else {"sampler": sampler, "batch_size": batch_size, "drop_last": one_left}
-    )
-    return DataLoader(
-        dataset,
-        **batching,
-        num_workers=workers,
-        collate_fn=keep,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-    )

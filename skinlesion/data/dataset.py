@@ -1,16 +1,16 @@
-"""Images, metadata and targets by index; and the order in which an epoch draws them."""
+"""Images, metadata and targets in batches, and the order in which an epoch draws them."""
 
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import ImageInput
@@ -22,24 +22,24 @@ Draw = tuple[int, int]
 
 
 class Batch(TypedDict):
-    """What the network trains on."""
+    """A batch of images with their metadata and targets."""
 
     image: Tensor  # (B, 3, H, W) float, normalised
     metadata: Tensor  # (B, M) float
-    target: Tensor  # (B,) int64, positions in CODES
+    target: Tensor  # (B,) int64, class indices
     image_id: list[str]
 
 
 class LesionDataset(Dataset[Batch]):
-    """One part of a split. Items are fetched a batch at a time, by draws.
+    """One part of a split; items are fetched a batch at a time, by draws.
 
     Args:
         cache: Holds the images.
         image_ids: Of this part, in order.
         metadata: Encoded, (N, M) float32.
-        targets: (N,) positions in CODES.
-        spec: What the backbone expects of an image.
-        augment: Changes an image by a draw; None: images stay as they are.
+        targets: (N,) int64, class indices.
+        spec: The size, mean and std at which the network takes images.
+        augment: Changes an image by a draw; None: images are not changed.
     """
 
     def __init__(
@@ -84,21 +84,23 @@ class LesionDataset(Dataset[Batch]):
 
 
 def draw_of(image_id: str, draw: int) -> int:
-    """The draw of one image: made from its id, so that it is the same in every part, split and order."""
+    """Number the draw of one image by its id, so that it is the same in every part, split and order."""
     return int.from_bytes(hashlib.blake2b(f"{draw} {image_id}".encode(), digest_size=8).digest())
-
-
-def keep(batch: Any) -> Any:
-    """The collate function of datasets that give whole batches."""
-    return batch
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes takes of each epoch: every `of`-th item, from the `rank`-th on."""
+    """The part of each epoch that one of several processes takes: every `of`-th item, from the `rank`-th on."""
 
     rank: int
     of: int
+
+    @classmethod
+    def current(cls) -> Self:
+        """The share of this process: all items, unless torch.distributed has joined it to others."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls(rank=0, of=1)
 
 
 WHOLE = Share(rank=0, of=1)
@@ -125,8 +127,8 @@ class InOrder(Sampler[Draw]):
 class EvenBatches(Sampler[list[Draw]]):
     """Batches of every item once, dealt out to several processes: each has as many batches, of nearly equal size.
 
-    Processes that train together wait for each other at every batch, so that one batch more would be waited for
-    for ever. No item is seen twice, so that what is measured is what one process would measure.
+    Processes that train together wait for each other at every batch, so that all need as many batches. No item comes
+    twice, so that metrics are those of a single process.
 
     Args:
         length: Number of items, at least one a process.
@@ -151,14 +153,13 @@ class EvenBatches(Sampler[list[Draw]]):
 
 
 class Shuffled(Sampler[Draw]):
-    """Every item once, in an order that the seed and the draw fix. Lightning calls `set_epoch`.
+    """Every item once, in an order that seed and draw determine. Lightning calls `set_epoch`.
 
     Args:
         length: Number of items.
-        seed: Fixes the orders.
-        first_draw: The draw of epoch 0: epochs of earlier phases count.
-        share: Of this process. All have equally many items, so up to `share.of - 1` are left out, other ones each
-            epoch.
+        seed: Of the orders.
+        first_draw: Draw of epoch 0: the number of epochs in earlier phases.
+        share: Of this process. All have equally many items, so up to `share.of - 1` are left out, others each epoch.
     """
 
     def __init__(self, length: int, *, seed: int, first_draw: int, share: Share = WHOLE) -> None:
@@ -169,7 +170,7 @@ class Shuffled(Sampler[Draw]):
         return self.length // self.share.of
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch of the phase comes next."""
+        """Set the epoch of the phase that comes next."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Draw]:
@@ -177,3 +178,36 @@ class Shuffled(Sampler[Draw]):
         order = np.random.default_rng((self.seed, draw)).permutation(self.length)
         order = order[: len(self) * self.share.of][self.share.rank :: self.share.of]
         return iter((int(index), draw) for index in order)
+
+
+def loader(
+    dataset: Dataset[Any], sampler: InOrder | Shuffled | EvenBatches, *, batch_size: int, workers: int = 0
+) -> DataLoader[Any]:
+    """Make a loader for a dataset that fetches whole batches.
+
+    A last training batch of one image is left out, since batch norm cannot be trained on it.
+
+    Args:
+        dataset: Gives a batch for a list of draws.
+        sampler: The order of the draws.
+        batch_size: Batch size in images.
+        workers: Processes that prepare batches; 0: this process itself.
+    """
+    one_left = isinstance(sampler, Shuffled) and len(sampler) % batch_size == 1
+    batching: dict[str, Any] = (
+        {"batch_sampler": sampler}
+        if isinstance(sampler, EvenBatches)
+        else {"sampler": sampler, "batch_size": batch_size, "drop_last": one_left}
+    )
+    return DataLoader(
+        dataset,
+        **batching,
+        num_workers=workers,
+        collate_fn=_keep,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )
+
+
+def _keep(batch: Any) -> Any:
+    return batch

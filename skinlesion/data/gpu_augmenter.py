@@ -1,7 +1,7 @@
-"""Images that wait on the device as uint8, gathered, augmented and normalised there, a batch at a time.
+"""Augmentation and normalisation on the device, which holds all images as uint8.
 
-A raw batch holds no image yet, only where its images stand and what chance has in store for them. Where the images of
-the whole table do not fit into the device's memory, a raw batch brings its pixels along; what comes out is the same.
+A raw batch holds rows of the image cache and random numbers instead of images. Where the images of the whole table do
+not fit into the device's memory, it brings its pixels along; the result is the same.
 """
 
 import logging
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment
-from skinlesion.data.colour import per_channel
+from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment, per_channel
 from skinlesion.data.counter_rng import PARTS, random_integers
 from skinlesion.data.dataset import Batch, Draw, LesionDataset, draw_of
 from skinlesion.data.image_cache import ImageCache
@@ -27,11 +26,11 @@ _AT_ONCE = 256  # images copied to the device at a time
 
 
 class RawBatch(TypedDict):
-    """A Batch whose images are yet to be made."""
+    """A Batch whose images the device has still to make."""
 
     row: Tensor  # (B,) int64, of the image cache
     pixels: NotRequired[Tensor]  # (B, H, W, 3) uint8, where the device does not hold them
-    random: NotRequired[Tensor]  # (B, RANDOM_NUMBERS) int32, in 1 / PARTS; without it images stay as they are
+    random: NotRequired[Tensor]  # (B, RANDOM_NUMBERS) int32, in 1 / PARTS; without it images are not changed
     metadata: Tensor  # (B, M) float
     target: Tensor  # (B,) int64
     image_id: list[str]
@@ -42,7 +41,7 @@ class RawDataset(Dataset[RawBatch]):
 
     Args:
         source: Gives rows, metadata, targets and ids.
-        seed: Of the changes; None: images stay as they are.
+        seed: Of the random changes; None: images are not changed.
         with_pixels: Whether the batches bring their pixels along.
     """
 
@@ -75,20 +74,16 @@ class RawDataset(Dataset[RawBatch]):
 
 
 class GpuAugmenter:
-    """Makes batches of raw ones, on the device where they lie.
+    """Makes batches of raw ones, on their device.
 
     Args:
         augment: Changes training images.
-        spec: What the backbone expects of an image.
+        spec: The size, mean and std at which the network takes images.
         images: All images of the cache, (N, H, W, 3) uint8, on the device; None: raw batches bring their own.
     """
 
     def __init__(self, augment: BatchAugment, spec: ImageInput, images: Tensor | None) -> None:
         self.augment, self.spec, self.images = augment, spec, images
-
-    def __deepcopy__(self, memo: object) -> "GpuAugmenter":
-        """Itself: an average of weights copies the module that holds it, and images need not lie there twice."""
-        return self
 
     def __call__(self, raw: RawBatch) -> Batch:
         """The batch of a raw one."""
@@ -106,12 +101,12 @@ class GpuAugmenter:
 def upload(
     cache: ImageCache, device: torch.device, *, free: Callable[[torch.device], int] | None = None
 ) -> Tensor | None:
-    """All images of a cache in a device's memory, (N, H, W, 3) uint8; None, and a message, where they do not fit.
+    """Copy all images of a cache to a device, (N, H, W, 3) uint8; None, and a message, where they do not fit.
 
     Args:
         cache: The decoded images.
         device: A GPU. Any other device reads the cache's file, which the system keeps in memory as it can.
-        free: Tells how many bytes are free on a device.
+        free: Bytes that are free on a device.
     """
     if device.type != "cuda" and free is None:
         return None

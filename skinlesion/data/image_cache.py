@@ -1,4 +1,4 @@
-"""Decoded images on disk: one memory-mapped uint8 array at the working size, made once, shared by all."""
+"""Decoded images on disk: one memory-mapped uint8 array at the working size, made once, shared by all runs."""
 
 import hashlib
 import logging
@@ -28,7 +28,7 @@ class ImageCache:
     """Decoded images of a data set, by image id."""
 
     path: Path  # the .npy file, (N, H, W, 3) uint8
-    key: str  # what it was made from
+    key: str  # digest of the files it was made from
     image_ids: tuple[str, ...]  # of its rows
 
     @cached_property
@@ -41,7 +41,7 @@ class ImageCache:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def rows(self, image_ids: Sequence[str]) -> list[int]:
-        """Where some images stand."""
+        """The rows of some images."""
         return [self._rows[image_id] for image_id in image_ids]
 
     def image(self, image_id: str) -> Image:
@@ -54,7 +54,7 @@ class ImageCache:
 
 
 def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> ImageCache:
-    """The decoded images of a checked frame; decoded now if they are not there or the files have changed.
+    """Open the decoded images of a checked frame; decode them if they are not there or the files have changed.
 
     Args:
         frame: With `image_id` and `path`.
@@ -63,7 +63,7 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
             size leads to a new one.
 
     Raises:
-        DataError: Images that cannot be decoded, all of them named. Nothing is left behind then.
+        DataError: Images cannot be decoded; all are named, and no file is left behind.
     """
     paths = [Path(path) for path in frame["path"]]
     image_ids = tuple(frame["image_id"])

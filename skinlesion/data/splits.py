@@ -213,7 +213,7 @@ def _fold_problems(frame: pd.DataFrame, rows: pd.DataFrame, fold: int) -> Iterat
     if not (known := ids.isin(frame["image_id"])).all():
         yield f"image_id that is not in the table: {by_line(ids[~known])}; take these lines out."
     if absent := sorted(set(frame["image_id"]) - set(ids)):
-        yield f"images of the table that the file lacks: {some(absent)}; add a line with a fold for each."
+        yield f"images of the table that the file lacks: {first_five(absent)}; add a line with a fold for each."
     if not (numbered := folds.str.fullmatch("[0-9]+")).all():
         yield f"fold that is not a whole number: {by_line(folds[~numbered])}; expected 0, 1, 2 ..."
     elif fold not in (found := sorted(set(folds.astype(int)))):
@@ -221,7 +221,7 @@ def _fold_problems(frame: pd.DataFrame, rows: pd.DataFrame, fold: int) -> Iterat
     lesion_of = dict(zip(frame["image_id"], frame["lesion_id"], strict=True))
     names = folds[known].groupby(ids[known].map(lesion_of)).unique()
     if torn := [f"{lesion} ({', '.join(sorted(several))})" for lesion, several in names.items() if len(several) > 1]:
-        yield f"lesions in more than one fold: {some(torn)}; put all images of a lesion into one."
+        yield f"lesions in more than one fold: {first_five(torn)}; put all images of a lesion into one."
 
 
 def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What happens to pixels in training and evaluation: random changes, and normalisation to a tensor."""
+"""Transforms of images: random changes in training, and normalisation to a tensor."""
 
 import os
 import random
@@ -20,6 +20,20 @@ from skinlesion.data.image_io import Image, ImageInput, fit
 
 _SQUARE = 1  # sets its random numbers apart from those of the other changes
 
+PUBLISHED = {
+    "flip": 0.5,
+    "rotation": 45.0,
+    "shift": 0.075,
+    "zoom": 0.15,
+    "brightness": 0.15,
+    "contrast": 0.15,
+    "hue": 0.0,
+    "saturation": 0.0,
+    "square": 0.0,
+    "square_side": 1.0,
+}
+"""Options of `augmentation` in the published recipe (Corvus333-dev/SkinCancer, README of 2025)."""
+
 Augment = Callable[[Image, int], Image]
 """Image (H, W, 3) and a draw -> changed image; the same draw gives the same change."""
 
@@ -38,7 +52,7 @@ def augmentation(
     square_side: float,
     seed: int,
 ) -> Augment:
-    """The random changes of training images: the published recipe's, and, where asked for, colour and framing.
+    """Make the random changes of training images: those of the published recipe, and optionally colour and framing.
 
     Args:
         flip: Probability of each of the two flips.
@@ -49,14 +63,14 @@ def augmentation(
         contrast: The factor is drawn from 1 - contrast to 1 + contrast.
         hue: Fraction of the colour circle, drawn likewise.
         saturation: The factor is drawn from 1 - saturation to 1 + saturation.
-        square: Probability that a square part of the image is all that is seen.
-        square_side: The square's side is drawn from this fraction of the image's shorter side to that side.
-        seed: Together with a draw it fixes the change.
+        square: Probability that only a square part of the image is shown.
+        square_side: Least side of that square, as a fraction of the image's shorter side.
+        seed: Determines the change, together with a draw.
 
     Returns:
         A function of an image and a draw, whatever process calls it and in whatever order.
     """
-    # what is not asked for is left out, so that it draws no random numbers
+    # colours only where they change, so that they draw no random numbers otherwise
     colours = [
         A.ColorJitter(
             brightness=(1, 1), contrast=(1, 1), saturation=(1 - saturation, 1 + saturation), hue=(-hue, hue), p=1
@@ -99,7 +113,7 @@ def _square_part(image: Image, rng: np.random.Generator, *, least: float) -> Ima
 
 
 def normalise(images: Image, spec: ImageInput) -> Tensor:
-    """Pixels 0..255 to what a backbone expects.
+    """Scale pixels 0..255 by the mean and std of the pretrained weights.
 
     Args:
         images: RGB, (B, H, W, 3).
@@ -110,14 +124,14 @@ def normalise(images: Image, spec: ImageInput) -> Tensor:
     """
     count, height, width, _ = images.shape
     rows = images.reshape(count * height, width, 3)
-    # a look into a table of 256 x 3 numbers is a third of the work of arithmetic on every pixel
+    # a lookup table takes a third of the time of arithmetic on every pixel
     scaled = cv2.LUT(rows, _table(spec)).reshape(images.shape)  # (B, H, W, 3)
     return torch.from_numpy(scaled).permute(0, 3, 1, 2)
 
 
 @cache
 def _table(spec: ImageInput) -> npt.NDArray[np.float32]:
-    """What becomes of each pixel value in each channel, (256, 1, 3)."""
+    """The scaled value of each pixel value in each channel, (256, 1, 3)."""
     values = torch.arange(256).float().div(255)[:, None]  # (256, 1)
     scaled = values.sub(torch.tensor(spec.mean)).div(torch.tensor(spec.std))  # (256, 3)
     return cast(npt.NDArray[np.float32], scaled.numpy().reshape(256, 1, 3))

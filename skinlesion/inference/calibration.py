@@ -1,11 +1,12 @@
-"""Temperature and vector scaling: probabilities that are as sure as they are right, fitted on validation.
+"""Temperature and vector scaling: make probabilities match how often they are right, fitted on validation.
 
 Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, ICML 2017, arXiv:1706.04599. They scale
 logits; the logarithm of a probability is its logit up to a constant that softmax takes out, so probabilities, also
 the mean of several members', are enough. Needs numpy alone.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,32 @@ HOTTEST = 20.0  # temperatures are looked for between its inverse and itself
 _HALVINGS = 60
 _STEPS = 100  # of Newton's method
 _CLOSE = 1e-10  # the gradient at which it stops
+
+
+class VectorScaling(TypedDict):
+    """Factors and shifts of the logits, one a diagnosis."""
+
+    weight: list[float]
+    bias: list[float]
+
+
+class FoldScores(TypedDict):
+    """Scores of images that are scaled by what was fitted to other lesions."""
+
+    nll: float
+    brier: float
+    ece: float
+
+
+class Calibration(TypedDict):
+    """What an ensemble keeps of its calibration; plain data."""
+
+    method: str  # the one in use, of `METHODS`
+    images: int  # of validation
+    temperature: NotRequired[float]
+    vector: NotRequired[VectorScaling]
+    folds: NotRequired[dict[str, FoldScores | None]]  # by method; None: could not be fitted in a fold
+    note: NotRequired[str]  # says why nothing was fitted
 
 
 def tempered(probabilities: npt.ArrayLike, temperature: float) -> Floats:
@@ -38,12 +65,12 @@ def vector_scaled(probabilities: npt.ArrayLike, weight: npt.ArrayLike, bias: npt
     return _softmax(_logits(probabilities) * np.asarray(weight, dtype=np.float64) + np.asarray(bias, dtype=np.float64))
 
 
-def calibrated(probabilities: npt.ArrayLike, calibration: dict[str, Any] | None) -> Floats:
+def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | None) -> Floats:
     """Apply what an ensemble keeps under `calibration` to the mean of its members' probabilities.
 
     Args:
         probabilities: (N, K), uncalibrated.
-        calibration: As from `fitted.fit_calibration`; None, or the method "none", leaves the probabilities as they are.
+        calibration: As from `posthoc_fit.fit_calibration`; None, or the method "none", leaves them as they are.
 
     Returns:
         (N, K).
@@ -82,7 +109,7 @@ def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> flo
     return float(np.exp(-(low + high) / 2))
 
 
-def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> dict[str, list[float]]:
+def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> VectorScaling:
     """The `weight` and `bias` of vector scaling at which the negative log-likelihood is least, by Newton's method.
 
     Args:
@@ -98,19 +125,21 @@ def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: f
     images, classes = logits.shape
     wanted = np.eye(classes)[actual]
     neutral = np.concatenate([np.ones(classes), np.zeros(classes)])
+
+    def loss(found: Floats) -> float:
+        values = _log_softmax(logits * found[:classes] + found[classes:])
+        return float(-(values * wanted).sum() + ridge / 2 * ((found - neutral) ** 2).sum())
+
     found = neutral.copy()
     for _ in range(_STEPS):
         values = _softmax(logits * found[:classes] + found[classes:])
-        slope = _slope(values - wanted, logits) + ridge * (found - neutral)
+        wrong = values - wanted
+        slope = np.concatenate([(wrong * logits).sum(axis=0), wrong.sum(axis=0)]) + ridge * (found - neutral)
         if np.abs(slope).max() < _CLOSE * images:
             break
         step = np.linalg.solve(_curvature(values, logits) + ridge * np.eye(2 * classes), slope)
-        found = _downhill(found, step, slope, loss=lambda x: _penalised(x, logits, wanted, neutral, ridge))
+        found = _downhill(found, step, slope, loss=loss)
     return {"weight": found[:classes].tolist(), "bias": found[classes:].tolist()}
-
-
-def _slope(wrong: Floats, logits: Floats) -> Floats:
-    return np.concatenate([(wrong * logits).sum(axis=0), wrong.sum(axis=0)])
 
 
 def _curvature(values: Floats, logits: Floats) -> Floats:
@@ -123,13 +152,7 @@ def _curvature(values: Floats, logits: Floats) -> Floats:
     return np.asarray(np.block(blocks))
 
 
-def _penalised(found: Floats, logits: Floats, wanted: Floats, neutral: Floats, ridge: float) -> float:
-    classes = logits.shape[1]
-    values = _log_softmax(logits * found[:classes] + found[classes:])
-    return float(-(values * wanted).sum() + ridge / 2 * ((found - neutral) ** 2).sum())
-
-
-def _downhill(found: Floats, step: Floats, slope: Floats, *, loss: Any) -> Floats:
+def _downhill(found: Floats, step: Floats, slope: Floats, *, loss: Callable[[Floats], float]) -> Floats:
     """Take the Newton step, or the first half, quarter … of it that lowers the loss enough (Armijo)."""
     now, share = loss(found), 1.0
     while share > 1e-6 and loss(found - share * step) > now - 1e-4 * share * float(slope @ step):
@@ -152,7 +175,7 @@ def _softmax(logits: Floats) -> Floats:
 
 
 def _checked(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.int64]]:
-    values, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int64)
+    values, actual = np.asarray(probabilities, dtype=np.float64, order="F"), np.asarray(targets, dtype=np.int64)
     if values.ndim != 2 or actual.shape != values.shape[:1]:
         raise ValueError(f"probabilities {values.shape} and targets {actual.shape} must be (N, K) and (N,)")
     if not np.isfinite(values).all():

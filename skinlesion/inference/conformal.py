@@ -9,19 +9,33 @@ so that the same image always gets the same set. The likeliest diagnosis has sco
 penalty for a low rank.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 Floats = npt.NDArray[np.float64]
 Score = Literal["aps", "raps"]
 
 _ROUNDING = 1e-9  # (n + 1)(1 - alpha) of 19 images at alpha 0.1 is 18, not 18 and a rounding error
 _TOLERANCE = 1e-9  # a score that is summed in another order is the same score
+
+
+class ConformalSets(TypedDict):
+    """How prediction sets are made; plain data."""
+
+    method: Score
+    alpha: float  # share of images whose set may lack the actual diagnosis
+    by_class: bool  # a threshold for each diagnosis, not one for all
+    penalty: float  # 0 for APS
+    free_ranks: int  # 0 for APS
+    thresholds: dict[str, float | None]  # by code, in class order; None: infinite
+    images: dict[str, int]  # of validation, by code
+    always: list[str]  # codes of infinite threshold: they are in every set
 
 
 def scores(probabilities: npt.ArrayLike, *, penalty: float = 0.0, free_ranks: int = 0) -> Floats:
@@ -52,7 +66,8 @@ def fit(
     by_class: bool = True,
     penalty: float = 0.01,
     free_ranks: int = 2,
-) -> dict[str, Any]:
+    taxonomy: Taxonomy = HAM10000,
+) -> ConformalSets:
     """Find the thresholds at which the sets hold the actual diagnosis with probability 1 - alpha or more.
 
     That holds on average over validation sets, for images that come about as those did (exchangeable: one image a
@@ -60,17 +75,14 @@ def fit(
     anything out: its threshold is infinite, and it stands in every set.
 
     Args:
-        probabilities: (N, 7) of validation images.
+        probabilities: (N, K) of validation images.
         targets: (N,) class indices.
         alpha: The share of images whose set may lack the actual diagnosis.
         method: "aps" or "raps".
         by_class: A threshold for each diagnosis, not one for all.
         penalty: Of RAPS, for each rank beyond `free_ranks`.
         free_ranks: Of RAPS.
-
-    Returns:
-        Plain data: `method`, `alpha`, `by_class`, `penalty` and `free_ranks` (0 for APS), `thresholds` and `images`
-        by code (a threshold is None where it is infinite), and `always`: the codes of these.
+        taxonomy: The K diagnoses.
 
     Raises:
         DataError: There is no image, or a probability is no finite number.
@@ -84,30 +96,30 @@ def fit(
             f"{len(values)} validation images, all probabilities finite numbers: {bool(np.isfinite(values).all())}; "
             "sets need at least one image and no other number: evaluate the model anew"
         )
-    shape = {"penalty": penalty, "free_ranks": free_ranks} if method == "raps" else {"penalty": 0.0, "free_ranks": 0}
-    own = scores(values, **shape)[np.arange(len(actual)), actual]  # type: ignore[arg-type]
-    groups = [own[actual == k] if by_class else own for k in range(len(CODES))]
-    limits = [_limit(group, alpha=alpha) for group in groups]
+    penalty, free_ranks = (penalty, free_ranks) if method == "raps" else (0.0, 0)
+    own = scores(values, penalty=penalty, free_ranks=free_ranks)[np.arange(len(actual)), actual]
+    chosen = [actual == k for k in range(len(taxonomy))]
+    limits = [_limit(own[each] if by_class else own, alpha=alpha) for each in chosen]
     return {
         "method": method,
         "alpha": alpha,
         "by_class": by_class,
-        **shape,
-        "thresholds": dict(zip(CODES, limits, strict=True)),
-        "images": {code: int((actual == k).sum()) for k, code in enumerate(CODES)},
-        "always": [code for code, limit in zip(CODES, limits, strict=True) if limit is None],
+        "penalty": penalty,
+        "free_ranks": free_ranks,
+        "thresholds": dict(zip(taxonomy.codes, limits, strict=True)),
+        "images": {code: int(each.sum()) for code, each in zip(taxonomy.codes, chosen, strict=True)},
+        "always": [code for code, limit in zip(taxonomy.codes, limits, strict=True) if limit is None],
     }
 
 
-def prediction_sets(probabilities: npt.ArrayLike, fitted: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """Which diagnoses are in the set of each image: (N, 7).
+def prediction_sets(probabilities: npt.ArrayLike, fitted: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    """Which diagnoses are in the set of each image: (N, K).
 
     Args:
-        probabilities: (N, 7), calibrated as those that `fit` saw.
-        fitted: What `fit` returned.
+        probabilities: (N, K), calibrated as those that `fit` saw.
+        fitted: As from `fit`.
     """
-    limits = [fitted["thresholds"][code] for code in CODES]
-    highest = np.array([np.inf if limit is None else limit for limit in limits])
+    highest = np.array([np.inf if limit is None else limit for limit in fitted["thresholds"].values()])
     given = scores(probabilities, penalty=fitted["penalty"], free_ranks=fitted["free_ranks"])
     return np.asarray(given <= highest + _TOLERANCE)
 

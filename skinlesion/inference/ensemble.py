@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion.data.datamodule import Part
@@ -15,7 +14,7 @@ from skinlesion.errors import CheckpointError
 from skinlesion.files import file_digest
 from skinlesion.inference.ood import Fitted
 from skinlesion.inference.ood import read as read_novelty
-from skinlesion.inference.predictions import read_predictions
+from skinlesion.inference.predictions import Predictions
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 
@@ -115,14 +114,14 @@ def check_together(models: Sequence[TrainedModel]) -> None:
             )
 
 
-def own_predictions(model: TrainedModel, part: Part) -> pd.DataFrame | None:
+def own_predictions(model: TrainedModel, part: Part) -> Predictions | None:
     """The predictions table that lies beside a checkpoint, if it was made by that very checkpoint."""
     folder = model.path.parent
     table, metrics = folder / f"predictions_{part}.csv", folder / "metrics.json"
     if not (table.exists() and metrics.exists()):
         return None
     made_by = json.loads(metrics.read_text(encoding="utf-8")).get("checkpoint_sha256")
-    return read_predictions(table) if made_by == file_digest(model.path) else None
+    return Predictions.read(table) if made_by == file_digest(model.path) else None
 
 
 def describe(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from skinlesion.config.data import SourceConfig
-from skinlesion.data.datamodule import targets
+from skinlesion.data.frame import targets
 from skinlesion.inference import ood
 from skinlesion.inference.sample import read_sample, see
 from skinlesion.training.checkpoint import TrainedModel

@@ -3,18 +3,27 @@
 Needs numpy alone.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.taxonomy import TARGETS, is_target, target_score
-
-Floats = npt.NDArray[np.float64]
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 _ROUNDING = 1e-9  # 0.8 * 5 images are 4, not 4 and a rounding error
+
+
+class OperatingPoint(TypedDict):
+    """A threshold above which images are flagged for a target; plain data."""
+
+    target: str  # a code, or a category such as "malignant"
+    sensitivity: float  # wanted share of the target's images that are flagged
+    images: int  # of the target, on validation
+    threshold: float | None  # lowest probability that is flagged; None without an image of the target
+    reached: float | None  # sensitivity on validation, likewise
+    note: NotRequired[str]  # says why there is no threshold
 
 
 def fit(
@@ -22,42 +31,52 @@ def fit(
     targets: npt.ArrayLike,
     *,
     sensitivities: Sequence[float] = (0.8, 0.85, 0.9, 0.95),
-    of: Sequence[str] = TARGETS,
-) -> list[dict[str, Any]]:
+    taxonomy: Taxonomy = HAM10000,
+) -> list[OperatingPoint]:
     """Choose the highest threshold at which each target is found with each sensitivity on validation.
 
     Args:
-        probabilities: (N, 7) of validation images, calibrated as they will be where the threshold is applied.
+        probabilities: (N, K) of validation images, calibrated as they will be where the threshold is applied.
         targets: (N,) class indices.
-        sensitivities: The wanted shares of a target's images that are flagged, each in 0..1 and not 0.
-        of: The targets.
+        sensitivities: The wanted shares of a target's images that are flagged, each above 0, up to 1.
+        taxonomy: The K diagnoses and the targets.
 
     Returns:
-        Plain data for each target and sensitivity: `target`, `sensitivity` (wanted), `threshold`, `reached` (the
-        sensitivity on these images), `images` (of the target). Without an image of the target `threshold` and
-        `reached` are None and `note` says so.
+        One for each target and sensitivity.
 
     Raises:
         DataError: A probability is no finite number.
         ValueError: A sensitivity is out of range.
     """
-    values = np.asarray(probabilities, dtype=np.float64)
+    values, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int64)
     if not np.isfinite(values).all():
         raise DataError("a probability is no finite number; no threshold can be chosen: evaluate the model anew")
     if not all(0 < wanted <= 1 for wanted in sensitivities):
         raise ValueError(f"sensitivities are {list(sensitivities)}; expected each above 0, at most 1")
-    return [
-        _point(np.sort(target_score(values, target)[is_target(targets, target)])[::-1], target=target, wanted=wanted)
-        for target in of
-        for wanted in sensitivities
-    ]
+    found: list[OperatingPoint] = []
+    for target in taxonomy.targets:
+        mask = taxonomy.mask(target)
+        scores = np.sort(values[:, mask].sum(axis=1)[mask[actual]])[::-1]  # of the target's own images, highest first
+        found += [_point(scores, target=target, wanted=wanted) for wanted in sensitivities]
+    return found
 
 
-def _point(scores: Floats, *, target: str, wanted: float) -> dict[str, Any]:
-    """The operating point of a target's own scores, highest first."""
-    about: dict[str, Any] = {"target": target, "sensitivity": wanted, "images": len(scores)}
+def flagged(probabilities: npt.ArrayLike, point: Mapping[str, Any], *, taxonomy: Taxonomy = HAM10000) -> Any:
+    """Which images an operating point flags: (N,); all, where no threshold could be chosen."""
+    values = np.asarray(probabilities, dtype=np.float64)[:, taxonomy.mask(point["target"])].sum(axis=1)
+    return values >= (-np.inf if point["threshold"] is None else point["threshold"])
+
+
+def _point(scores: npt.NDArray[np.float64], *, target: str, wanted: float) -> OperatingPoint:
+    point: OperatingPoint = {
+        "target": target,
+        "sensitivity": wanted,
+        "images": len(scores),
+        "threshold": None,
+        "reached": None,
+    }
     if not len(scores):
-        return {**about, "threshold": None, "reached": None, "note": f"not computable: no image of {target}"}
+        return {**point, "note": f"not computable: no image of {target}"}
     needed = max(1, int(np.ceil(wanted * len(scores) - _ROUNDING)))
     threshold = float(scores[needed - 1])
-    return {**about, "threshold": threshold, "reached": float((scores >= threshold).mean())}
+    return {**point, "threshold": threshold, "reached": float((scores >= threshold).mean())}

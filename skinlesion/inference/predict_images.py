@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 
 from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
-from skinlesion.config.train import ScheduleConfig, TrainConfig
-from skinlesion.data.datamodule import LesionDataModule, Part, loader, read_data, targets
-from skinlesion.data.dataset import InOrder, LesionDataset
+from skinlesion.config.train import ScheduleConfig
+from skinlesion.data.datamodule import LesionDataModule, Part
+from skinlesion.data.dataset import InOrder, LesionDataset, loader
+from skinlesion.data.frame import read_data, targets
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import build_table
+from skinlesion.inference.predictions import Predictions
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 from skinlesion.training.checkpoint import TrainedModel
@@ -21,17 +22,19 @@ from skinlesion.training.feature_cache import FeatureDataset, FeatureStore
 from skinlesion.training.forward import device_of, probabilities
 
 
-def predict_run(network: Network, datamodule: LesionDataModule, part: Part, *, device: torch.device) -> pd.DataFrame:
+def predict_run(
+    network: Network, datamodule: LesionDataModule, part: Part, *, schedule: ScheduleConfig, device: torch.device
+) -> Predictions:
     """The predictions of a run that has just been trained.
 
     Where all phases ran on cached maps, the maps of what no phase trained are used.
     """
-    config = datamodule.config
+    settings = LoaderConfig(batch_size=datamodule.batch_size, workers=datamodule.num_workers)
     dataset: LesionDataset | FeatureDataset = datamodule.dataset(part, None)
-    if _cached_throughout(config):
-        network.backbone.unfreeze(lowest(network.backbone, config.schedule))
+    if all(phase.cached_views > 0 for phase in schedule.phases.values()):
+        network.backbone.unfreeze(lowest(network.backbone, schedule))
         dataset = FeatureStore(network.backbone, datamodule, device=device).dataset(part, views=1)
-    return _table(network, dataset, datamodule.part_frame(part), device=device, settings=config.loader, label=part)
+    return _table(network, dataset, datamodule.part_frame(part), device=device, settings=settings, label=part)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def predict_images(
     settings: LoaderConfig,
     accelerator: str,
     tta: str = "none",
-) -> pd.DataFrame:
+) -> Predictions:
     """The predictions of a checkpoint on some images.
 
     Args:
@@ -107,10 +110,6 @@ def lowest(backbone: Backbone, schedule: ScheduleConfig) -> int | str | None:
     return max(starts, key=lambda start: backbone.count_trained(start))
 
 
-def _cached_throughout(config: TrainConfig) -> bool:
-    return all(phase.cached_views > 0 for phase in config.schedule.phases.values())
-
-
 def _table(
     network: Network,
     dataset: Any,
@@ -120,13 +119,13 @@ def _table(
     settings: LoaderConfig,
     label: str,
     tta: str = "none",
-) -> pd.DataFrame:
+) -> Predictions:
     batches = loader(
         dataset, InOrder(len(dataset)), batch_size=settings.batch_size, workers=_workers(dataset, settings)
     )
     label = f"predicting {label}"
     answers = probabilities(network, batches, device=device, label=label, total=len(batches), tta=tta)
-    return build_table(
+    return Predictions.build(
         frame["image_id"].tolist(),
         frame["lesion_id"].tolist(),
         probabilities=answers,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from skinlesion.config.data import SourceConfig, restore_data_config
-from skinlesion.data.datamodule import Part, read_data
+from skinlesion.data.datamodule import Part
+from skinlesion.data.frame import read_data
 from skinlesion.data.image_io import Image, decode, fit, read
 from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise

@@ -2,24 +2,23 @@
 
 Lesions are drawn, each with all its images, because images of one lesion are alike (Field & Welsh, J. R. Stat. Soc.
 B 69:369-390 (2007), doi:10.1111/j.1467-9868.2007.00593.x). A resample is how often each lesion counts, so that a
-statistic judges hundreds of resamples at once.
+statistic computes hundreds of resamples at once, which `scipy.stats.bootstrap` cannot: it resamples rows.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from skinlesion.metrics.classification import Floats, Integers, lesion_names
+from skinlesion.metrics.classification import Floats, Integers
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 
-Method = Literal["percentile", "bca"]
 Replicates = dict[str, Floats]  # by name of the number: one value a resample, NaN where it cannot be computed
 
-AT_ONCE = 256  # resamples judged at a time: bounds the memory
+AT_ONCE = 256  # resamples computed at a time: bounds the memory
 _FEW = 0.9  # a number that fewer than this share of the resamples can compute gets no interval
 
 
@@ -73,51 +72,32 @@ class JointStatistic:
 
 @dataclass(frozen=True)
 class Difference:
-    """The numbers of one statistic less those of another of the same lesions: both see the same resamples."""
+    """The numbers of one statistic less those of another of the same lesions, on the same resamples."""
 
     first: Statistic
     second: Statistic
 
     def resampled(self, weights: Floats) -> Replicates:
         """As `Statistic`."""
-        return _less(self.first.resampled(weights), self.second.resampled(weights))
+        second = self.second.resampled(weights)
+        return {name: values - second[name] for name, values in self.first.resampled(weights).items()}
 
     def jackknife(self) -> Replicates:
         """As `Statistic`."""
-        return _less(self.first.jackknife(), self.second.jackknife())
+        second = self.second.jackknife()
+        return {name: values - second[name] for name, values in self.first.jackknife().items()}
 
 
-def lesion_index(table: pd.DataFrame) -> Integers:
-    """Number the lesion of each image by its first image in the order of image_id: (N,).
-
-    The numbers depend neither on the order of rows nor on what lesions are called. An image of unknown lesion is
-    a lesion of its own.
-    """
-    order = table["image_id"].argsort(kind="stable").to_numpy()
-    index = np.empty(len(table), dtype=np.int64)
-    index[order] = pd.factorize(lesion_names(table).iloc[order])[0]
-    return index
-
-
-def sums_of(columns: npt.ArrayLike, index: Integers) -> Floats:
+def sums_of(columns: npt.ArrayLike, group: Integers) -> Floats:
     """Add up the rows of each lesion: (N, C) and (N,) lesion numbers to (L, C)."""
     values = np.asarray(columns, dtype=np.float64)
-    total = np.zeros((int(index.max()) + 1, values.shape[1]))
-    np.add.at(total, index, values)
+    total = np.zeros((int(group.max()) + 1, values.shape[1]))
+    np.add.at(total, group, values)
     return total
 
 
-def draws(lesions: int, *, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield (at most `AT_ONCE`, L) counts of how often each of L lesions is drawn, `resamples` rows in all."""
-    generator = np.random.default_rng(seed)
-    for start in range(0, resamples, AT_ONCE):
-        rows = min(AT_ONCE, resamples - start)
-        drawn = generator.integers(0, lesions, (rows, lesions)) + np.arange(rows)[:, None] * lesions
-        yield np.bincount(drawn.ravel(), minlength=rows * lesions).reshape(rows, lesions).astype(np.float64)
-
-
 def without_each(statistic: Statistic, lesions: int) -> Replicates:
-    """`Statistic.left_out` of a statistic that knows no shortcut, in blocks of lesions."""
+    """The jackknife of a statistic that knows no shortcut, in blocks of lesions."""
     blocks = []
     for start in range(0, lesions, AT_ONCE):
         weights = np.ones((min(AT_ONCE, lesions - start), lesions))
@@ -126,38 +106,35 @@ def without_each(statistic: Statistic, lesions: int) -> Replicates:
     return _joined(blocks)
 
 
-def bootstrap(
-    statistic: Statistic, *, lesions: int, resamples: int, seed: int, level: float, method: Method
-) -> dict[str, dict[str, Any]]:
-    """Give each number of a statistic with its interval.
+def bootstrap(statistic: Statistic, config: BootstrapConfig, *, lesions: int, p_values: bool = False) -> Estimates:
+    """Estimate each number of a statistic with its interval.
 
     Args:
         statistic: Of the lesions.
+        config: How intervals are made. BCa intervals are those of Efron, J. Am. Stat. Assoc. 82:171-185 (1987),
+            doi:10.1080/01621459.1987.10478410, with the jackknife over lesions.
         lesions: How many there are, L.
-        resamples: How many times L lesions are drawn.
-        seed: Of the draws.
-        level: The share of resamples in the interval, for example 0.95.
-        method: "percentile", or "bca": corrected for bias and skewness (Efron, J. Am. Stat. Assoc. 82:171-185
-            (1987), doi:10.1080/01621459.1987.10478410), with the jackknife over lesions.
+        p_values: Give each number that has an interval the p value of its difference from zero.
 
     Returns:
-        For each number plain data: `value`, `low`, `high`, `method`; `value` or both ends are None where they
-        cannot be computed, and `note` says why, or what to beware of.
+        By name; a note says why a value or an interval is missing, or of what to beware.
 
     Raises:
-        ValueError: A setting is out of range.
+        ValueError: There is no lesion.
     """
-    if resamples < 1 or not 0 < level < 1 or lesions < 1:
-        raise ValueError(
-            f"resamples is {resamples}, lesions {lesions} and level {level}; expected at least 1, at least 1 and "
-            "between 0 and 1"
-        )
+    if lesions < 1:
+        raise ValueError(f"lesions is {lesions}; expected at least 1")
     values = statistic.resampled(np.ones((1, lesions)))
-    replicates = _joined([statistic.resampled(drawn) for drawn in draws(lesions, resamples=resamples, seed=seed)])
-    left_out = statistic.jackknife() if method == "bca" and lesions > 1 else {}
-    return {
-        name: _interval(float(value[0]), replicates[name], left_out.get(name), level=level, method=method)
+    replicates = _joined([statistic.resampled(weights) for weights in _draws(lesions, config)])
+    jackknife = statistic.jackknife() if config.method == "bca" and lesions > 1 else {}
+    found = {
+        name: replace(_interval(float(value[0]), replicates[name], jackknife.get(name), config), n=lesions)
         for name, value in values.items()
+    }
+    if not p_values:
+        return found
+    return {
+        name: each if each.low is None else replace(each, p=sign_test(replicates[name])) for name, each in found.items()
     }
 
 
@@ -168,20 +145,20 @@ def sign_test(replicates: Floats) -> float:
     return min(1.0, 2 * (1 + rarer) / (1 + len(known)))
 
 
-def bca_tails(value: float, replicates: Floats, left_out: Floats, *, level: float) -> tuple[float, float] | None:
+def bca_tails(value: float, replicates: Floats, jackknife: Floats, *, level: float) -> tuple[float, float] | None:
     """The shares of resamples below the ends of a BCa interval; None where the correction is not defined.
 
     Args:
         value: The number itself.
         replicates: (R,) without NaN.
-        left_out: (L,) the jackknife, without NaN.
+        jackknife: (L,) without NaN.
         level: Of the interval.
     """
     normal = NormalDist()
     below = ((replicates < value).sum() + (replicates <= value).sum()) / (2 * len(replicates))  # ties count a half
     if not 0 < below < 1:
         return None
-    influence = left_out.mean() - left_out
+    influence = jackknife.mean() - jackknife
     spread = (influence**2).sum() ** 1.5
     acceleration = float((influence**3).sum() / (6 * spread)) if spread > 0 else 0.0
     bias = normal.inv_cdf(float(below))
@@ -195,33 +172,37 @@ def bca_tails(value: float, replicates: Floats, left_out: Floats, *, level: floa
     return tails[0], tails[1]
 
 
-def _interval(
-    value: float, replicates: Floats, left_out: Floats | None, *, level: float, method: Method
-) -> dict[str, Any]:
-    known = replicates[~np.isnan(replicates)]
+def _draws(lesions: int, config: BootstrapConfig) -> Iterator[Floats]:
+    """Yield (at most `AT_ONCE`, L) counts of how often each of L lesions is drawn."""
+    generator = np.random.default_rng(config.seed)
+    for start in range(0, config.resamples, AT_ONCE):
+        rows = min(AT_ONCE, config.resamples - start)
+        drawn = generator.integers(0, lesions, (rows, lesions)) + np.arange(rows)[:, None] * lesions
+        yield np.bincount(drawn.ravel(), minlength=rows * lesions).reshape(rows, lesions).astype(np.float64)
+
+
+def _interval(value: float, replicates: Floats, jackknife: Floats | None, config: BootstrapConfig) -> Estimate:
+    method, known = config.method, replicates[~np.isnan(replicates)]
     if np.isnan(value):
-        return {"value": None, "low": None, "high": None, "method": method, "note": "not computable"}
+        return Estimate(None, method=method, note="not computable")
     if len(known) < _FEW * len(replicates):
-        share = f"computable in only {len(known) / len(replicates):.0%} of the resamples: no interval"
-        return {"value": value, "low": None, "high": None, "method": method, "note": share}
-    notes, tails = [], ((1 - level) / 2, (1 + level) / 2)
+        note = f"computable in only {len(known) / len(replicates):.0%} of the resamples: no interval"
+        return Estimate(value, method=method, note=note)
+    notes, tails = [], ((1 - config.level) / 2, (1 + config.level) / 2)
     if len(known) < len(replicates):
         notes.append(f"computable in {len(known) / len(replicates):.1%} of the resamples")
     if np.ptp(known) == 0:
         notes.append("all resamples agree: the interval says nothing about lesions not seen")
     elif method == "bca":
-        corrected = None if left_out is None else bca_tails(value, known, left_out[~np.isnan(left_out)], level=level)
+        usable = None if jackknife is None else jackknife[~np.isnan(jackknife)]
+        corrected = None if usable is None else bca_tails(value, known, usable, level=config.level)
         if corrected is None:
             method = "percentile"
             notes.append("no BCa correction is defined")
         tails = corrected or tails
     low, high = (float(end) for end in np.quantile(known, tails))
-    return {"value": value, "low": low, "high": high, "method": method, **({"note": "; ".join(notes)} if notes else {})}
+    return Estimate(value, low, high, method=method, note="; ".join(notes))
 
 
 def _joined(blocks: list[Replicates]) -> Replicates:
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _less(first: Replicates, second: Replicates) -> Replicates:
-    return {name: values - second[name] for name, values in first.items()}

@@ -1,31 +1,28 @@
-"""The metrics of the ISIC challenges, as their scorer `isic-challenge-scoring` defines them, with intervals.
+"""The metrics of the ISIC challenges, as their scorer `isic-challenge-scoring` defines them, and their CSV files.
 
 They differ from the classification report: a diagnosis counts as predicted where its probability is above 0.5, and an
 image whose highest probability two diagnoses share has no predicted one. Codella et al. (2019), arXiv:1902.03368.
+The files, `image,MEL,NV,BCC,AKIEC,BKL,DF,VASC`, hold a submission (probabilities) or the ground truth (0 or 1).
 """
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.errors import DataError
-from skinlesion.inference.predictions import probabilities, targets
-from skinlesion.metrics.auroc import auroc_and_ap, sort_class
-from skinlesion.metrics.bootstrap import (
-    JointStatistic,
-    Method,
-    Replicates,
-    SumStatistic,
-    bootstrap,
-    lesion_index,
-    sums_of,
-    without_each,
-)
-from skinlesion.metrics.classification import Floats, Integers, lesion_names, ratio
-from skinlesion.metrics.partial_auc import partial_auc
-from skinlesion.taxonomy import CHALLENGE, CODES
+from skinlesion.data.csv_io import by_line, read_rows
+from skinlesion.errors import DataError, first_five
+from skinlesion.files import write_text
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.auroc import auroc_and_ap, partial_auc, rank_classes
+from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatistic, bootstrap, sums_of, without_each
+from skinlesion.metrics.classification import Floats, mean_of_defined, ratio
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 COUNTED = ("accuracy", "sensitivity", "specificity", "dice", "ppv", "npv")
 RANKED = ("auc", "auc_sens_80", "ap")
@@ -34,60 +31,142 @@ METRICS = (*COUNTED, *RANKED)
 
 UNSCORED = "ISIC_0035068"  # of the test set of 2018: the scorer gives it no weight
 _SENSITIVITY = 0.8
-_GIVEN = {  # a ratio without a denominator: the scorer gives 1
+_WHY = {  # a ratio without a denominator: the scorer gives 1
     "sensitivity": "no image of {}",
     "specificity": "every image is {}",
     "dice": "no image of {}, and none taken for it",
     "ppv": "no image has {} above 0.5",
     "npv": "every image has {} above 0.5",
 }
+_DIGITS = "%#.9g"  # a point in every number: the scorer refuses a column of whole numbers
 
 
-def challenge(table: pd.DataFrame, *, resamples: int, seed: int, level: float, method: Method) -> dict[str, Any]:
-    """Score a predictions table as an entry to a challenge.
+@dataclass(frozen=True)
+class ChallengeScores:
+    """Scores of a submission, each with its interval.
 
-    Args:
-        table: With known actual diagnoses.
-        resamples: Of the bootstrap over lesions.
-        seed: Of its draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
+    Attributes:
+        images: How many are scored.
+        lesions: How many lesions they show.
+        balanced_accuracy: The goal of the challenge of 2018.
+        macro_average: By name of `METRICS`, the mean over the diagnoses where the metric is defined.
+        per_category: By the challenge's column, then name of `METRICS`.
+    """
 
-    Returns:
-        Plain data: `images`, `lesions`, `balanced_accuracy`, and by name of `METRICS` `macro_average` and, by the
-        challenge's column, `per_category`; each number as `bootstrap` gives it. A ratio that has no denominator is 1,
-        as the scorer has it, and says so in its `note`; areas that have none are None and left out of their mean.
+    images: int
+    lesions: int
+    balanced_accuracy: Estimate
+    macro_average: Estimates
+    per_category: dict[str, Estimates]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "images": self.images,
+            "lesions": self.lesions,
+            "balanced_accuracy": self.balanced_accuracy.to_dict(),
+            "macro_average": estimates_to_dict(self.macro_average),
+            "per_category": {name: estimates_to_dict(each) for name, each in self.per_category.items()},
+        }
+
+
+def challenge_scores(predictions: Predictions, config: BootstrapConfig) -> ChallengeScores:
+    """Score predictions with known actual diagnoses as a submission to a challenge.
+
+    A ratio that has no denominator is 1, as the scorer has it, and says so in its note; areas that have none are None
+    and left out of their mean.
 
     Raises:
         DataError: No image is left to score.
     """
-    table = table[table["image_id"] != UNSCORED].reset_index(drop=True)
-    if table.empty:
+    scored = predictions.select(predictions.image_id != UNSCORED)
+    if not len(scored):
         raise DataError(f"no image to score: {UNSCORED}, the only one, has no weight in the challenge")
-    index = lesion_index(table)
-    statistic = JointStatistic((_counted(table, index), _Ranked(table, index)))
-    lesions = int(index.max()) + 1
-    found = bootstrap(statistic, lesions=lesions, resamples=resamples, seed=seed, level=level, method=method)
-    remarks = _remarks(table)
-    found = {name: _remarked(each, remarks.get(name)) for name, each in found.items()}
-    return {
-        "images": len(table),
-        "lesions": int(lesion_names(table).nunique()),
-        "balanced_accuracy": found["balanced_accuracy"],
-        "macro_average": {name: found[name] for name in METRICS},
-        "per_category": {code.upper(): {name: found[f"{name}_{code}"] for name in METRICS} for code in CHALLENGE},
+    statistic = JointStatistic((_counted(scored), _Ranked(scored)))
+    notes = _notes(scored)
+    found = {
+        name: _with_note(each, notes.get(name))
+        for name, each in bootstrap(statistic, config, lesions=scored.lesions).items()
     }
+    return ChallengeScores(
+        images=len(scored),
+        lesions=scored.lesions,
+        balanced_accuracy=found["balanced_accuracy"],
+        macro_average={name: found[name] for name in METRICS},
+        per_category={
+            code.upper(): {name: found[f"{name}_{code}"] for name in METRICS}
+            for code in scored.taxonomy.submission_order
+        },
+    )
 
 
-def _counted(table: pd.DataFrame, index: Integers) -> SumStatistic:
-    actual, values = np.eye(len(CODES))[targets(table)], probabilities(table)  # (N, K)
-    told = values > 0.5
+def write_submission(predictions: Predictions, path: Path) -> None:
+    """Write probabilities as a submission to a challenge, whole or not at all."""
+    _write(predictions, predictions.probabilities, path)
+
+
+def write_truth(predictions: Predictions, path: Path) -> None:
+    """Write actual diagnoses as a challenge's ground truth, whole or not at all.
+
+    Raises:
+        DataError: An actual diagnosis is unknown.
+    """
+    _write(predictions, np.eye(len(predictions.taxonomy))[predictions.targets], path)
+
+
+def read_submission(
+    path: Path,
+    *,
+    actual: Mapping[str, str],
+    lesions: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+    taxonomy: Taxonomy = HAM10000,
+) -> Predictions:
+    """Read a submission to a challenge.
+
+    Args:
+        path: The CSV; image ids may end in ".jpg", as the scorer allows.
+        actual: Diagnosis code by image id, of the images that are to be scored.
+        lesions: Lesion id by image id; None or no entry: unknown.
+        without: Ids of images that are passed over.
+        taxonomy: The diagnoses, and their order in the file.
+
+    Raises:
+        DataError: The file is no submission, a number is none from 0 to 1, a row's sum is not 1, or its images are not
+            those of `actual`.
+    """
+    order = taxonomy.submission_order
+    names = ", ".join(code.upper() for code in order)
+    rows, problems = read_rows(path, columns=("image", *order))
+    unknown = [str(column) for column in rows if column not in ("image", *order)]
+    if unknown:
+        problems.append(f"unknown column {', '.join(unknown)}; expected image, {names}.")
+    if not problems:
+        ids = rows["image"].str.replace(r"\.jpe?g$", "", case=False, regex=True)
+        rows, ids = rows[~ids.isin(list(without))], ids[~ids.isin(list(without))]
+        problems += _other_images(ids, actual)
+    if problems:
+        raise DataError.listing(f"{path} is no submission for these images:", problems)
+    return Predictions.build(
+        ids.tolist(),
+        [(lesions or {}).get(image_id, "") for image_id in ids],
+        probabilities=rows[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
+        actual=[actual[image_id] for image_id in ids],
+        taxonomy=taxonomy,
+        source=str(path),
+    )
+
+
+def _counted(predictions: Predictions) -> SumStatistic:
+    codes, values = predictions.taxonomy.codes, predictions.probabilities
+    actual = np.eye(len(codes))[predictions.targets]  # (N, K)
+    predicted = values > 0.5
     highest = values == values.max(axis=1, keepdims=True)
     hits = actual * highest * (highest.sum(axis=1, keepdims=True) == 1)
-    blocks = (actual, told, actual * told, hits, np.ones((len(table), 1)))
+    blocks = (actual, predicted, actual * predicted, hits, np.ones((len(values), 1)))
 
     def finish(sums: Floats) -> Replicates:
-        positive, said, both, hit, images = np.split(sums, np.arange(1, 5) * len(CODES), axis=1)  # (R, K), (R, 1)
+        positive, said, both, hit, images = np.split(sums, np.arange(1, 5) * len(codes), axis=1)  # (R, K), (R, 1)
         neither = images - positive - said + both
         each = {
             "accuracy": ratio(both + neither, images),
@@ -97,84 +176,90 @@ def _counted(table: pd.DataFrame, index: Integers) -> SumStatistic:
             "ppv": _or_one(both, said),
             "npv": _or_one(neither, images - said),
         }
-        return {"balanced_accuracy": _mean(ratio(hit, positive)), **_named(each)}
+        return {"balanced_accuracy": mean_of_defined(ratio(hit, positive)), **_named(each, codes)}
 
-    return SumStatistic(sums_of(np.concatenate(blocks, axis=1), index), finish)
+    return SumStatistic(sums_of(np.concatenate(blocks, axis=1), predictions.group), finish)
 
 
 class _Ranked:
     """Areas and average precision of each diagnosis."""
 
-    def __init__(self, table: pd.DataFrame, index: Integers) -> None:
-        actual, values = targets(table), probabilities(table)
-        self._lesions = int(index.max()) + 1
-        self._classes = [sort_class(actual == k, values[:, k], index, lesions=self._lesions) for k in range(len(CODES))]
+    def __init__(self, predictions: Predictions) -> None:
+        self._lesions, self._codes = predictions.lesions, predictions.taxonomy.codes
+        self._classes = rank_classes(predictions.targets, predictions.probabilities, predictions.group)
 
     def resampled(self, weights: Floats) -> Replicates:
         counts = np.ascontiguousarray(weights.T)  # (L, R)
-        areas = [auroc_and_ap(each, counts) for each in self._classes]
+        areas, precisions = zip(*(auroc_and_ap(each, counts) for each in self._classes), strict=True)
         partial = [partial_auc(each, counts, sensitivity=_SENSITIVITY) for each in self._classes]
-        columns = ([area for area, _ in areas], partial, [precision for _, precision in areas])
-        return _named({name: np.stack(values, axis=1) for name, values in zip(RANKED, columns, strict=True)})
+        columns = zip(RANKED, (areas, partial, precisions), strict=True)
+        return _named({name: np.stack(values, axis=1) for name, values in columns}, self._codes)
 
     def jackknife(self) -> Replicates:
         return without_each(self, self._lesions)
 
 
-def _named(each: dict[str, Floats]) -> Replicates:
+def _named(each: Mapping[str, Floats], codes: Collection[str]) -> Replicates:
     """The (R, K) numbers of each metric, by name and diagnosis, and their mean by name."""
-    found = {f"{name}_{code}": values[:, k] for name, values in each.items() for k, code in enumerate(CODES)}
-    return {**found, **{name: _mean(values) for name, values in each.items()}}
-
-
-def _mean(values: Floats) -> Floats:
-    """Average over the diagnoses where a number is defined: (R, K) to (R,)."""
-    defined = ~np.isnan(values)
-    return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1))
+    found = {f"{name}_{code}": values[:, k] for name, values in each.items() for k, code in enumerate(codes)}
+    return found | {name: mean_of_defined(values) for name, values in each.items()}
 
 
 def _or_one(part: Floats, whole: Floats) -> Floats:
     return np.where(whole > 0, ratio(part, whole), 1.0)
 
 
-def _remarks(table: pd.DataFrame) -> dict[str, str]:
-    """What is to be said of numbers without a denominator, by name."""
-    actual = targets(table)[:, None] == np.arange(len(CODES))  # (N, K)
-    values = probabilities(table)
-    told = values > 0.5
+def _notes(predictions: Predictions) -> dict[str, str]:
+    """Notes on the numbers that have no denominator, and on the means that leave some out, by name."""
+    codes, predicted = predictions.taxonomy.codes, predictions.probabilities > 0.5
+    actual = predictions.targets[:, None] == np.arange(len(codes))  # (N, K)
+    present, everywhere = actual.any(axis=0), actual.all(axis=0)
     without = {
-        "sensitivity": ~actual.any(axis=0),
-        "specificity": actual.all(axis=0),
-        "dice": ~(actual | told).any(axis=0),
-        "ppv": ~told.any(axis=0),
-        "npv": told.all(axis=0),
+        "sensitivity": ~present,
+        "specificity": everywhere,
+        "dice": ~(actual | predicted).any(axis=0),
+        "ppv": ~predicted.any(axis=0),
+        "npv": predicted.all(axis=0),
     }
-    remarks = {
-        f"{name}_{code}": f"1 by the challenge's convention: {_GIVEN[name].format(code.upper())}"
+    notes = {
+        f"{name}_{code}": f"1 by the challenge's convention: {_WHY[name].format(code.upper())}"
         for name, absent in without.items()
-        for k, code in enumerate(CODES)
+        for k, code in enumerate(codes)
         if absent[k]
     }
-    for k, code in enumerate(CODES):
-        if not actual[:, k].any() or actual[:, k].all():
-            why = _GIVEN["specificity" if actual[:, k].all() else "sensitivity"].format(code.upper())
-            remarks |= {f"{name}_{code}": f"not computable: {why}" for name in RANKED if name != "ap"}
-        if not actual[:, k].any():
-            remarks[f"ap_{code}"] = f"not computable: {_GIVEN['sensitivity'].format(code.upper())}"
-    return remarks | _of_means(actual)
+    for k, code in enumerate(codes):
+        if not present[k] or everywhere[k]:
+            why = _WHY["specificity" if everywhere[k] else "sensitivity"].format(code.upper())
+            notes |= {f"{name}_{code}": f"not computable: {why}" for name in RANKED if name != "ap" or not present[k]}
+    defined = int(present.sum())
+    counts = {"balanced_accuracy": defined, "ap": defined}
+    counts |= dict.fromkeys(("auc", "auc_sens_80"), defined if defined > 1 else 0)
+    means = {name: f"the mean of {count} of {len(codes)} diagnoses" for name, count in counts.items()}
+    return notes | {name: note for name, note in means.items() if 0 < counts[name] < len(codes)}
 
 
-def _of_means(actual: npt.NDArray[np.bool_]) -> dict[str, str]:
-    present = int(actual.any(axis=0).sum())
-    ranked = present if present > 1 else 0
-    counts = {"balanced_accuracy": present, "ap": present, "auc": ranked, "auc_sens_80": ranked}
-    of = len(CODES)
-    return {name: f"the mean of {count} of {of} diagnoses" for name, count in counts.items() if 0 < count < of}
-
-
-def _remarked(each: dict[str, Any], remark: str | None) -> dict[str, Any]:
-    """Add a remark to the note that the bootstrap left; it stands in place of a bare "not computable"."""
-    if remark is None:
+def _with_note(each: Estimate, note: str | None) -> Estimate:
+    """Put a note before the one that the bootstrap left; it stands in place of a bare "not computable"."""
+    if note is None:
         return each
-    notes = [remark, *([each["note"]] if "note" in each and each["value"] is not None else [])]
-    return {**each, "note": "; ".join(notes)}
+    return replace(each, note="; ".join([note, *([each.note] if each.note and each.value is not None else [])]))
+
+
+def _other_images(ids: "pd.Series[str]", actual: Mapping[str, str]) -> list[str]:
+    problems = []
+    if (twice := ids.duplicated(keep=False)).any():
+        problems.append(f"image in more than one row: {by_line(ids[twice])}; keep one.")
+    if not (known := ids.isin(list(actual))).all():
+        problems.append(f"images that have no label: {by_line(ids[~known])}; is it a submission for other images?")
+    if absent := sorted(set(actual) - set(ids)):
+        problems.append(f"no row for {len(absent):,} of {len(actual):,} images: {first_five(absent)}; add them.")
+    return problems
+
+
+def _write(predictions: Predictions, values: npt.NDArray[np.floating], path: Path) -> None:
+    codes = predictions.taxonomy.codes
+    columns = {
+        code.upper(): values[:, codes.index(code)].astype(np.float64) for code in predictions.taxonomy.submission_order
+    }
+    frame = pd.DataFrame({"image": predictions.image_id, **columns})
+    write_text(path, frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n"))

@@ -1,16 +1,156 @@
-"""Several predictions tables of the same images against the first of them: numbers with intervals, and differences."""
+"""Predictions of the same images against one another: tables against the first, an ensemble against its members."""
 
 import glob
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import read_predictions
-from skinlesion.metrics.bootstrap import Method
-from skinlesion.metrics.with_ci import compare, with_intervals
+from skinlesion.inference.predictions import Predictions, refuse_other_images
+from skinlesion.metrics.bootstrap import Difference, bootstrap
+from skinlesion.metrics.classification import headline
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
+from skinlesion.metrics.summary import Summary, metrics_statistic, metrics_with_ci, summarize_predictions
+
+Parts = dict[str, Summary]
+"""Metrics by part of the split, "val" or "test"."""
+
+
+def metric_differences(first: Predictions, second: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
+    """Estimate how much more each metric is for the first predictions than for the second, on the same resamples.
+
+    Args:
+        first: With known actual diagnoses.
+        second: Of the same images.
+        config: How intervals are made.
+        bins: Of the calibration errors.
+
+    Returns:
+        As from `metrics_with_ci`, each with a two-sided p value (None where it cannot be computed).
+
+    Raises:
+        DataError: The predictions are of other images, lesions or actual diagnoses.
+    """
+    pair = [each.sorted() for each in (first, second)]
+    refuse_other_images(*pair)
+    difference = Difference(*(metrics_statistic(each, bins=bins) for each in pair))
+    return bootstrap(difference, config, lesions=first.lesions, p_values=True)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics of several tables by name, and their differences from the reference, the first of them."""
+
+    reference: str
+    tables: dict[str, Estimates]
+    differences: dict[str, Estimates]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "reference": self.reference,
+            "tables": {name: estimates_to_dict(each) for name, each in self.tables.items()},
+            "differences": {name: estimates_to_dict(each, difference=True) for name, each in self.differences.items()},
+        }
+
+
+def compare_tables(tables: Mapping[str, Predictions], config: BootstrapConfig, *, bins: int) -> Comparison:
+    """Measure each of at least one table, and how each but the first differs from the first.
+
+    Raises:
+        DataError: A table is of other images than the first.
+    """
+    (reference, first), *others = tables.items()
+    measured = {name: metrics_with_ci(table, config, bins=bins) for name, table in tables.items()}
+    differences = {name: metric_differences(table, first, config, bins=bins) for name, table in others}
+    return Comparison(reference, measured, differences)
+
+
+@dataclass(frozen=True)
+class EnsembleMetrics:
+    """An ensemble, and where its members' predictions are known, the members.
+
+    Attributes:
+        chosen: Names of the members that vote.
+        config: How intervals are made.
+        vote: Metrics of the vote, by part.
+        calibrated: Of the calibrated vote.
+        all_members: Of the vote of all members; empty where they are not known.
+        members: By name, then part, likewise.
+        best_member: Name of the best on validation by macro-F1, likewise "".
+        gains: By part, how much more each metric is for the vote than for the best member, likewise empty.
+    """
+
+    chosen: list[str]
+    config: BootstrapConfig
+    vote: Parts
+    calibrated: Parts
+    all_members: Parts
+    members: dict[str, Parts]
+    best_member: str
+    gains: dict[str, Estimates]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        found = {
+            "chosen": self.chosen,
+            "level": self.config.level,
+            "interval": self.config.method,
+            **_plain(self.vote),
+            "calibrated": _plain(self.calibrated),
+        }
+        if not self.members:
+            return found
+        gains = {part: estimates_to_dict(each, difference=True) for part, each in self.gains.items()}
+        return {
+            **found,
+            "all_members": _plain(self.all_members),
+            "members": {name: _plain(parts) for name, parts in self.members.items()},
+            "against_best_member": {"name": self.best_member, **gains},
+        }
+
+
+def ensemble_metrics(
+    vote: Mapping[str, Predictions],
+    calibrated: Mapping[str, Predictions],
+    members: Mapping[str, Mapping[str, Predictions]],
+    config: BootstrapConfig,
+    *,
+    chosen: Sequence[str],
+    bins: int,
+) -> EnsembleMetrics:
+    """Measure an ensemble, all its members together, each of them, and the ensemble against the best of them.
+
+    Args:
+        vote: By part, "val" among them, the predictions of the ensemble.
+        calibrated: The same, calibrated.
+        members: By name, then part, the predictions of each member; empty: not known.
+        config: How intervals are made.
+        chosen: Names of the members that vote.
+        bins: Of the calibration errors.
+    """
+
+    def parts(tables: Mapping[str, Predictions]) -> Parts:
+        return {part: summarize_predictions(each, config, bins=bins) for part, each in tables.items()}
+
+    everyone = {part: Predictions.soft_vote([each[part] for each in members.values()]) for part in vote if members}
+    best = max(members, key=lambda name: headline(members[name]["val"])["macro_f1"], default="")
+    return EnsembleMetrics(
+        chosen=list(chosen),
+        config=config,
+        vote=parts(vote),
+        calibrated=parts(calibrated),
+        all_members=parts(everyone),
+        members={name: parts(each) for name, each in members.items()},
+        best_member=best,
+        gains={
+            part: metric_differences(each, members[best][part], config, bins=bins)
+            for part, each in vote.items()
+            if members
+        },
+    )
 
 
 def paths_of(pattern: str) -> list[Path]:
@@ -18,18 +158,20 @@ def paths_of(pattern: str) -> list[Path]:
     return sorted(map(Path, glob.glob(pattern))) or [Path(pattern)]
 
 
-def read_pooled(pattern: str) -> pd.DataFrame:
+def read_pooled(pattern: str) -> Predictions:
     """One table of all files that a pattern names, such as the test parts of all folds: runs/*/predictions_test.csv.
 
     Raises:
         DataError: There is no such file, one cannot be read, or an image is in two of them.
     """
     paths = paths_of(pattern)
-    pooled = pd.concat([read_predictions(path) for path in paths]).sort_values("image_id", ignore_index=True)
-    twice = pooled.loc[pooled["image_id"].duplicated(), "image_id"].tolist()
+    pooled = Predictions.concatenate([Predictions.read(path) for path in paths]).sorted()
+    twice = [first for first, second in pairwise(pooled.image_id) if first == second]
     if twice:
         listed = ", ".join(map(str, paths))
-        raise DataError(f"{len(twice)} images are in two of {listed} ({', '.join(twice[:5])}); expected parts apart")
+        raise DataError(
+            f"{len(twice)} images are in two of {listed} ({', '.join(twice[:5])}); expected different images"
+        )
     return pooled
 
 
@@ -44,29 +186,5 @@ def names_of(patterns: Sequence[str]) -> list[str]:
     return ["/".join(each[before : len(each) - after]) for each in parts]
 
 
-def compared(
-    tables: Mapping[str, pd.DataFrame], *, resamples: int, seed: int, level: float, method: Method, bins: int
-) -> dict[str, Any]:
-    """Judge each table, and each but the first by its differences from the first, on the same resamples of lesions.
-
-    Args:
-        tables: By name, at least one.
-        resamples: Of the bootstrap.
-        seed: Of its draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
-        bins: Of the calibration errors.
-
-    Returns:
-        `reference`, the first name; `tables` and `differences`, by name, as `with_intervals` and `compare` give them.
-
-    Raises:
-        DataError: A table is of other images than the first.
-    """
-    (reference, first), *others = tables.items()
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method, "bins": bins}
-    return {
-        "reference": reference,
-        "tables": {name: with_intervals(table, **settings) for name, table in tables.items()},
-        "differences": {name: compare(table, first, **settings) for name, table in others},
-    }
+def _plain(parts: Parts) -> dict[str, Any]:
+    return {part: each.to_dict() for part, each in parts.items()}

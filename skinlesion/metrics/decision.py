@@ -1,16 +1,20 @@
-"""What operating points do on a table: sensitivity, specificity, PPV and NPV, and net benefit at all thresholds."""
+"""Decisions made from probabilities: operating points, net benefit, and the coverage of prediction sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.inference.predictions import probabilities, targets
-from skinlesion.metrics.bootstrap import Method, Replicates, SumStatistic, bootstrap, lesion_index, sums_of
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.bootstrap import Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.classification import Floats, ratio
-from skinlesion.taxonomy import is_target, target_score
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
+from skinlesion.metrics.subgroups import few_lesions
+
+Flags = npt.NDArray[np.bool_]
 
 
 def at_prevalence(
@@ -29,99 +33,49 @@ def at_prevalence(
     return ratio(hits, hits + alarms), ratio(rests, rests + misses)
 
 
-def flagged(probabilities: npt.ArrayLike, point: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """Which images an operating point flags: (N,); all, where no threshold could be chosen."""
-    values = target_score(probabilities, point["target"])
-    threshold = point["threshold"]
-    return np.ones(len(values), dtype=bool) if threshold is None else np.asarray(values >= threshold)
+@dataclass(frozen=True)
+class FlagMetrics:
+    """How images that were flagged for a target compare with those of the target.
+
+    Attributes:
+        counts: Images by `tp`, `fp`, `fn`, `tn`.
+        metrics: `sensitivity`, `specificity`, `ppv`, `npv`, `flagged` (share of all images), and where a prevalence is
+            given `ppv_at_prevalence` and `npv_at_prevalence`.
+    """
+
+    counts: dict[str, int]
+    metrics: Estimates
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"counts": self.counts, "numbers": estimates_to_dict(self.metrics)}
 
 
-def judge_points(
-    table: pd.DataFrame,
-    points: Sequence[dict[str, Any]],
-    *,
-    resamples: int,
-    seed: int,
-    level: float,
-    method: Method,
-    prevalence: float | None = None,
-) -> list[dict[str, Any]]:
-    """Apply operating points to a table that did not choose them.
+NOT_FLAGGED: dict[str, Any] = {"counts": None, "numbers": {}}
+"""In place of `FlagMetrics.to_dict` where no threshold could be chosen."""
+
+
+def flag_metrics(
+    predictions: Predictions, flagged: Flags, target: str, config: BootstrapConfig, *, prevalence: float | None = None
+) -> FlagMetrics:
+    """Measure which images were flagged.
 
     Args:
-        table: A predictions table with known actual diagnoses, calibrated as the one that chose the points.
-        points: As from `operating_points.fit`.
-        resamples: Of the bootstrap over lesions.
-        seed: Of its draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
-        prevalence: Where given, PPV and NPV at this share of the target as well.
-
-    Returns:
-        For each point its keys, `counts` (tp, fp, fn, tn) and `numbers`: `sensitivity`, `specificity`, `ppv`, `npv`,
-        `flagged` (share of all images), and `ppv_at_prevalence`, `npv_at_prevalence`, each with its interval.
+        predictions: Of N images with known actual diagnoses.
+        flagged: (N,) whether each image was flagged.
+        target: What they were flagged for: a code, or a category such as "malignant".
+        config: How intervals are made.
+        prevalence: Share of the target where the model would be used, between 0 and 1; None: not known.
     """
-    values = probabilities(table)
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
-    judged = []
-    for point in points:
-        if point["threshold"] is None:
-            judged.append({**point, "counts": None, "numbers": {}})
-            continue
-        found = judge_flags(table, flagged(values, point), point["target"], **settings, prevalence=prevalence)
-        judged.append({**point, "prevalence": prevalence, **found})
-    return judged
-
-
-def judge_flags(
-    table: pd.DataFrame,
-    raised: npt.NDArray[np.bool_],
-    target: str,
-    *,
-    resamples: int,
-    seed: int,
-    level: float,
-    method: Method,
-    prevalence: float | None = None,
-) -> dict[str, Any]:
-    """Judge which images were flagged.
-
-    Args:
-        table: A predictions table with known actual diagnoses.
-        raised: (N,) whether each of its images was flagged.
-        target: What they were flagged for: a code, or "malignant".
-        resamples: As of `judge_points`, like the others.
-        seed: Of the draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
-        prevalence: Or None.
-
-    Returns:
-        `counts` and `numbers`, as of `judge_points`.
-    """
-    index, own = lesion_index(table), is_target(targets(table), target)
-    cells = np.stack([own & raised, ~own & raised, own & ~raised, ~own & ~raised], axis=1)
-    found = bootstrap(
-        SumStatistic(sums_of(cells, index), lambda sums: _rates(sums, prevalence)),
-        lesions=int(index.max()) + 1,
-        resamples=resamples,
-        seed=seed,
-        level=level,
-        method=method,
-    )
+    own = predictions.taxonomy.mask(target)[predictions.targets]
+    cells = np.stack([own & flagged, ~own & flagged, own & ~flagged, ~own & ~flagged], axis=1)
+    rates = SumStatistic(sums_of(cells, predictions.group), lambda sums: _rates(sums, prevalence))
     counts = dict(zip(("tp", "fp", "fn", "tn"), cells.sum(axis=0).tolist(), strict=True))
-    return {"counts": counts, "numbers": found}
+    return FlagMetrics(counts, bootstrap(rates, config, lesions=predictions.lesions))
 
 
 def net_benefit(
-    table: pd.DataFrame,
-    target: str,
-    *,
-    thresholds: Sequence[float],
-    resamples: int,
-    seed: int,
-    level: float,
-    method: Method,
+    predictions: Predictions, target: str, thresholds: Sequence[float], config: BootstrapConfig
 ) -> pd.DataFrame:
     """The net benefit of flagging images at each threshold probability of a target.
 
@@ -129,13 +83,10 @@ def net_benefit(
     ones, which weigh as the odds of the threshold, as a share of all images.
 
     Args:
-        table: A predictions table with known actual diagnoses, calibrated.
-        target: A code, or "malignant".
+        predictions: With known actual diagnoses, calibrated.
+        target: A code, or a category such as "malignant".
         thresholds: Between 0 and 1.
-        resamples: Of the bootstrap over lesions.
-        seed: Of its draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
+        config: How intervals are made.
 
     Returns:
         A row a threshold: `threshold`, `model`, `low`, `high`, `all` (flag every image); flagging none has 0.
@@ -147,33 +98,109 @@ def net_benefit(
     if not ((at > 0) & (at < 1)).all():
         raise ValueError(f"thresholds are {list(thresholds)}; expected each above 0, below 1")
     odds = at / (1 - at)
-    own = is_target(targets(table), target)[:, None]
-    raised = target_score(probabilities(table), target)[:, None] >= at
-    gains = (own & raised) - odds * (~own & raised)  # (N, T)
-    index = lesion_index(table)
-    columns = np.column_stack([np.ones(len(table)), gains])
-    found = bootstrap(
-        SumStatistic(sums_of(columns, index), _means),
-        lesions=int(index.max()) + 1,
-        resamples=resamples,
-        seed=seed,
-        level=level,
-        method=method,
-    )
+    own = predictions.taxonomy.mask(target)[predictions.targets][:, None]
+    flagged = predictions.target_score(target)[:, None] >= at
+    gains = (own & flagged) - odds * (~own & flagged)  # (N, T)
+
+    def means(sums: Floats) -> Replicates:
+        return {str(column): sums[:, column] / sums[:, 0] for column in range(1, sums.shape[1])}
+
+    columns = np.column_stack([np.ones(len(gains)), gains])
+    statistic = SumStatistic(sums_of(columns, predictions.group), means)
+    found = bootstrap(statistic, config, lesions=predictions.lesions).values()
     share = own.mean()
     return pd.DataFrame(
         {
             "threshold": at,
-            "model": [each["value"] for each in found.values()],
-            "low": [each["low"] for each in found.values()],
-            "high": [each["high"] for each in found.values()],
+            "model": [each.value for each in found],
+            "low": [each.low for each in found],
+            "high": [each.high for each in found],
             "all": share - odds * (1 - share),
         }
     )
 
 
-def _means(sums: Floats) -> Replicates:
-    return {str(column): sums[:, column] / sums[:, 0] for column in range(1, sums.shape[1])}
+@dataclass(frozen=True)
+class SetMetrics:
+    """The prediction sets of some images.
+
+    Attributes:
+        images: How many there are.
+        lesions: How many lesions they show.
+        metrics: `coverage` (share of sets that hold the actual diagnosis), `size` (mean number of diagnoses) and
+            `single` (share of sets of one diagnosis); empty without images.
+        note: Says of what to beware, or "".
+    """
+
+    images: int
+    lesions: int
+    metrics: Estimates
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        counts = {"images": self.images, "lesions": self.lesions}
+        return {**counts, **estimates_to_dict(self.metrics), **({"note": self.note} if self.note else {})}
+
+
+@dataclass(frozen=True)
+class SetCoverage:
+    """The prediction sets of all images, by actual diagnosis, and by fact and group; and the images by size of set."""
+
+    overall: SetMetrics
+    by_diagnosis: dict[str, SetMetrics]
+    by_group: dict[str, dict[str, SetMetrics]]
+    sizes: dict[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        by_group = {
+            fact: {name: each.to_dict() for name, each in parts.items()} for fact, parts in self.by_group.items()
+        }
+        return {
+            "all": self.overall.to_dict(),
+            "by_diagnosis": {code: each.to_dict() for code, each in self.by_diagnosis.items()},
+            "by_group": by_group,
+            "sizes": {str(size): images for size, images in self.sizes.items()},
+        }
+
+
+def set_coverage(
+    predictions: Predictions, sets: Flags, config: BootstrapConfig, *, groups: Mapping[str, Sequence[str]] | None = None
+) -> SetCoverage:
+    """Measure prediction sets on images that did not choose their thresholds.
+
+    Args:
+        predictions: Of N images with known actual diagnoses.
+        sets: (N, K) which diagnoses are in the set of each image.
+        config: How intervals are made.
+        groups: For each fact the group of each image, as from `subgroups.groups_of`.
+    """
+    actual, size = predictions.targets, sets.sum(axis=1)
+    held = sets[np.arange(len(sets)), actual]
+    columns = np.stack([np.ones(len(sets)), held, size, size == 1], axis=1).astype(np.float64)
+
+    def measured(chosen: Flags) -> SetMetrics:
+        if not chosen.any():
+            return SetMetrics(0, 0, {}, "not computable: no image")
+        part = predictions.select(chosen)
+        found = bootstrap(SumStatistic(sums_of(columns[chosen], part.group), _shares), config, lesions=part.lesions)
+        return SetMetrics(len(part), part.lesions, found, few_lesions(part.lesions))
+
+    return SetCoverage(
+        overall=measured(np.ones(len(sets), dtype=bool)),
+        by_diagnosis={code: measured(actual == k) for k, code in enumerate(predictions.taxonomy.codes)},
+        by_group={
+            fact: {name: measured(np.asarray(labels) == name) for name in sorted(set(labels))}
+            for fact, labels in (groups or {}).items()
+        },
+        sizes={number: int((size == number).sum()) for number in range(1, sets.shape[1] + 1)},
+    )
+
+
+def _shares(sums: Floats) -> Replicates:
+    images = sums[:, 0]
+    return {name: ratio(sums[:, k], images) for k, name in enumerate(("coverage", "size", "single"), start=1)}
 
 
 def _rates(sums: Floats, prevalence: float | None) -> Replicates:

@@ -1,5 +1,6 @@
 """A number with its interval, and how intervals are made."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -36,9 +37,18 @@ class Estimate:
         return plain | ({"p": self.p} if difference else {})
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild an estimate from `to_dict`."""
-        return cls(**{"method": "bca", **state})
+        return cls(**state)
+
+
+Estimates = dict[str, Estimate]
+"""Estimates by the name of the number."""
+
+
+def estimates_to_dict(estimates: Mapping[str, Estimate], *, difference: bool = False) -> dict[str, dict[str, Any]]:
+    """Plain data for JSON, by the name of the number."""
+    return {name: each.to_dict(difference=difference) for name, each in estimates.items()}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Every number by sex, age band, localization, image source and kind of confirmation."""
+"""Every metric by sex, age band, localization, image source and kind of confirmation."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -8,117 +9,119 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.errors import DataError
-from skinlesion.metrics.bootstrap import Method, lesion_index
-from skinlesion.metrics.with_ci import with_intervals
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
+from skinlesion.metrics.summary import metrics_with_ci
 
 FACTS = ("sex", "age", "localization", "dataset", "dx_type")
-"""Columns of the facts, in the order in which they are reported; `age` as bands."""
+"""Columns of the facts by which images are grouped, in the order in which they are reported; `age` as bands."""
 
 BANDS = (0, 30, 45, 60, 75)  # years from which each age band starts
 FEW_LESIONS = 30
 UNKNOWN = "unknown"
 
 
-def groups_of(table: pd.DataFrame, facts: pd.DataFrame, *, bands: Sequence[float] = BANDS) -> dict[str, list[str]]:
-    """Say for each fact which group each image of a table is in.
+@dataclass(frozen=True)
+class Subgroup:
+    """The metrics of a group of images; the note says where it has too few lesions to say much."""
+
+    images: int
+    lesions: int
+    metrics: Estimates
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        found = {"images": self.images, "lesions": self.lesions, "numbers": estimates_to_dict(self.metrics)}
+        return found | ({"note": self.note} if self.note else {})
+
+
+Subgroups = dict[str, dict[str, Subgroup]]
+"""By fact, then group."""
+
+
+def groups_of(predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[float] = BANDS) -> dict[str, list[str]]:
+    """Find for each fact the group that each image is in.
 
     Args:
-        table: A predictions table.
+        predictions: Of N images.
         facts: image_id and any of `FACTS`, such as the checked frame of the data set: age in years. Rows of other
-            images are passed over; so are facts that no image of the table has.
+            images are passed over; so are facts that no image of the predictions has.
         bands: Years from which each age band starts, ascending.
 
     Returns:
-        By fact, in the order of `FACTS`: N labels in the order of the table, "unknown" where empty or missing.
+        By fact, in the order of `FACTS`: N labels in the order of the predictions, "unknown" where empty or missing.
 
     Raises:
-        DataError: The facts lack images of the table, or name one twice.
+        DataError: The facts lack images of the predictions, or name one twice.
     """
     if "image_id" not in facts:
         raise DataError(f"the facts have columns {list(facts)}; expected image_id among them")
     known = facts.drop_duplicates("image_id")
-    missing = sorted(set(table["image_id"]) - set(known["image_id"]))
+    missing = sorted(set(predictions.image_id) - set(known["image_id"]))
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(table)} images are not among the facts ({', '.join(missing[:5])}); give the "
+            f"{len(missing)} of {len(predictions)} images are not among the facts ({', '.join(missing[:5])}); give the "
             "metadata of the same images"
         )
     if len(known) != len(facts.drop_duplicates()):
         raise DataError("the facts have several rows for one image; keep one row an image")
-    rows = known.set_index("image_id").loc[table["image_id"]]
+    rows = known.set_index("image_id").loc[predictions.image_id.tolist()]
     labels = {fact: _labels(rows[fact], fact, bands) for fact in FACTS if fact in rows}
     return {fact: each for fact, each in labels.items() if set(each) != {UNKNOWN}}
 
 
 def subgroups(
-    table: pd.DataFrame,
-    groups: Mapping[str, Sequence[str]],
-    *,
-    resamples: int,
-    seed: int,
-    level: float,
-    method: Method,
-    bins: int,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Give every reported number of each group with its interval.
+    predictions: Predictions, groups: Mapping[str, Sequence[str]], config: BootstrapConfig, *, bins: int
+) -> Subgroups:
+    """Estimate every reported metric of each group with its interval.
 
     Args:
-        table: A predictions table with known actual diagnoses.
+        predictions: With known actual diagnoses.
         groups: As from `groups_of`.
-        resamples: Of the bootstrap over lesions.
-        seed: Of its draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
+        config: How intervals are made.
         bins: Of the calibration errors.
-
-    Returns:
-        By fact, then group: `images`, `lesions`, `numbers` (as from `reported.with_intervals`), and `note` under
-        30 lesions.
     """
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method, "bins": bins}
+
+    def measured(rows: Predictions) -> Subgroup:
+        metrics = metrics_with_ci(rows, config, bins=bins)
+        return Subgroup(len(rows), rows.lesions, metrics, few_lesions(rows.lesions))
+
     return {
         fact: {
-            name: _judged(table[np.asarray(labels, dtype=object) == name].reset_index(drop=True), settings)
-            for name in in_order(labels)
+            name: measured(predictions.select(np.asarray(labels, dtype=object) == name))
+            for name in sorted(set(labels), key=lambda name: (name == UNKNOWN, name))
         }
         for fact, labels in groups.items()
     }
 
 
-def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """What `subgroups` gives as a table: a row for each number of each group."""
+def subgroup_rows(found: Subgroups) -> pd.DataFrame:
+    """Subgroups as a table: a row for each number of each group."""
     return pd.DataFrame(
         [
             {
                 "fact": fact,
                 "group": name,
-                "images": each["images"],
-                "lesions": each["lesions"],
+                "images": each.images,
+                "lesions": each.lesions,
                 "number": number,
-                **{end: measured[end] for end in ("value", "low", "high")},
-                "note": "; ".join(note for note in (each.get("note"), measured.get("note")) if note),
+                "value": measured.value,
+                "low": measured.low,
+                "high": measured.high,
+                "note": "; ".join(note for note in (each.note, measured.note) if note),
             }
             for fact, groups in found.items()
             for name, each in groups.items()
-            for number, measured in each["numbers"].items()
+            for number, measured in each.metrics.items()
         ],
         columns=["fact", "group", "images", "lesions", "number", "value", "low", "high", "note"],
     )
 
 
-def in_order(labels: Sequence[str]) -> list[str]:
-    """The groups, sorted, those of unknown fact last."""
-    return sorted(set(labels), key=lambda name: (name == UNKNOWN, name))
-
-
-def few(lesions: int) -> dict[str, str]:
-    """A note, where there are too few lesions to say much; else nothing."""
-    return {"note": f"only {lesions} lesions: says little"} if lesions < FEW_LESIONS else {}
-
-
-def _judged(rows: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
-    lesions = int(lesion_index(rows).max()) + 1
-    return {"images": len(rows), "lesions": lesions, "numbers": with_intervals(rows, **settings), **few(lesions)}
+def few_lesions(lesions: int) -> str:
+    """A note, where there are too few lesions to say much; else ""."""
+    return f"only {lesions} lesions: says little" if lesions < FEW_LESIONS else ""
 
 
 def _labels(values: "pd.Series[Any]", fact: str, bands: Sequence[float]) -> list[str]:

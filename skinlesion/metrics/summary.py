@@ -1,40 +1,131 @@
-"""What a results file says of a predictions table: every number with its interval, per image and per lesion."""
+"""All reported metrics of predictions with their intervals, per image and per lesion."""
 
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from skinlesion.metrics.bootstrap import Method, lesion_index
-from skinlesion.metrics.classification import HEADLINE
-from skinlesion.metrics.with_ci import by_lesion, with_intervals
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.auroc import AurocStatistic
+from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatistic, bootstrap, sums_of
+from skinlesion.metrics.calibration import Edges, bin_edges, bin_of, brier, negative_log_likelihood
+from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
 
 
-def judged(
-    table: pd.DataFrame, *, resamples: int, seed: int, level: float, method: Method, bins: int
-) -> dict[str, Any]:
-    """Judge a table, ready for JSON.
+@dataclass(frozen=True)
+class Summary:
+    """All reported metrics of predictions.
+
+    Attributes:
+        images: How many there are.
+        lesions: How many lesions they show.
+        metrics: As from `metrics_with_ci`.
+        per_lesion: The same where a lesion's images have voted with the mean of their probabilities; None where every
+            lesion has one image, so that they are those of `metrics`.
+    """
+
+    images: int
+    lesions: int
+    metrics: Estimates
+    per_lesion: Estimates | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, the headline metrics in front."""
+        headline = {name: self.metrics[name] for name in HEADLINE}
+        return {
+            "images": self.images,
+            "lesions": self.lesions,
+            **{name: each.value for name, each in headline.items()},
+            "intervals": {name: [each.low, each.high] for name, each in headline.items()},
+            "numbers": estimates_to_dict(self.metrics),
+            "per_lesion": None if self.per_lesion is None else estimates_to_dict(self.per_lesion),
+        }
+
+
+def summarize_predictions(predictions: Predictions, config: BootstrapConfig, *, bins: int) -> Summary:
+    """Measure predictions with known actual diagnoses; `bins` divide the confidences of the calibration errors."""
+    images, lesions = len(predictions), predictions.lesions
+    metrics = metrics_with_ci(predictions, config, bins=bins)
+    same = lesions == images
+    return Summary(
+        images, lesions, metrics, None if same else metrics_with_ci(predictions.by_group(), config, bins=bins)
+    )
+
+
+def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
+    """Estimate every reported metric of predictions with its interval over lesions.
 
     Args:
-        table: A predictions table with known actual diagnoses.
-        resamples: Of the bootstrap over lesions.
-        seed: Of its draws.
-        level: Of the intervals.
-        method: "percentile" or "bca".
+        predictions: With known actual diagnoses.
+        config: How intervals are made.
         bins: Of the calibration errors.
 
     Returns:
-        `images`, `lesions`, the headline metrics and their `intervals` (name, then [low, high]), `numbers` (all of
-        `reported.with_intervals`), and `per_lesion`: the same numbers where a lesion's images have voted with the mean
-        of their probabilities, or None where every lesion has one image, so that they are those of `numbers`.
+        By name: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`, `ece`, `ece_mass`,
+        `classwise_ece` (mean), `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE`
+        for each diagnosis. The bins of equal mass are those of the predictions in every resample.
     """
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method, "bins": bins}
-    numbers = with_intervals(table, **settings)
-    lesions = int(lesion_index(table).max()) + 1
-    return {
-        "images": len(table),
-        "lesions": lesions,
-        **{name: numbers[name]["value"] for name in HEADLINE},
-        "intervals": {name: [numbers[name]["low"], numbers[name]["high"]] for name in HEADLINE},
-        "numbers": numbers,
-        "per_lesion": None if lesions == len(table) else with_intervals(by_lesion(table), **settings),
-    }
+    found = bootstrap(metrics_statistic(predictions, bins=bins), config, lesions=predictions.lesions)
+    return {name: _explained(name, each, predictions) for name, each in found.items()}
+
+
+def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
+    """All reported metrics of predictions as functions of how often each lesion counts."""
+    actual, codes = predictions.targets, predictions.taxonomy.codes
+    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=codes)
+    return JointStatistic((_confusion_statistic(predictions), _calibration_statistic(predictions, bins=bins), areas))
+
+
+def _confusion_statistic(predictions: Predictions) -> SumStatistic:
+    codes = predictions.taxonomy.codes
+    classes = len(codes)
+    cells = np.eye(classes**2)[predictions.targets * classes + predictions.predicted_targets]
+
+    def finish(sums: Floats) -> Replicates:
+        confusion = sums.reshape(len(sums), classes, classes)
+        found = {name: metric(confusion) for name, metric in HEADLINE.items()}
+        for name, metric in (("precision", precision), ("recall", recall), ("f1", f1)):
+            values = metric(confusion)  # (R, K)
+            found |= {f"{name}_{code}": values[:, k] for k, code in enumerate(codes)}
+        return found
+
+    return SumStatistic(sums_of(cells, predictions.group), finish)
+
+
+def _calibration_statistic(predictions: Predictions, *, bins: int) -> SumStatistic:
+    """Calibration errors from the gap summed in each bin; Brier and log-likelihood from means."""
+    values, actual = predictions.probabilities.astype(np.float64), predictions.targets
+    confidence, classes = values.max(axis=1), len(predictions.taxonomy)
+    gap = (actual == predictions.predicted_targets) - confidence
+    columns, ends = [np.ones(len(actual)), brier(predictions), negative_log_likelihood(predictions)], [3]
+    edges: tuple[Edges, ...] = ("width", "mass")
+    for each in edges:
+        limits = bin_edges(confidence, bins=bins, edges=each)
+        columns += list((np.eye(len(limits) - 1)[bin_of(confidence, limits)] * gap[:, None]).T)
+        ends.append(len(columns))
+    limits = bin_edges(values, bins=bins, edges="width")
+    for own, value in zip(np.eye(classes)[actual].T, values.T, strict=True):
+        columns += list((np.eye(bins)[bin_of(value, limits)] * (own - value)[:, None]).T)
+
+    def finish(sums: Floats) -> Replicates:
+        ece, ece_mass = (np.abs(sums[:, low:high]).sum(axis=1) for low, high in pairwise(ends))
+        classwise = np.abs(sums[:, ends[-1] :]).sum(axis=1) / classes
+        totals = {"ece": ece, "ece_mass": ece_mass, "classwise_ece": classwise, "brier": sums[:, 1], "nll": sums[:, 2]}
+        return {name: ratio(total, sums[:, 0]) for name, total in totals.items()}
+
+    return SumStatistic(sums_of(np.stack(columns, axis=1), predictions.group), finish)
+
+
+def _explained(name: str, each: Estimate, predictions: Predictions) -> Estimate:
+    """Say why a metric of a diagnosis cannot be computed."""
+    code = name.rpartition("_")[2]
+    if each.value is not None or code not in predictions.taxonomy.codes:
+        return each
+    if (predictions.actual != code).all():
+        return replace(each, note=f"not computable: no image of {code}")
+    return replace(
+        each,
+        note=f"not computable: {code} is never predicted" if "precision" in name else f"not computable: only {code}",
+    )

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skinlesion.plots.predictions import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 _SEXES = {"female": SKY, "male": ORANGE, "unknown": GREY}

@@ -1,37 +1,37 @@
-"""Figures of what a model's probabilities are good for: calibration, the reject option, decisions, prediction sets."""
+"""Figures of decisions made from probabilities: calibration, the reject option, net benefit, prediction sets."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from skinlesion.metrics.calibration import calibration, expected_calibration_error
-from skinlesion.plots.predictions import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain, wilson
-from skinlesion.taxonomy import CODES
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.calibration import expected_calibration_error, reliability_bins
+from skinlesion.metrics.decision import SetCoverage
+from skinlesion.metrics.estimate import Estimates
+from skinlesion.plots.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILLION, canvas, intervals, plain, wilson
 
 _WAYS = {"confidence": (BLUE, "-"), "entropy": (ORANGE, "--"), "disagreement": (GREEN, "-.")}
 
 
-def before_and_after(before: pd.DataFrame, after: pd.DataFrame, *, bins: int) -> Figure:
+def before_and_after(before: Predictions, after: Predictions, *, bins: int) -> Figure:
     """Draw accuracy against confidence in bins of equal mass, before and after calibration, side by side.
 
     The bars are 95 % intervals of Wilson (1927), doi:10.1080/01621459.1927.10502953.
 
     Args:
-        before: A predictions table with known actual diagnoses.
+        before: With known actual diagnoses.
         after: Of the same images, calibrated.
         bins: Of the confidences.
     """
     figure = canvas(height=4.0)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, table, name, colour in zip(
+    for axes, each, name, colour in zip(
         panels, (before, after), ("as voted", "calibrated"), (ORANGE, BLUE), strict=True
     ):
-        frame = calibration(table, bins=bins, edges="mass")
+        frame = reliability_bins(each, bins=bins, edges="mass")
         frame = frame[frame["images"] > 0]
         shares = frame["accuracy"].to_numpy()
         low, high = wilson(shares, frame["images"].to_numpy())
@@ -46,18 +46,18 @@ def before_and_after(before: pd.DataFrame, after: pd.DataFrame, *, bins: int) ->
     return figure
 
 
-def risk_against_coverage(curves: Mapping[str, pd.DataFrame], areas: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw the share of wrong predictions among the surest images against their share of all.
+def risk_against_coverage(curves: Mapping[str, pd.DataFrame], areas: Estimates) -> Figure:
+    """Draw the share of wrong predictions among the most confident images against their share of all.
 
     Args:
-        curves: By kind of confidence_score, as from `rejection.risk_coverage`.
-        areas: By kind of confidence_score, `value` as from `rejection.areas`.
+        curves: By confidence score, as from `selective.risk_coverage`.
+        areas: By confidence score, as from `selective.aurc`.
     """
     figure = canvas(height=3.4)
     axes = figure.add_subplot(xlabel="coverage: share of images that are kept", ylabel="share of these wrong")
     for name, curve in curves.items():
         colour, dashes = _WAYS[name]
-        label = f"{name}: area {areas[name]['value']:.3f}"
+        label = f"{name}: area {areas[name].value:.3f}"
         x, y = np.append(0, curve["coverage"]), np.append(curve["risk"].iloc[0], curve["risk"])
         axes.step(x, y, where="pre", color=colour, linestyle=dashes, label=label, linewidth=1.6)
     overall = next(iter(curves.values()))["risk"].iloc[-1]
@@ -75,7 +75,7 @@ def decision_curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw net benefit against the threshold probability for each target: the model, flag all, flag none.
 
     Args:
-        frames: By target, as from `decision_curve.net_benefit`.
+        frames: By target, as from `decision.net_benefit`.
     """
     figure = canvas(height=3.4)
     panels = figure.subplots(1, len(frames), squeeze=False)[0]
@@ -96,42 +96,20 @@ def decision_curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def sets_by_diagnosis(coverage: Mapping[str, Any]) -> Figure:
+def sets_by_diagnosis(coverage: SetCoverage, *, wanted: float) -> Figure:
     """Draw how often the prediction sets hold the actual diagnosis, and how large they are, by diagnosis.
 
     Args:
-        coverage: As from `coverage.coverage`.
+        coverage: As from `decision.set_coverage`.
+        wanted: Share of sets that were to hold the actual diagnosis, 0..1.
     """
-    rows = {"all": coverage["all"], **{code: coverage["by_diagnosis"][code] for code in CODES}}
-    shown = {name: row for name, row in rows.items() if row["images"]}
+    shown = {name: row for name, row in {"all": coverage.overall, **coverage.by_diagnosis}.items() if row.images}
     figure = canvas(height=0.9 + 0.32 * len(shown))
     left, right = figure.subplots(1, 2, sharey=True)
-    labels = [f"{name} (n = {row['images']})" for name, row in shown.items()]
-    intervals(left, labels, [row["coverage"] for row in shown.values()])
-    intervals(right, labels, [row["size"] for row in shown.values()])
-    left.axvline(coverage["wanted"], color=VERMILLION, linestyle="--", linewidth=1)
-    left.set(xlabel=f"coverage (dashed: wanted, {coverage['wanted']:.0%})", xlim=(-0.02, 1.02))
-    right.set(xlabel="mean number of diagnoses in the set", xlim=(0.8, len(CODES) + 0.2))
+    labels = [f"{name} (n = {row.images})" for name, row in shown.items()]
+    intervals(left, labels, [row.metrics["coverage"] for row in shown.values()])
+    intervals(right, labels, [row.metrics["size"] for row in shown.values()])
+    left.axvline(wanted, color=VERMILLION, linestyle="--", linewidth=1)
+    left.set(xlabel=f"coverage (dashed: wanted, {wanted:.0%})", xlim=(-0.02, 1.02))
+    right.set(xlabel="mean number of diagnoses in the set", xlim=(0.8, len(coverage.by_diagnosis) + 0.2))
     return figure
-
-
-def intervals(axes: Axes, labels: Sequence[str], numbers: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a row for each number, first on top: its value and interval; nothing where it cannot be computed.
-
-    Args:
-        axes: Where to draw.
-        labels: Of the rows.
-        numbers: `value`, `low` and `high`, each None where it cannot be computed.
-    """
-    for place, number in enumerate(numbers):
-        if number["value"] is None:
-            axes.text(0.02, place, "not computable", transform=axes.get_yaxis_transform(), fontsize=7, va="center")
-            continue
-        if number["low"] is not None:
-            axes.plot([number["low"], number["high"]], [place, place], color=GREY, linewidth=2, solid_capstyle="round")
-        axes.plot(number["value"], place, "o", color=BLUE, ms=5)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    plain(axes)
-    axes.grid(visible=False, axis="y")
-    axes.hlines(range(len(labels)), *axes.get_xlim(), color=PALE, linewidth=0.6, zorder=0)

@@ -1,12 +1,12 @@
 """Figures that set models or groups of images beside each other: a number with its interval, a row each."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from skinlesion.plots.decision import intervals
-from skinlesion.plots.predictions import BLACK, canvas
+from skinlesion.metrics.estimate import Estimates
+from skinlesion.metrics.subgroups import Subgroups
+from skinlesion.plots.style import BLACK, canvas, intervals
 
 TITLES = {
     "accuracy": "accuracy",
@@ -16,12 +16,12 @@ TITLES = {
 }
 
 
-def models(rows: Mapping[str, Mapping[str, Any]], *, metrics: tuple[str, ...]) -> Figure:
+def models(rows: Mapping[str, Estimates], *, metrics: tuple[str, ...]) -> Figure:
     """Draw each model's numbers with their intervals, a panel a metric.
 
     Args:
-        rows: By name of the model, the numbers by name, as from `reported.with_intervals`.
-        metrics: Which.
+        rows: By name of the model, as from `summary.metrics_with_ci`.
+        metrics: Names of those to draw.
     """
     figure = canvas(height=0.9 + 0.3 * len(rows))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -32,8 +32,8 @@ def models(rows: Mapping[str, Mapping[str, Any]], *, metrics: tuple[str, ...]) -
 
 
 def groups(
-    found: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    overall: Mapping[str, Any],
+    found: Subgroups,
+    overall: Estimates,
     *,
     metrics: tuple[str, ...] = ("accuracy", "balanced_accuracy"),
 ) -> Figure:
@@ -41,19 +41,19 @@ def groups(
 
     Args:
         found: By fact, then group, as from `subgroups.subgroups`.
-        overall: The numbers of all images, by name.
-        metrics: Which, a panel each.
+        overall: The metrics of all images.
+        metrics: Names of those to draw, a panel each.
     """
     rows = [(fact, name, each) for fact, parts in found.items() for name, each in parts.items()]
-    labels = [f"{fact}: {name} ({each['lesions']}{'*' if 'note' in each else ''})" for fact, name, each in rows]
+    labels = [f"{fact}: {name} ({each.lesions}{'*' if each.note else ''})" for fact, name, each in rows]
     figure = canvas(height=0.9 + 0.24 * len(rows))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        intervals(axes, labels, [each["numbers"][metric] for _, _, each in rows])
+        intervals(axes, labels, [each.metrics[metric] for _, _, each in rows])
         axes.set(xlabel=TITLES.get(metric, metric), xlim=(-0.02, 1.02))
         axes.tick_params(axis="y", labelsize=7)
-        if overall[metric]["value"] is not None:
-            axes.axvline(overall[metric]["value"], color=BLACK, linestyle=":", linewidth=1)
+        if (value := overall[metric].value) is not None:
+            axes.axvline(value, color=BLACK, linestyle=":", linewidth=1)
         for place in range(1, len(rows)):
             if rows[place][0] != rows[place - 1][0]:
                 axes.axhline(place - 0.5, color=BLACK, linewidth=0.5)

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from skinlesion.errors import DataError
-from skinlesion.plots.predictions import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
 
-COLUMNS = ("phase", "epoch", "train/loss", "val/loss", "val/accuracy", "val/macro_f1", "rate")
+LR = "lr-AdamW/head"
+COLUMNS = ("phase", "epoch", "train/loss", "val/loss", "val/accuracy", "val/macro_f1", LR)
 
 
 def history(frame: pd.DataFrame) -> Figure:
@@ -19,7 +20,7 @@ def history(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: One row an epoch, with the columns `COLUMNS`: phase (name), epoch (counts on over the phases),
-            losses, metrics in 0..1, rate (learning rate of the head). NaN leaves a gap.
+            losses, metrics in 0..1, learning rate of the head. NaN leaves a gap.
 
     Raises:
         DataError: If a column is missing or there is no row.
@@ -34,11 +35,11 @@ def history(frame: pd.DataFrame) -> Figure:
     _mark_phases(panels, frame)
     _plot(loss, frame, {"train/loss": (ORANGE, "o"), "val/loss": (BLUE, "s")})
     _plot(metric, frame, {"val/accuracy": (SKY, "o"), "val/macro_f1": (VERMILLION, "s")})
-    _plot(rate, frame, {"rate": (BLACK, "o")})
+    _plot(rate, frame, {LR: (BLACK, "o")})
     loss.set_ylabel("loss")
     metric.set(ylabel="validation metric", ylim=(0, 1))
     rate.set(ylabel="learning rate\nof the head", xlabel="epoch")
-    rate.set_yscale("log" if (frame["rate"] > 0).any() else "linear")  # a log scale needs one number above 0
+    rate.set_yscale("log" if (frame[LR] > 0).any() else "linear")  # a log scale needs one number above 0
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _mark_best(metric, frame)
     for axes in (loss, metric):

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skinlesion.plots.predictions import BLUE, GREY, ORANGE, canvas, plain
+from skinlesion.plots.style import BLUE, GREY, ORANGE, canvas, plain
 from skinlesion.studies.external.populations import Population, populations
 from skinlesion.taxonomy import CODES
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from skinlesion.metrics.classification import Floats
-from skinlesion.plots.predictions import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, canvas, plain
 
 REMOVED = "lesion_removed"  # has a figure of its own
 _LINES = {

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skinlesion.data.image_io import Image
-from skinlesion.plots.predictions import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, canvas, plain
 from skinlesion.studies.explain.overlays import Map
 
 _MARKS: tuple[dict[str, Any], ...] = (

@@ -1,66 +1,102 @@
-"""From a configuration to a network."""
+"""Networks from plain data, the same from a configuration, a checkpoint or a notebook."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Any, TypedDict
 
+import timm
 import torch
 
-from skinlesion.config.model import LossConfig, ModelConfig
+from skinlesion.config.model import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Attention, Fusion, Head, Network
-from skinlesion.taxonomy import CODES
-from skinlesion.training.losses import FocalLoss, inverse_frequency_weights
+
+BACKBONE_KEYS = ("backbone", "backbone_kwargs", "feature_level", "batch_norm_eps")
 
 
-def build_backbone(config: ModelConfig) -> Backbone:
-    """The backbone, its weights random.
+class HeadOptions(TypedDict, total=False):
+    """Arguments of `Head` that are free to choose; those left out are the published ones."""
+
+    fusion: Fusion  # gate | concatenate | none: how metadata enter
+    gate_hidden: int  # units of the gate's hidden layer
+    gate_noise: float  # standard deviation of the noise on that layer in training
+    gate_alpha: float  # initial value of the gate's learned strength
+    fact_dropout: float  # probability with which each fact is dropped in training
+    attention: Attention  # cbam | channel | none
+    reduction: int  # channels per hidden unit of the channel attention
+    spatial_kernel: int  # side of the spatial attention's kernel, odd
+    funnel: Sequence[int]  # widths of the dense layers
+    dropout: float  # after the first dense layer, halved at each further one
+
+
+PUBLISHED: HeadOptions = {
+    "fusion": "gate",
+    "gate_hidden": 64,
+    "gate_noise": 0.05,
+    "gate_alpha": 1.0,
+    "fact_dropout": 0.1,
+    "attention": "cbam",
+    "reduction": 16,
+    "spatial_kernel": 5,
+    "funnel": (512, 256, 128),
+    "dropout": 0.5,
+}
+"""Head of the published recipe (Corvus333-dev/SkinCancer, README of 2025)."""
+
+
+def architecture(config: ModelConfig) -> dict[str, Any]:
+    """The arguments of `LesionClassifier` that a configuration's `model` stands for, as plain data."""
+    unused = ("name", "high", "middle")  # name folders and the stages that phases unfreeze
+    return {key: value for key, value in asdict(config).items() if key not in unused}
+
+
+def build_backbone(hparams: Mapping[str, Any]) -> Backbone:
+    """The backbone of a classifier's hyper-parameters, with random weights.
 
     Raises:
-        ConfigError: timm has no such network, or it cannot be built as asked.
+        ConfigError: timm has no such network, or it cannot be built with these arguments.
     """
     return Backbone(
-        config.backbone,
-        kwargs=config.backbone_kwargs,
-        feature_level=config.feature_level,
-        batch_norm_eps=config.batch_norm_eps,
+        hparams["backbone"],
+        kwargs=hparams.get("backbone_kwargs") or {},
+        feature_level=hparams.get("feature_level"),
+        batch_norm_eps=hparams.get("batch_norm_eps"),
     )
 
 
-def image_input(config: ModelConfig, backbone: Backbone) -> ImageInput:
-    """What the backbone expects of an image: its own pretrained configuration, unless overridden."""
-    size = config.image_size or [backbone.input_size] * 2
-    return ImageInput((size[0], size[1]), tuple(config.mean or backbone.mean), tuple(config.std or backbone.std))
+def build_network(hparams: Mapping[str, Any], backbone: Backbone, *, classes: int) -> Network:
+    """The backbone with a new head for `classes` diagnoses.
 
-
-def build_network(config: ModelConfig, backbone: Backbone, encoder: MetadataEncoder) -> Network:
-    """The backbone and a new head."""
+    Raises:
+        CheckpointError: `hparams["encoder"]` is no state of a metadata encoder.
+    """
+    encoder = MetadataEncoder.from_state(dict(hparams["encoder"]))
+    options: dict[str, Any] = {key: hparams.get(key, published) for key, published in PUBLISHED.items()}
     head = Head(
         backbone.channels,
-        classes=len(CODES),
+        classes=classes,
         missing=torch.from_numpy(encoder.missing()),
         fact_of_column=torch.tensor(encoder.fact_of_column),
-        fact_dropout=config.fact_dropout,
-        fusion=cast(Fusion, config.fusion),
-        gate_hidden=config.gate_hidden,
-        gate_noise=config.gate_noise,
-        gate_alpha=config.gate_alpha,
-        attention=cast(Attention, config.attention),
-        reduction=config.reduction,
-        spatial_kernel=config.spatial_kernel,
-        funnel=config.funnel,
-        dropout=config.dropout,
+        **options,
     )
     return Network(backbone, head)
 
 
-def build_loss(config: LossConfig, class_counts: list[int]) -> FocalLoss:
-    """The focal loss for a training part with these class counts."""
-    weights = inverse_frequency_weights(class_counts, alpha=config.alpha)
-    return FocalLoss(weights, gamma=config.gamma, smoothing=config.smoothing)
+def image_input(hparams: Mapping[str, Any]) -> ImageInput:
+    """The size, mean and std at which a classifier takes images: its backbone's own, unless given.
 
-
-def as_plain(spec: ImageInput) -> dict[str, list[float]]:
-    """An ImageInput as plain data."""
-    return {name: list(value) for name, value in asdict(spec).items()}
+    Needs no network, so that a data module can be made first.
+    """
+    kwargs = hparams.get("backbone_kwargs") or {}
+    known = timm.get_pretrained_cfg(hparams["backbone"]) or timm.models.PretrainedCfg()
+    own = {**known.to_dict(), **kwargs.get("pretrained_cfg_overlay", {})}
+    side = kwargs.get("img_size", own["input_size"])
+    side = side if isinstance(side, int) else side[-1]
+    height, width = hparams.get("image_size") or (side, side)
+    return ImageInput(
+        (int(height), int(width)),
+        tuple(hparams.get("mean") or own["mean"]),
+        tuple(hparams.get("std") or own["std"]),
+    )

@@ -1,61 +1,53 @@
-"""What a checkpoint holds beside weights, and how a trained model comes back from it. Plain data only."""
+"""Checkpoints: plain data beside weights, written whole, and a trained model read back from them."""
 
 import pickle
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from skinlesion import __version__
 from skinlesion.config.model import ModelConfig
-from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.splits import fingerprint
 from skinlesion.errors import CheckpointError
+from skinlesion.files import replacing
 from skinlesion.model.network import Network
-from skinlesion.taxonomy import CODES
-from skinlesion.training.build import as_plain, build_backbone, build_network
+from skinlesion.taxonomy import HAM10000, Taxonomy
+from skinlesion.training.build import architecture, build_backbone, build_network
 
-_PACKAGES = ("torch", "timm", "lightning", "albumentations", "numpy")
 _PREFIX = "network."  # of the network's weights among the LesionClassifier's
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with all that it needs to see an image and a patient as it did in training."""
+    """A network with everything needed to prepare an image and a patient's metadata as in training."""
 
     name: str  # of the run, for tables
     path: Path
     network: Network
     encoder: MetadataEncoder
     spec: ImageInput
-    config: dict[str, Any]  # of its training
+    config: dict[str, Any]  # of its training; empty where it was trained in a notebook
     classes: tuple[str, ...]
     split: dict[str, list[str]]  # image ids of each part
     fingerprint: str  # of the split
+    taxonomy: Taxonomy = HAM10000
 
 
-def record(config: TrainConfig, datamodule: LesionDataModule) -> dict[str, Any]:
-    """The plain data that goes into a run's checkpoints."""
-    parts = datamodule.split.groupby("split")["image_id"]
-    return {
-        "config": asdict(config),
-        "classes": list(CODES),
-        "encoder": datamodule.encoder.state(),
-        "class_counts": datamodule.class_counts(),
-        "image_input": as_plain(datamodule.spec),
-        "split": {str(part): image_ids.tolist() for part, image_ids in parts},
-        "fingerprint": fingerprint(datamodule.split),
-        "versions": {"skinlesion": __version__, **{package: version(package) for package in _PACKAGES}},
-    }
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it. Lightning's own way goes through another file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint, whole or not at all."""
+        with replacing(Path(path)) as beside:
+            torch.save(checkpoint, beside)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, loaded with `weights_only=True`.
+    """Read a checkpoint with `weights_only=True`.
 
     Raises:
         CheckpointError: The file is missing, broken or of another program.
@@ -73,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path) -> TrainedModel:
-    """The trained model that a checkpoint holds, in evaluation mode.
+    """Load the trained model of a checkpoint, in evaluation mode.
 
     Args:
         path: The checkpoint, or the folder of its run.
@@ -94,21 +86,22 @@ def load_model(path: Path) -> TrainedModel:
 
 
 def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
-    about = checkpoint["skinlesion"]
-    encoder = MetadataEncoder.from_state(about["encoder"])
-    config = ModelConfig(**about["config"]["model"])
-    network = build_network(config, build_backbone(config), encoder)
-    weights = checkpoint["state_dict"]
+    record, weights = checkpoint["skinlesion"], checkpoint["state_dict"]
+    taxonomy = Taxonomy.from_dict(record["taxonomy"]) if "taxonomy" in record else HAM10000
+    hparams = checkpoint.get("hyper_parameters") or architecture(ModelConfig(**record["config"]["model"]))
+    hparams = {**hparams, "encoder": record["encoder"]}
+    network = build_network(hparams, build_backbone(hparams), classes=len(record["classes"]))
     network.load_state_dict({name[len(_PREFIX) :]: weights[name] for name in weights if name.startswith(_PREFIX)})
-    image = {name: tuple(value) for name, value in about["image_input"].items()}
+    image = {name: tuple(value) for name, value in record["image_input"].items()}
     return TrainedModel(
         name=path.resolve().parent.name,
         path=path,
         network=network.eval(),
-        encoder=encoder,
+        encoder=MetadataEncoder.from_state(record["encoder"]),
         spec=ImageInput(**image),
-        config=about["config"],
-        classes=tuple(about["classes"]),
-        split=about["split"],
-        fingerprint=about["fingerprint"],
+        config=record.get("config", {}),
+        classes=tuple(record["classes"]),
+        split=record.get("split", {}),
+        fingerprint=record.get("fingerprint", ""),
+        taxonomy=taxonomy,
     )

@@ -1,4 +1,4 @@
-"""Several processes that train one model: started by the first of them or from outside; none outlives the others."""
+"""Several processes that train one model, started by the first one, torchrun or SLURM; none outlives another."""
 
 import logging
 import os
@@ -20,12 +20,12 @@ from skinlesion.errors import ConfigError, ProcessError, SkinlesionError
 
 log = logging.getLogger(__name__)
 
-_FIRST = "SKINLESION_FIRST"  # process id of the one that started this one
-_PATIENCE = 3.0  # seconds in which a process may say itself why it ends
+_FIRST = "SKINLESION_FIRST"  # environment variable: process id of the one that started this one
+_GRACE = 3.0  # seconds in which a process may report its own error
 
 
 def make_fabric(config: TrainerConfig) -> Fabric:
-    """Which devices and processes train, and which of them this one is. Nothing is started yet.
+    """Find which devices and processes train, and which of them this one is. Starts nothing.
 
     Raises:
         ConfigError: Lightning refuses the arguments, or the device cannot do what they ask.
@@ -44,25 +44,25 @@ def make_fabric(config: TrainerConfig) -> Fabric:
     return fabric
 
 
-def others_run(fabric: Fabric) -> bool:
-    """Whether there are other processes already: torchrun, SLURM or the first one has started them."""
+def is_launched(fabric: Fabric) -> bool:
+    """Whether the other processes exist already, started by torchrun, SLURM or the first one."""
     several = fabric.world_size > 1
     return several and fabric.strategy.cluster_environment.creates_processes_externally  # type: ignore[attr-defined]
 
 
 @contextmanager
 def joined(fabric: Fabric, command: Callable[[], Sequence[str]]) -> Iterator[None]:
-    """Join all processes; inside, Lightning and `fabric` can let them wait for each other and share values.
+    """Join all processes, so that Lightning and `fabric` can synchronise them; start them if nobody has.
 
     Args:
         fabric: Of `make_fabric`.
-        command: Gives what starts this program again, with the same arguments. Lightning's own launcher would take
-            `__main__` and `sys.argv`, which do not tell how a verb was called.
+        command: Returns the command line that starts this program again. Lightning's own launcher would take
+            `__main__` and `sys.argv`, which do not hold the command that was called.
 
     Raises:
         ProcessError: Another process has ended with an error.
     """
-    others = [] if fabric.world_size == 1 or others_run(fabric) else _start(fabric, command())
+    others = [] if fabric.world_size == 1 or is_launched(fabric) else _start(fabric, command())
     first = int(os.environ.get(_FIRST, 0))
     done = threading.Event()
     if others or first:
@@ -87,10 +87,10 @@ def joined(fabric: Fabric, command: Callable[[], Sequence[str]]) -> Iterator[Non
 
 
 def refuse_separate_folders(fabric: Fabric, folder: Path) -> None:
-    """Say so where the first process's folder is not the folder of this one: on a machine with a disk of its own.
+    """Refuse a run whose processes write to different disks.
 
     Raises:
-        ConfigError: This process does not see what the first one has written.
+        ConfigError: This process does not see the files of the first one.
     """
     if not (folder / "config.yaml").exists():
         raise ConfigError(
@@ -123,11 +123,11 @@ def _start(fabric: Fabric, command: Sequence[str]) -> list[subprocess.Popen[byte
 
 
 def _watch(others: Sequence[subprocess.Popen[bytes]], first: int, done: threading.Event) -> None:
-    """End this process when another one has ended with an error: it might wait for it for ever."""
+    """End this process when another one has ended with an error, rather than wait for it forever."""
     while not (_orphaned(first) or _failed(others)):
         if done.wait(0.5):
             return
-    if done.wait(_PATIENCE):
+    if done.wait(_GRACE):
         return
     for process in others:
         process.kill()
@@ -137,7 +137,7 @@ def _watch(others: Sequence[subprocess.Popen[bytes]], first: int, done: threadin
 
 
 def _explain(error: Exception, others: Sequence[subprocess.Popen[bytes]], first: int) -> None:
-    """Tell a broken connection from an error of this process."""
+    """Raise the other process's error where this one has merely lost the connection to it."""
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         if said := _failed(others):

@@ -1,10 +1,10 @@
-"""Maps of what is frozen in a backbone: once for each image and view, kept on disk, shared by members and splits."""
+"""Feature maps of the frozen part of a backbone, computed once, kept on disk, shared by members and splits."""
 
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.data.datamodule import LesionDataModule, Part, loader
-from skinlesion.data.dataset import Draw, InOrder, LesionDataset
+from skinlesion.data.datamodule import LesionDataModule, Part
+from skinlesion.data.dataset import Draw, InOrder, LesionDataset, loader
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
 from skinlesion.model.backbone import Backbone
+from skinlesion.model.network import Network
 from skinlesion.progress import track
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,9 @@ _FORMAT = 2  # of the files; raise it when the maps or their layout change
 
 
 class FeatureBatch(TypedDict):
-    """A Batch whose images have already been through what is frozen in the backbone."""
+    """A Batch whose images have been through the frozen part of the backbone."""
 
-    feature_map: Tensor  # (B, C, h, w) float, what `Backbone.frozen_prefix` gives
+    feature_map: Tensor  # (B, C, h, w) float, output of `Backbone.frozen_prefix`
     metadata: Tensor  # (B, M) float
     target: Tensor  # (B,) int64
     image_id: list[str]
@@ -72,20 +73,21 @@ class FeatureDataset(Dataset[FeatureBatch]):
 
 
 class FeatureStore:
-    """Maps of a data module's images under the frozen part of one backbone: all of it, or what stands below.
+    """Feature maps of a data module's images under the frozen part of one backbone: all of it, or what stands below.
 
     A file holds one view of every image of the table, so that all splits, folds and members share it. View 0 is the
-    image as it is, in float32: what is judged is what the network gives. The others are augmented and only trained
-    on: they are float16, so that several of them fit on a disk. A file's time is that of its last use.
+    image as it is, in float32, so that evaluation is exact. The others are augmented, only trained on, and float16, so
+    that several of them fit on a disk. A file's time is that of its last use.
 
     Args:
         backbone: Its frozen part, as it is now, is used and put into evaluation mode.
-        datamodule: Its images, its augmentation and its cache folder.
+        datamodule: Gives images, augmentation, batch size and cache folder.
         device: Where the backbone runs.
     """
 
     def __init__(self, backbone: Backbone, datamodule: LesionDataModule, *, device: torch.device) -> None:
-        self.backbone, self.datamodule, self.device = backbone.frozen_prefix(), datamodule, device
+        self.name, self.backbone = backbone.name, backbone.frozen_prefix()
+        self.datamodule, self.device = datamodule, device
         self._fingerprint = _weights_digest(self.backbone)
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
@@ -95,30 +97,28 @@ class FeatureStore:
     def train_dataloader(self, views: int) -> DataLoader[FeatureBatch]:
         """Training maps in the order in which the images would come."""
         dataset = self.dataset("train", views)
-        sampler = self.datamodule.shuffled(len(dataset))
-        return loader(dataset, sampler, batch_size=self.datamodule.config.loader.batch_size, workers=0)
+        return loader(dataset, self.datamodule.shuffled(len(dataset)), batch_size=self.datamodule.batch_size)
 
     def val_dataloader(self) -> DataLoader[FeatureBatch]:
         """Validation maps."""
         dataset = self.dataset("val", 1)
-        sampler = self.datamodule.in_order(len(dataset))
-        return loader(dataset, sampler, batch_size=self.datamodule.config.loader.batch_size, workers=0)
+        return loader(dataset, self.datamodule.in_order(len(dataset)), batch_size=self.datamodule.batch_size)
 
     def _maps(self, view: int) -> npt.NDArray[np.floating]:
-        config = self.datamodule.config
-        source = self.datamodule.whole(self.datamodule.augment() if view else None)
-        augment = (asdict(config.augment), config.seed) if view else None
+        data = self.datamodule
+        source = data.whole(data.augment() if view else None)
         made_from = (
             _FORMAT,
             self._fingerprint,
             source.cache.key,
             asdict(source.spec),
             view,
-            augment,
+            (data.augment_options, data.seed) if view else None,
             self.device.type,  # a GPU rounds otherwise
         )
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-        path = Path(config.data.cache_dir) / f"features-{config.model.name}-view{view}-{key}.npy"
+        there = sorted(data.cache_dir.glob(f"features-*-view{view}-{key}.npy"))  # older files bear a preset's name
+        path = there[0] if there else data.cache_dir / f"features-{self.name}-view{view}-{key}.npy"
         build_once(path, lambda: self._compute(path, source, view))
         with suppress(PermissionError):  # of a cache that others own
             path.touch()
@@ -127,9 +127,8 @@ class FeatureStore:
 
     def _compute(self, path: Path, source: LesionDataset, view: int) -> None:
         log.info("Computing feature maps of %d images, once: %s", len(source), path)
-        settings = self.datamodule.config.loader
-        sampler = InOrder(len(source), draw=view)
-        batches = loader(source, sampler, batch_size=settings.batch_size, workers=settings.workers)
+        data, sampler = self.datamodule, InOrder(len(source), draw=view)
+        batches = loader(source, sampler, batch_size=data.batch_size, workers=data.num_workers)
         net = self.backbone.to(self.device).eval()
         maps: npt.NDArray[np.floating] | None = None
         with replacing(path) as beside:
@@ -139,15 +138,27 @@ class FeatureStore:
                     feature_map = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
                 features = feature_map.permute(0, 2, 3, 1).cpu().numpy()  # (B, h, w, C)
                 if maps is None:
-                    maps = _allocate(beside, (len(source), *features.shape[1:]), _dtype(view))
+                    dtype = np.dtype(np.float16 if view else np.float32)
+                    maps = _allocate(beside, (len(source), *features.shape[1:]), dtype)
                 maps[row : row + len(features)] = features
                 row += len(features)
             if isinstance(maps, np.memmap):
                 maps.flush()
 
 
+def logits(network: Network, batch: Mapping[str, Any]) -> Tensor:
+    """Logits (B, K), from images or from cached maps of the frozen part; in training and in use."""
+    if "feature_map" in batch:
+        feature_map = network.backbone.forward_suffix(batch["feature_map"])  # (B, C, h, w)
+    elif torch.is_inference_mode_enabled():
+        feature_map = backbone_maps(network.backbone, batch["image"])
+    else:
+        feature_map = trained_maps(network.backbone, batch["image"])
+    return cast(Tensor, network.head(feature_map, batch["metadata"]))
+
+
 def backbone_maps(backbone: nn.Module, image: Tensor) -> Tensor:
-    """Maps (B, C, h, w) that a backbone, or its lower part, gives of images (B, 3, H, W), without gradients.
+    """Map images (B, 3, H, W) to feature maps (B, C, h, w) by a backbone or its lower part, without gradients.
 
     On a CPU a few images at a time, channels last: their activations stay in the processor's cache. Measured with
     MobileNetV2 at 200x150 on two cores: 143 images/s, against 50 with 64 at a time.
@@ -159,19 +170,15 @@ def backbone_maps(backbone: nn.Module, image: Tensor) -> Tensor:
 
 
 def trained_maps(backbone: Backbone, image: Tensor) -> Tensor:
-    """Maps (B, C, h, w) of images (B, 3, H, W), with gradients of what is trained.
+    """Map images (B, 3, H, W) to feature maps (B, C, h, w), with gradients of the unfrozen weights.
 
-    On a CPU what is frozen below runs on a few images at a time, as in `backbone_maps`.
+    On a CPU the frozen part runs on a few images at a time, as in `backbone_maps`.
     """
     if image.device.type != "cpu" or not backbone.has_frozen_prefix:
         return cast(Tensor, backbone(image))
     with torch.no_grad():
         trunk_map = backbone_maps(backbone.frozen_prefix(), image)
     return backbone.forward_suffix(trunk_map)
-
-
-def _dtype(view: int) -> "np.dtype[Any]":
-    return np.dtype(np.float16 if view else np.float32)
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> npt.NDArray[np.floating]:

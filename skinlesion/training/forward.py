@@ -15,19 +15,7 @@ from skinlesion.errors import ConfigError
 from skinlesion.inference.tta import views
 from skinlesion.model.network import Network
 from skinlesion.progress import track
-from skinlesion.training.feature_cache import FeatureBatch, backbone_maps, trained_maps
-
-
-def logits(network: Network, batch: Batch | FeatureBatch) -> Tensor:
-    """Logits (B, K), from images or from cached maps of what is frozen; in training and in use."""
-    if "feature_map" in batch:
-        features = cast(FeatureBatch, batch)
-        feature_map = network.backbone.forward_suffix(features["feature_map"])  # (B, C, h, w)
-    elif torch.is_inference_mode_enabled():
-        feature_map = backbone_maps(network.backbone, batch["image"])
-    else:
-        feature_map = trained_maps(network.backbone, batch["image"])
-    return cast(Tensor, network.head(feature_map, batch["metadata"]))
+from skinlesion.training.feature_cache import FeatureBatch, logits
 
 
 @torch.inference_mode()

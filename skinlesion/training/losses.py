@@ -1,10 +1,7 @@
-"""Focal loss for diagnoses of very unequal frequency, and class weights from the counts.
+"""The focal loss for diagnoses of very unequal frequency, class weights from their counts, and mixup."""
 
-Lin, Goyal, Girshick, He & Dollár, "Focal Loss for Dense Object Detection", ICCV 2017,
-doi:10.1109/ICCV.2017.324; here on softmax probabilities instead of the paper's sigmoids.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +9,11 @@ from torch import Tensor, nn
 
 from skinlesion.errors import DataError
 
+MIXED = ("image", "feature_map", "metadata")
+"""Entries of a batch that mixup blends."""
 
-def inverse_frequency_weights(counts: Sequence[int], *, alpha: float) -> Tensor:
+
+def inverse_frequency_weights(counts: Sequence[int], *, alpha: float = 0.5) -> Tensor:
     """Weigh each class by (N / (K n_k)) ** alpha, scaled so that the K weights have mean 1.
 
     Args:
@@ -37,21 +37,26 @@ def inverse_frequency_weights(counts: Sequence[int], *, alpha: float) -> Tensor:
     return (weights / weights.mean()).float()
 
 
-def focal_loss(logits: Tensor, target: Tensor, *, weights: Tensor, gamma: float, smoothing: float) -> Tensor:
+def focal_loss(
+    logits: Tensor, target: Tensor, *, weights: Tensor | None = None, gamma: float = 2.0, smoothing: float = 0.1
+) -> Tensor:
     """Compute the mean over the batch of FL = -alpha_t (1 - p_t)^gamma log p_t.
+
+    Lin, Goyal, Girshick, He & Dollár, "Focal Loss for Dense Object Detection", ICCV 2017,
+    doi:10.1109/ICCV.2017.324; here on softmax probabilities instead of the paper's sigmoids.
 
     p is the softmax of the logits, alpha_t the weight of the target class, and p_t = sum_k y_k p_k with
     y = (1 - smoothing) onehot(target) + smoothing / K; so without smoothing p_t is the target's probability. It is
     the logarithm of a smoothed probability, not label-smoothed cross-entropy's smoothed sum of logarithms. The mean
     is over B, not over the sum of the weights as in torch's weighted cross-entropy.
 
-    All is computed in float32 or wider, also from half-precision logits. Finite logits have a finite gradient.
+    Computed in float32 or wider, also from half-precision logits. Finite logits have a finite gradient.
 
     Args:
         logits: (B, K) float.
         target: (B,) int64, class indices in 0..K-1.
-        weights: (K,) float, see `inverse_frequency_weights`.
-        gamma: Focusing exponent, at least 0; the larger, the less do well-classified images count.
+        weights: (K,) float, see `inverse_frequency_weights`; None: all are 1.
+        gamma: Focusing exponent, at least 0; the larger, the less well-classified images count.
         smoothing: Label smoothing in 0..1.
 
     Returns:
@@ -65,23 +70,37 @@ def focal_loss(logits: Tensor, target: Tensor, *, weights: Tensor, gamma: float,
     # expm1 loses no digits of 1 - p_t near p_t = 1. There the slope of a power below 1 goes to infinity, and infinity
     # times log p_t = 0 would be nan although their product's limit is 0: the floor keeps it finite.
     one_minus_pt = (-torch.expm1(log_pt)).clamp_min(torch.finfo(log_p.dtype).tiny)  # (B,)
-    return (-weights[target] * one_minus_pt**gamma * log_pt).mean()
+    alpha = 1.0 if weights is None else weights[target]  # (B,)
+    return (-alpha * one_minus_pt**gamma * log_pt).mean()
 
 
 class FocalLoss(nn.Module):
-    """`focal_loss` with its settings.
+    """`focal_loss` with its settings, by default those of the published recipe.
 
     Args:
-        weights: (K,) float, the weight of each class.
+        class_counts: Training images of each of the K classes; gives the weights by `inverse_frequency_weights`.
+            None: all classes weigh 1.
+        alpha: Exponent of the inverse class frequency, at least 0.
         gamma: Focusing exponent, at least 0.
         smoothing: Label smoothing in 0..1.
+
+    Raises:
+        DataError: A class has no image.
     """
 
-    weights: Tensor
+    weights: Tensor | None
 
-    def __init__(self, weights: Tensor, *, gamma: float, smoothing: float) -> None:
+    def __init__(
+        self,
+        class_counts: Sequence[int] | None = None,
+        *,
+        alpha: float = 0.5,
+        gamma: float = 2.0,
+        smoothing: float = 0.1,
+    ) -> None:
         super().__init__()
-        self.register_buffer("weights", weights.detach().clone())
+        weights = None if class_counts is None else inverse_frequency_weights(class_counts, alpha=alpha)
+        self.register_buffer("weights", weights)
         self.gamma = gamma
         self.smoothing = smoothing
 
@@ -92,3 +111,40 @@ class FocalLoss(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"gamma={self.gamma}, smoothing={self.smoothing}"
+
+
+def mix(batch: Mapping[str, Any], share: float, partner: Tensor) -> dict[str, Any]:
+    """Blend each item of a batch with another one.
+
+    Args:
+        batch: Its targets and ids stay as they are.
+        share: Weight of the item itself, 0 to 1.
+        partner: (B,) int64, position of the other item.
+    """
+    blended = {key: torch.lerp(batch[key][partner], batch[key], share) for key in MIXED if key in batch}
+    return {**batch, **blended}
+
+
+def mixup_loss(
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    network: Callable[[Mapping[str, Any]], Tensor],
+    batch: Mapping[str, Any],
+    *,
+    concentration: float,
+) -> Tensor:
+    """Compute the loss of a blended batch for both targets, weighted by their shares.
+
+    Zhang, Cissé, Dauphin & Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018, arXiv:1710.09412; of
+    feature maps Verma et al., "Manifold Mixup", ICML 2019, arXiv:1806.05236, at one fixed layer.
+
+    Args:
+        criterion: Maps logits (B, K) and targets (B,) to a scalar.
+        network: Maps a batch to logits (B, K).
+        batch: Images or feature maps, metadata and targets, not blended yet.
+        concentration: Of the Beta(concentration, concentration) from which the share of a batch is drawn, above 0.
+    """
+    share = float(torch.distributions.Beta(concentration, concentration).sample())
+    target = batch["target"]
+    partner = torch.randperm(len(target)).to(target.device)
+    logits = network(mix(batch, share, partner))  # (B, K)
+    return share * criterion(logits, target) + (1 - share) * criterion(logits, target[partner])

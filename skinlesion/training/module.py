@@ -1,157 +1,251 @@
-"""LesionClassifier: one network under one phase's loss, rates and frozen stages."""
+"""LesionClassifier: network, loss, metrics and optimizer of one phase of training."""
 
 import math
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Self, Unpack, cast
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from skinlesion.config.train import PhaseConfig, SpeedConfig
+from skinlesion import __version__
+from skinlesion.config.train import PhaseConfig
+from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import Batch
-from skinlesion.data.gpu_augmenter import GpuAugmenter
-from skinlesion.model.network import Network
-from skinlesion.training.feature_cache import FeatureBatch
-from skinlesion.training.forward import logits
-from skinlesion.training.losses import FocalLoss
-from skinlesion.training.mixup import mixed_loss
+from skinlesion.data.image_io import ImageInput
+from skinlesion.errors import ConfigError
+from skinlesion.model.pretrained import Missing, load_pretrained
+from skinlesion.taxonomy import HAM10000, Taxonomy
+from skinlesion.training.build import HeadOptions, build_backbone, build_network, image_input
+from skinlesion.training.feature_cache import FeatureBatch, logits
+from skinlesion.training.losses import FocalLoss, mixup_loss
+from skinlesion.training.optimizer import lr_factor, parameter_groups
 
-_LAID_OUT = ("image", "feature_map")
+PACKAGES = ("torch", "timm", "lightning", "albumentations", "numpy")
 
 
 class LesionClassifier(LightningModule):
-    """Trains a network, phase after phase.
+    """Classifies dermoscopic images with metadata; trains under plain Lightning, in one phase or several.
+
+    All arguments are plain data and go into checkpoints, so that `load_from_checkpoint(path)` needs nothing else. The
+    defaults are the published ones.
 
     Args:
-        network: Backbone and head.
-        criterion: The loss of logits (B, K) and targets (B,).
-        classes: K.
-        record: Plain data that goes into every checkpoint, under `skinlesion`.
+        backbone: timm's name of the network, with or without a tag.
+        encoder: State of the fitted MetadataEncoder, `datamodule.encoder.state()`.
+        class_counts: Training images of each diagnosis, which weigh the loss; None: all weigh the same.
+        taxonomy: Diagnoses in class order, `Taxonomy.to_dict()`; None: HAM10000.
+        backbone_kwargs: Further arguments of `timm.create_model`.
+        feature_level: None: the last feature map; an index or a module's name: the network is cut there.
+        batch_norm_eps: Epsilon of every 2-d batch norm; None: timm's.
+        pretrained: True: timm's weights; False: random; a path: a safetensors or torch file.
+        missing_weights: "error" or "initialise": what to do when that file lacks weights of the backbone.
+        image_size: (height, width) in pixels; None: the backbone's own.
+        mean: Of RGB in 0..1; None: the backbone's own.
+        std: Of RGB in 0..1; None: the backbone's own.
+        alpha: Exponent of the inverse class frequency, at least 0.
+        gamma: Focusing exponent of the loss, at least 0.
+        smoothing: Label smoothing in 0..1.
+        unfreeze: None: the backbone stays frozen; stages to train, counted from the top; or the module to begin at.
+        lr: Learning rate of the head.
+        backbone_lr: Learning rate of the unfrozen stages.
+        weight_decay: Of AdamW; not on norms, biases and the gate's alpha.
+        warmup_epochs: Epochs of linear warm-up.
+        final_lr_fraction: Cosine decay ends at this fraction of the rate; 1: no decay.
+        mixup: Concentration of the Beta distribution by which two items are blended; 0: they are not.
+        channels_last: Lay images and weights out with the channels of a pixel together.
+        fused_optimizer: Run AdamW as one kernel.
+        compile: "none", or a mode of torch.compile.
+        **head: Options of the head, see HeadOptions.
+
+    Raises:
+        ConfigError: The backbone cannot be built, or has no such stage.
+        CheckpointError: The pretrained weights cannot be loaded.
+        DataError: A diagnosis has no training image.
     """
 
-    def __init__(self, network: Network, criterion: FocalLoss, *, classes: int, record: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        backbone: str = "efficientnet_b1",
+        *,
+        encoder: Mapping[str, Any],
+        class_counts: Sequence[int] | None = None,
+        taxonomy: Mapping[str, Any] | None = None,
+        backbone_kwargs: Mapping[str, Any] | None = None,
+        feature_level: int | str | None = None,
+        batch_norm_eps: float | None = None,
+        pretrained: bool | str = True,
+        missing_weights: Missing = "error",
+        image_size: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        alpha: float = 0.5,
+        gamma: float = 2.0,
+        smoothing: float = 0.1,
+        unfreeze: int | str | None = None,
+        lr: float = 1e-3,
+        backbone_lr: float = 0.0,
+        weight_decay: float = 1e-4,
+        warmup_epochs: float = 0.0,
+        final_lr_fraction: float = 1.0,
+        mixup: float = 0.0,
+        channels_last: bool = True,
+        fused_optimizer: bool = True,
+        compile: str = "none",
+        **head: Unpack[HeadOptions],
+    ) -> None:
         super().__init__()
-        self.network = network
-        self.criterion = criterion
-        self.record = record
-        self.phase: PhaseConfig | None = None
-        self.weight_decay = 0.0
-        self.speed: SpeedConfig | None = None
-        self.gpu_augmenter: GpuAugmenter | None = None
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_macro_f1 = MulticlassF1Score(classes, average="macro")
+        self.save_hyperparameters(logger=False)
+        self.taxonomy = HAM10000 if taxonomy is None else Taxonomy.from_dict(taxonomy)
+        own = build_backbone(self.hparams)
+        load_pretrained(own, pretrained, missing=missing_weights)
+        self.hparams["pretrained"] = False  # checkpoints bring the weights along
+        self.network = build_network(self.hparams, own, classes=len(self.taxonomy))
+        self.criterion = FocalLoss(class_counts, alpha=alpha, gamma=gamma, smoothing=smoothing)
+        self._prepare()
 
-    def begin(self, phase: PhaseConfig, *, weight_decay: float, speed: SpeedConfig) -> None:
-        """Freeze and unfreeze what a phase asks for, and take its rates; lay out and compile as the switches say.
+    def _prepare(self) -> None:
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(len(self.taxonomy), average="micro"),
+                "macro_f1": MulticlassF1Score(len(self.taxonomy), average="macro"),
+            }
+        )
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.network.backbone.unfreeze(self.hparams["unfreeze"])
+        self.network.to(memory_format=self._layout)
+        if self.hparams["compile"] != "none":
+            self.network.compile(mode=self.hparams["compile"])
+            self.network.head.compile(mode=self.hparams["compile"])  # cached maps go through the head alone
+
+    @classmethod
+    def for_data(cls, datamodule: LesionDataModule, backbone: str = "efficientnet_b1", **options: Any) -> Self:
+        """Make a classifier for a data module: its metadata, class counts, image size, mean and std.
+
+        Args:
+            datamodule: Its table is read now.
+            backbone: timm's name of the network.
+            **options: Further arguments of the class.
+        """
+        spec = datamodule.spec
+        return cls(
+            backbone,
+            encoder=datamodule.encoder.state(),
+            class_counts=datamodule.class_counts(),
+            **{"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), **options},
+        )
+
+    @property
+    def image_input(self) -> ImageInput:
+        """The size, mean and std at which it takes images."""
+        return image_input(self.hparams)
+
+    def start_phase(self, phase: PhaseConfig) -> None:
+        """Take the learning rates of a phase, and freeze and unfreeze the backbone for it.
 
         Raises:
             ConfigError: The backbone has no such stage.
         """
-        self.phase, self.weight_decay = phase, weight_decay
+        keys = ("unfreeze", "lr", "backbone_lr", "warmup_epochs", "final_lr_fraction", "mixup")
+        self.hparams.update({key: getattr(phase, key) for key in keys})
         self.network.backbone.unfreeze(phase.unfreeze)
-        self.speed = speed
-        self.network.to(memory_format=memory_format(speed))
-        if speed.compile != "none":
-            self.network.compile(mode=speed.compile)
-            self.network.head.compile(mode=speed.compile)  # what cached maps go through
+        self.network.to(memory_format=self._layout)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch | FeatureBatch:
-        """A raw batch becomes a batch on its device; images and maps are laid out as the weights are."""
-        made = (
-            cast(dict[str, Any], self.gpu_augmenter(batch))
-            if self.gpu_augmenter is not None and "row" in batch
-            else batch
-        )
-        layout, dtype = memory_format(self.speed), next(self.network.head.parameters()).dtype
-        laid_out = {key: made[key].to(dtype, memory_format=layout) for key in _LAID_OUT if key in made}
-        return cast(Batch, {**made, **laid_out})
+    def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
+        """Map `image` (B, 3, height, width) and `metadata` (B, M) to logits (B, K)."""
+        if image.device.type != "cpu":
+            return cast(Tensor, self.network(self._laid_out(image), metadata))
+        return logits(self.network, {"image": self._laid_out(image), "metadata": metadata})
 
-    def forward(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Logits (B, K), from images or from cached feature maps."""
-        return logits(self.network, batch)
-
-    def training_step(self, batch: Batch | FeatureBatch, _: int) -> Tensor:
-        """The loss of a training batch."""
-        concentration = self._phase().mixup
-        loss: Tensor = (
-            mixed_loss(self.criterion, self.forward, batch, concentration=concentration)
+    def training_step(self, batch: Batch | FeatureBatch, batch_idx: int) -> Tensor:
+        """Compute and log the loss of a training batch."""
+        concentration = self.hparams["mixup"]
+        loss = (
+            mixup_loss(self.criterion, self._logits, batch, concentration=concentration)
             if concentration
-            else self.criterion(self(batch), batch["target"])
+            else self.criterion(self._logits(batch), batch["target"])
         )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]), sync_dist=True)
-        return loss
-
-    def validation_step(self, batch: Batch | FeatureBatch, _: int) -> None:
-        """Loss, accuracy and macro-F1 of the validation part."""
-        answer = self(batch)
         size = len(batch["target"])
-        self.val_accuracy.update(answer, batch["target"])
-        self.val_macro_f1.update(answer, batch["target"])
-        self.log("val/loss", self.criterion(answer, batch["target"]), batch_size=size, sync_dist=True)
-        self.log("val/accuracy", self.val_accuracy, batch_size=size)
-        self.log("val/macro_f1", self.val_macro_f1, batch_size=size, prog_bar=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return cast(Tensor, loss)
+
+    def validation_step(self, batch: Batch | FeatureBatch, batch_idx: int) -> None:
+        """Log loss, accuracy and macro-F1 of the validation part."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch | FeatureBatch, batch_idx: int) -> None:
+        """Log loss, accuracy and macro-F1 of the test part."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Batch | FeatureBatch, batch_idx: int) -> Tensor:
+        """Compute the probabilities (B, K) of a batch, before calibration."""
+        return self._logits(batch).float().softmax(dim=1)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over what the phase trains; the rate warms up, then decays along a cosine, a step at a time."""
-        phase = self._phase()
-        optimizer = AdamW(self._groups(phase), fused=self._fused())
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = round(steps * min(1.0, phase.warmup_epochs / phase.epochs))
-
-        def factor(step: int) -> float:
-            return lr_factor(step, steps=steps, warmup=warmup, final=phase.final_lr_fraction)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        """AdamW over the unfrozen weights; the rate warms up, then decays along a cosine, a step at a time."""
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ConfigError("the learning rate needs the number of epochs; give Trainer(max_epochs=...)")
+        hparams = self.hparams
+        groups = parameter_groups(
+            self.network, lr=hparams["lr"], backbone_lr=hparams["backbone_lr"], weight_decay=hparams["weight_decay"]
+        )
+        # the fused kernel takes over loss scaling, so that Lightning refuses to clip in mixed precision
+        clips_mixed = self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val is not None
+        optimizer = AdamW(groups, fused=hparams["fused_optimizer"] and not clips_mixed)
+        steps, final = int(total), hparams["final_lr_fraction"]
+        warmup = round(steps * min(1.0, hparams["warmup_epochs"] / (self.trainer.max_epochs or 1)))
+        scheduler = LambdaLR(optimizer, lambda step: lr_factor(step, steps=steps, warmup=warmup, final=final))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Refuse a data module that encodes metadata or prepares images otherwise than this classifier expects."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not isinstance(datamodule, LesionDataModule):
+            return
+        if datamodule.spec != self.image_input or datamodule.encoder.state() != self.hparams["encoder"]:
+            raise ConfigError(
+                f"the data module gives {datamodule.spec}, the classifier expects {self.image_input}, both with the "
+                "encoder of the same training part; make it by LesionClassifier.for_data(datamodule)"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a checkpoint needs to stand alone."""
-        checkpoint["skinlesion"] = self.record
+        """Add what a prediction needs beside weights, under `skinlesion`, as plain data."""
+        versions = {"skinlesion": __version__, **{package: version(package) for package in PACKAGES}}
+        spec, datamodule = self.image_input, getattr(self._trainer, "datamodule", None)
+        checkpoint["skinlesion"] = {
+            "classes": list(self.taxonomy.codes),
+            "taxonomy": self.taxonomy.to_dict(),
+            "encoder": dict(self.hparams["encoder"]),
+            "class_counts": self.hparams["class_counts"],
+            "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)},
+            "versions": versions,
+            **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
+            **checkpoint.get("skinlesion", {}),
+        }
 
-    def _phase(self) -> PhaseConfig:
-        if self.phase is None:
-            raise RuntimeError("begin(phase) comes before fit")
-        return self.phase
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self.hparams["channels_last"] else torch.contiguous_format
 
-    def _fused(self) -> bool:
-        # the fused kernel takes loss scaling upon itself, so that Lightning refuses to clip in mixed precision
-        mixed_and_clipped = self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val is not None
-        return self.speed is not None and self.speed.fused_optimizer and not mixed_and_clipped
+    def _laid_out(self, image: Tensor) -> Tensor:
+        """Lay images or maps out as the weights are, in their precision."""
+        return image.to(next(self.network.head.parameters()).dtype, memory_format=self._layout)
 
-    def _groups(self, phase: PhaseConfig) -> list[dict[str, Any]]:
-        parts: tuple[tuple[nn.Module, float], ...] = (
-            (self.network.head, phase.lr),
-            (self.network.backbone, phase.backbone_lr),
-        )
-        groups = []
-        for module, rate in parts:
-            trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-            for decays in (True, False):
-                chosen = [parameter for parameter in trained if (parameter.ndim > 1) == decays]
-                if chosen:
-                    # norms, biases and the gate's alpha have at most one dimension
-                    decay = self.weight_decay if decays else 0.0
-                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-        return groups
+    def _logits(self, batch: Mapping[str, Any]) -> Tensor:
+        """Logits (B, K) of a batch of images or of cached feature maps."""
+        if "feature_map" in batch:
+            return logits(self.network, {**batch, "feature_map": self._laid_out(batch["feature_map"])})
+        return cast(Tensor, self(batch["image"], batch["metadata"]))
 
-
-def memory_format(speed: SpeedConfig | None) -> torch.memory_format:
-    """How images, maps and weights lie in memory."""
-    return torch.channels_last if speed is not None and speed.channels_last else torch.contiguous_format
-
-
-def lr_factor(step: int, *, steps: int, warmup: int, final: float) -> float:
-    """The share of the target rate at a step: linear warm-up, then a cosine from 1 to `final`.
-
-    Args:
-        step: From 0.
-        steps: Of the whole phase.
-        warmup: Steps of warm-up, at most `steps`.
-        final: Share at the last step, 0 to 1.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    def _evaluate(self, batch: Batch | FeatureBatch, part: str, metrics: MetricCollection) -> None:
+        answer, size = self._logits(batch), len(batch["target"])
+        metrics.update(answer, batch["target"])
+        loss = self.criterion(answer, batch["target"])
+        self.log(f"{part}/loss", loss, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
+        self.log_dict(metrics, batch_size=size, on_step=False, on_epoch=True, prog_bar=True)

@@ -3,49 +3,50 @@
 Lightning's BackboneFinetuning is not used: it freezes again on resume and leaves batch norm training while frozen.
 """
 
-import json
 import logging
 import math
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.fabric import Fabric
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
-from skinlesion.training.best_checkpoint import PhaseCheckpoint
-from skinlesion.training.checkpoint import read_checkpoint
-from skinlesion.training.ema import ExponentialMovingAverage
+from skinlesion.training.callbacks import (
+    EpochSeed,
+    ExponentialMovingAverage,
+    History,
+    PhaseCheckpoint,
+    RunRecord,
+    write_history,
+)
+from skinlesion.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from skinlesion.training.feature_cache import FeatureStore
-from skinlesion.training.history import History, write_history
 from skinlesion.training.module import LesionClassifier
-from skinlesion.training.trainer import make_trainer
+from skinlesion.training.run_folder import (
+    PhaseResult,
+    best_checkpoint,
+    phases_folder,
+    read_results,
+    write_results,
+)
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A phase that has run to its end."""
-
-    phase: str
-    checkpoint: str  # file name in the folder of phases
-    macro_f1: float  # of the best epoch, on validation
-    trainable: dict[str, bool]  # layers of the backbone, in depth order
-    rows: list[dict[str, Any]]  # the history so far
-
-
 def run_phases(
     module: LesionClassifier, datamodule: LesionDataModule, *, config: TrainConfig, folder: Path, fabric: Fabric
-) -> list[Finished]:
-    """Run the phases that have not run yet, and leave best.ckpt, metrics.csv and layer_state.json in `folder`.
+) -> list[PhaseResult]:
+    """Run the phases that have not run yet, and write best.ckpt, metrics.csv and layer_state.json.
 
     All processes that train together run it; the first one writes.
 
@@ -53,33 +54,78 @@ def run_phases(
         module: Takes each phase's weights, and holds the best ones in the end.
         datamodule: Gives images, or their cached feature maps where the backbone is frozen.
         config: Its schedule, trainer, logger and seed are used.
-        folder: Of the run; what an earlier, interrupted run left in it is gone on with.
+        folder: Of the run; an interrupted run in it is resumed.
         fabric: Tells the processes apart.
+
+    Raises:
+        CheckpointError: The data have changed since the run in the folder began.
+        ConfigError: A phase diverges.
     """
-    finished = _read_finished(folder)
-    _refuse_changed_data(module, folder)
-    fabric.barrier()  # all have read what lies there before the first one writes
-    for number, (name, phase) in enumerate(config.schedule.phases.items()):
-        if number < len(finished):
-            continue
-        if finished:
-            _load(module, _best(finished, folder))
-        finished.append(_run_phase(module, datamodule, name, phase, config=config, folder=folder, before=finished))
+    results = read_results(folder)
+    _refuse_changed_data(module, datamodule, folder)
+    fabric.barrier()  # all have read the folder before the first one writes
+    for name, phase in list(config.schedule.phases.items())[len(results) :]:
+        if results:
+            _load(module, best_checkpoint(results, folder))
+        results.append(_run_phase(module, datamodule, name, phase, config=config, folder=folder, before=results))
         if fabric.is_global_zero:
-            write_json(_state(folder), [asdict(one) for one in finished])
-        log.info("%s: phase %s, %s", folder.name, name, _summary(finished))
-    _load(module, _best(finished, folder))
+            write_results(results, folder)
+        epochs = len(results[-1].rows) - (len(results[-2].rows) if len(results) > 1 else 0)
+        best = results[-1].macro_f1
+        log.info("%s: phase %s, %d epochs, best val macro-F1 %.3f", folder.name, name, epochs, best)
+    best_path = best_checkpoint(results, folder)
+    _load(module, best_path)
     if fabric.is_global_zero:
-        _leave(finished, folder)
-    return finished
+        with replacing(folder / "best.ckpt") as beside:
+            shutil.copyfile(best_path, beside)
+        write_history(results[-1].rows, folder / "metrics.csv")
+        write_json(folder / "layer_state.json", {each.phase: {"head": True, **each.trainable} for each in results})
+    return results
 
 
-def _leave(finished: list[Finished], folder: Path) -> None:
-    best = _best(finished, folder)
-    with replacing(folder / "best.ckpt") as beside:
-        shutil.copyfile(best, beside)
-    write_history(finished[-1].rows, folder / "metrics.csv")
-    write_json(folder / "layer_state.json", {one.phase: {"head": True, **one.trainable} for one in finished})
+def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
+    """Refuse now, not hours later, a phase that cannot run.
+
+    Raises:
+        ConfigError: A stage that is not there, maps that cannot be cached, or a trainer that Lightning refuses.
+    """
+    for name, phase in config.schedule.phases.items():
+        module.start_phase(phase)
+        if phase.cached_views:
+            module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
+        make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
+
+
+def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, callbacks: list[Callback]) -> Trainer:
+    """Make a Lightning Trainer for one phase.
+
+    Args:
+        config: Its trainer and logger are used.
+        folder: Of the run.
+        name: Of the phase.
+        epochs: At most.
+        callbacks: Besides the progress bar and the monitor of learning rates.
+
+    Raises:
+        ConfigError: Lightning refuses the arguments.
+    """
+    board = TensorBoardLogger(folder, name="tensorboard", version=name) if config.logger == "tensorboard" else False
+    shows_bar = config.trainer.enable_progress_bar and sys.stderr.isatty()
+    bar = [RichProgressBar(console_kwargs={"stderr": True})] if shows_bar else []
+    monitor = [LearningRateMonitor("epoch")] if board else []
+    try:
+        return Trainer(
+            **{**asdict(config.trainer), "enable_progress_bar": shows_bar},
+            max_epochs=epochs,
+            callbacks=[*callbacks, *monitor, *bar],
+            logger=board,
+            plugins=[AtomicCheckpointIO()],
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the samplers know their share
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
 
 
 def _run_phase(
@@ -90,93 +136,74 @@ def _run_phase(
     *,
     config: TrainConfig,
     folder: Path,
-    before: list[Finished],
-) -> Finished:
+    before: list[PhaseResult],
+) -> PhaseResult:
     rows = before[-1].rows if before else []
-    datamodule.first_draw = len(rows)
-    module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
-    module.record["phase"] = name
-    best = PhaseCheckpoint(_phases(folder), filename=f"{len(before)}-{name}")
-    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    history = History(folder / "metrics.csv", phase=name, rows=rows)
-    stopping = EarlyStopping("val/loss", patience=phase.patience)
-    average = [ExponentialMovingAverage(phase.ema_decay)] if phase.ema_decay else []
-    callbacks = [history, stopping, EpochSeed(config.seed, first_draw=len(rows)), *average, best, last]
+    module.start_phase(phase)
+    callbacks = _callbacks(datamodule, name, phase, config=config, folder=folder, before=before)
     trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
-    resumed = _interrupted(folder, name, phase)
-    if resumed is None or not resumed.complete:
-        loaders = _loaders(module, datamodule, phase, trainer)
-        if resumed is not None:
-            loaders[0].sampler.set_epoch(resumed.epoch + 1)  # workers fetch ahead, before Lightning says so
-        module.train()  # computing feature maps has put the backbone to rest; its frozen stages stay so
-        trainer.fit(module, *loaders, ckpt_path=None if resumed is None else resumed.path, weights_only=True)
-    checkpoint = read_checkpoint(folder / "last.ckpt")
-    _refuse_divergence(_rows(checkpoint), name)
-    macro_f1 = max(row["val/macro_f1"] for row in _rows(checkpoint)[len(rows) :])
-    trainable = module.network.backbone.trainable()
-    return Finished(name, f"{len(before)}-{name}.ckpt", macro_f1, trainable, _rows(checkpoint))
-
-
-def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
-    """Find out now, not hours later, what the last phase would stumble over."""
-    for name, phase in config.schedule.phases.items():
-        module.begin(phase, weight_decay=config.schedule.weight_decay, speed=config.speed)
+    interrupted = _interrupted(folder, name, phase)
+    if interrupted is None or not interrupted.complete:
+        data = datamodule.continued(first_epoch=len(rows))
+        source: dict[str, Any] = {"datamodule": data}
         if phase.cached_views:
-            module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
-        make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
-
-
-def _refuse_changed_data(module: LesionClassifier, folder: Path) -> None:
-    last = folder / "last.ckpt"
-    if last.exists():
-        before = read_checkpoint(last)["skinlesion"]
-        if any(before[key] != module.record[key] for key in ("fingerprint", "encoder", "class_counts")):
-            raise CheckpointError(
-                f"{folder}: the data or their split have changed since this run began; "
-                "give another out, or resume=restart to delete it"
-            )
-
-
-def _refuse_divergence(rows: list[dict[str, Any]], phase: str) -> None:
-    if not math.isfinite(rows[-1]["val/loss"]):
+            store = FeatureStore(module.network.backbone, data, device=trainer.strategy.root_device)
+            source = {"train_dataloaders": store.train_dataloader(phase.cached_views)}
+            source["val_dataloaders"] = store.val_dataloader()
+        resumed = None if interrupted is None else interrupted.path
+        module.train()  # computing feature maps has put the backbone into evaluation mode; its frozen stages stay so
+        trainer.fit(module, **source, ckpt_path=resumed, weights_only=True)
+    checkpoint = read_checkpoint(folder / "last.ckpt")
+    rows_now = _rows(checkpoint)
+    if not math.isfinite(rows_now[-1]["val/loss"]):
         raise ConfigError(
-            f"phase {phase} diverged in epoch {rows[-1]['epoch']}: val/loss is {rows[-1]['val/loss']}; "
-            f"lower schedule.phases.{phase}.lr and start anew with resume=restart"
+            f"phase {name} diverged in epoch {rows_now[-1]['epoch']}: val/loss is {rows_now[-1]['val/loss']}; "
+            f"lower schedule.phases.{name}.lr and start anew with resume=restart"
         )
+    macro_f1 = max(row["val/macro_f1"] for row in rows_now[len(rows) :])
+    trainable = module.network.backbone.trainable()
+    return PhaseResult(name, f"{len(before)}-{name}.ckpt", macro_f1, trainable, rows_now)
 
 
-def _loaders(
-    module: LesionClassifier, datamodule: LesionDataModule, phase: PhaseConfig, trainer: Trainer
-) -> tuple[Any, Any]:
-    if not phase.cached_views:
-        module.gpu_augmenter = datamodule.gpu_augmenter(trainer.strategy.root_device)
-        return datamodule.train_dataloader(), datamodule.val_dataloader()
-    store = FeatureStore(module.network.backbone, datamodule, device=trainer.strategy.root_device)
-    return store.train_dataloader(phase.cached_views), store.val_dataloader()
+def _callbacks(
+    datamodule: LesionDataModule,
+    name: str,
+    phase: PhaseConfig,
+    *,
+    config: TrainConfig,
+    folder: Path,
+    before: list[PhaseResult],
+) -> list[Callback]:
+    rows = before[-1].rows if before else []
+    reports = config.trainer.enable_progress_bar and not sys.stderr.isatty()
+    return [
+        History(folder / "metrics.csv", phase=name, rows=rows, report=reports),
+        RunRecord({**datamodule.record(), "config": asdict(config)}, phase=name),
+        EarlyStopping("val/loss", patience=phase.patience),
+        EpochSeed(config.seed, first_epoch=len(rows)),
+        *([ExponentialMovingAverage(phase.ema_decay)] if phase.ema_decay else []),
+        PhaseCheckpoint(phases_folder(folder), filename=f"{len(before)}-{name}"),
+        ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
+    ]
 
 
-class EpochSeed(Callback):
-    """Seeds every epoch on its own, so that a resumed epoch draws what it would have drawn.
-
-    Args:
-        seed: Of the run.
-        first_draw: Epochs of earlier phases.
-    """
-
-    def __init__(self, seed: int, *, first_draw: int) -> None:
-        self.seed, self.first_draw = seed, first_draw
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed torch at an epoch's first batch: making a loader's iterator draws too, but not on resume."""
-        if batch_idx == 0:
-            rank = (trainer.global_rank,) if trainer.global_rank else ()  # no two processes draw alike
-            torch.manual_seed(hash((self.seed, self.first_draw + trainer.current_epoch, *rank)))
+def _refuse_changed_data(module: LesionClassifier, datamodule: LesionDataModule, folder: Path) -> None:
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return
+    before = read_checkpoint(path)["skinlesion"]
+    now = {key: module.hparams[key] for key in ("encoder", "class_counts")}
+    now["fingerprint"] = datamodule.record()["fingerprint"]
+    if any(before[key] != now[key] for key in now):
+        raise CheckpointError(
+            f"{folder}: the data or their split have changed since this run began; "
+            "give another out, or resume=restart to delete it"
+        )
 
 
 @dataclass(frozen=True)
 class _Interrupted:
     path: Path
-    epoch: int  # that was finished last, from 0
     complete: bool  # the phase had come to its end, only its mark was missing
 
 
@@ -188,8 +215,7 @@ def _interrupted(folder: Path, name: str, phase: PhaseConfig) -> _Interrupted | 
     if checkpoint["skinlesion"]["phase"] != name:
         return None
     waits = [state["wait_count"] for key, state in checkpoint["callbacks"].items() if key.startswith("EarlyStopping")]
-    complete = waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs
-    return _Interrupted(path, checkpoint["epoch"], complete)
+    return _Interrupted(path, waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs)
 
 
 def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
@@ -200,27 +226,3 @@ def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
 def _load(module: LesionClassifier, path: Path) -> None:
     module.float()  # precision=bf16-true leaves half of them
     module.load_state_dict(read_checkpoint(path)["state_dict"])
-
-
-def _summary(finished: list[Finished]) -> str:
-    before = len(finished[-2].rows) if len(finished) > 1 else 0
-    epochs = len(finished[-1].rows) - before
-    return f"{epochs} epochs, best val macro-F1 {finished[-1].macro_f1:.3f}"
-
-
-def _phases(folder: Path) -> Path:
-    return folder / "phases"
-
-
-def _state(folder: Path) -> Path:
-    return _phases(folder) / "finished.json"
-
-
-def _read_finished(folder: Path) -> list[Finished]:
-    path = _state(folder)
-    return [Finished(**one) for one in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
-
-
-def _best(finished: list[Finished], folder: Path) -> Path:
-    best = max(finished, key=lambda one: one.macro_f1)
-    return _phases(folder) / best.checkpoint

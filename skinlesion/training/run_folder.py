@@ -1,9 +1,10 @@
-"""The folder of one training run: claimed by one configuration and one process, gone on with, or started anew."""
+"""The folder of one training run: what it holds, who works in it, and how far its phases have come."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from omegaconf import OmegaConf
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
-from skinlesion.files import write_text
+from skinlesion.files import write_json, write_text
 
-# What may differ between a run and its continuation: it changes nothing in the result.
+# Keys that may differ between a run and its continuation: they change nothing in the result.
 _FREE = {
     "out",
     "member",
@@ -28,7 +29,7 @@ _FREE = {
 }
 
 _PROGRESS = ("metrics.json", "last.ckpt", "phases")  # any of them: something would be lost
-_LEFT = (
+_FILES = (
     *_PROGRESS,
     "best.ckpt",
     "config.yaml",
@@ -43,16 +44,27 @@ _LEFT = (
 )
 
 
+@dataclass(frozen=True)
+class PhaseResult:
+    """A phase that has run to its end."""
+
+    phase: str
+    checkpoint: str  # file name in the folder of phases
+    macro_f1: float  # of the best epoch, on validation
+    trainable: dict[str, bool]  # layers of the backbone, in depth order
+    rows: list[dict[str, Any]]  # history of this and earlier phases, a row an epoch
+
+
 @contextmanager
 def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
     """Hold the folder for this process and this configuration; write config.yaml.
 
     Args:
         folder: Of the run.
-        config: Its `resume` says whether what lies there is gone on with or deleted.
+        config: Its `resume` says whether an earlier run in the folder is resumed or deleted.
 
     Raises:
-        ConfigError: The folder belongs to another configuration, or another process is at work in it.
+        ConfigError: The folder belongs to another configuration, or another process trains in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -63,7 +75,7 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
     try:
         if config.resume == "restart":
             _clear(folder)
-        _refuse_other(folder, config)
+        _refuse_other_configuration(folder, config)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield
     finally:
@@ -75,7 +87,28 @@ def is_finished(folder: Path) -> bool:
     return (folder / "metrics.json").exists()
 
 
-def _refuse_other(folder: Path, config: TrainConfig) -> None:
+def phases_folder(folder: Path) -> Path:
+    """The folder with the best checkpoint of each phase."""
+    return folder / "phases"
+
+
+def read_results(folder: Path) -> list[PhaseResult]:
+    """Read which phases of a run have finished, in order."""
+    path = phases_folder(folder) / "finished.json"
+    return [PhaseResult(**each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+
+def write_results(results: list[PhaseResult], folder: Path) -> None:
+    """Write which phases of a run have finished."""
+    write_json(phases_folder(folder) / "finished.json", [asdict(each) for each in results])
+
+
+def best_checkpoint(results: list[PhaseResult], folder: Path) -> Path:
+    """The checkpoint with the best macro-F1 of all phases."""
+    return phases_folder(folder) / max(results, key=lambda each: each.macro_f1).checkpoint
+
+
+def _refuse_other_configuration(folder: Path, config: TrainConfig) -> None:
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return
@@ -100,8 +133,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    """Delete what a run leaves, and nothing else: `out` may have been mistyped."""
-    for name in _LEFT:
+    """Delete the files of a run, and nothing else: `out` may have been mistyped."""
+    for name in _FILES:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

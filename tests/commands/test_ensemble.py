@@ -22,7 +22,7 @@ from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.inference import operating_points
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.ensemble import read_ensemble
-from skinlesion.inference.predictions import probabilities, read_predictions, soft_vote, targets
+from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 
 BEFORE = ("members", "chosen", "tta", "classes", "fingerprint")  # keys of the first ensemble.json
@@ -55,7 +55,7 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
     metrics = json.loads((folder / "metrics.json").read_text())
     members = [sweep / about["members"][position]["name"] for position in about["chosen"]]
     for part in ("val", "test"):
-        voted = soft_vote([read_predictions(member / f"predictions_{part}.csv") for member in members])
+        voted = Predictions.soft_vote([Predictions.read(member / f"predictions_{part}.csv") for member in members])
         for metric, value in headline(voted).items():
             assert metrics[part][metric] == pytest.approx(value, abs=1e-12)
             low, high = metrics[part]["intervals"][metric]
@@ -79,9 +79,9 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
 def test_the_choice_is_the_best_on_validation(sweep: Path) -> None:
     run(ensemble(f"members={sweep}"))
     chosen = json.loads((sweep / "ensemble" / "ensemble.json").read_text())["chosen"]
-    tables = [read_predictions(sweep / name / "predictions_val.csv") for name in ("first", "second", "third")]
+    tables = [Predictions.read(sweep / name / "predictions_val.csv") for name in ("first", "second", "third")]
     scores = {
-        subset: headline(soft_vote([tables[position] for position in subset]))["macro_f1"]
+        subset: headline(Predictions.soft_vote([tables[position] for position in subset]))["macro_f1"]
         for subset in ((0, 1), (0, 2), (1, 2), (0, 1, 2))
     }
     assert scores[tuple(chosen)] == max(scores.values())
@@ -92,8 +92,8 @@ def test_test_labels_do_not_move_the_choice(sweep: Path) -> None:
     first = (sweep / "ensemble" / "ensemble.json").read_text()
     for name in ("first", "second", "third"):
         path = sweep / name / "predictions_test.csv"
-        table = read_predictions(path)
-        table.assign(actual=np.random.default_rng(0).permutation(table["actual"])).to_csv(path, index=False)
+        table = Predictions.read(path)
+        replace(table, actual=np.random.default_rng(0).permutation(table.actual)).write(path)
     run(ensemble(f"members={sweep}"))
     assert (sweep / "ensemble" / "ensemble.json").read_text() == first
 
@@ -101,13 +101,13 @@ def test_test_labels_do_not_move_the_choice(sweep: Path) -> None:
 def test_what_is_fitted_on_validation_is_kept(sweep: Path) -> None:
     run(ensemble(f"members={sweep}", "alphas=[0.2,0.1]", "sensitivities=[0.5]"))
     found = read_ensemble(sweep / "ensemble")
-    val = read_predictions(sweep / "ensemble" / "predictions_val.csv")
+    val = Predictions.read(sweep / "ensemble" / "predictions_val.csv")
     assert found.calibration is not None
-    values = calibrated(probabilities(val), found.calibration)
-    logits = np.log(probabilities(val).astype(np.float64)) / found.calibration["temperature"]
+    values = calibrated(val.probabilities, found.calibration)
+    logits = np.log(val.probabilities.astype(np.float64)) / found.calibration["temperature"]
     np.testing.assert_allclose(values, softmax(logits, axis=1), atol=1e-9)
     assert [member["name"] for member in found.calibration["members"]] == ["first", "second", "third"]
-    points = operating_points.fit(values, targets(val), sensitivities=[0.5])
+    points = operating_points.fit(values, val.targets, sensitivities=[0.5])
     assert [point["target"] for point in found.operating_points or []] == ["mel", "malignant"]
     for kept, expected in zip(found.operating_points or [], points, strict=True):
         assert kept["threshold"] == pytest.approx(expected["threshold"], abs=1e-6)
@@ -146,8 +146,8 @@ def test_copies_of_a_member_vote_like_the_member(sweep: Path, tmp_path: Path) ->
         shutil.copytree(sweep / "first", tmp_path / name)
         paths.append(str(tmp_path / name / "best.ckpt"))
     run(ensemble(f"members=[{','.join(paths)}]", f"out={tmp_path / 'out'}"))
-    one = probabilities(read_predictions(sweep / "first" / "predictions_test.csv"))
-    np.testing.assert_array_equal(probabilities(read_predictions(tmp_path / "out" / "predictions_test.csv")), one)
+    one = Predictions.read(sweep / "first" / "predictions_test.csv").probabilities
+    np.testing.assert_array_equal(Predictions.read(tmp_path / "out" / "predictions_test.csv").probabilities, one)
 
 
 def test_checkpoints_alone_are_enough(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_checkpoints_alone_are_enough(sweep: Path, trained: TrainConfig, tmp_pat
         shutil.copy(sweep / name / "best.ckpt", tmp_path / name)
     members = f"members=[{tmp_path / 'first' / 'best.ckpt'},{tmp_path / 'second'}]"
     run(ensemble(members, f"out={tmp_path / 'out'}", f"data.cache_dir={trained.data.cache_dir}"))
-    again = probabilities(read_predictions(tmp_path / "out" / "predictions_val.csv"))
-    tables = [read_predictions(sweep / name / "predictions_val.csv") for name in ("first", "second")]
-    np.testing.assert_allclose(again, probabilities(soft_vote(tables)), atol=1e-5)
+    again = Predictions.read(tmp_path / "out" / "predictions_val.csv").probabilities
+    tables = [Predictions.read(sweep / name / "predictions_val.csv") for name in ("first", "second")]
+    np.testing.assert_allclose(again, Predictions.soft_vote(tables).probabilities, atol=1e-5)
 
 
 def test_a_stale_table_is_not_believed(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
@@ -253,10 +253,10 @@ def test_evaluate_runs_a_checkpoint_again(sweep: Path, trained: TrainConfig, tmp
     expected |= {"predictions_test.csv", "metrics_test.json", "report_test.json"}
     expected |= {"challenge_test.csv", "challenge_truth_test.csv", "subgroups_test.csv"}
     assert {path.name for path in folder.iterdir()} == expected
-    again, before = (read_predictions(path / "predictions_test.csv") for path in (folder, sweep / "first"))
-    np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+    again, before = (Predictions.read(path / "predictions_test.csv") for path in (folder, sweep / "first"))
+    np.testing.assert_allclose(again.probabilities, before.probabilities, atol=1e-5)
     report = json.loads((folder / "report_test.json").read_text())
-    assert report["per_diagnosis"]["nv"]["support"] == (again["actual"] == "nv").sum()
+    assert report["per_diagnosis"]["nv"]["support"] == (again.actual == "nv").sum()
     scored = report["challenge"]
     assert scored["balanced_accuracy"]["value"] == pytest.approx(report["balanced_accuracy"], abs=1e-9)
     assert scored["per_category"]["NV"]["auc"]["value"] == pytest.approx(
@@ -271,17 +271,17 @@ def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_
     places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path / 'judged'}", "resamples=200")
     evaluate(composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=val", *places))
     folder = tmp_path / "judged"
-    again, before = (read_predictions(path / "predictions_val.csv") for path in (folder, sweep / "ensemble"))
-    np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+    again, before = (Predictions.read(path / "predictions_val.csv") for path in (folder, sweep / "ensemble"))
+    np.testing.assert_allclose(again.probabilities, before.probabilities, atol=1e-5)
     measured = json.loads((folder / "metrics_val.json").read_text())
-    scaled = read_predictions(folder / "predictions_val_calibrated.csv")
-    assert scaled["predicted"].tolist() == again["predicted"].tolist()
-    nll = -np.log(probabilities(scaled).astype(float)[np.arange(len(scaled)), targets(scaled)]).mean()
+    scaled = Predictions.read(folder / "predictions_val_calibrated.csv")
+    assert scaled.predicted.tolist() == again.predicted.tolist()
+    nll = -np.log(scaled.probabilities.astype(float)[np.arange(len(scaled)), scaled.targets]).mean()
     assert measured["calibrated"]["numbers"]["nll"]["value"] == pytest.approx(nll, abs=1e-6)
     assert nll <= measured["numbers"]["nll"]["value"]
     decided = json.loads((folder / "decisions_val.json").read_text())
     point = next(each for each in decided["operating_points"] if each["sensitivity"] == 0.9)
-    flagged = scaled.loc[scaled["actual"] == "mel", "mel"] >= point["threshold"] - 1e-7
+    flagged = scaled.target_score("mel")[scaled.actual == "mel"] >= point["threshold"] - 1e-7
     assert point["target"] == "mel"
     assert point["numbers"]["sensitivity"]["value"] == pytest.approx(flagged.mean())
     assert point["numbers"]["sensitivity"]["value"] >= 0.9, "it was chosen on these images"
@@ -294,7 +294,7 @@ def test_evaluate_tells_groups_apart(sweep: Path, trained: TrainConfig, tmp_path
 
     places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path}", "resamples=100")
     evaluate(composed("evaluate", EvaluateConfig, f"checkpoint={sweep / 'first'}", "split=test", *places))
-    table = read_predictions(tmp_path / "predictions_test.csv").set_index("image_id")
+    table = Predictions.read(tmp_path / "predictions_test.csv").to_frame().set_index("image_id")
     facts = pd.read_csv(Path(trained.data.root) / "HAM10000_metadata").set_index("image_id").loc[table.index]
     right = (table["actual"] == table["predicted"])[facts["sex"] == "female"]
     rows = pd.read_csv(tmp_path / "subgroups_test.csv").set_index(["fact", "group", "number"])
@@ -314,7 +314,7 @@ def test_only_what_is_judged_is_read(
 
     run(ensemble(f"members={sweep}"))
     root = Path(shutil.copytree(synthetic_root, tmp_path / "data"))
-    tested = set(read_predictions(sweep / "first" / "predictions_test.csv")["image_id"])
+    tested = set(Predictions.read(sweep / "first" / "predictions_test.csv").image_id)
     others = sorted(path for path in root.glob("*/*.jpg") if path.stem not in tested)
     assert len(others) > 100
     for path in others[1:]:
@@ -328,9 +328,9 @@ def test_only_what_is_judged_is_read(
     )
     assert len(calls) == 1
     again, before = (
-        read_predictions(path / "predictions_test.csv") for path in (tmp_path / "judged", sweep / "ensemble")
+        Predictions.read(path / "predictions_test.csv") for path in (tmp_path / "judged", sweep / "ensemble")
     )
-    np.testing.assert_allclose(probabilities(again), probabilities(before), atol=1e-5)
+    np.testing.assert_allclose(again.probabilities, before.probabilities, atol=1e-5)
 
 
 def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:

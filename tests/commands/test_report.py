@@ -20,7 +20,7 @@ from skinlesion.commands.report import run
 from skinlesion.config.studies import ReportConfig
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration
-from skinlesion.inference.predictions import build_table, read_predictions, soft_vote, write_table
+from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.report.page import LISTS, UNANSWERED
 from skinlesion.taxonomy import CODES
 
@@ -28,7 +28,7 @@ FAST = ("resamples=100", "interval=percentile", "bins=5")
 LESIONS = {"val": 90, "test": 120}
 
 
-def members_of(part: str, *, codes: tuple[str, ...] = CODES, images: int | None = None) -> list[pd.DataFrame]:
+def members_of(part: str, *, codes: tuple[str, ...] = CODES, images: int | None = None) -> list[Predictions]:
     """Tables of two members that know something."""
     rng = np.random.default_rng(len(part))
     number = images or LESIONS[part]
@@ -39,7 +39,7 @@ def members_of(part: str, *, codes: tuple[str, ...] = CODES, images: int | None 
         values = np.exp(rng.normal(size=(number, 7)) + 2.5 * np.eye(7)[actual])
         shares = values / values.sum(axis=1, keepdims=True)
         names = [CODES[k] for k in actual]
-        tables.append(build_table(ids, [f"L{name}" for name in ids], probabilities=shares, actual=names))
+        tables.append(Predictions.build(ids, [f"L{name}" for name in ids], probabilities=shares, actual=names))
     return tables
 
 
@@ -47,11 +47,11 @@ def write_ensemble(folder: Path, **kinds: Any) -> Path:
     """An ensemble's folder as the verb leaves it, without any model."""
     tables = {part: members_of(part, **kinds) for part in LESIONS}
     for part, each in tables.items():
-        write_table(soft_vote(each), folder / f"predictions_{part}.csv")
+        Predictions.soft_vote(each).write(folder / f"predictions_{part}.csv")
         for name, table in zip("ab", each, strict=True):
-            write_table(table, folder / "members" / name / f"predictions_{part}.csv")
-    calibration = fit_calibration(soft_vote(tables["val"]), method="temperature", bins=5)
-    scaled = with_calibration(soft_vote(tables["val"]), calibration)
+            table.write(folder / "members" / name / f"predictions_{part}.csv")
+    calibration = fit_calibration(Predictions.soft_vote(tables["val"]), method="temperature", bins=5)
+    scaled = with_calibration(Predictions.soft_vote(tables["val"]), calibration)
     about = {
         "members": [{"name": name, "checkpoint": f"../{name}/best.ckpt", "sha256": "0"} for name in "ab"],
         "chosen": [0, 1],
@@ -65,8 +65,8 @@ def write_ensemble(folder: Path, **kinds: Any) -> Path:
     return folder
 
 
-def write_metadata(path: Path, tables: list[pd.DataFrame]) -> Path:
-    rows = pd.concat(tables)
+def write_metadata(path: Path, tables: list[Predictions]) -> Path:
+    rows = Predictions.concatenate(tables).to_frame()
     rng = np.random.default_rng(0)
     pd.DataFrame(
         {
@@ -88,7 +88,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_ensemble(tmp_path_factory.mktemp("runs") / "ensemble")
     data = folder.parent / "data"
     (data / "images").mkdir(parents=True)
-    write_metadata(data / "table.csv", [read_predictions(folder / f"predictions_{part}.csv") for part in LESIONS])
+    write_metadata(data / "table.csv", [Predictions.read(folder / f"predictions_{part}.csv") for part in LESIONS])
     for name in "ab":
         recipe = {
             "data": {"root": str(data), "table": "table", "images": ["images"]},
@@ -170,11 +170,11 @@ def test_the_page_can_be_read_by_all(made: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_tables(made: Path, ensemble: Path) -> None:
-    test = read_predictions(ensemble / "predictions_test.csv")
+    test = Predictions.read(ensemble / "predictions_test.csv")
     rows = pd.read_csv(made / "tables" / "headline.csv").set_index("number")
-    accuracy = accuracy_score(test["actual"], test["predicted"])
+    accuracy = accuracy_score(test.actual, test.predicted)
     assert rows.loc["accuracy", "test, per image"] == pytest.approx(accuracy)
-    recall = recall_score(test["actual"], test["predicted"], labels=list(CODES), average=None)
+    recall = recall_score(test.actual, test.predicted, labels=list(CODES), average=None)
     own = pd.read_csv(made / "tables" / "diagnoses.csv")
     np.testing.assert_allclose(own["sensitivity"], recall)
     assert (own["sensitivity low"] <= own["sensitivity"]).all()
@@ -263,7 +263,7 @@ def test_photographs_only_where_they_are_wanted(made: Path, ensemble: Path, tmp_
     wanted = composed("report", ReportConfig, f"ensemble={ensemble}", f"out={tmp_path}", "samples=true", *FAST)
     with pytest.raises(DataError, match="samples=true: no image file of"):
         run(wanted)
-    for image_id in read_predictions(ensemble / "predictions_test.csv")["image_id"]:
+    for image_id in Predictions.read(ensemble / "predictions_test.csv").image_id:
         Image.new("RGB", (40, 30), "pink").save(ensemble.parent / "data" / "images" / f"{image_id}.jpg")
     run(wanted)
     assert "data:image/jpeg;base64," in (tmp_path / "report.html").read_text()

@@ -14,7 +14,7 @@ from skinlesion.commands.robustness import run
 from skinlesion.config.studies import RobustnessConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
-from skinlesion.inference.predictions import build_table
+from skinlesion.inference.predictions import Predictions
 from skinlesion.plots.robustness import curves
 from skinlesion.studies.robustness.summary import Judged, _Told, compared, told_apart, without_images
 from skinlesion.taxonomy import CODES
@@ -25,23 +25,23 @@ ACTUAL = [CODES[k] for k in RNG.integers(0, 7, 60)]
 IDS = [f"i{n:02d}" for n in range(60)]
 
 
-def table(seed: int) -> pd.DataFrame:
+def table(seed: int) -> Predictions:
     values = np.random.default_rng(seed).dirichlet(np.ones(7), 60) + 0.4 * np.eye(7)[[CODES.index(c) for c in ACTUAL]]
     probabilities = values / values.sum(axis=1, keepdims=True)
-    return build_table(IDS, [f"l{n // 2}" for n in range(60)], probabilities=probabilities, actual=ACTUAL)
+    return Predictions.build(IDS, [f"l{n // 2}" for n in range(60)], probabilities=probabilities, actual=ACTUAL)
 
 
 def test_numbers_and_changes_are_those_of_scikit_learn() -> None:
     now, then = table(1), table(2)
     novel = np.arange(60) < 15
     found = compared(Judged(now, novel), Judged(then, np.zeros(60, dtype=bool)), **SETTINGS)
-    balanced = [balanced_accuracy_score(each["actual"], each["predicted"]) for each in (now, then)]
+    balanced = [balanced_accuracy_score(each.actual, each.predicted) for each in (now, then)]
     assert found["balanced_accuracy"]["value"] == pytest.approx(balanced[0])
     assert found["change_balanced_accuracy"]["value"] == pytest.approx(balanced[0] - balanced[1])
-    assert found["macro_f1"]["value"] == pytest.approx(f1_score(now["actual"], now["predicted"], average="macro"))
-    melanoma = now[now["actual"] == "mel"]
-    assert found["recall_mel"]["value"] == pytest.approx((melanoma["predicted"] == "mel").mean())
-    assert found["same"]["value"] == pytest.approx((now["predicted"] == then["predicted"]).mean())
+    assert found["macro_f1"]["value"] == pytest.approx(f1_score(now.actual, now.predicted, average="macro"))
+    melanoma = now.select(now.actual == "mel")
+    assert found["recall_mel"]["value"] == pytest.approx((melanoma.predicted == "mel").mean())
+    assert found["same"]["value"] == pytest.approx((now.predicted == then.predicted).mean())
     assert found["novel"]["value"] == 0.25
     assert found["change_accuracy"]["low"] < found["change_accuracy"]["value"] < found["change_accuracy"]["high"]
 
@@ -56,7 +56,7 @@ def test_the_same_images_do_not_change() -> None:
 
 def test_always_saying_the_commonest() -> None:
     actual = ["nv"] * 8 + ["mel"] * 2
-    rows = build_table(IDS[:10], [""] * 10, probabilities=np.tile(np.eye(7)[0], (10, 1)), actual=actual)
+    rows = Predictions.build(IDS[:10], [""] * 10, probabilities=np.tile(np.eye(7)[0], (10, 1)), actual=actual)
     found = without_images(rows)
     assert found["accuracy"] == pytest.approx(0.8)
     assert found["balanced_accuracy"] == pytest.approx(0.5)

@@ -1,6 +1,7 @@
 """A run: what it leaves, that seeds fix it, that it can be killed, continued, skipped and refused."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from conftest import SHORT, SMALL
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import CODES, HAM10000
 
 Config = Callable[..., TrainConfig]
 
@@ -61,18 +62,34 @@ def test_a_checkpoint_is_plain_data(trained: TrainConfig) -> None:
     assert set(about["split"]) == {"train", "val", "test"}
     assert sum(about["class_counts"]) == len(about["split"]["train"])
     assert {"torch", "timm", "lightning"} <= set(about["versions"])
+    assert about["taxonomy"] == HAM10000.to_dict()
     assert json.loads(json.dumps(about)) == about
 
 
+def test_checkpoints_without_hyper_parameters_and_taxonomy_can_be_read(trained: TrainConfig, tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    from skinlesion.training.checkpoint import load_model
+
+    path = Path(trained.out) / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["hyper_parameters"], checkpoint["skinlesion"]["taxonomy"]
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    now, before = load_model(path), load_model(tmp_path)
+    assert (before.spec, before.encoder, before.taxonomy) == (now.spec, now.encoder, now.taxonomy)
+    weights, expected = (model.network.state_dict() for model in (before, now))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
 def test_the_best_checkpoint_is_the_best_epoch(trained: TrainConfig) -> None:
-    from skinlesion.inference.predictions import read_predictions
+    from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.classification import headline
 
     folder = Path(trained.out)
     history = pd.read_csv(folder / "metrics.csv")
-    judged = headline(read_predictions(folder / "predictions_val.csv"))
+    judged = headline(Predictions.read(folder / "predictions_val.csv"))
     assert judged["macro_f1"] == pytest.approx(history["val/macro_f1"].max(), abs=1e-6)
-    assert (history["rate"] == 1e-3).all()
+    assert (history["lr-AdamW/head"] == 1e-3).all()
 
 
 def metrics_of(folder: Path) -> tuple[str, dict[str, object]]:
@@ -163,8 +180,12 @@ def test_another_configuration_is_refused(trained: TrainConfig) -> None:
     assert "resume=restart" in str(caught.value)
 
 
-def test_a_place_or_the_number_of_workers_may_change(trained: TrainConfig) -> None:
-    run(replace(trained, loader=replace(trained.loader, workers=3), logger="tensorboard"))
+def test_the_number_of_workers_and_the_logger_may_change(
+    trained: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run(replace(trained, loader=replace(trained.loader, workers=3), logger="tensorboard"))
+    assert "already finished" in caplog.text
 
 
 def test_a_run_that_is_at_work_is_left_alone(trained: TrainConfig) -> None:
@@ -189,18 +210,44 @@ def test_bad_data_is_refused_before_training(small_config: Config, tmp_path: Pat
         run(small_config(f"data.root={tmp_path / 'nowhere'}"))
 
 
-@pytest.mark.parametrize("ablation", ["model.fusion=none", "model.fusion=concatenate", "model.attention=none"])
-def test_ablations_train(ablation: str, small_config: Config) -> None:
+@pytest.mark.parametrize(
+    ("ablation", "without"),
+    [
+        ("model.fusion=none", "head.gate"),
+        ("model.fusion=concatenate", "head.gate"),
+        ("model.attention=none", "attention"),
+    ],
+)
+def test_ablations_train_without_what_they_take_away(
+    ablation: str, without: str, small_config: Config, trained: TrainConfig
+) -> None:
     config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", ablation)
     run(config)
-    assert (Path(config.out) / "metrics.json").exists()
+    full, ablated = (
+        torch.load(Path(each.out) / "best.ckpt", weights_only=True)["state_dict"] for each in (trained, config)
+    )
+    assert any(without in name for name in full)
+    assert not any(without in name for name in ablated)
+    assert pd.read_csv(Path(config.out) / "metrics.csv")["train/loss"].gt(0).all()
 
 
-def test_without_cache_the_frozen_phase_learns_the_same_way(small_config: Config) -> None:
-    config = small_config("schedule=head_only", "schedule.phases.head.epochs=2", "schedule.phases.head.cached_views=0")
+def test_the_learning_rates_are_logged_under_lightnings_names(small_config: Config) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = small_config("schedule=two_phase", "schedule.phases.high.epochs=2", "logger=tensorboard")
     run(config)
-    assert not list(Path(config.data.cache_dir).glob("features-*"))
-    assert (Path(config.out) / "metrics.json").exists()
+    events = EventAccumulator(str(Path(config.out) / "tensorboard" / "high")).Reload()
+    rates = {tag for tag in events.Tags()["scalars"] if tag.startswith("lr-")}
+    assert rates == {f"lr-AdamW/{part}{rest}" for part in ("head", "backbone") for rest in ("", "_without_decay")}
+    assert {"train/loss", "val/loss", "val/accuracy", "val/macro_f1"} <= {*events.Tags()["scalars"]}
+
+
+def test_without_a_terminal_an_epoch_is_a_line(small_config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    config = small_config("schedule=head_only", "trainer.enable_progress_bar=true")
+    with caplog.at_level(logging.INFO):
+        run(config)
+    lines = [line for line in caplog.messages if "epoch" in line and "val/macro_f1" in line]
+    assert [line.split("epoch ")[1][:3] for line in lines] == ["1/2", "2/2"]
 
 
 def test_a_stage_that_is_not_there_is_named_before_anything_is_trained(small_config: Config) -> None:

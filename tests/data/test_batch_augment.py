@@ -9,8 +9,7 @@ import torch
 from scipy import stats
 from torchvision.transforms.v2 import functional as vision
 
-from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment
-from skinlesion.data.colour import hue_turned, saturated
+from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment, saturate, shift_hue
 from skinlesion.data.counter_rng import PARTS, random_integers, splitmix64
 from skinlesion.data.image_io import fit
 from skinlesion.data.transforms import augmentation
@@ -98,15 +97,15 @@ def test_a_square_part_is_seen_as_a_square_photograph_would_be(size: tuple[int, 
 @pytest.mark.parametrize("amount", [-0.4, -0.03, 0.0, 0.1, 0.5])
 def test_colours_are_those_of_torchvision(amount: float) -> None:
     images = torch.from_numpy(np.random.default_rng(1).random((2, 3, 9, 11), np.float32))
-    hue = hue_turned(images * 255, torch.tensor(amount)) / 255
+    hue = shift_hue(images * 255, torch.tensor(amount)) / 255
     torch.testing.assert_close(hue, vision.adjust_hue(images, amount), rtol=0, atol=1e-4)
-    paler = saturated(images * 255, torch.tensor(1 + amount)) / 255
+    paler = saturate(images * 255, torch.tensor(1 + amount)) / 255
     torch.testing.assert_close(paler, vision.adjust_saturation(images, 1 + amount), rtol=0, atol=1e-3)
 
 
 def test_grey_has_no_hue_to_turn() -> None:
     grey = torch.full((1, 3, 2, 2), 90.0)
-    torch.testing.assert_close(hue_turned(grey, torch.tensor(0.3)), grey)
+    torch.testing.assert_close(shift_hue(grey, torch.tensor(0.3)), grey)
 
 
 def test_an_image_does_not_see_its_neighbours() -> None:

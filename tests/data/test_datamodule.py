@@ -5,20 +5,51 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
+from conftest import composed
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import InOrder, Shuffled
 from skinlesion.data.image_io import ImageInput
+from skinlesion.errors import ConfigError, DataError
 from skinlesion.taxonomy import CODES
 
 SPEC = ImageInput((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 Config = Callable[..., TrainConfig]
 
 
+def made(config: TrainConfig) -> LesionDataModule:
+    return LesionDataModule.from_config(config, SPEC)
+
+
+def test_defaults_are_those_of_the_configuration(synthetic_root: Path) -> None:
+    config = composed("train", TrainConfig, f"data.root={synthetic_root}")
+    spec = ImageInput((224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    configured, plain = LesionDataModule.from_config(config, spec), LesionDataModule(synthetic_root)
+    skipped = {"frame", "split", "encoder"}
+    settings = [{key: value for key, value in vars(each).items() if key not in skipped} for each in (configured, plain)]
+    assert settings[0] == settings[1]
+
+
+def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
+    datamodule = LesionDataModule(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="nowhere"):
+        datamodule.setup("fit")
+    with pytest.raises(ConfigError, match=r"split\.policy"):
+        LesionDataModule(tmp_path, policy="random")
+
+
+def test_test_and_predict_give_the_test_part(small_config: Config) -> None:
+    datamodule = made(small_config())
+    expected = datamodule.part_frame("test")["image_id"].tolist()
+    for loader in (datamodule.test_dataloader(), datamodule.predict_dataloader()):
+        assert [image_id for batch in loader for image_id in batch["image_id"]] == expected
+
+
 def test_a_batch_is_what_the_seam_says(small_config: Config) -> None:
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = made(small_config())
     batch = next(iter(datamodule.train_dataloader()))
     size = len(batch["image_id"])
     assert batch["image"].shape == (size, 3, 32, 32)
@@ -31,7 +62,7 @@ def test_a_batch_is_what_the_seam_says(small_config: Config) -> None:
 
 
 def test_an_epoch_shows_every_training_image_once(small_config: Config) -> None:
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = made(small_config())
     shown = [image_id for batch in datamodule.train_dataloader() for image_id in batch["image_id"]]
     assert sorted(shown) == sorted(datamodule.part_frame("train")["image_id"])
     shown = [image_id for batch in datamodule.val_dataloader() for image_id in batch["image_id"]]
@@ -39,17 +70,16 @@ def test_an_epoch_shows_every_training_image_once(small_config: Config) -> None:
 
 
 def test_workers_change_nothing(small_config: Config) -> None:
-    alone, helped = (LesionDataModule(small_config(f"loader.workers={n}"), SPEC) for n in (0, 2))
+    alone, helped = (made(small_config(f"loader.workers={n}")) for n in (0, 2))
     for one, other in zip(alone.train_dataloader(), helped.train_dataloader(), strict=True):
         assert one["image_id"] == other["image_id"]
         torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=0)
 
 
 def test_no_draw_is_made_twice(small_config: Config) -> None:
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = made(small_config())
     first = next(iter(datamodule.train_dataloader()))
-    datamodule.first_draw = 1
-    later = next(iter(datamodule.train_dataloader()))
+    later = next(iter(datamodule.continued(first_epoch=1).train_dataloader()))
     assert first["image_id"] != later["image_id"]
     shared = set(first["image_id"]) & set(later["image_id"])
     for image_id in shared:
@@ -69,7 +99,7 @@ def test_shuffled_depends_on_seed_and_draw_alone() -> None:
 
 def test_nothing_but_image_and_three_facts_reaches_the_model(small_config: Config, synthetic_root: Path) -> None:
     """Scrambling dx_type, dataset and ids of the table changes no metadata and no target."""
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = made(small_config())
     frame = datamodule.part_frame("train")
     rng = np.random.default_rng(0)
     scrambled = frame.assign(
@@ -84,14 +114,14 @@ def test_nothing_but_image_and_three_facts_reaches_the_model(small_config: Confi
 
 
 def test_the_encoder_is_fitted_on_train_alone(small_config: Config) -> None:
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = made(small_config())
     ages = datamodule.part_frame("train")["age"].dropna()
     assert datamodule.encoder.age_mean == np.float64(ages.mean())
     assert datamodule.encoder.age_mean != datamodule.frame["age"].mean()
 
 
 def test_class_counts_are_those_of_train(small_config: Config) -> None:
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = made(small_config())
     counted = datamodule.part_frame("train")["diagnosis"].value_counts()
     assert datamodule.class_counts() == [int(counted[code]) for code in CODES]
 
@@ -99,20 +129,20 @@ def test_class_counts_are_those_of_train(small_config: Config) -> None:
 def test_a_split_can_be_given_back(small_config: Config, tmp_path: Path) -> None:
     from skinlesion.data.splits import fingerprint, write_split
 
-    first = LesionDataModule(small_config(), SPEC)
+    first = made(small_config())
     write_split(first.split, tmp_path / "split.csv")
-    again = LesionDataModule(small_config("split.policy=file", f"split.file={tmp_path / 'split.csv'}"), SPEC)
+    again = made(small_config("split.policy=file", f"split.file={tmp_path / 'split.csv'}"))
     assert fingerprint(again.split) == fingerprint(first.split)
     pd.testing.assert_frame_equal(again.split, first.split)
 
 
 def test_folds_can_be_given_as_a_file(small_config: Config, tmp_path: Path) -> None:
-    frame = LesionDataModule(small_config(), SPEC).frame
+    frame = made(small_config()).frame
     lesions = sorted(frame["lesion_id"].unique())
     fold_of = {lesion: number % 2 for number, lesion in enumerate(lesions)}
     frame[["image_id"]].assign(fold=frame["lesion_id"].map(fold_of)).to_csv(tmp_path / "folds.csv", index=False)
     config = small_config("split.policy=file", f"split.file={tmp_path / 'folds.csv'}", "split.fold=1")
-    test = LesionDataModule(config, SPEC).part_frame("test")
+    test = made(config).part_frame("test")
     assert set(test["lesion_id"]) == {lesion for lesion, fold in fold_of.items() if fold == 1}
 
 
@@ -120,5 +150,5 @@ def test_folds_cover_all_images(small_config: Config) -> None:
     held_out: list[str] = []
     for fold in range(3):
         config = small_config("split.policy=grouped", "split.folds=3", f"split.fold={fold}")
-        held_out += LesionDataModule(config, SPEC).part_frame("test")["image_id"].tolist()
+        held_out += made(config).part_frame("test")["image_id"].tolist()
     assert len(held_out) == len(set(held_out)) == 240

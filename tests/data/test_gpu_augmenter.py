@@ -24,15 +24,12 @@ ON_DEVICE = "data.augment_on=device"
 Config = Callable[..., TrainConfig]
 
 
-def epoch(config: TrainConfig, *, first_draw: int = 0) -> dict[str, torch.Tensor]:
+def epoch(config: TrainConfig, *, first_epoch: int = 0) -> dict[str, torch.Tensor]:
     """The training images of an epoch, by image id."""
-    datamodule = LesionDataModule(config, SPEC)
-    datamodule.first_draw = first_draw
-    gpu_augmenter = datamodule.gpu_augmenter(CPU)
-    assert gpu_augmenter is not None
+    datamodule = LesionDataModule.from_config(config, SPEC).continued(first_epoch)
     images = {}
     for raw in datamodule.train_dataloader():
-        batch = gpu_augmenter(raw)
+        batch = datamodule.on_after_batch_transfer(raw, 0)
         images |= dict(zip(batch["image_id"], batch["image"], strict=True))
     return images
 
@@ -42,17 +39,14 @@ def test_the_policy_has_the_keys_of_the_configuration() -> None:
 
 
 def test_unchanged_images_are_those_of_the_cpu(small_config: Config) -> None:
-    datamodule = LesionDataModule(small_config(ON_DEVICE), SPEC)
-    plain = LesionDataModule(small_config(), SPEC)
-    assert plain.gpu_augmenter(CPU) is None
-    gpu_augmenter = datamodule.gpu_augmenter(CPU)
-    assert gpu_augmenter is not None
+    datamodule = LesionDataModule.from_config(small_config(ON_DEVICE), SPEC)
+    plain = LesionDataModule.from_config(small_config(), SPEC)
     for raw, batch in zip(datamodule.val_dataloader(), plain.val_dataloader(), strict=True):
-        developed = gpu_augmenter(raw)
-        assert developed.keys() == batch.keys()
-        assert developed["image_id"] == batch["image_id"]
+        made = datamodule.on_after_batch_transfer(raw, 0)
+        assert made.keys() == batch.keys()
+        assert made["image_id"] == batch["image_id"]
         for key in ("image", "metadata", "target"):
-            torch.testing.assert_close(developed[key], batch[key])
+            torch.testing.assert_close(made[key], batch[key])
 
 
 def test_an_image_is_the_same_in_any_batch_and_process(small_config: Config) -> None:
@@ -64,14 +58,14 @@ def test_an_image_is_the_same_in_any_batch_and_process(small_config: Config) -> 
 
 def test_epochs_and_seeds_change_images_differently(small_config: Config) -> None:
     first = epoch(small_config(ON_DEVICE))
-    for other in (epoch(small_config(ON_DEVICE), first_draw=1), epoch(small_config(ON_DEVICE, "seed=2"))):
+    for other in (epoch(small_config(ON_DEVICE), first_epoch=1), epoch(small_config(ON_DEVICE, "seed=2"))):
         assert not any(torch.equal(first[image_id], other[image_id]) for image_id in first)
 
 
 def test_images_that_do_not_fit_come_along_and_look_the_same(
     small_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    datamodule = LesionDataModule(small_config(), SPEC)
+    datamodule = LesionDataModule.from_config(small_config(), SPEC)
     size = datamodule.cache.images.nbytes
     with caplog.at_level(logging.INFO):
         assert upload(datamodule.cache, CPU, free=lambda _: 2 * size - 2) is None
@@ -89,17 +83,18 @@ def test_images_that_do_not_fit_come_along_and_look_the_same(
     assert upload(datamodule.cache, CPU) is None  # the file is there to be read
 
 
+@pytest.mark.parametrize("batches", [ON_DEVICE, "loader.workers=2"])
 def test_a_run_that_is_broken_off_ends_as_one_that_is_not(
-    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batches: str, small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = ("~schedule.phases.middle", "schedule.phases.high.epochs=3", "schedule.phases.head.epochs=1")
-    config = small_config(ON_DEVICE, "model.high=layer4", *short)
+    config = small_config(batches, "model.high=layer4", *short)
     whole, broken = (replace(config, out=str(tmp_path / name)) for name in ("whole", "broken"))
     run(whole)
     step = LesionClassifier.training_step
 
     def breaks(module: LesionClassifier, batch: object, number: int) -> torch.Tensor:
-        if module.record["phase"] == "high" and module.current_epoch == 2 and number == 1:
+        if module.hparams["unfreeze"] == "layer4" and module.current_epoch == 2 and number == 1:
             raise RuntimeError("power cut")
         return step(module, batch, number)
 

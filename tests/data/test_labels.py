@@ -11,7 +11,7 @@ from conftest import composed
 from PIL import Image
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import assign, read_data
+from skinlesion.data.frame import assign, read_data
 from skinlesion.data.readers import COLUMNS, LabelledData, read_labelled
 from skinlesion.errors import ConfigError, DataError
 

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 
 from skinlesion.errors import DataError
 from skinlesion.inference import subset_search as subsets
-from skinlesion.inference.predictions import build_table, probabilities, soft_vote
+from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.subset_search import Subset, search
 from skinlesion.metrics.classification import headline
 from skinlesion.taxonomy import CODES
@@ -44,18 +44,20 @@ def test_the_search_decides_as_the_vote_on_tables_does() -> None:
     values, actual = random_members(4, 60, seed=1)
     names = [f"I{number:02d}" for number in range(60)]
     codes = [CODES[k] for k in actual]
-    tables = [build_table(names, [""] * 60, probabilities=each, actual=codes) for each in values]
-    stacked = np.stack([probabilities(table) for table in tables])
+    tables = [Predictions.build(names, [""] * 60, probabilities=each, actual=codes) for each in values]
+    stacked = np.stack([table.probabilities for table in tables])
     for subset in search(stacked, actual, smallest=1, largest=4):
-        vote = soft_vote([tables[member] for member in subset.members])
+        vote = Predictions.soft_vote([tables[member] for member in subset.members])
         assert headline(vote)["macro_f1"] == subset.macro_f1
 
 
 def test_a_tie_that_rounding_makes_is_decided_as_the_vote_decides_it() -> None:
     below = np.nextafter(np.float32(0.25), np.float32(0))
     values = np.array([[[0.5, 0.25, 0.25, 0, 0, 0, 0]], [[below, 0.5, 0.25, 0, 0, 0, 0]]], dtype=np.float32)
-    tables = [build_table(["I"], [""], probabilities=each, actual=[CODES[0]]) for each in values]
-    assert soft_vote(tables)["predicted"].tolist() == [CODES[0]]  # the means are equal in float32, not in float64
+    tables = [Predictions.build(["I"], [""], probabilities=each, actual=[CODES[0]]) for each in values]
+    assert Predictions.soft_vote(tables).predicted.tolist() == [
+        CODES[0]
+    ]  # the means are equal in float32, not in float64
     assert search(values, [0], smallest=2, largest=2) == [Subset(members=(0, 1), macro_f1=1.0)]
 
 

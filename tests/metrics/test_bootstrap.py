@@ -1,24 +1,27 @@
-"""Bootstrap intervals against every possible resample of a few lesions, and against a loop over lesions."""
+"""Bootstrap intervals against every possible resample of a few lesions, a loop over lesions, and scipy's bootstrap."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
-from skinlesion.inference.predictions import build_table, predicted_targets, targets
-from skinlesion.metrics.with_ci import with_intervals
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.bootstrap import SumStatistic, bca_tails, bootstrap
+from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.summary import metrics_with_ci
 from skinlesion.taxonomy import CODES
 
 
-def table_of(lesions: list[str], actual: list[int], predicted: list[int]) -> pd.DataFrame:
+def table_of(lesions: list[str], actual: list[int], predicted: list[int]) -> Predictions:
     names = [f"I{number:05d}" for number in range(len(lesions))]
     values = np.eye(7)[predicted]
-    return build_table(names, lesions, probabilities=values, actual=[CODES[k] for k in actual])
+    return Predictions.build(names, lesions, probabilities=values, actual=[CODES[k] for k in actual])
 
 
-def random_table(lesions: int, *, seed: int) -> pd.DataFrame:
+def random_table(lesions: int, *, seed: int) -> Predictions:
     """Build a table of lesions with one to three images, which tend to be right or wrong together."""
     rng = np.random.default_rng(seed)
     diagnosis = rng.choice(7, lesions, p=[0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])
@@ -35,16 +38,16 @@ def judge(actual: np.ndarray, predicted: np.ndarray) -> list[float]:
 NAMES = ["accuracy", "macro_f1", "balanced_accuracy"]
 
 
-def intervals(table: pd.DataFrame, *, resamples: int, seed: int, level: float) -> dict[str, list[float]]:
-    settings = {"resamples": resamples, "seed": seed, "level": level}
-    found = with_intervals(table, **settings, method="percentile", bins=10)
-    return {name: [found[name]["low"], found[name]["high"]] for name in NAMES}
+def intervals(table: Predictions, *, resamples: int, seed: int, level: float) -> dict[str, list[float]]:
+    found = metrics_with_ci(table, BootstrapConfig(resamples, seed, level, "percentile"), bins=10)
+    assert {each.n for each in found.values()} == {len(set(table.group))}
+    return {name: [found[name].low, found[name].high] for name in NAMES}
 
 
 def test_intervals_fit_the_distribution_over_all_resamples() -> None:
     lesions = [0, 0, 0, 1, 2, 2, 3]
     table = table_of([f"H{k}" for k in lesions], [5, 5, 5, 4, 5, 5, 2], [5, 5, 4, 4, 2, 5, 5])
-    actual, predicted = targets(table), predicted_targets(table)
+    actual, predicted = table.targets, table.predicted_targets
     rows = [np.flatnonzero(np.array(lesions) == k) for k in range(4)]
     chosen = [np.concatenate([rows[k] for k in draw]) for draw in product(range(4), repeat=4)]
     exact = np.array([judge(actual[each], predicted[each]) for each in chosen])  # all 256 are equally likely
@@ -59,8 +62,8 @@ def test_intervals_fit_the_distribution_over_all_resamples() -> None:
 
 def test_intervals_are_those_of_a_loop_over_lesions() -> None:
     table = random_table(150, seed=2)
-    actual, predicted = targets(table), predicted_targets(table)
-    rows = list(table.groupby("lesion_id").indices.values())
+    actual, predicted = table.targets, table.predicted_targets
+    rows = [np.flatnonzero(table.lesion_id == name) for name in sorted(set(table.lesion_id))]
     rng = np.random.default_rng(3)
     loop = []
     for _ in range(400):
@@ -76,12 +79,12 @@ def test_intervals_are_those_of_a_loop_over_lesions() -> None:
 
 def test_images_of_one_lesion_stay_together() -> None:
     table = random_table(80, seed=5)
-    thrice = pd.concat([table.assign(image_id=table["image_id"] + copy) for copy in "abc"], ignore_index=True)
+    thrice = Predictions.concatenate([replace(table, image_id=table.image_id + copy) for copy in "abc"])
     settings = {"resamples": 500, "seed": 6, "level": 0.95}
     again, once = intervals(thrice, **settings), intervals(table, **settings)
     for name in NAMES:
         assert again[name] == pytest.approx(once[name], abs=1e-12)  # copies of images tell nothing new
-    apart = thrice.assign(lesion_id=thrice["image_id"])
+    apart = replace(thrice, lesion_id=thrice.image_id)
     width = {name: np.ptp(ends) for name, ends in intervals(table, **settings).items()}
     narrow = {name: np.ptp(ends) for name, ends in intervals(apart, **settings).items()}
     assert narrow["accuracy"] < 0.75 * width["accuracy"]
@@ -90,14 +93,13 @@ def test_images_of_one_lesion_stay_together() -> None:
 def test_unknown_lesions_are_a_lesion_each() -> None:
     table = random_table(40, seed=7)
     settings = {"resamples": 300, "seed": 8, "level": 0.9}
-    assert intervals(table.assign(lesion_id=""), **settings) == intervals(
-        table.assign(lesion_id=table["image_id"]), **settings
-    )
+    unknown = replace(table, lesion_id=np.full(len(table), "", dtype=object))
+    assert intervals(unknown, **settings) == intervals(replace(table, lesion_id=table.image_id), **settings)
 
 
 def test_the_same_seed_gives_the_same_intervals_in_any_order_of_rows() -> None:
     table = random_table(60, seed=9)
-    mixed = table.sample(frac=1, random_state=10, ignore_index=True)
+    mixed = table.select(np.random.default_rng(10).permutation(len(table)))
     first = intervals(table, resamples=200, seed=11, level=0.95)
     assert intervals(mixed, resamples=200, seed=11, level=0.95) == first
     assert intervals(table, resamples=200, seed=12, level=0.95) != first
@@ -126,3 +128,25 @@ def test_a_perfect_table_has_no_spread() -> None:
 def test_wrong_settings_are_refused(resamples: int, level: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         intervals(table_of(["H"], [5], [5]), resamples=resamples, seed=0, level=level)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_the_interval_of_a_mean_is_scipys(method: str) -> None:
+    sample = np.random.default_rng(2).lognormal(size=40)
+    mean = SumStatistic(np.stack([sample, np.ones(40)], axis=1), lambda sums: {"mean": sums[:, 0] / sums[:, 1]})
+    found = bootstrap(mean, BootstrapConfig(20_000, 3, 0.9, method), lesions=40)["mean"]
+    name = {"percentile": "percentile", "bca": "BCa"}[method]
+    expected = stats.bootstrap(
+        (sample,), np.mean, n_resamples=20_000, confidence_level=0.9, method=name, rng=np.random.default_rng(4)
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.03 * sample.std())
+
+
+def test_the_correction_is_that_of_the_formula() -> None:
+    replicates, left_out = np.arange(100.0), np.array([1.0, 2.0, 4.0, 9.0])
+    influence = left_out.mean() - left_out
+    a = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+    z0 = stats.norm.ppf(0.405)  # 40 below and one equal of 100
+    z = z0 + stats.norm.ppf([0.05, 0.95])
+    expected = stats.norm.cdf(z0 + z / (1 - a * z))
+    assert bca_tails(40.0, replicates, left_out, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)

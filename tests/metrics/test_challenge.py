@@ -1,24 +1,37 @@
-"""The challenge's metrics against its own scorer, and against its formulae written out image by image."""
+"""The challenge's metrics against its own scorer and against its formulae image by image; and its CSV files."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from conftest import composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from skinlesion.commands.evaluate import run
+from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import build_table, probabilities, targets
-from skinlesion.metrics.challenge import METRICS, UNSCORED, challenge
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.challenge import (
+    METRICS,
+    UNSCORED,
+    challenge_scores,
+    read_submission,
+    write_submission,
+    write_truth,
+)
+from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.taxonomy import CHALLENGE, CODES
 
-FAST = {"resamples": 100, "seed": 1, "level": 0.9, "method": "percentile"}
+FAST = BootstrapConfig(100, 1, 0.9, "percentile")
 
 
-def random_table(images: int, *, seed: int, codes: int = 7, tied: bool = False) -> pd.DataFrame:
+def random_table(images: int, *, seed: int, codes: int = 7, tied: bool = False) -> Predictions:
     """A table of lesions with one or two images; `tied` rounds so that probabilities are often equal."""
     rng = np.random.default_rng(seed)
     actual = (
@@ -29,7 +42,7 @@ def random_table(images: int, *, seed: int, codes: int = 7, tied: bool = False) 
     if tied:
         values = np.eye(7)[rng.integers(0, 7, images)] / 4 + np.eye(7)[rng.integers(0, 7, images)] / 2
         values += np.eye(7)[actual.astype(int)] / 4
-    return build_table(
+    return Predictions.build(
         [f"I{number:05d}" for number in range(images)],
         [f"H{number // 2}" if number % 3 else "" for number in range(images)],
         probabilities=values,
@@ -57,8 +70,8 @@ def partial_area(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
     return area
 
 
-def by_formula(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    actual, values = targets(table), probabilities(table).astype(np.float64)
+def by_formula(table: Predictions) -> dict[str, dict[str, float]]:
+    actual, values = table.targets, table.probabilities.astype(np.float64)
     found: dict[str, dict[str, float]] = {}
     for code in CHALLENGE:
         k = CODES.index(code)
@@ -84,13 +97,13 @@ def by_formula(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 @given(seed=st.integers(0, 10**6), images=st.integers(8, 90), tied=st.booleans())
 def test_every_number_is_that_of_its_formula(seed: int, images: int, tied: bool) -> None:
     table = random_table(images, seed=seed, tied=tied)
-    found, expected = challenge(table, **FAST), by_formula(table)
+    found, expected = challenge_scores(table, FAST), by_formula(table)
     for code, each in expected.items():
         for name in METRICS:
-            assert found["per_category"][code][name]["value"] == pytest.approx(each[name], abs=1e-9), (code, name)
+            assert found.per_category[code][name].value == pytest.approx(each[name], abs=1e-9), (code, name)
     for name in METRICS:
         mean = np.mean([each[name] for each in expected.values()])
-        assert found["macro_average"][name]["value"] == pytest.approx(mean, abs=1e-9)
+        assert found.macro_average[name].value == pytest.approx(mean, abs=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # the scorer's, of newer pandas
@@ -100,17 +113,17 @@ def test_every_number_is_that_of_the_scorer(seed: int, tied: bool) -> None:
     table = random_table(400, seed=seed, tied=tied)
     names = [code.upper() for code in CHALLENGE]
     columns = [CODES.index(code) for code in CHALLENGE]
-    told = pd.DataFrame(probabilities(table)[:, columns].astype(np.float64), table["image_id"], names)
-    truth = pd.DataFrame(np.eye(7)[targets(table)][:, columns], table["image_id"], names)
-    weights = pd.DataFrame(1.0, table["image_id"], ["score_weight", "validation_weight"])
+    told = pd.DataFrame(table.probabilities[:, columns].astype(np.float64), table.image_id, names)
+    truth = pd.DataFrame(np.eye(7)[table.targets][:, columns], table.image_id, names)
+    weights = pd.DataFrame(1.0, table.image_id, ["score_weight", "validation_weight"])
     scored = scoring.ClassificationScore(truth, told, weights, scoring.ClassificationMetric.BALANCED_ACCURACY)
-    found = challenge(table, **FAST)
-    assert found["balanced_accuracy"]["value"] == pytest.approx(scored.overall, abs=1e-9)
+    found = challenge_scores(table, FAST)
+    assert found.balanced_accuracy.value == pytest.approx(scored.overall, abs=1e-9)
     assert tuple(scored.per_category.columns) == METRICS
     for name in METRICS:
-        assert found["macro_average"][name]["value"] == pytest.approx(scored.macro_average[name], abs=1e-9)
+        assert found.macro_average[name].value == pytest.approx(scored.macro_average[name], abs=1e-9)
         for code in names:
-            value = found["per_category"][code][name]["value"]
+            value = found.per_category[code][name].value
             assert value == pytest.approx(scored.per_category.loc[code, name], abs=1e-9), (code, name)
 
 
@@ -121,8 +134,8 @@ def test_the_partial_area_by_hand() -> None:
     values[:, CODES.index("mel")] = [score for _, score in order]
     values[:, CODES.index("nv")] = 1 - values[:, CODES.index("mel")]
     actual = ["mel" if own else "nv" for own, _ in order]
-    table = build_table([f"I{k}" for k in range(9)], [""] * 9, probabilities=values, actual=actual)
-    found = challenge(table, **FAST)["per_category"]["MEL"]["auc_sens_80"]["value"]
+    table = Predictions.build([f"I{k}" for k in range(9)], [""] * 9, probabilities=values, actual=actual)
+    found = challenge_scores(table, FAST).per_category["MEL"]["auc_sens_80"].value
     assert found == pytest.approx(2 / 4 * 0.8 + 1 / 4 * 1.0, abs=1e-12)
 
 
@@ -130,58 +143,156 @@ def test_a_shared_highest_probability_is_no_prediction() -> None:
     values = np.zeros((2, 7))
     values[:, [1, 4]] = 0.5
     values[1, [1, 4]] = 0.4, 0.6
-    table = build_table(["a", "b"], ["", ""], probabilities=values, actual=["bcc", "mel"])
-    assert table["predicted"].tolist() == ["bcc", "mel"]
-    assert challenge(table, **FAST)["balanced_accuracy"]["value"] == 0.5
+    table = Predictions.build(["a", "b"], ["", ""], probabilities=values, actual=["bcc", "mel"])
+    assert table.predicted.tolist() == ["bcc", "mel"]
+    assert challenge_scores(table, FAST).balanced_accuracy.value == 0.5
 
 
 def test_intervals_are_those_of_a_loop_over_resamples() -> None:
     table = random_table(60, seed=3)
-    found = challenge(table, **{**FAST, "resamples": 400})
+    found = challenge_scores(table, replace(FAST, resamples=400))
     rng = np.random.default_rng(7)
-    lesions = table["lesion_id"].where(table["lesion_id"] != "", table["image_id"])
-    names = lesions.unique()
-    rows = {name: np.flatnonzero(lesions == name) for name in names}
+    names = list(dict.fromkeys(lesion or image for lesion, image in zip(table.lesion_id, table.image_id, strict=True)))
+    rows = {name: np.flatnonzero((table.lesion_id == name) | (table.image_id == name)) for name in names}
     values = []
     for _ in range(400):
         drawn = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
-        sample = table.iloc[drawn]
-        positive = targets(sample) == CODES.index("nv")
+        positive = table.targets[drawn] == CODES.index("nv")
         if positive.any():
-            values.append(partial_area(positive, sample["nv"].to_numpy(dtype=np.float64), 0.8))
-    each = found["per_category"]["NV"]["auc_sens_80"]
+            values.append(partial_area(positive, table.probabilities[drawn, CODES.index("nv")].astype(float), 0.8))
+    each = found.per_category["NV"]["auc_sens_80"]
     spread = np.std(values)
     expected = np.quantile(values, [0.05, 0.95])
-    assert (each["low"], each["high"]) == pytest.approx(tuple(expected), abs=0.35 * spread)
+    assert (each.low, each.high) == pytest.approx(tuple(expected), abs=0.35 * spread)
 
 
 def test_what_has_no_denominator_is_said() -> None:
     table = random_table(50, seed=4, codes=6)  # none of vasc
-    found = challenge(table, **FAST)
-    vasc = found["per_category"]["VASC"]
-    assert vasc["sensitivity"]["value"] == 1
-    assert vasc["sensitivity"]["note"].startswith("1 by the challenge's convention: no image of VASC")
+    found = challenge_scores(table, FAST)
+    vasc = found.per_category["VASC"]
+    assert vasc["sensitivity"].value == 1
+    assert vasc["sensitivity"].note.startswith("1 by the challenge's convention: no image of VASC")
     for name in ("auc", "auc_sens_80", "ap"):
-        assert vasc[name]["value"] is None
-        assert vasc[name]["note"] == "not computable: no image of VASC"
-        assert found["macro_average"][name]["note"].startswith("the mean of 6 of 7 diagnoses")
-    json.dumps(found, allow_nan=False)
+        assert vasc[name].value is None
+        assert vasc[name].note == "not computable: no image of VASC"
+        assert found.macro_average[name].note.startswith("the mean of 6 of 7 diagnoses")
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_one_row_and_one_class() -> None:
     for images in (1, 5):
         table = random_table(images, seed=5)
-        found = challenge(table, **{**FAST, "method": "bca"})
-        only = found["per_category"][table["actual"].iloc[0].upper()]
-        assert only["auc"]["note"].startswith("not computable: every image is")
-        assert only["specificity"]["note"].startswith("1 by the challenge's convention: every image is")
-        assert only["ap"]["value"] == 1
-        json.dumps(found, allow_nan=False)
+        found = challenge_scores(table, replace(FAST, method="bca"))
+        only = found.per_category[table.actual[0].upper()]
+        assert only["auc"].note.startswith("not computable: every image is")
+        assert only["specificity"].note.startswith("1 by the challenge's convention: every image is")
+        assert only["ap"].value == 1
+        json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_the_image_without_weight_is_left_out() -> None:
     table = random_table(30, seed=6)
-    more = pd.concat([table, table.iloc[:1].assign(image_id=UNSCORED)], ignore_index=True)
-    assert challenge(more, **FAST) == challenge(table, **FAST)
+    unscored = replace(table.select(np.arange(1)), image_id=np.array([UNSCORED], dtype=object))
+    assert challenge_scores(Predictions.concatenate([table, unscored]), FAST) == challenge_scores(table, FAST)
     with pytest.raises(DataError, match="no image to score"):
-        challenge(table.iloc[:1].assign(image_id=UNSCORED), **FAST)
+        challenge_scores(unscored, FAST)
+
+
+HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
+
+
+def labels_of(table: Predictions) -> dict[str, str]:
+    return dict(zip(table.image_id, table.actual, strict=True))
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    values = np.eye(7)[[4, 4]]
+    values[1] = [0.25, 0, 0, 0, 0.5, 0.125, 0.125]
+    table = Predictions.build(["a", "b"], ["", ""], probabilities=values, actual=["mel", "nv"])
+    write_submission(table, tmp_path / "submission.csv")
+    write_truth(table, tmp_path / "truth.csv")
+    entry = (tmp_path / "submission.csv").read_text().splitlines()
+    assert entry[0] == HEADER
+    assert [float(value) for value in entry[2].split(",")[1:]] == [0.5, 0.125, 0, 0.25, 0, 0, 0.125]
+    assert all("." in value for line in entry[1:] for value in line.split(",")[1:])
+    truth = (tmp_path / "truth.csv").read_text().splitlines()
+    assert [[float(value) for value in line.split(",")[1:]] for line in truth[1:]] == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0, 0],
+    ]
+
+
+def test_it_comes_back_the_same(tmp_path: Path) -> None:
+    table = random_table(60, seed=1)
+    write_submission(table, tmp_path / "submission.csv")
+    lesions = dict(zip(table.image_id, table.lesion_id, strict=True))
+    read = read_submission(tmp_path / "submission.csv", actual=labels_of(table), lesions=lesions)
+    pd.testing.assert_frame_equal(read.to_frame(), table.to_frame(), check_exact=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*keyword in")  # the scorer's, of newer pandas
+def test_the_scorer_reads_the_truth_and_the_numbers_of_a_submission(tmp_path: Path) -> None:
+    """Its own reader of submissions does not run on pandas 3 (`applymap`), so the file is read as it reads it."""
+    scoring = pytest.importorskip("isic_challenge_scoring", reason="pip install 'skinlesion[challenge]'")
+    from isic_challenge_scoring.load_csv import parse_truth_csv
+
+    table = random_table(300, seed=2)
+    write_submission(table, tmp_path / "submission.csv")
+    write_truth(table, tmp_path / "truth.csv")
+    with (tmp_path / "truth.csv").open() as file:
+        truth, weights = parse_truth_csv(file)
+    entry = pd.read_csv(tmp_path / "submission.csv", index_col="image")
+    assert (entry.dtypes == np.float64).all()
+    scored = scoring.ClassificationScore(truth, entry, weights, scoring.ClassificationMetric.BALANCED_ACCURACY)
+    found = challenge_scores(table, FAST)
+    assert found.balanced_accuracy.value == pytest.approx(scored.overall, abs=1e-9)
+    assert found.macro_average["auc"].value == pytest.approx(scored.macro_average["auc"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{HEADER}\na,1,0,0,0,0,0,0\n", "no row for 1 of 2 images: b"),
+        (f"{HEADER}\na,1,0,0,0,0,0,0\nb,1,0,0,0,0,0,0\nc,1,0,0,0,0,0,0\n", "images that have no label: 'c' (line 4)"),
+        (f"{HEADER}\na,1,0,0,0,0,0,0\na,1,0,0,0,0,0,0\nb,1,0,0,0,0,0,0\n", "image in more than one row: 'a'"),
+        (f"{HEADER}\na,nan,0,0,0,0,0,0\nb,1,0,0,0,0,0,0\n", "a probability is no number from 0 to 1: row 1 (a)"),
+        (f"{HEADER}\na,0.5,0,0,0,0,0,0\nb,1,0,0,0,0,0,0\n", "the probabilities do not sum to 1: row 1 (a)"),
+        (f"{HEADER}\na,2,0,0,0,0,0,0\nb,1,0,0,0,0,0,0\n", "a probability is no number from 0 to 1"),
+        (f"{HEADER},SCC\na,1,0,0,0,0,0,0,0\nb,1,0,0,0,0,0,0,0\n", "unknown column scc"),
+        ("image,MEL\na,1\nb,1\n", "no column nv, bcc"),
+        (f"{HEADER}\n", "no rows below the header"),
+        ("", "the file is empty"),
+    ],
+)
+def test_what_is_no_submission_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "submission.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_submission(tmp_path / "submission.csv", actual={"a": "mel", "b": "nv"})
+    assert said in str(caught.value)
+    assert "submission.csv" in str(caught.value)
+
+
+def test_ids_may_end_in_jpg(tmp_path: Path) -> None:
+    (tmp_path / "submission.csv").write_text(f"{HEADER}\na.jpg,1,0,0,0,0,0,0\nb.JPG,0,1,0,0,0,0,0\n")
+    table = read_submission(tmp_path / "submission.csv", actual={"a": "mel", "b": "nv"})
+    assert table.predicted.tolist() == ["mel", "nv"]
+    with pytest.raises(DataError, match="cannot be read as text"):
+        read_submission(tmp_path / "none.csv", actual={"a": "mel"})
+
+
+def test_a_submission_is_scored_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skinlesion.plots.style.DOTS_PER_INCH", 30)
+    table = random_table(40, seed=3)
+    write_submission(table, tmp_path / "mine.csv")
+    labels = table.to_frame()[["image_id"]].assign(dx=table.to_frame()["actual"].replace("akiec", "SCC"))
+    labels.loc[labels["dx"] == "df", "dx"] = "unk"
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    places = (f"submission={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
+    run(composed("evaluate", EvaluateConfig, *places, "external.classes.unk=drop", "resamples=100"))
+    kept = table.select(table.actual != "df")
+    report = json.loads((tmp_path / "mine" / "report_submission.json").read_text())
+    assert report["images"] == len(kept)
+    assert report["classes"]["scc"]["counts_as"] == "akiec"
+    value = report["challenge"]["balanced_accuracy"]["value"]
+    assert value == pytest.approx(challenge_scores(kept, FAST).balanced_accuracy.value, abs=1e-12)
+    assert not list((tmp_path / "mine").glob("sample_sheet*"))

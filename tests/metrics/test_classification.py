@@ -4,19 +4,17 @@ import json
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
-from skinlesion.inference.predictions import build_table, predicted_targets, probabilities, targets
+from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import (
     accuracy,
     balanced_accuracy,
     confusions,
     headline,
-    lesion_names,
     macro_f1,
     one_against_rest,
     report,
@@ -24,13 +22,13 @@ from skinlesion.metrics.classification import (
 from skinlesion.taxonomy import CODES
 
 
-def random_table(counts: list[int], *, seed: int) -> pd.DataFrame:
+def random_table(counts: list[int], *, seed: int) -> Predictions:
     """Build a table with so many images of each diagnosis; rounding makes many probabilities equal."""
     rng = np.random.default_rng(seed)
     actual = np.repeat(np.arange(7), counts)
     tenths = rng.multinomial(20, (np.eye(7) * 2 + 1)[actual] / 9)
     names = [f"I{number:04d}" for number in range(len(actual))]
-    return build_table(names, [""] * len(names), probabilities=tenths / 20, actual=[CODES[k] for k in actual])
+    return Predictions.build(names, [""] * len(names), probabilities=tenths / 20, actual=[CODES[k] for k in actual])
 
 
 COUNTS = [[17, 26, 49, 4, 20, 495, 7], [5, 0, 3, 0, 9, 2, 1], [0, 0, 0, 0, 12, 0, 0], [0, 1, 0, 0, 0, 0, 0], [3] * 7]
@@ -44,7 +42,7 @@ def test_confusions_by_hand() -> None:
 def test_confusions_of_many_predictions_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     actual, predicted = rng.integers(0, 7, 50), rng.integers(0, 7, (2, 3, 50))
-    matrices = confusions(actual, predicted)
+    matrices = confusions(actual, predicted, classes=7)
     assert matrices.shape == (2, 3, 7, 7)
     for place in product(range(2), range(3)):
         expected = sk.confusion_matrix(actual, predicted[place], labels=range(7))
@@ -54,7 +52,7 @@ def test_confusions_of_many_predictions_are_scikit_learns() -> None:
 @pytest.mark.parametrize(("actual", "predicted"), [([0, 7], [0, 0]), ([0, 1], [-1, 0]), ([-1, 0], [0, 0])])
 def test_indices_out_of_range_are_refused(actual: list[int], predicted: list[int]) -> None:
     with pytest.raises(ValueError, match=r"0\.\.6"):
-        confusions(np.array(actual), np.array(predicted))
+        confusions(np.array(actual), np.array(predicted), classes=7)
 
 
 def test_metrics_by_hand() -> None:
@@ -91,7 +89,7 @@ def test_many_matrices_at_once_are_each_alone() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_headline_is_that_of_the_libraries(counts: list[int], seed: int) -> None:
     table = random_table(counts, seed=seed)
-    actual, predicted = targets(table), predicted_targets(table)
+    actual, predicted = table.targets, table.predicted_targets
     recall = sk.recall_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0)
     f1 = sk.f1_score(actual, predicted, average="macro")
     expected = {"accuracy": np.mean(actual == predicted), "macro_f1": f1, "balanced_accuracy": recall}
@@ -103,10 +101,10 @@ def test_headline_is_that_of_the_libraries(counts: list[int], seed: int) -> None
 @pytest.mark.parametrize("counts", COUNTS)
 def test_the_report_is_that_of_scikit_learn(counts: list[int]) -> None:
     table = random_table(counts, seed=3)
-    actual, predicted = targets(table), predicted_targets(table)
+    actual, predicted = table.targets, table.predicted_targets
     expected = sk.precision_recall_fscore_support(actual, predicted, labels=range(7), zero_division=np.nan)
     for k, code in enumerate(CODES):
-        own = report(table)["per_diagnosis"][code]
+        own = report(table).to_dict()["per_diagnosis"][code]
         assert list(own) == ["precision", "recall", "f1", "auroc", "ap", "support"]
         for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
             assert own[name] == (None if np.isnan(values[k]) else pytest.approx(values[k])), (code, name)
@@ -121,8 +119,8 @@ def by_pairs(positive: np.ndarray, probability: np.ndarray) -> float:
 @pytest.mark.parametrize("counts", COUNTS)
 def test_areas_are_those_of_pairs_and_torchmetrics(counts: list[int]) -> None:
     table = random_table(counts, seed=4)
-    actual, values = targets(table), probabilities(table)
-    own = report(table)
+    actual, values = table.targets, table.probabilities
+    own = report(table).to_dict()
     aurocs, aps = [], []
     for k, code in enumerate(CODES):
         positive = actual == k
@@ -151,13 +149,12 @@ def test_areas_by_hand() -> None:
 
 def test_the_report_is_plain_data() -> None:
     table = random_table([5, 0, 3, 0, 9, 2, 1], seed=5)
-    own = report(table)
+    own = report(table).to_dict()
     assert json.loads(json.dumps(own, allow_nan=False)) == own
     assert list(own)[:5] == ["images", "lesions", "accuracy", "macro_f1", "balanced_accuracy"]
     assert list(own["per_diagnosis"]) == list(CODES)
 
 
 def test_lesions_are_counted_and_unknown_ones_each() -> None:
-    table = build_table(list("abcd"), ["H", "H", "", ""], probabilities=np.eye(7)[:4], actual=CODES[:4])
-    assert (report(table)["images"], report(table)["lesions"]) == (4, 3)
-    assert lesion_names(table).tolist() == ["H", "H", "image c", "image d"]
+    table = Predictions.build(list("abcd"), ["H", "H", "", ""], probabilities=np.eye(7)[:4], actual=CODES[:4])
+    assert (report(table).images, report(table).lesions) == (4, 3)

@@ -1,24 +1,24 @@
 """Risk-coverage curves against hand arithmetic, a slow count, and scipy's entropies."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import entropy
 
-from skinlesion.inference.predictions import build_table, predicted_targets, probabilities, targets
-from skinlesion.metrics.selective import areas, at_share, confidence_score, risk_coverage
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.selective import AurcStatistic, aurc, confidence_score, risk_at_share, risk_coverage
 from skinlesion.taxonomy import CODES
 
-FAST: dict[str, Any] = {"resamples": 200, "seed": 1, "level": 0.95, "method": "bca"}
+FAST = BootstrapConfig(resamples=200)
 
 
-def table_of(seed: int, images: int = 80, lesions: int = 50) -> pd.DataFrame:
+def table_of(seed: int, images: int = 80, lesions: int = 50) -> Predictions:
     rng = np.random.default_rng(seed)
     values = rng.dirichlet([0.5] * 7, images)
     lesion = rng.integers(0, lesions, images)
-    return build_table(
+    return Predictions.build(
         [f"I{number:03d}" for number in range(images)],
         [f"L{number}" for number in lesion],
         probabilities=values,
@@ -30,26 +30,26 @@ def test_the_curve_by_hand() -> None:
     likeliest = [0.9, 0.8, 0.8, 0.6]  # right, wrong, right, wrong
     values = np.zeros((4, 7))
     values[:, 5], values[:, 4] = likeliest, 1 - np.array(likeliest)
-    table = build_table(["a", "b", "c", "d"], [""] * 4, probabilities=values, actual=["nv", "mel", "nv", "mel"])
+    table = Predictions.build(["a", "b", "c", "d"], [""] * 4, probabilities=values, actual=["nv", "mel", "nv", "mel"])
     curve = risk_coverage(table, confidence_score(table)["confidence"])
     assert curve["coverage"].tolist() == [0.25, 0.75, 1.0]  # the equally sure stay together
     assert curve["risk"].tolist() == pytest.approx([0, 1 / 3, 1 / 2])
-    found = areas(table, confidence_score(table), **FAST)
-    assert found["confidence"]["value"] == pytest.approx((0 + 1 / 3 + 1 / 3 + 1 / 2) / 4)
-    assert found["random"]["value"] == pytest.approx(0.5)
-    assert found["best"]["value"] == pytest.approx((0 + 0 + 1 / 2 + 1 / 2) / 4)
+    found = aurc(table, confidence_score(table), FAST)
+    assert found["confidence"].value == pytest.approx((0 + 1 / 3 + 1 / 3 + 1 / 2) / 4)
+    assert found["chance"].value == pytest.approx(0.5)
+    assert found["best"].value == pytest.approx((0 + 0 + 1 / 2 + 1 / 2) / 4)
 
 
 def test_the_area_is_the_mean_risk() -> None:
     table = table_of(1)
     sure = confidence_score(table)["confidence"]
-    wrong = targets(table) != predicted_targets(table)
+    wrong = table.targets != table.predicted_targets
     expected = np.mean([wrong[sure >= own].mean() for own in sure])
-    found = areas(table, {"confidence": sure}, **FAST)
-    assert found["confidence"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert found["best"]["value"] <= found["confidence"]["value"] < found["random"]["value"]
-    assert found["random"]["value"] == pytest.approx(wrong.mean())
-    assert found["confidence"]["low"] <= found["confidence"]["value"] <= found["confidence"]["high"]
+    found = aurc(table, {"confidence": sure}, FAST)
+    assert found["confidence"].value == pytest.approx(expected, abs=1e-12)
+    assert found["best"].value <= found["confidence"].value < found["chance"].value
+    assert found["chance"].value == pytest.approx(wrong.mean())
+    assert found["confidence"].low <= found["confidence"].value <= found["confidence"].high
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
@@ -57,35 +57,31 @@ def test_what_is_wrong_among_the_surest_has_an_interval(share: float) -> None:
     table = table_of(5)
     sure = confidence_score(table)["confidence"]
     surest = np.argsort(-sure)[: round(share * 80)]
-    wrong = (targets(table) != predicted_targets(table))[surest].mean()
-    found = at_share(table, sure, share, **FAST)
-    assert found["coverage"] == pytest.approx(share)
-    assert found["risk"]["value"] == pytest.approx(wrong)
-    assert found["risk"]["low"] < wrong < found["risk"]["high"]
+    wrong = (table.targets != table.predicted_targets)[surest].mean()
+    found = risk_at_share(table, sure, share, FAST)
+    assert found.coverage == pytest.approx(share)
+    assert found.risk.value == pytest.approx(wrong)
+    assert found.risk.low < wrong < found.risk.high
 
 
 def test_a_lesion_that_counts_twice_is_a_lesion_twice() -> None:
-    from skinlesion.metrics.selective import _Areas
-
     table = table_of(2, images=12, lesions=12)
-    wrong = (targets(table) != predicted_targets(table)).astype(float)
+    wrong = (table.targets != table.predicted_targets).astype(float)
     sure = confidence_score(table)["confidence"]
     weights = np.array([[2, 0, 1, 1, 3, 1, 0, 1, 1, 1, 1, 2]], dtype=float)
-    found = _Areas({"x": sure}, wrong, np.arange(12)).resampled(weights)["x"][0]
+    found = AurcStatistic({"x": sure}, wrong, np.arange(12)).resampled(weights)["x"][0]
     rows = np.repeat(np.arange(12), weights[0].astype(int))
     assert found == pytest.approx(np.mean([wrong[rows][sure[rows] >= own].mean() for own in sure[rows]]))
 
 
 def test_entropy_and_disagreement_are_scipys() -> None:
     first, second = table_of(3), table_of(4)
-    second = second.assign(lesion_id=first["lesion_id"], actual=first["actual"])
-    mean = (probabilities(first).astype(float) + probabilities(second)) / 2
-    table = build_table(
-        first["image_id"].tolist(), first["lesion_id"].tolist(), probabilities=mean, actual=first["actual"].tolist()
-    )
-    found = confidence_score(table, [first, second.iloc[::-1]])
+    second = replace(second, lesion_id=first.lesion_id, actual=first.actual)
+    mean = (first.probabilities.astype(float) + second.probabilities) / 2
+    table = first.with_probabilities(mean)
+    found = confidence_score(table, [first, second.select(np.arange(len(second))[::-1])])
     np.testing.assert_allclose(found["entropy"], -entropy(mean, axis=1), atol=1e-5)
-    each = (entropy(probabilities(first), axis=1) + entropy(probabilities(second), axis=1)) / 2
+    each = (entropy(first.probabilities, axis=1) + entropy(second.probabilities, axis=1)) / 2
     np.testing.assert_allclose(found["disagreement"], each - entropy(mean, axis=1), atol=1e-5)
     assert (found["disagreement"] <= 1e-6).all()  # entropy is concave
     assert "disagreement" not in confidence_score(table, [first])

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from skinlesion.plots import audit as audit_plots
-from skinlesion.plots.predictions import PAGE_WIDTH
+from skinlesion.plots.style import PAGE_WIDTH
 from skinlesion.synthetic.dataset import synthetic_table
 from skinlesion.taxonomy import CODES
 

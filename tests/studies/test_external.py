@@ -16,7 +16,7 @@ from skinlesion.data.image_io import decode
 from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import from_file
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import probabilities, read_predictions
+from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.sample import see_patient
 from skinlesion.studies.external.evaluation import External, judge_external
 from skinlesion.studies.external.populations import populations
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No positive class found", "ignor
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn small: nobody looks at them here."""
-    monkeypatch.setattr("skinlesion.plots.predictions.DOTS_PER_INCH", 30)
+    monkeypatch.setattr("skinlesion.plots.style.DOTS_PER_INCH", 30)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def config(source: Path, trained: TrainConfig, out: Path, *overrides: str) -> Ev
 
 def test_new_images_are_judged_and_known_ones_left_out(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
     run(config(source, trained, tmp_path, f"external.metadata={source / 'facts.csv'}"))
-    table = read_predictions(tmp_path / "predictions_external.csv").set_index("image_id")
+    table = Predictions.read(tmp_path / "predictions_external.csv").to_frame().set_index("image_id")
     about = json.loads((tmp_path / "report_external.json").read_text())["external"]
     assert about["of_own_test_part"] == 1, "it is judged, and told"
     seen = pd.read_csv(tmp_path / "seen.csv").set_index("image_id")
@@ -151,7 +151,7 @@ def test_without_the_images_of_the_training_ids_alone_tell(
 
     monkeypatch.setattr(external, "read_data", gone)
     found = judged(source, trained, tmp_path)
-    assert "copy" in found.table["image_id"].tolist()
+    assert "copy" in found.table.image_id.tolist()
     assert found.about["seen"]["by_hash"] is None
     assert "not compared by hash" in found.about["seen"]["note"]
     described = populations(*found.populations)
@@ -173,7 +173,7 @@ def test_one_image_and_one_class(source: Path, trained: TrainConfig, tmp_path: P
     report = json.loads(text)
     assert report["per_diagnosis"]["nv"]["auroc"] is None
     assert "not computable" in report["challenge"]["per_category"]["NV"]["auc"]["note"]
-    assert len(probabilities(read_predictions(tmp_path / "out" / "predictions_external.csv"))) == images
+    assert len(Predictions.read(tmp_path / "out" / "predictions_external.csv")) == images
 
 
 def test_what_cannot_be_judged(source: Path, trained: TrainConfig, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.datamodule import JUDGED, LesionDataModule
+from skinlesion.data.datamodule import HELD_OUT, LesionDataModule
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.surgery import Halves
-from skinlesion.training.build import build_backbone, image_input
+from skinlesion.training.build import architecture, build_backbone, image_input
 from skinlesion.training.feature_cache import FeatureStore, backbone_maps, trained_maps
 
 CPU = torch.device("cpu")
@@ -22,9 +22,10 @@ Config = Callable[..., TrainConfig]
 
 def store(config: TrainConfig, *, seed: int = 0) -> FeatureStore:
     torch.manual_seed(seed)
-    backbone = build_backbone(config.model)
+    options = architecture(config.model)
+    backbone = build_backbone(options)
     backbone.freeze()
-    return FeatureStore(backbone, LesionDataModule(config, image_input(config.model, backbone)), device=CPU)
+    return FeatureStore(backbone, LesionDataModule.from_config(config, image_input(options)), device=CPU)
 
 
 def files(config: TrainConfig) -> set[str]:
@@ -64,9 +65,19 @@ def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.Monkey
     store(config).dataset("train", 2)
     store(small_config("loss.gamma=1", "schedule.phases.head.lr=0.1")).dataset("train", 2)  # another member
     for change in ("split.seed=1", "split.policy=grouped"):
-        for part in JUDGED:
+        for part in HELD_OUT:
             store(small_config(change)).dataset(part, 1)  # the same images, otherwise divided
     assert files(config) == before
+
+
+def test_files_that_bear_another_name_are_used(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    store(config).dataset("train", 1)
+    (name,) = files(config)
+    path = Path(config.data.cache_dir) / name
+    path.rename(path.with_name(name.replace("test_resnet", "tiny_resnet")))  # as earlier versions named it
+    monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("ran again"))
+    store(config).dataset("train", 1)
 
 
 @pytest.mark.parametrize("change", ["seed=9", "augment.zoom=0.3", "model.mean=[0.1,0.2,0.3]"])
@@ -136,7 +147,7 @@ def test_a_few_images_at_a_time_change_nothing() -> None:
 )  # a cut, nothing below, no cut, all below
 def test_maps_in_training_are_the_networks_with_its_gradients(start: str | None, small_config: Config) -> None:
     torch.manual_seed(0)
-    backbone = build_backbone(small_config().model)
+    backbone = build_backbone(architecture(small_config().model))
     backbone.unfreeze(start)
     backbone.train()
     assert backbone.has_frozen_prefix == (start in ("layer3", None))
@@ -162,7 +173,7 @@ def test_a_network_without_a_cut_is_not_tried_at_every_step(
         raise ConfigError("no single map")
 
     monkeypatch.setattr("skinlesion.model.backbone.split_before", refuse)
-    backbone = build_backbone(small_config().model)
+    backbone = build_backbone(architecture(small_config().model))
     backbone.unfreeze("layer3")
     for _ in range(3):
         trained_maps(backbone, torch.zeros(2, 3, 32, 32))

@@ -1,16 +1,24 @@
-"""The focal loss against an independent reference, other libraries and its limits."""
+"""The focal loss against an independent reference, other libraries and its limits; mixup against blends by hand."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 
+from skinlesion.commands.train import run
+from skinlesion.config.train import TrainConfig
 from skinlesion.errors import DataError
-from skinlesion.training.losses import FocalLoss, focal_loss, inverse_frequency_weights
+from skinlesion.training.feature_cache import FeatureBatch
+from skinlesion.training.losses import FocalLoss, focal_loss, inverse_frequency_weights, mix, mixup_loss
 
 GAMMAS = [0.0, 0.3, 1.0, 2.0, 5.0]
 SMOOTHINGS = [0.0, 0.1, 1.0]
@@ -157,13 +165,21 @@ def test_half_precision_logits_lose_nothing_further(dtype):
     assert found.item() == pytest.approx(reference(half.double(), target, weights, 2.0, 0.1), rel=1e-5)
 
 
-def test_module_is_the_function_and_carries_its_weights():
-    logits, target, weights = batch()
-    loss = FocalLoss(weights, gamma=2.0, smoothing=0.1)
+def test_module_is_the_function_with_the_published_settings():
+    logits, target, _ = batch()
+    counts = [5, 1, 9, 2, 7, 100, 3]
+    loss = FocalLoss(counts)
+    weights = inverse_frequency_weights(counts, alpha=0.5)
     assert loss(logits, target) == focal_loss(logits, target, weights=weights, gamma=2.0, smoothing=0.1)
     assert list(loss.state_dict()) == ["weights"]
     assert not list(loss.parameters())
     assert repr(loss) == "FocalLoss(gamma=2.0, smoothing=0.1)"
+
+
+def test_without_counts_all_classes_weigh_the_same():
+    logits, target, _ = batch()
+    assert FocalLoss(gamma=1.5)(logits, target) == focal_loss(logits, target, weights=ONES, gamma=1.5, smoothing=0.1)
+    assert not FocalLoss().state_dict()
 
 
 def test_weights_by_hand():
@@ -192,3 +208,62 @@ def test_weights_have_mean_one_and_do_not_depend_on_the_size_of_the_data_set(alp
 def test_class_without_images_is_named():
     with pytest.raises(DataError, match=r"index 1, 3 .*\[5, 0, 2, 0\]"):
         inverse_frequency_weights([5, 0, 2, 0], alpha=1.0)
+
+
+def mixup_batch(size: int = 5) -> FeatureBatch:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "feature_map": torch.randn(size, 2, 3, 3, generator=generator),
+        "metadata": torch.randn(size, 4, generator=generator),
+        "target": torch.arange(size) % 3,
+        "image_id": [str(row) for row in range(size)],
+    }
+
+
+def mixup_logits(given_batch: FeatureBatch) -> torch.Tensor:
+    return given_batch["feature_map"].flatten(1)[:, :3] + given_batch["metadata"][:, :3]
+
+
+@given(st.floats(0, 1))
+def test_a_blend_is_the_weighted_sum(share: float) -> None:
+    plain, partner = mixup_batch(), torch.tensor([3, 0, 1, 2, 4])
+    blended = mix(plain, share, partner)
+    for key in ("feature_map", "metadata"):
+        for row, other in enumerate(partner.tolist()):
+            expected = share * plain[key][row] + (1 - share) * plain[key][other]  # type: ignore[literal-required]
+            torch.testing.assert_close(blended[key][row], expected)  # type: ignore[literal-required]
+    assert blended["image_id"] == plain["image_id"]
+    assert torch.equal(blended["target"], plain["target"])
+
+
+def test_of_equal_items_nothing_changes() -> None:
+    plain = mixup_batch()
+    same = {key: value[:1].repeat(5, *[1] * (value.ndim - 1)) for key, value in plain.items() if key != "image_id"}
+    same_batch: FeatureBatch = {**same, "image_id": plain["image_id"]}  # type: ignore[typeddict-item]
+    loss = mixup_loss(F.cross_entropy, mixup_logits, same_batch, concentration=0.4)
+    torch.testing.assert_close(loss, F.cross_entropy(mixup_logits(same_batch), same_batch["target"]))
+
+
+def test_cross_entropy_of_a_blend_is_that_of_soft_targets() -> None:
+    torch.manual_seed(5)
+    loss = mixup_loss(F.cross_entropy, mixup_logits, mixup_batch(), concentration=0.4)
+    torch.manual_seed(5)
+    share = float(torch.distributions.Beta(0.4, 0.4).sample())
+    partner = torch.randperm(5)
+    onehot = F.one_hot(mixup_batch()["target"], 3).float()
+    soft = share * onehot + (1 - share) * onehot[partner]
+    torch.testing.assert_close(loss, F.cross_entropy(mixup_logits(mix(mixup_batch(), share, partner)), soft))
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_run_with_it_depends_on_its_seed_alone(
+    views: int, small_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    histories = []
+    for name, mixup in (("one", 0.3), ("two", 0.3), ("plain", 0)):
+        key = "schedule.phases.head"
+        settings = (f"{key}.mixup={mixup}", f"{key}.cached_views={views}", f"{key}.epochs=2", f"out={tmp_path / name}")
+        run(small_config("schedule=head_only", *settings))
+        histories.append(pd.read_csv(tmp_path / name / "metrics.csv")["train/loss"].tolist())
+    assert histories[0] == histories[1]
+    assert histories[0] != histories[2]

@@ -1,1 +1,1 @@
-"""The HTTP service of an exported bundle, and its page. Nothing here needs torch."""
+"""The HTTP service of an exported bundle, and its page. It needs neither torch nor pandas."""

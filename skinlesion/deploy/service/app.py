@@ -1,4 +1,4 @@
-"""The application: its routes, and what is kept while it runs."""
+"""The application: routes, middleware and error handlers around a model."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,13 +7,10 @@ from fastapi import FastAPI
 
 from skinlesion import __version__
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.deploy.service.api import api
-from skinlesion.deploy.service.drain import DrainBody
-from skinlesion.deploy.service.health import health
-from skinlesion.deploy.service.middleware import Observed
+from skinlesion.deploy.service.errors import ProblemDetails, install_error_handlers
+from skinlesion.deploy.service.middleware import DrainBody, ObserveRequests
 from skinlesion.deploy.service.model import Model
-from skinlesion.deploy.service.page import page
-from skinlesion.deploy.service.problems import ProblemDetails, handle_problems
+from skinlesion.deploy.service.routes import api_routes, health_routes, page_routes
 from skinlesion.deploy.service.state import AppState
 
 DESCRIPTION = (
@@ -26,15 +23,15 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
     """Build the service around a model.
 
     Args:
-        model: Loaded; it is asked from one thread.
-        limits: What is too large, too much or too slow.
-        token: Asked of whoever uses the API; None: of nobody.
+        model: Loaded.
+        limits: Of requests.
+        token: Bearer token that the API requires; None: it requires none.
     """
-    desk = AppState(model, limits)
+    state = AppState(model, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with desk.opened():
+        async with state.running():
             yield
 
     app = FastAPI(
@@ -42,21 +39,15 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # its scripts would come from elsewhere
+        docs_url=None,  # its scripts would come from another origin
         redoc_url=None,
     )
-    handle_problems(app)
-    app.include_router(api(desk, token))
-    app.include_router(health(desk, token))
-    app.include_router(page())
-    app.add_middleware(Observed, measures=desk.measures)
+    install_error_handlers(app)
+    app.include_router(api_routes(state, token))
+    app.include_router(health_routes(state, token))
+    app.include_router(page_routes())
+    app.add_middleware(ObserveRequests, metrics=state.metrics)
     app.add_middleware(DrainBody)
-    _describe_problems(app)
+    schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})
+    schemas[ProblemDetails.__name__] = ProblemDetails.model_json_schema()  # all documented errors refer to it
     return app
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Let the OpenAPI description hold the schema that all problems refer to."""
-    described = app.openapi()
-    schemas = described.setdefault("components", {}).setdefault("schemas", {})
-    schemas[ProblemDetails.__name__] = ProblemDetails.model_json_schema()

@@ -1,25 +1,29 @@
-"""Around every request: headers that keep the page to itself, a count, a line in the log without the patient."""
+"""Around every request: security headers, metrics, a log line without the patient, the bearer token, unread bodies."""
 
+import asyncio
 import hmac
 import logging
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import MutableHeaders
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skinlesion.deploy.service.metrics import ServiceMetrics
-from skinlesion.deploy.service.problems import RequestError
+from skinlesion.deploy.service.errors import RequestError
 
 log = logging.getLogger(__name__)
 
 TOKEN = "SKINLESION_TOKEN"  # the environment variable that holds the bearer token
-UNMATCHED = "unmatched"
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # buckets
+_IMAGES = (1, 2, 4, 8, 16, 32)  # buckets
 _HEADERS = {
-    # No script, style, image or request from elsewhere, and no framing by others.
+    # No script, style, image or request from another origin, and no framing by one.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -27,28 +31,51 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_MAX_DRAINED = 4 * 2**20  # bytes: a client that sends more may see its connection reset
+_DRAIN_SECONDS = 1.0
 
 
-class Observed:
-    """Adds headers, counts and logs: method, route, status and time; no address, query, name or body.
+class ServiceMetrics:
+    """Prometheus metrics of one service. They hold nothing about a patient."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        own: Any = {"registry": self.registry, "namespace": "skinlesion"}
+        self.bundle = Info("bundle", "Version and precision of the bundle.", **own)
+        self.requests = Counter("requests", "Answered requests.", ["method", "route", "status"], **own)
+        self.request_seconds = Histogram("request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, **own)
+        self.batch_images = Histogram("batch_images", "Images per batch.", buckets=_IMAGES, **own)
+        self.model_seconds = Counter("model_seconds", "Time that the model took.", **own)
+        self.ood = Counter("out_of_distribution_images", "Images that do not look like dermoscopy.", **own)
+        self.waiting = Gauge("waiting_images", "Images admitted and not yet answered.", **own)
+
+    def record_batch(self, images: int, seconds: float) -> None:
+        """Count a batch that the model has predicted."""
+        self.batch_images.observe(images)
+        self.model_seconds.inc(seconds)
+
+
+class ObserveRequests:
+    """Adds security headers; counts and logs method, route, status and time, never an address, query or body.
 
     Args:
-        app: What answers.
-        measures: Where requests are counted.
+        app: The wrapped application.
+        metrics: Where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, measures: ServiceMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
         self._app = app
-        self._measures = measures
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
 
-        async def watched(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -58,28 +85,81 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            route = getattr(scope.get("route"), "path", UNMATCHED)
+            # Only methods and routes that exist: names made up by a client would add series without bound.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            route = getattr(scope.get("route"), "path", "unmatched")
             seconds = time.perf_counter() - start
-            self._measures.request(scope["method"], route, status, seconds)
-            log.info("%s %s %d %.0f ms", scope["method"] if route != UNMATCHED else "?", route, status, 1000 * seconds)
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.request_seconds.labels(route).observe(seconds)
+            log.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 
 
-def authorised(token: str | None) -> list[Any]:
-    """The dependencies of a router that asks for a bearer token; none where there is no token."""
+class DrainBody:
+    """Reads the rest of a small request body before an early answer goes out.
+
+    A connection closed with unread bytes is reset, and the client may lose an answer that was already sent.
+
+    Args:
+        app: The wrapped application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        unread = _is_drainable(Headers(scope=scope))
+
+        async def receive_and_note() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def drain_and_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                read = 0
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        while unread and read < _MAX_DRAINED:
+                            read += len((await receive_and_note()).get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive_and_note, drain_and_send)
+
+
+def content_length(headers: Headers) -> int | None:
+    """The announced length of a body in bytes; None: unknown."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _is_drainable(headers: Headers) -> bool:
+    """Whether a small body follows; not so for a client that asks with Expect before it sends."""
+    if "expect" in headers:
+        return False
+    length = content_length(headers)
+    return "transfer-encoding" in headers if length is None else 0 < length <= _MAX_DRAINED
+
+
+def require_token(token: str | None) -> list[Any]:
+    """The dependencies of a router that requires a bearer token; none if `token` is None."""
     if token is None:
         return []
-    scheme = HTTPBearer(auto_error=False, description=f"The token that the service found in {TOKEN}.")
+    scheme = HTTPBearer(auto_error=False, description=f"The token in the service's environment variable {TOKEN}.")
 
-    def check(given: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)]) -> None:
-        offered = given.credentials.encode() if given is not None else b""
-        if not hmac.compare_digest(offered, token.encode()):
-            said = "wrong token" if offered else "no token"
+    def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)]) -> None:
+        given = credentials.credentials.encode() if credentials is not None else b""
+        if not hmac.compare_digest(given, token.encode()):
             raise RequestError(
                 401,
                 "unauthorised",
-                f"{said}; send the header 'Authorization: Bearer TOKEN'",
+                f"{'wrong token' if given else 'no token'}; send the header 'Authorization: Bearer TOKEN'",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 

@@ -1,4 +1,4 @@
-"""What the service needs of a model: the face of `bundle.runtime.Bundle`, so that tests can stand in for it."""
+"""The service's only view of its model: `Predictor` fits it, and so does the stand-in of the tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,47 +9,49 @@ import numpy.typing as npt
 
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.runtime import Answer, Facts, Prepared
+from skinlesion.inference.members import Facts, Prepared
+from skinlesion.inference.predictions import Predictions
 
 Floats = npt.NDArray[np.floating[Any]]
 
 
 class Model(Protocol):
-    """A model that is ready to judge images."""
+    """A loaded bundle. The service calls `prepare` and `predict_prepared` in threads of their own."""
 
     @property
     def about(self) -> Manifest:
-        """What it says of itself."""
+        """The bundle's version, members, vocabulary and thresholds."""
 
     def prepare(self, image: Image) -> Prepared:
-        """Fit an image (h, w, 3) into each size that is read."""
+        """Fit an image (h, w, 3) into each of the members' input sizes."""
 
-    def predict(self, images: Sequence[Image | Prepared], facts: Sequence[Facts]) -> Answer:
-        """Judge images, each with the facts about its patient."""
+    def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
+        """Predict images that `prepare` gave, each with the facts about its patient."""
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a model says of one image."""
+class ImagePrediction:
+    """The model's prediction for one image."""
 
-    probabilities: Floats  # (7,), calibrated
-    uncalibrated: Floats  # (7,)
+    probabilities: Floats  # (7,), calibrated if the ensemble was
+    uncalibrated: Floats  # (7,), mean of the members
     members: Floats  # (M, 7)
-    prediction_set: npt.NDArray[np.bool_] | None  # (7,)
-    novelty: float | None
-    novel: bool | None
+    ood_score: float | None  # None: the model has no statistics of its training images
+    ood: bool | None  # whether the score is above the threshold
 
 
-def opinions(answer: Answer) -> list[Opinion]:
-    """Take an answer about B images apart."""
+def predict_each(model: Model, images: Sequence[Prepared], facts: Sequence[Facts]) -> list[ImagePrediction]:
+    """Predict B images as one batch, one result an image."""
+    found = model.predict_prepared(images, facts)
+    uncalibrated = found.probabilities if found.uncalibrated is None else found.uncalibrated
+    assert found.members is not None
     return [
-        Opinion(
-            probabilities=answer.probabilities[b],
-            uncalibrated=answer.uncalibrated[b],
-            members=answer.members[:, b],
-            prediction_set=None if answer.prediction_set is None else answer.prediction_set[b],
-            novelty=None if answer.novelty is None else float(answer.novelty[b]),
-            novel=None if answer.novel is None else bool(answer.novel[b]),
+        ImagePrediction(
+            probabilities=found.probabilities[b],
+            uncalibrated=uncalibrated[b],
+            members=found.members[:, b],
+            ood_score=None if found.ood_score is None else float(found.ood_score[b]),
+            ood=None if found.ood is None else bool(found.ood[b]),
         )
-        for b in range(len(answer.probabilities))
+        for b in range(len(images))
     ]

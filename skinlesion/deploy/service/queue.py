@@ -1,188 +1,190 @@
-"""The waiting line before the model: bounded, in micro-batches, with two lanes that take turns.
+"""The queue before the model: bounded, in micro-batches, with two lanes that take turns.
 
-A request is let in only if the line has room and the wait, estimated from how long images took so far, is well inside
-the time that a request may take: whoever is let in is answered. Nothing waits for a batch to fill: while the model is
-at work, the next batch gathers by itself. Explanations, many images each, have a lane of their own and so can neither
-hold up predictions for long nor be starved by them.
+A request is admitted only if there is room and its wait, estimated from recent times per image, stays well inside the
+request's timeout, so that every admitted request is answered. No batch waits to fill up: while the model is busy, the
+next batch gathers. Explanations, many images each, have a lane of their own and neither delay predictions for long nor
+starve.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 
-from skinlesion.data.image_io import Image
-from skinlesion.deploy.runtime import Facts, Prepared
-from skinlesion.deploy.service.model import Model, Opinion, opinions
-from skinlesion.deploy.service.problems import RequestError, busy
+from skinlesion.deploy.service.errors import RequestError, busy
+from skinlesion.deploy.service.model import ImagePrediction, Model, predict_each
+from skinlesion.inference.members import Facts, Prepared
 
 log = logging.getLogger(__name__)
 
-_SHARE = 0.5  # of a request's time that the estimated wait may take: estimates are not exact
-_NEWEST = 0.2  # weight of the newest batch in the running mean of seconds an image
+_MAX_WAIT = 0.5  # share of the timeout that the estimated wait may take: estimates are inexact
+_SMOOTHING = 0.2  # weight of the newest batch in the running mean of seconds per image
 
 
-class Lane(IntEnum):
-    """The two lanes."""
+class Lane(Enum):
+    """The two lanes of the queue."""
 
-    PREDICTION = 0
-    EXPLANATION = 1
+    PREDICTION = "prediction"
+    EXPLANATION = "explanation"
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    image: Image | Prepared
+class _Pending:
+    image: Prepared
     facts: Facts
-    opinion: asyncio.Future[Opinion]
+    result: asyncio.Future[ImagePrediction]
 
 
-class Line:
-    """Images on their way to a model.
+class InferenceQueue:
+    """Images on their way to the model.
 
     Args:
         model: Called from one thread.
-        capacity: Predictions that have been let in and not yet answered, images.
-        batch: Images that the model judges at once.
-        timeout: Seconds in which a request is to be answered.
-        watch: Called with the number of images and the seconds of each batch.
+        capacity: Predictions admitted and not yet answered, in images.
+        batch: Images that the model takes at once.
+        timeout: Seconds within which a request is answered.
+        on_batch: Called after each batch with its number of images and its seconds.
+
+    Attributes:
+        seconds_per_image: Running mean of the model's time.
+        failing: Whether the last batch failed.
     """
 
     def __init__(
-        self,
-        model: Model,
-        *,
-        capacity: int,
-        batch: int,
-        timeout: float,
-        watch: Callable[[int, float], None],
+        self, model: Model, *, capacity: int, batch: int, timeout: float, on_batch: Callable[[int, float], None]
     ) -> None:
-        self.seconds = 0.0  # an image, running mean
-        self.failing = False  # the last batch failed
+        self.seconds_per_image = 0.0
+        self.failing = False
         self._model = model
-        self._capacity = capacity
-        self._batch = batch
-        self._timeout = timeout
-        self._watch = watch
-        self._lanes: tuple[deque[_Waiting], deque[_Waiting]] = (deque(), deque())
-        self._held = [0, 0]  # images that hold a place, by lane
-        self._something = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "model")
+        self._capacity, self._batch, self._timeout = capacity, batch, timeout
+        self._on_batch = on_batch
+        self._lanes: dict[Lane, deque[_Pending]] = {lane: deque() for lane in Lane}
+        self._reserved = dict.fromkeys(Lane, 0)
+        self._worker: asyncio.Task[None] | None = None
 
     @property
-    def held(self) -> int:
-        """Images that have been let in and not yet answered."""
-        return sum(self._held)
+    def waiting(self) -> int:
+        """Images admitted and not yet answered."""
+        return sum(self._reserved.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model answers."""
+        return self._worker is not None and not self._worker.done() and not self.failing
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work on the queue until the context ends; a batch that is with the model is finished first."""
+        self._arrived = asyncio.Event()
+        with ThreadPoolExecutor(1, "model") as self._thread:
+            self._worker = asyncio.create_task(self._work())
+            try:
+                yield
+            finally:
+                self._worker.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._worker
 
     @contextmanager
-    def places(self, images: int, lane: Lane = Lane.PREDICTION) -> Iterator[Callable[[int], None]]:
-        """Hold places in a lane while a request is worked on; what is yielded takes as many more as it is told.
+    def reserve(self, images: int, lane: Lane = Lane.PREDICTION) -> Iterator[Callable[[int], None]]:
+        """Reserve places in a lane for the time of a request; yields a function that reserves further places.
 
-        A request that is alone in its lane is always let in.
+        A request that is alone in its lane is always admitted.
 
         Raises:
-            RequestError: 503, there is no room, or the wait would be too long; it says when to try again.
+            RequestError: 503 with the time to retry after: the queue is full, or the wait would be too long.
         """
-        mine = 0
+        own = 0
 
-        def take(more: int) -> None:
-            nonlocal mine
-            full = lane == Lane.PREDICTION and self._held[lane] + more > self._capacity
-            late = self._wait(more, lane) > _SHARE * self._timeout
-            if self._held[lane] > mine and (full or late):
-                raise busy(f"{self.held} images are waiting", self._wait(0, lane))
-            self._held[lane] += more
-            mine += more
+        def reserve_more(more: int) -> None:
+            nonlocal own
+            full = lane == Lane.PREDICTION and self._reserved[lane] + more > self._capacity
+            late = self._estimated_wait(more, lane) > _MAX_WAIT * self._timeout
+            if self._reserved[lane] > own and (full or late):
+                raise busy(f"{self.waiting} images are waiting", self._estimated_wait(0, lane))
+            self._reserved[lane] += more
+            own += more
 
-        take(images)
+        reserve_more(images)
         try:
-            yield take
+            yield reserve_more
         finally:
-            self._held[lane] -= mine
+            self._reserved[lane] -= own
 
-    async def judge(
-        self, images: Sequence[Image | Prepared], facts: Sequence[Facts], lane: Lane = Lane.PREDICTION
-    ) -> list[Opinion]:
-        """Wait for the model's opinion of some images, for which places are held.
+    async def predict(
+        self, images: Sequence[Prepared], facts: Sequence[Facts], lane: Lane = Lane.PREDICTION
+    ) -> list[ImagePrediction]:
+        """Wait for the predictions of images for which places are reserved.
 
         Args:
-            images: (h, w, 3) each, or prepared.
-            facts: One patient's an image.
+            images: As `Model.prepare` gave them.
+            facts: About the patient of each image.
             lane: Where they wait.
 
         Raises:
             RequestError: 500, the model failed.
         """
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting(image, f, loop.create_future()) for image, f in zip(images, facts, strict=True)]
-        self._lanes[lane].extend(waiting)
-        self._something.set()
-        return await asyncio.gather(*(each.opinion for each in waiting))
+        pending = [_Pending(image, f, loop.create_future()) for image, f in zip(images, facts, strict=True)]
+        self._lanes[lane].extend(pending)
+        self._arrived.set()
+        return await asyncio.gather(*(each.result for each in pending))
 
-    async def run(self) -> None:
-        """Serve the line until cancelled."""
+    def _estimated_wait(self, images: int, lane: Lane) -> float:
+        """Seconds until `images` more are answered; the other lane takes every second turn."""
+        own = self._reserved[lane] + images
+        return self.seconds_per_image * (own + min(self.waiting - self._reserved[lane], own))
+
+    async def _work(self) -> None:
         while True:
-            await self._something.wait()
-            for lane in self._lanes:
-                batch = self._next(lane)
-                if batch:
-                    await self._serve(batch)
-            if not any(self._lanes):
-                self._something.clear()
+            await self._arrived.wait()
+            for lane in self._lanes.values():
+                if batch := self._next_batch(lane):
+                    await self._process(batch)
+            if not any(self._lanes.values()):
+                self._arrived.clear()
 
-    def close(self) -> None:
-        """Let the model's thread go, after the batch that it works on."""
-        self._thread.shutdown()
-
-    def _wait(self, images: int, lane: Lane) -> float:
-        """Seconds until `images` more would be answered; the other lane takes every second turn."""
-        other = self._held[1 - lane]
-        own = self._held[lane] + images
-        return self.seconds * (own + min(other, own))
-
-    def _next(self, lane: deque[_Waiting]) -> list[_Waiting]:
-        """Take the next batch; those that nobody waits for any more are left out."""
-        batch: list[_Waiting] = []
+    def _next_batch(self, lane: deque[_Pending]) -> list[_Pending]:
+        """Take the next batch, without images whose request has given up."""
+        batch: list[_Pending] = []
         while lane and len(batch) < self._batch:
-            waiting = lane.popleft()
-            if not waiting.opinion.done():
-                batch.append(waiting)
+            pending = lane.popleft()
+            if not pending.result.done():
+                batch.append(pending)
         return batch
 
-    async def _serve(self, batch: list[_Waiting]) -> None:
+    async def _process(self, batch: list[_Pending]) -> None:
+        images, facts = [each.image for each in batch], [each.facts for each in batch]
         start = time.perf_counter()
-        answer = asyncio.get_running_loop().run_in_executor(self._thread, self._opinions, batch)
-        await asyncio.wait({answer})
-        error = answer.exception()
+        job = asyncio.get_running_loop().run_in_executor(self._thread, predict_each, self._model, images, facts)
+        await asyncio.wait({job})
+        error = job.exception()
         self.failing = error is not None
         if error is not None:
-            log.error("the model failed on %d images: %s", len(batch), _place(error))
+            log.error("the model failed on %d images: %s", len(batch), _location(error))
         else:
-            self._learn(len(batch), time.perf_counter() - start)
-        given: Sequence[Opinion | None] = [None] * len(batch) if error is not None else answer.result()
-        for each, opinion in zip(batch, given, strict=True):
-            if each.opinion.done():  # its request has given up meanwhile
+            self._record(len(batch), time.perf_counter() - start)
+        for position, each in enumerate(batch):
+            if each.result.done():  # its request has given up meanwhile
                 continue
-            if opinion is None:
-                each.opinion.set_exception(RequestError(500, "model-failed", "the model failed; its log says where"))
+            if error is not None:
+                each.result.set_exception(RequestError(500, "model-failed", "the model failed; see the service's log"))
             else:
-                each.opinion.set_result(opinion)
+                each.result.set_result(job.result()[position])
 
-    def _opinions(self, batch: list[_Waiting]) -> list[Opinion]:
-        return opinions(self._model.predict([each.image for each in batch], [each.facts for each in batch]))
-
-    def _learn(self, images: int, seconds: float) -> None:
-        own = seconds / images
-        self.seconds = own if self.seconds == 0 else self.seconds + _NEWEST * (own - self.seconds)
-        self._watch(images, seconds)
+    def _record(self, images: int, seconds: float) -> None:
+        newest, mean = seconds / images, self.seconds_per_image
+        self.seconds_per_image = newest if mean == 0 else mean + _SMOOTHING * (newest - mean)
+        self._on_batch(images, seconds)
 
 
-def _place(error: BaseException) -> str:
-    """An error's kind and place, without its message: that could hold facts about a patient."""
+def _location(error: BaseException) -> str:
+    """An error's type and place, without its message, which could hold facts about a patient."""
     frames = []
     trace = error.__traceback__
     while trace is not None:

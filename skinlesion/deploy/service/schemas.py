@@ -1,19 +1,23 @@
-"""What the service says, as documented in its OpenAPI description."""
+"""The answers of the service, as documented in its OpenAPI description."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.metadata import FACTS
-from skinlesion.deploy.service.model import Floats, Model, Opinion
+from skinlesion.deploy.manifest import Manifest
+from skinlesion.deploy.service.model import Floats, ImagePrediction
+from skinlesion.inference.conformal import prediction_sets
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 Probabilities = dict[str, float]
 
 
 class DiagnosisName(BaseModel):
-    """A diagnosis that the model tells apart."""
+    """A diagnosis of the model."""
 
     code: str
     name: str
@@ -21,7 +25,7 @@ class DiagnosisName(BaseModel):
 
 
 class MemberAnswer(BaseModel):
-    """What one member of the ensemble says."""
+    """The answer of one member of the ensemble."""
 
     name: str
     predicted: str
@@ -29,10 +33,10 @@ class MemberAnswer(BaseModel):
 
 
 class Novelty(BaseModel):
-    """Whether the image looks like those that the model was trained on."""
+    """Whether the image looks like the model's training images."""
 
-    flag: bool = Field(description="true: it does not look like dermoscopy; the probabilities mean nothing then")
-    score: float = Field(description="higher is less alike")
+    flag: bool = Field(description="true: it does not look like dermoscopy, and the probabilities mean nothing")
+    score: float = Field(description="the higher, the less alike")
 
 
 class FactEffect(BaseModel):
@@ -43,21 +47,21 @@ class FactEffect(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """What the ensemble says of one image."""
+    """The answer of the ensemble for one image."""
 
-    predicted: str = Field(description="code of the likeliest diagnosis")
+    predicted: str = Field(description="code of the most probable diagnosis")
     name: str
     category: str
     probabilities: Probabilities = Field(description="calibrated, by code; they sum to 1")
     uncalibrated: Probabilities = Field(description="the mean of the members")
     members: list[MemberAnswer]
-    agreement: float = Field(description="share of the members whose likeliest diagnosis is this one", ge=0, le=1)
+    agreement: float = Field(description="share of the members with the same most probable diagnosis", ge=0, le=1)
     prediction_set: list[str] | None = Field(
-        description="codes that cannot be ruled out at `risk`, likeliest first; null: the bundle has no thresholds"
+        description="codes that cannot be ruled out at `risk`, most probable first; null: the bundle has no thresholds"
     )
     risk: float | None = Field(description="share of images whose set may lack the actual diagnosis")
     out_of_distribution: Novelty | None = Field(description="null: the bundle has no statistics of its training images")
-    effects: list[FactEffect] | None = Field(description="of each known fact, where `effects` was asked for")
+    effects: list[FactEffect] | None = Field(description="of each known fact, if `effects` was asked for")
 
 
 class Prediction(BaseModel):
@@ -70,7 +74,7 @@ class Prediction(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What answers here."""
+    """The bundle that answers, and the limits of the service."""
 
     bundle: str
     format: str
@@ -79,7 +83,7 @@ class ModelCard(BaseModel):
     licence: str
     diagnoses: list[DiagnosisName]
     members: list[str]
-    input_sizes: list[tuple[int, int]] = Field(description="(height, width) in pixels that members read")
+    input_sizes: list[tuple[int, int]] = Field(description="(height, width) of the members' inputs in pixels")
     sexes: list[str]
     localizations: list[str]
     risks: list[float] = Field(description="at which prediction sets can be asked for; the first is the default")
@@ -88,45 +92,40 @@ class ModelCard(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service is there."""
+    """Whether the service is up."""
 
     status: str
 
 
 def image_answer(
-    opinion: Opinion,
-    model: Model,
-    *,
-    risk: float | None,
-    without: Mapping[str, Opinion] | None,
+    prediction: ImagePrediction, about: Manifest, *, risk: float | None, without: Mapping[str, ImagePrediction] | None
 ) -> ImageAnswer:
-    """Put an opinion into words.
+    """The answer for one image.
 
     Args:
-        opinion: Of the image with all facts.
-        model: Names its members.
-        risk: Of the prediction set.
-        without: Opinions of the same image, by the fact that was left out.
+        prediction: With all known facts.
+        about: The bundle's members and thresholds.
+        risk: Error rate of the prediction set, one of the bundle's; None: no set.
+        without: Predictions for the same image, by the fact that was left out; None: not asked for.
     """
-    likeliest = DIAGNOSES[int(opinion.probabilities.argmax())]
+    top = DIAGNOSES[int(prediction.probabilities.argmax())]
     members = [
-        MemberAnswer(name=about.name, predicted=DIAGNOSES[int(own.argmax())].code, probabilities=by_code(own))
-        for about, own in zip(model.about.members, opinion.members, strict=True)
+        MemberAnswer(name=member.name, predicted=CODES[int(own.argmax())], probabilities=by_code(own))
+        for member, own in zip(about.members, prediction.members, strict=True)
     ]
-    agreeing = sum(member.predicted == likeliest.code for member in members)
     return ImageAnswer(
-        predicted=likeliest.code,
-        name=likeliest.name,
-        category=likeliest.category,
-        probabilities=by_code(opinion.probabilities),
-        uncalibrated=by_code(opinion.uncalibrated),
+        predicted=top.code,
+        name=top.name,
+        category=top.category,
+        probabilities=by_code(prediction.probabilities),
+        uncalibrated=by_code(prediction.uncalibrated),
         members=members,
-        agreement=agreeing / len(members),
-        prediction_set=_set(opinion),
-        risk=None if opinion.prediction_set is None else risk,
+        agreement=sum(member.predicted == top.code for member in members) / len(members),
+        prediction_set=prediction_set(prediction.probabilities, about, risk),
+        risk=risk,
         out_of_distribution=None
-        if opinion.novel is None or opinion.novelty is None
-        else Novelty(flag=opinion.novel, score=opinion.novelty),
+        if prediction.ood is None or prediction.ood_score is None
+        else Novelty(flag=prediction.ood, score=prediction.ood_score),
         effects=None
         if without is None
         else [FactEffect(fact=fact, without=by_code(without[fact].probabilities)) for fact in FACTS if fact in without],
@@ -134,12 +133,38 @@ def image_answer(
 
 
 def by_code(probabilities: Floats) -> Probabilities:
-    """Seven probabilities by code, with six decimals."""
+    """Probabilities (7,) by code, with six decimals."""
     return {code: round(float(p), 6) for code, p in zip(CODES, probabilities, strict=True)}
 
 
-def _set(opinion: Opinion) -> list[str] | None:
-    if opinion.prediction_set is None:
+def prediction_set(probabilities: Floats, about: Manifest, risk: float | None) -> list[str] | None:
+    """Codes that cannot be ruled out at one of the bundle's risks, most probable first; None: without thresholds."""
+    fitted = next((entry for entry in about.conformal or [] if entry["alpha"] == risk), None)
+    if fitted is None:
         return None
-    order = (-opinion.probabilities).argsort(kind="stable")
-    return [DIAGNOSES[k].code for k in order if opinion.prediction_set[k]]
+    (included,) = prediction_sets(probabilities[None], fitted)
+    return [CODES[k] for k in (-probabilities).argsort(kind="stable") if included[k]]
+
+
+def risks(about: Manifest) -> list[float]:
+    """The risks at which the bundle has prediction sets; the first is the default."""
+    return [float(fitted["alpha"]) for fitted in about.conformal or []]
+
+
+def model_card(about: Manifest, limits: LimitsConfig) -> ModelCard:
+    """The description of a bundle and of the service's limits."""
+    return ModelCard(
+        bundle=about.version,
+        format=about.format,
+        precision=about.precision,
+        note=about.note,
+        licence=about.licence,
+        diagnoses=[DiagnosisName(code=d.code, name=d.name, category=d.category) for d in DIAGNOSES],
+        members=[member.name for member in about.members],
+        input_sizes=about.sizes,
+        sexes=list(about.encoder.sexes),
+        localizations=list(about.encoder.localizations),
+        risks=risks(about),
+        operating_points=about.operating_points,
+        limits=asdict(limits),
+    )

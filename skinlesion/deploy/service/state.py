@@ -1,27 +1,29 @@
-"""What every route needs: the model, its line, the decoder, the counters."""
+"""The parts that all requests share: model, queue, decoder, metrics, and the time that a request may take."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import numpy as np
+from fastapi import Request
 
 from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image
-from skinlesion.deploy.service.metrics import ServiceMetrics
+from skinlesion.deploy.service.errors import RequestError, busy
+from skinlesion.deploy.service.forms import Form, read_form, text_fields
+from skinlesion.deploy.service.middleware import ServiceMetrics
 from skinlesion.deploy.service.model import Model
-from skinlesion.deploy.service.problems import RequestError
-from skinlesion.deploy.service.queue import Line
-from skinlesion.deploy.service.uploads import pixels
+from skinlesion.deploy.service.queue import InferenceQueue
+from skinlesion.deploy.service.uploads import decode_upload
 
-Kept = TypeVar("Kept")
+T = TypeVar("T")
 
 
 class AppState:
-    """A running service's parts.
+    """The state of a running service.
 
     Args:
         model: Loaded.
@@ -31,82 +33,96 @@ class AppState:
     def __init__(self, model: Model, limits: LimitsConfig) -> None:
         self.model = model
         self.limits = limits
-        self.measures = ServiceMetrics()
-        self.measures.names_bundle(model.about.version, model.about.precision)
-        self.line = self._new_line()
-        self._work: asyncio.Task[None] | None = None  # the line's
-
-    @property
-    def ready(self) -> bool:
-        """Whether the model answers."""
-        return self._work is not None and not self._work.done() and not self.line.failing
+        self.fields = text_fields(model.about)
+        self.metrics = ServiceMetrics()
+        self.metrics.bundle.info({"version": model.about.version, "precision": model.about.precision})
+        self.queue = InferenceQueue(
+            model,
+            capacity=limits.waiting,
+            batch=limits.batch,
+            timeout=limits.timeout,
+            on_batch=self.metrics.record_batch,
+        )
+        self.metrics.waiting.set_function(lambda: self.queue.waiting)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Serve the line; every request has been answered when this ends, the server sees to that."""
+    async def running(self) -> AsyncIterator[None]:
+        """Work on the queue; the server ends this context only after every request has been answered."""
         # One thread: decoding takes milliseconds, and two large images at once would double the peak of memory.
         with ThreadPoolExecutor(1, "decoder") as self._decoder:
-            self.line = self._new_line()
             await self._warm_up()
-            self._work = asyncio.create_task(self.line.run())
-            yield
-            self._work.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._work
-            self.line.close()
-
-    def _new_line(self) -> Line:
-        return Line(
-            self.model,
-            capacity=self.limits.waiting,
-            batch=self.limits.batch,
-            timeout=self.limits.timeout,
-            watch=self.measures.batch,
-        )
+            async with self.queue.running():
+                yield
 
     async def _warm_up(self) -> None:
-        """Let the model judge two full batches: the second says how long an image takes."""
+        """Predict two full batches; the second tells how long an image takes."""
         height, width = self.model.about.sizes[0]
-        images = [np.full((height, width, 3), 127, np.uint8)] * self.limits.batch
+        images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
         for _ in range(2):
             start = time.perf_counter()
-            await asyncio.to_thread(self.model.predict, images, [{}] * len(images))
-            self.line.seconds = (time.perf_counter() - start) / len(images)
+            await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
+            self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
 
-    def refuse_endless(self, evaluations: int) -> None:
-        """Refuse what could not be answered in time even if nobody else asked.
+    def refuse_too_much_work(self, images: int) -> None:
+        """Refuse a request for more predictions than fit into the timeout, even on an idle service.
 
         Raises:
-            RequestError: It says how long it would take.
+            RequestError: 422 with the time that it would take.
         """
-        seconds = evaluations * self.line.seconds
+        seconds = images * self.queue.seconds_per_image
         if seconds > self.limits.timeout:
             raise RequestError(
                 422,
                 "too-much-work",
-                f"this takes about {seconds:.0f} s, longer than the {self.limits.timeout:g} s that a request may take; "
+                f"this takes about {seconds:.0f} s, more than the {self.limits.timeout:g} s that a request may take; "
                 "ask for less at a time, or start the service with a higher limits.timeout",
             )
 
-    async def decode(self, files: Sequence[bytes], keep: Callable[[Image], Kept]) -> list[Kept]:
-        """Read uploads, and keep no more of them than is needed: what waits in line is then small.
+    def deadline(self) -> float:
+        """The time of the event loop by which a request that begins now is answered."""
+        return asyncio.get_running_loop().time() + self.limits.timeout
 
-        Args:
-            files: Their bytes.
-            keep: Makes what is kept of an image (h, w, 3).
+    async def receive(self, request: Request, names: Sequence[str], deadline: float) -> Form:
+        """Read a request's form with the text fields `names`.
 
         Raises:
-            RequestError: Of the first that cannot be read.
+            RequestError: 408 after the deadline, or what is wrong with the form.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await read_form(request, {name: self.fields[name] for name in names}, self.limits)
+        except TimeoutError:
+            detail = f"the request did not arrive within {self.limits.timeout:g} s; send it again"
+            raise RequestError(408, "slow-upload", detail) from None
 
-        def read(data: bytes) -> Kept:
-            return keep(pixels(data, self.limits))
+    @asynccontextmanager
+    async def model_until(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for the model no longer than the deadline.
 
-        kept = []
+        Raises:
+            RequestError: 503 with the time to retry after.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError:
+            raise busy(f"no answer within {self.limits.timeout:g} s", self.limits.timeout / 4) from None
+
+    async def decode(self, files: Sequence[bytes], prepare: Callable[[Image], T]) -> list[T]:
+        """Decode uploads and keep of each what `prepare` makes of it, so that waiting requests take little memory.
+
+        Raises:
+            RequestError: Of the first image that cannot be decoded.
+        """
+
+        def decode_one(data: bytes) -> T:
+            return prepare(decode_upload(data, self.limits))
+
+        prepared = []
         for number, data in enumerate(files, start=1):
             try:
-                kept.append(await loop.run_in_executor(self._decoder, read, data))
-            except RequestError as problem:
-                raise problem.of_image(number) from None
-        return kept
+                prepared.append(await asyncio.get_running_loop().run_in_executor(self._decoder, decode_one, data))
+            except RequestError as error:
+                error.image = number
+                raise
+        return prepared

@@ -54,5 +54,5 @@ def _predict(train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...]) -
 
 def _headline(val: pd.DataFrame, predicted: np.ndarray) -> dict[str, float]:
     actual, guess = (np.asarray([CODES.index(code) for code in codes]) for codes in (val["diagnosis"], predicted))
-    confusion = confusions(actual, guess)
+    confusion = confusions(actual, guess, classes=len(CODES))
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}

@@ -9,8 +9,8 @@ import torch
 
 from skinlesion.data.image_io import Image
 from skinlesion.inference.loaded_ensemble import LoadedEnsemble
+from skinlesion.inference.predictions import group_index
 from skinlesion.inference.sample import Sample, see
-from skinlesion.metrics.bootstrap import lesion_index
 from skinlesion.metrics.classification import Integers
 from skinlesion.studies.explain.masks import find_masks, read_mask
 from skinlesion.studies.explain.overlays import Map
@@ -47,7 +47,7 @@ def check_maps(
     there = {} if masks is None else find_masks(masks, sample.image_ids)  # before anything long is begun
     seen = see(voters.models, sample, device=device, label="predicting")
     classes = [int(place) for place in np.mean([each.probabilities for each in seen], axis=0).argmax(axis=1)]
-    index = lesion_index(sample.frame)
+    index = group_index(sample.frame["image_id"].tolist(), sample.frame["lesion_id"].tolist())
     maps = mean_maps(voters.models, [sample_maps(model, sample, classes, device=device) for model in voters.models])
     members, strip = _randomised(voters, sample, classes, index, device=device, settings=settings)
     found: dict[str, Any] = {
@@ -126,7 +126,8 @@ def _on_lesions(
     lesions = [read_mask(there[sample.image_ids[place]], Path(images[place]), size) for place in kept]
     measured = np.array([inside(maps[place], lesion) for place, lesion in zip(kept, lesions, strict=True)])
     names = ("peak_inside", "energy_inside", "lesion_area")
-    index = lesion_index(sample.frame.iloc[kept].reset_index(drop=True))
+    rows = sample.frame.iloc[kept]
+    index = group_index(rows["image_id"].tolist(), rows["lesion_id"].tolist())
     columns = {name: measured[:, place] for place, name in enumerate(names)}
     without = sorted(set(sample.image_ids) - set(there))
     return {"masks": len(kept), "without_mask": without, **means(columns, index, settings=settings)}

@@ -11,6 +11,7 @@ import pandas as pd
 from skinlesion.data.image_io import Image
 from skinlesion.metrics.bootstrap import Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.classification import Floats, Integers, ratio
+from skinlesion.metrics.estimate import BootstrapConfig, estimates_to_dict
 from skinlesion.studies.explain.overlays import Map
 
 Maps = npt.NDArray[np.float32]  # (N, h, w)
@@ -116,4 +117,5 @@ def means(columns: Mapping[str, Floats], index: Integers, *, settings: Mapping[s
         return {name: total[:, place] for place, name in enumerate(columns)}
 
     sums = sums_of(np.concatenate([values, known], axis=1), index)
-    return bootstrap(SumStatistic(sums, finish), lesions=int(index.max()) + 1, **settings)
+    config = BootstrapConfig(**settings)
+    return estimates_to_dict(bootstrap(SumStatistic(sums, finish), config, lesions=int(index.max()) + 1))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
 from skinlesion.config.evaluate import ExternalConfig
-from skinlesion.data.datamodule import read_data
+from skinlesion.data.frame import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import ImageDescriptors, describe_images, stored_descriptors
 from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
@@ -19,7 +19,7 @@ from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.readers import LabelledData, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.predict_images import predict_images
-from skinlesion.inference.predictions import soft_vote
+from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.external.populations import Population
 from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class External:
     """What came of judging images of another source."""
 
-    table: pd.DataFrame  # predictions of the images that were judged
+    table: Predictions  # predictions of the images that were judged
     facts: pd.DataFrame  # what is known of the same images
     seen: pd.DataFrame  # images that training or validation had, see `data.leakage`
     about: dict[str, Any]  # what was read, mapped, found and left out; ready for JSON
@@ -90,7 +90,7 @@ def judge_external(
     counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
     judged = frame["image_id"].isin(kept["image_id"]).to_numpy()
     return External(
-        table=soft_vote(tables),
+        table=Predictions.soft_vote(tables),
         facts=kept,
         seen=found,
         about={

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import predicted_targets, targets
-from skinlesion.metrics.classification import balanced_accuracy, confusions
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.classification import balanced_accuracy, confusion_of
 from skinlesion.studies.report.formatting import decimal, ranged, ranged_percent
 from skinlesion.studies.report.sections import Extra, pictures, read
 from skinlesion.studies.report.tables import HEADLINE, Table, points_table
@@ -18,7 +16,7 @@ _MEDIANS = ("age", "aspect", "brightness", "contrast", "saturation")
 _FIGURES = ("populations", "confusion_matrix", "reliability")
 
 
-def external(folder: Path, test: pd.DataFrame) -> Extra:
+def external(folder: Path, test: Predictions) -> Extra:
     """The numbers of `skinlesion evaluate` on other data.
 
     Args:
@@ -98,9 +96,9 @@ def _decided(folder: Path, part: str) -> Iterator[Table]:
         yield points_table(points, name, f"Operating points, chosen on validation ({part})")
 
 
-def _beside_test(folder: Path, measured: dict[str, Any], test: pd.DataFrame) -> tuple[bool, str]:
+def _beside_test(folder: Path, measured: dict[str, Any], test: Predictions) -> tuple[bool, str]:
     """Whether balanced accuracy is lower than on the test part, and both in a sentence."""
-    own = float(balanced_accuracy(confusions(targets(test), predicted_targets(test))))
+    own = float(balanced_accuracy(confusion_of(test)))
     there = measured["numbers"]["balanced_accuracy"]
     told = (
         f"On {folder.name.replace('_', ' ')} ({measured['images']} images) it is right for "

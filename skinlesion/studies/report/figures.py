@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from skinlesion.inference.posthoc_fit import with_calibration
-from skinlesion.plots.curves import precision_recall, roc
+from skinlesion.inference.predictions import Predictions
+from skinlesion.plots.classification import confusion_matrix, precision_recall, roc
 from skinlesion.plots.decision import (
     before_and_after,
     decision_curves,
@@ -22,8 +22,8 @@ from skinlesion.plots.decision import (
     sets_by_diagnosis,
 )
 from skinlesion.plots.groups import groups, models
-from skinlesion.plots.predictions import confusion_matrix
 from skinlesion.studies.report.formatting import decimal, percent
+from skinlesion.studies.report.results import Rejection, Results
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import MALIGNANT
 
@@ -61,69 +61,70 @@ class Drawing:
         return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def draw(sources: Sources, evidence: dict[str, Any], *, bins: int) -> dict[str, Drawing]:
-    """All figures that the evidence allows, by name."""
+def draw(sources: Sources, results: Results, *, bins: int) -> dict[str, Drawing]:
+    """All figures that the results allow, by name."""
     test = sources.tables["test"]
     scaled = with_calibration(test, sources.about.get("calibration"))
     found = [
-        *_performance(test, evidence),
-        _reliability(test, scaled, evidence, bins=bins),
-        _rejection(evidence["rejection"]),
-        *_decisions(evidence),
-        *_groups(evidence),
+        *_performance(test, results),
+        _reliability(test, scaled, results, bins=bins),
+        _rejection(results.rejection),
+        *_decisions(results),
+        *_groups(results),
     ]
     return {each.name: each for each in found}
 
 
-def _performance(test: pd.DataFrame, evidence: dict[str, Any]) -> Iterator[Drawing]:
-    numbers, counts = evidence["performance"]["test"]["numbers"], evidence["counts"]["test"]
+def _performance(test: Predictions, results: Results) -> Iterator[Drawing]:
+    performance, counts = results.performance, results.counts["test"]
+    metrics = performance.vote["test"].metrics
     size = f"{counts['images']} test images of {counts['lesions']} lesions"
-    right = percent(numbers["accuracy"]["value"])
+    right = percent(metrics["accuracy"].value)
     yield Drawing("confusion", f"Confusion matrix of {size}; {right} lie on the diagonal.", confusion_matrix(test))
-    areas = {name: decimal(numbers[f"macro_{name}"]["value"]) for name in ("auroc", "ap")}
+    areas = {name: decimal(metrics[f"macro_{name}"].value) for name in ("auroc", "ap")}
     yield Drawing("roc", f"ROC curves of {size}; the mean area is {areas['auroc']}.", roc(test))
     alt = f"Precision-recall curves of {size}; the mean average precision is {areas['ap']}."
     yield Drawing("precision_recall", alt, precision_recall(test))
-    if "members" not in evidence["performance"]:
+    if not performance.members:
         return
     rows = {
-        name + (" (votes)" if name in evidence["performance"]["chosen"] else ""): each["test"]["numbers"]
-        for name, each in evidence["performance"]["members"].items()
+        name + (" (votes)" if name in performance.chosen else ""): each["test"].metrics
+        for name, each in performance.members.items()
     }
-    rows["all members"] = evidence["performance"]["all_members"]["test"]["numbers"]
-    rows["the ensemble"] = numbers
+    rows["all members"] = performance.all_members["test"].metrics
+    rows["the ensemble"] = metrics
     alt = f"Accuracy, macro-F1 and balanced accuracy of {len(rows) - 2} members and of their votes."
     yield Drawing("members", alt, models(rows, metrics=("accuracy", "macro_f1", "balanced_accuracy")))
 
 
-def _reliability(test: pd.DataFrame, scaled: pd.DataFrame, evidence: dict[str, Any], *, bins: int) -> Drawing:
-    before, after = (decimal(evidence["calibration"]["test"][kind]["ece_mass"]) for kind in ("before", "after"))
+def _reliability(test: Predictions, scaled: Predictions, results: Results, *, bins: int) -> Drawing:
+    before, after = (decimal(results.calibration["test"][kind]["ece_mass"]) for kind in ("before", "after"))
     alt = f"Accuracy against confidence; the expected calibration error is {before} as voted, {after} calibrated."
     return Drawing("reliability", alt, before_and_after(test, scaled, bins=bins))
 
 
-def _rejection(found: dict[str, Any]) -> Drawing:
-    curves = {name: pd.DataFrame(curve) for name, curve in found["curves"].items()}
-    area = decimal(found["areas"]["confidence"]["value"])
+def _rejection(found: Rejection) -> Drawing:
+    area = decimal(found.areas["confidence"].value)
     alt = f"Share of wrong predictions against the share of images kept; the area by confidence is {area}."
-    return Drawing("risk_coverage", alt, risk_against_coverage(curves, found["areas"]))
+    return Drawing("risk_coverage", alt, risk_against_coverage(found.curves, found.areas))
 
 
-def _decisions(evidence: dict[str, Any]) -> Iterator[Drawing]:
-    benefit = {name: pd.DataFrame(rows) for name, rows in evidence["net_benefit"].items() if "note" not in rows}
+def _decisions(results: Results) -> Iterator[Drawing]:
+    benefit = {name: frame for name, frame in results.net_benefit.items() if frame is not None}
     if benefit:
         names = {"mel": "melanoma", MALIGNANT: "malignant (mel, bcc, akiec)"}
         alt = f"Net benefit against the threshold probability for {' and '.join(names[name] for name in benefit)}."
         yield Drawing("decision_curve", alt, decision_curves({names[name]: each for name, each in benefit.items()}))
-    if isinstance(evidence["conformal"], list):
-        first = evidence["conformal"][0]
-        held, size = (decimal(first["all"][name]["value"]) for name in ("coverage", "size"))
-        alt = f"Coverage of the sets is {held}, wanted {first['wanted']:.2f}; their mean size is {size}."
-        yield Drawing("prediction_sets", alt, sets_by_diagnosis(first))
+    if results.decisions.conformal:
+        fitted, coverage = results.decisions.conformal[0]
+        wanted = 1 - fitted["alpha"]
+        held, size = (decimal(coverage.overall.metrics[name].value) for name in ("coverage", "size"))
+        alt = f"Coverage of the sets is {held}, wanted {wanted:.2f}; their mean size is {size}."
+        yield Drawing("prediction_sets", alt, sets_by_diagnosis(coverage, wanted=wanted))
 
 
-def _groups(evidence: dict[str, Any]) -> Iterator[Drawing]:
-    found = evidence["subgroups"]
-    if found and "note" not in found:
+def _groups(results: Results) -> Iterator[Drawing]:
+    found = results.subgroups
+    if found:
         alt = f"Accuracy and balanced accuracy with intervals by {', '.join(found)}; the numbers stand in the table."
-        yield Drawing("subgroups", alt, groups(found, evidence["performance"]["test"]["numbers"]))
+        yield Drawing("subgroups", alt, groups(found, results.performance.vote["test"].metrics))

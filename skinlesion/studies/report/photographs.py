@@ -10,7 +10,7 @@ import numpy.typing as npt
 from skinlesion.data.image_io import decode, find_files, find_folders
 from skinlesion.errors import DataError
 from skinlesion.inference.posthoc_fit import with_calibration
-from skinlesion.plots.predictions import sample_sheet
+from skinlesion.plots.classification import sample_sheet
 from skinlesion.studies.report.sources import Sources
 
 _SIZE = (150, 200)  # height and width, pixels

@@ -39,7 +39,9 @@ def material(sources: Sources) -> dict[str, Any]:
 def _parts(sources: Sources) -> dict[str, dict[str, Any]]:
     split = sources.split
     if split is None:
-        kept = [table[["image_id", "lesion_id"]].assign(split=part) for part, table in sources.tables.items()]
+        kept = [
+            table.to_frame()[["image_id", "lesion_id"]].assign(split=part) for part, table in sources.tables.items()
+        ]
         split = pd.concat(kept, ignore_index=True)
     rows = split if sources.facts is None else split.merge(sources.facts.drop(columns="lesion_id", errors="ignore"))
     return {part: _part(rows[rows["split"] == part]) for part in _ORDER if (rows["split"] == part).any()}

@@ -13,7 +13,7 @@ from skinlesion.data.csv_io import read_rows
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
-from skinlesion.inference.predictions import probabilities, read_predictions, soft_vote
+from skinlesion.inference.predictions import Predictions
 
 PARTS = ("val", "test")
 _FACTS = ("sex", "localization", "dataset", "dx_type")
@@ -26,8 +26,8 @@ class Sources:
 
     path: Path  # the ensemble.json
     about: dict[str, Any]  # its contents
-    tables: dict[str, pd.DataFrame]  # by part, the vote of the chosen members, uncalibrated
-    members: dict[str, dict[str, pd.DataFrame]]  # by name, then part; empty where they are not kept
+    tables: dict[str, Predictions]  # by part, the vote of the chosen members, uncalibrated
+    members: dict[str, dict[str, Predictions]]  # by name, then part; empty where they are not kept
     recipes: dict[str, dict[str, Any]]  # by name, the configurations of the chosen members whose runs are still there
     split: pd.DataFrame | None  # image_id, lesion_id, split of the first of them
     facts: pd.DataFrame | None  # image_id, diagnosis and the facts; None where no table is found
@@ -57,7 +57,7 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
     """
     path = ensemble / "ensemble.json" if ensemble.is_dir() else ensemble
     about = _read_about(path)
-    tables = {part: read_predictions(path.parent / f"predictions_{part}.csv") for part in PARTS}
+    tables = {part: Predictions.read(path.parent / f"predictions_{part}.csv") for part in PARTS}
     absent: list[str] = []
     members = _read_members(path, about, tables, absent)
     voters = [about["members"][position] for position in about["chosen"]]
@@ -115,8 +115,8 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 
 def _read_members(
-    path: Path, about: dict[str, Any], tables: dict[str, pd.DataFrame], absent: list[str]
-) -> dict[str, dict[str, pd.DataFrame]]:
+    path: Path, about: dict[str, Any], tables: dict[str, Predictions], absent: list[str]
+) -> dict[str, dict[str, Predictions]]:
     """The members' tables, which must make up the vote."""
     names = [str(member["name"]) for member in about["members"]]
     folders = {name: path.parent / "members" / name.replace("/", "-") for name in names}
@@ -124,11 +124,11 @@ def _read_members(
     if not all(each.is_file() for parts in paths.values() for each in parts.values()):
         absent.append("the members' predictions: no comparison with them; make the ensemble again")
         return {}
-    members = {name: {part: read_predictions(each) for part, each in parts.items()} for name, parts in paths.items()}
+    members = {name: {part: Predictions.read(each) for part, each in parts.items()} for name, parts in paths.items()}
     for part in PARTS:
-        voted = soft_vote([members[names[position]][part] for position in about["chosen"]])
-        same = voted["image_id"].tolist() == tables[part]["image_id"].tolist()
-        if not same or np.abs(probabilities(voted) - probabilities(tables[part])).max() > _ROUNDING:
+        voted = Predictions.soft_vote([members[names[position]][part] for position in about["chosen"]])
+        same = voted.image_id.tolist() == tables[part].image_id.tolist()
+        if not same or np.abs(voted.probabilities - tables[part].probabilities).max() > _ROUNDING:
             raise DataError(
                 f"{path.parent / f'predictions_{part}.csv'} is not the mean of the members' tables beside it; "
                 "make the ensemble again"

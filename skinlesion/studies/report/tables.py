@@ -163,7 +163,7 @@ def _points(points: Any) -> Iterator[Table]:
 def _kept(found: dict[str, Any]) -> Table:
     rows = [[name, *(row["risk"] for row in kept), found["areas"][name]] for name, kept in found["kept"].items()]
     shares = [f"{row['wanted']:.0%}" for row in next(iter(found["kept"].values()))]
-    best, chance = (found["areas"][name] for name in ("best", "random"))
+    best, chance = (found["areas"][name] for name in ("best", "chance"))
     notes = ["Equally sure images are kept together, so that a little more than the share may be kept."]
     notes += [f"Area with all errors last: {ranged(best)}; in random order: {ranged(chance)}."]
     headings = ("surest by", *(f"wrong of the surest {share}" for share in shares), "area (AURC)")

@@ -11,7 +11,7 @@ import torch
 from skinlesion.data.image_io import Image
 from skinlesion.inference import ood
 from skinlesion.inference.loaded_ensemble import LoadedEnsemble
-from skinlesion.inference.predictions import build_table
+from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.sample import Change, Sample, see
 from skinlesion.metrics.classification import Floats
 from skinlesion.studies.robustness.corruptions import DISTURBANCES, Corruption
@@ -39,7 +39,7 @@ def judge(
         change: What is done to each image.
     """
     seen = see(voters.models, sample, device=device, label=label, tta=voters.tta, change=change)
-    table = build_table(
+    table = Predictions.build(
         sample.image_ids,
         list(sample.frame["lesion_id"]),
         probabilities=np.mean([each.probabilities for each in seen], axis=0, dtype=np.float64),

@@ -8,18 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.inference.predictions import predicted_targets, targets
+from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.bootstrap import (
     Difference,
-    Method,
     Replicates,
     SumStatistic,
     bootstrap,
-    lesion_index,
     sums_of,
     without_each,
 )
 from skinlesion.metrics.classification import HEADLINE, Floats, Integers, ratio, recall
+from skinlesion.metrics.estimate import BootstrapConfig, Method, estimates_to_dict
 from skinlesion.taxonomy import CODES, MELANOMA
 
 _CELLS = len(CODES) ** 2
@@ -31,7 +30,7 @@ NUMBERS = (*HEADLINE, f"recall_{MELANOMA}")
 class Judged:
     """A predictions table of disturbed images, and which of them were flagged as novel."""
 
-    table: pd.DataFrame  # sorted by image id, as every predictions table is
+    table: Predictions  # sorted by image id, as every predictions table is
     novel: npt.NDArray[np.bool_] | None  # (N,), None where it is not judged
 
 
@@ -53,18 +52,18 @@ def compared(
         the undisturbed images on the same resamples of lesions; `same`, the share of images whose predicted
         diagnosis stays; and, where novelty is judged, `novel`, the share that is flagged.
     """
-    index = lesion_index(undisturbed.table)
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
-    settings["lesions"] = int(index.max()) + 1
-    before = predicted_targets(undisturbed.table)
+    index = undisturbed.table.group
+    config, lesions = BootstrapConfig(resamples, seed, level, method), undisturbed.table.lesions
+    before = undisturbed.table.predicted_targets
     now, then = (_sums(each, before, index) for each in (disturbed, undisturbed))
-    changes = bootstrap(Difference(now, then), **settings)
-    return {**bootstrap(now, **settings), **{f"change_{name}": changes[name] for name in NUMBERS}}
+    changes = bootstrap(Difference(now, then), config, lesions=lesions)
+    found = bootstrap(now, config, lesions=lesions)
+    return estimates_to_dict({**found, **{f"change_{name}": changes[name] for name in NUMBERS}})
 
 
-def without_images(table: pd.DataFrame) -> dict[str, float]:
+def without_images(table: Predictions) -> dict[str, float]:
     """What is reached without looking: each of `HEADLINE` for a model that always says the commonest diagnosis."""
-    actual = targets(table)
+    actual = table.targets
     counts = np.bincount(actual, minlength=len(CODES))
     confusion = np.zeros((len(CODES), len(CODES)))
     confusion[:, counts.argmax()] = counts
@@ -80,7 +79,7 @@ def rows(found: Mapping[str, Any]) -> pd.DataFrame:
         for step in each["steps"]
         for number, measured in step["numbers"].items()
     ]
-    return pd.DataFrame(cells)
+    return pd.DataFrame(cells).drop(columns="n", errors="ignore")
 
 
 def told_apart(
@@ -117,8 +116,8 @@ def told_apart(
         flagged=sums_of((others > threshold)[:, None], index)[:, 0],
         images=np.bincount(index).astype(np.float64),
     )
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level, "method": method}
-    return {"pictures": len(others), **bootstrap(told, lesions=lesions, **settings)}
+    config = BootstrapConfig(resamples, seed, level, method)
+    return {"pictures": len(others), **estimates_to_dict(bootstrap(told, config, lesions=lesions))}
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,8 @@ class _Told:
 
 
 def _sums(judged: Judged, before: npt.NDArray[np.int64], index: npt.NDArray[np.int64]) -> SumStatistic:
-    predicted = predicted_targets(judged.table)
-    cells = np.eye(_CELLS)[targets(judged.table) * len(CODES) + predicted]
+    predicted = judged.table.predicted_targets
+    cells = np.eye(_CELLS)[judged.table.targets * len(CODES) + predicted]
     shares: Sequence[npt.NDArray[Any]] = [predicted == before]
     names = ["same"]
     if judged.novel is not None:

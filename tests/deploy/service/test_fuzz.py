@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from service_doubles import RedModel, encoded, limits
 
 from skinlesion.deploy.service.app import build
-from skinlesion.deploy.service.problems import RequestError
-from skinlesion.deploy.service.uploads import pixels
+from skinlesion.deploy.service.errors import RequestError
+from skinlesion.deploy.service.uploads import decode_upload
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -61,7 +61,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 def read_or_refused(data: bytes) -> str:
     try:
-        image = pixels(data, LIMITS)
+        image = decode_upload(data, LIMITS)
     except RequestError as problem:
         return "refused" if 400 <= problem.status < 500 else "failed"
     sound = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3

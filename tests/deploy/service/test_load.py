@@ -1,4 +1,4 @@
-"""The service under twice the load that it can carry: whoever is let in is answered, and memory stays flat."""
+"""The service under twice the load that it can carry: admitted requests are answered, and memory stays flat."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person sees and can do, by mouse, by keyboard, on a phone, in the dark."""
+"""The page in a real browser: by mouse, by keyboard, on a phone, in dark mode."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from service_doubles import coloured, encoded
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.filterwarnings("ignore")]
 
-SHOTS = os.environ.get("SKINLESION_SCREENSHOTS")  # a folder, to look at what was seen
+NOT_RULED_OUT = "Not ruled out, at an error rate of {}: {}."
+SHOTS = os.environ.get("SKINLESION_SCREENSHOTS")  # a folder for screenshots
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def says(page: Any, name: str, text: str | re.Pattern[str]) -> None:
 
 
 def answered(page: Any) -> None:
-    says(page, "status", re.compile("Answered"))
+    says(page, "status", re.compile("Analysed in"))
 
 
 def give(page: Any, image: np.ndarray | bytes, name: str = "my secret name.png") -> None:
@@ -80,16 +81,16 @@ def test_an_image_and_facts_give_a_ranked_answer(page: Any) -> None:
     assert page.inner_text("#headline") == "melanoma, 73 %, malignant"
     rows = page.locator("#bars li").all_inner_texts()
     assert len(rows) == 7
-    assert rows[0].split() == ["melanoma", "(malignant,", "in", "the", "set)", "73", "%"]
-    assert rows[1].startswith("melanocytic nevus (benign, in the set)")
+    assert rows[0].split() == ["melanoma", "(malignant,", "not", "ruled", "out)", "73", "%"]
+    assert rows[1].startswith("melanocytic nevus (benign, not ruled out)")
     widths = page.eval_on_selector_all("#bars .bar span", "bars => bars.map(b => b.getBoundingClientRect().width)")
     assert widths[0] / widths[1] == pytest.approx(0.727 / 0.273, rel=0.03), "a bar is as long as its probability"
-    assert page.inner_text("#set") == "At a risk of 10 %, melanoma or melanocytic nevus cannot be ruled out."
-    assert "age 70 adds 10.0 points to the probability of melanoma" in page.inner_text("#effects")
-    assert "sex female does not change the probability" in page.inner_text("#effects")
+    assert page.inner_text("#prediction-set") == NOT_RULED_OUT.format("10 %", "melanoma, melanocytic nevus")
+    assert "Age 70: +10.0 percentage points for melanoma" in page.inner_text("#effects")
+    assert "Sex female: no change" in page.inner_text("#effects")
     assert page.inner_text("#agreement") == (
-        "1 of 2 have melanoma as their likeliest diagnosis. "
-        "Their probabilities are as they come; the answer is calibrated after the vote."
+        "1 of 2 models have melanoma as their top diagnosis. "
+        "Their probabilities are not calibrated; the result above is."
     )
     assert page.locator("#members tbody tr").count() == 2
     assert page.inner_text("#warning") == ""
@@ -102,12 +103,12 @@ def test_an_image_and_facts_give_a_ranked_answer(page: Any) -> None:
 def test_the_set_at_the_chosen_risk(page: Any) -> None:
     give(page, coloured(40))
     answered(page)
-    assert page.inner_text("#set") == "At a risk of 10 %, melanocytic nevus or melanoma cannot be ruled out."
+    assert page.inner_text("#prediction-set") == NOT_RULED_OUT.format("10 %", "melanocytic nevus, melanoma")
     page.select_option("#risk", "0.2")
-    says(page, "set", "At a risk of 20 %, all but melanocytic nevus is ruled out.")
+    says(page, "prediction-set", NOT_RULED_OUT.format("20 %", "melanocytic nevus"))
 
 
-def test_no_dermoscopy_is_warned_of(page: Any) -> None:
+def test_non_dermoscopic_images_raise_a_warning(page: Any) -> None:
     give(page, coloured(90, 90, 0))
     answered(page)
     assert "does not look like the dermoscopic images" in page.inner_text("#warning")
@@ -123,7 +124,7 @@ def test_the_overlay_and_its_slider(page: Any) -> None:
     page.select_option("#diagnosis", "mel")
     page.click("#explain")
     page.wait_for_selector("#map:not([hidden])")
-    assert "speaks for melanoma" in page.inner_text("#legend")
+    assert "supports melanoma" in page.inner_text("#legend")
     assert page.get_attribute("#map", "alt") == page.evaluate("document.getElementById('legend').textContent")
     stacked = page.evaluate("['image', 'map'].map(id => document.getElementById(id).getBoundingClientRect().toJSON())")
     assert stacked[0] == stacked[1], "the map lies on the image"
@@ -135,15 +136,17 @@ def test_the_overlay_and_its_slider(page: Any) -> None:
     assert page.is_hidden("#map"), "another image has another map"
 
 
-def test_what_is_wrong_is_said(page: Any) -> None:
+def test_errors_are_shown(page: Any) -> None:
     give(page, b"GIF89a", "photo.jpg")
-    page.wait_for_selector("#status.wrong")
-    assert "By its content the file is a GIF; expected JPEG" in page.inner_text("#status")
+    page.wait_for_selector("#status.error")
+    assert "The file's content is a GIF; expected JPEG" in page.inner_text("#status")
     assert page.is_hidden("#result")
+    assert page.is_visible("#placeholder")
     give(page, coloured(200))
     answered(page)
     assert page.is_visible("#result")
-    assert page.locator("#status.wrong").count() == 0
+    assert page.is_hidden("#placeholder")
+    assert page.locator("#status.error").count() == 0
 
 
 def test_examples_drop_and_paste(page: Any) -> None:
@@ -172,7 +175,7 @@ def test_all_of_it_by_keyboard(page: Any) -> None:
             "getComputedStyle(document.activeElement.id === 'file'"
             " ? document.querySelector('label[for=file] .button') : document.activeElement).outlineStyle"
         )
-        assert outline != "none", f"{reached[-1]}: what has the focus is seen"
+        assert outline != "none", f"{reached[-1]}: the focus is visible"
         if reached[-1] == "synthetic melanoma":
             page.keyboard.press("Enter")
             answered(page)
@@ -181,7 +184,7 @@ def test_all_of_it_by_keyboard(page: Any) -> None:
     page.focus("#age")
     page.keyboard.type("66")
     page.keyboard.press("Enter")
-    says(page, "effects", re.compile("age 66"))
+    says(page, "effects", re.compile("Age 66"))
     page.focus("#explain")
     page.keyboard.press("Enter")
     page.wait_for_selector("#map:not([hidden])")
@@ -206,7 +209,7 @@ def test_on_a_phone_nothing_is_cut_off(page: Any) -> None:
         ".filter(e => e.getBoundingClientRect().height < 40).map(e => e.id)"
     )
     assert small == [], "large enough for a finger"
-    top = page.evaluate("document.getElementById('seen').getBoundingClientRect().top")
+    top = page.evaluate("document.getElementById('image-panel').getBoundingClientRect().top")
     assert top < 844, "the answer comes into view"
 
 
@@ -274,11 +277,11 @@ def test_a_token_is_asked_for(browser: Any, guarded_address: str) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(guarded_address)
-    page.wait_for_selector("#ask[open]")
+    page.wait_for_selector("#token-dialog[open]")
     page.fill("#token", "wrong")
     page.keyboard.press("Enter")
     expect(page.locator("#token")).to_have_value("")  # the service has refused it, and asks again
-    page.wait_for_selector("#ask[open]")
+    page.wait_for_selector("#token-dialog[open]")
     page.fill("#token", "open sesame")
     page.keyboard.press("Enter")
     says(page, "status", "Choose an image.")

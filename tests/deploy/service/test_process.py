@@ -91,7 +91,7 @@ def wait_until_accepted(port: int, requests: int) -> None:
         accepted = sum(float(count) for count in counts)
 
 
-def test_a_refusal_reaches_who_is_still_sending(server: tuple[subprocess.Popen[str], int]) -> None:
+def test_a_refusal_reaches_a_client_that_is_still_sending(server: tuple[subprocess.Popen[str], int]) -> None:
     """The answer to the first bytes is ready at once; a connection closed then would be reset by the next ones."""
     _, port = server
     wait_until_ready(port)
@@ -106,7 +106,7 @@ def test_a_refusal_reaches_who_is_still_sending(server: tuple[subprocess.Popen[s
             assert answer.read().startswith(b"HTTP/1.1 404")
 
 
-def test_a_stop_answers_what_was_accepted(server: tuple[subprocess.Popen[str], int]) -> None:
+def test_a_stop_answers_admitted_requests(server: tuple[subprocess.Popen[str], int]) -> None:
     process, port = server
     wait_until_ready(port)
     statuses: list[int] = []
@@ -162,15 +162,15 @@ def test_wrong_settings_are_refused(overrides: tuple[str, ...], said: str) -> No
         composed("serve", ServeConfig, *overrides)
 
 
-def test_a_bundle_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"nowhere.*no bundle there"):
         run(composed("serve", ServeConfig, f"bundle={tmp_path / 'nowhere'}"))
 
 
-def test_a_taken_port_is_said() -> None:
+def test_a_taken_port_is_named() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with pytest.raises(ConfigError, match=re.escape(f"port={port}") + ".*give another"):
+        with pytest.raises(ConfigError, match=re.escape(f"port={port}") + ".*choose another"):
             listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match=r"host=192\.0\.2\.1"):
         listen("192.0.2.1", 0)

@@ -1,4 +1,4 @@
-"""Every kind of upload that is no dermoscopic photograph is refused with a reason; a photograph comes out as it is."""
+"""Files other than plain colour photographs are refused with a reason; photographs keep their pixels."""
 
 import struct
 import zlib
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image as PillowImage
 from service_doubles import coloured, encoded, limits
 
-from skinlesion.deploy.service.problems import RequestError
-from skinlesion.deploy.service.uploads import pixels
+from skinlesion.deploy.service.errors import RequestError
+from skinlesion.deploy.service.uploads import decode_upload
 
 LIMITS = limits(shortest_side=2, megapixels=0.01)
 RNG = np.random.default_rng(1)
@@ -40,7 +40,7 @@ def animated(kind: str) -> bytes:
     return encoded(noisy(), kind, save_all=True, append_images=[noisy(), noisy()])
 
 
-def see_through() -> bytes:
+def transparent() -> bytes:
     image = noisy().convert("RGBA")
     image.putpixel((3, 3), (1, 2, 3, 254))
     return encoded(image)
@@ -77,7 +77,7 @@ BAD = {
     "one bit": (encoded(noisy().convert("1")), 422, "black and white"),
     "16-bit grey": (encoded(PillowImage.new("I;16", (20, 20))), 422, "greyscale, 16 bits"),
     "16-bit colour": (png16(), 422, "16 bits"),
-    "see-through": (see_through(), 422, "transparent-image"),
+    "transparent": (transparent(), 422, "transparent-image"),
     "many scans": (encoded(noisy(), "JPEG") + b"\xff\xda" * 65, 422, "scans"),
 }
 
@@ -87,7 +87,7 @@ BAD = {
 def test_is_refused_with_a_reason(name: str) -> None:
     data, status, said = BAD[name]
     with pytest.raises(RequestError) as caught:
-        pixels(data, LIMITS)
+        decode_upload(data, LIMITS)
     assert caught.value.status == status
     assert said in f"{caught.value.kind} {caught.value.detail}"
     assert len(caught.value.detail) > 20, "it says what to do"
@@ -96,22 +96,22 @@ def test_is_refused_with_a_reason(name: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 def test_pixels_are_those_of_the_file(kind: str) -> None:
     image = noisy()
-    np.testing.assert_array_equal(pixels(encoded(image, kind), LIMITS), np.asarray(image))
+    np.testing.assert_array_equal(decode_upload(encoded(image, kind), LIMITS), np.asarray(image))
 
 
 def test_lossless_webp_and_jpeg() -> None:
     image = noisy()
-    np.testing.assert_array_equal(pixels(encoded(image, "WEBP", lossless=True), LIMITS), np.asarray(image))
+    np.testing.assert_array_equal(decode_upload(encoded(image, "WEBP", lossless=True), LIMITS), np.asarray(image))
     plain = coloured(200, 100, 50, (20, 30))
-    assert np.abs(pixels(encoded(plain, "JPEG"), LIMITS).astype(int) - plain).max() <= 3
-    assert pixels(encoded(image, "JPEG", progressive=True), LIMITS).shape == (20, 30, 3)
+    assert np.abs(decode_upload(encoded(plain, "JPEG"), LIMITS).astype(int) - plain).max() <= 3
+    assert decode_upload(encoded(image, "JPEG", progressive=True), LIMITS).shape == (20, 30, 3)
 
 
 def test_opaque_alpha_and_palettes_are_colour() -> None:
     image = noisy()
-    np.testing.assert_array_equal(pixels(encoded(image.convert("RGBA")), LIMITS), np.asarray(image))
+    np.testing.assert_array_equal(decode_upload(encoded(image.convert("RGBA")), LIMITS), np.asarray(image))
     palette = image.quantize(16)
-    np.testing.assert_array_equal(pixels(encoded(palette), LIMITS), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(decode_upload(encoded(palette), LIMITS), np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -123,17 +123,17 @@ def test_a_photograph_is_turned_upright(orientation: int, views) -> None:  # typ
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
     image = noisy()
-    np.testing.assert_array_equal(pixels(encoded(image, "PNG", exif=exif), LIMITS), views(np.asarray(image)))
+    np.testing.assert_array_equal(decode_upload(encoded(image, "PNG", exif=exif), LIMITS), views(np.asarray(image)))
 
 
 def test_the_same_pixels_as_training_reads(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from skinlesion.data.image_io import decode
 
     (tmp_path / "a.jpg").write_bytes(data := encoded(noisy(24, 32), "JPEG"))
-    np.testing.assert_array_equal(pixels(data, LIMITS), decode(tmp_path / "a.jpg", (24, 32)))
+    np.testing.assert_array_equal(decode_upload(data, LIMITS), decode(tmp_path / "a.jpg", (24, 32)))
 
 
 def test_a_cameras_jpeg_with_a_preview_is_a_still() -> None:
     buffer = BytesIO()
     noisy().save(buffer, "MPO", save_all=True, append_images=[noisy()])
-    assert pixels(buffer.getvalue(), LIMITS).shape == (20, 30, 3)
+    assert decode_upload(buffer.getvalue(), LIMITS).shape == (20, 30, 3)

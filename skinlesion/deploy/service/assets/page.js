@@ -1,141 +1,145 @@
-// The page: takes an image and facts, asks the service on this machine, shows what it says.
+// The page: takes an image and patient data, sends them to the service, shows the result.
 
-import { draw, element, legend } from "./result.js";
+import { drawLegend, drawPlaceholder, drawResult, element } from "./result.js";
 
-const at = (id) => document.getElementById(id);
-const FIELDS = ["age", "sex", "localization"];
-const state = { model: null, image: null, token: "", asked: 0, explained: 0 };
+const byId = (id) => document.getElementById(id);
+const FACTS = ["age", "sex", "localization"];
+// The numbers count requests, so that an answer that a newer request has overtaken is dropped.
+const state = { model: null, image: null, token: "", analysis: 0, explanation: 0 };
 
 start();
 
 async function start() {
-  listen();
+  addListeners();
   try {
-    state.model = await (await ask("v1/model")).json();
+    state.model = await (await send("v1/model")).json();
   } catch (error) {
-    return say(error.message, true);
+    return setStatus(error.message, true);
   }
-  fill();
-  say("Choose an image.");
+  showModel(state.model);
+  setStatus("Choose an image.");
 }
 
-function listen() {
-  at("form").addEventListener("submit", (event) => { event.preventDefault(); diagnose(); });
-  at("file").addEventListener("change", () => take(at("file").files[0]));
-  document.addEventListener("paste", (event) => take(imageIn(event.clipboardData)));
-  const drop = at("drop");
+function addListeners() {
+  byId("form").addEventListener("submit", (event) => { event.preventDefault(); analyse(); });
+  byId("file").addEventListener("change", () => setImage(byId("file").files[0]));
+  document.addEventListener("paste", (event) => setImage(firstFile(event.clipboardData)));
   for (const name of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(name, (event) => {
-      event.preventDefault(); // a miss must not open the file in place of the page
-      drop.classList.toggle("over", name === "dragover");
-      if (name === "drop") take(imageIn(event.dataTransfer));
+      event.preventDefault(); // a file dropped beside the target must not replace the page
+      byId("drop").classList.toggle("over", name === "dragover");
+      if (name === "drop") setImage(firstFile(event.dataTransfer));
     });
   }
-  for (const id of [...FIELDS, "risk"]) at(id).addEventListener("change", diagnose);
-  at("explain").addEventListener("click", explain);
-  at("opacity").addEventListener("input", fade);
+  for (const id of [...FACTS, "risk"]) byId(id).addEventListener("change", analyse);
+  byId("explain").addEventListener("click", explain);
+  byId("opacity").addEventListener("input", setOpacity);
 }
 
-function fill() {
-  const { model } = state;
-  for (const [id, words] of [["sex", model.sexes], ["localization", model.localizations]]) {
-    at(id).append(...words.filter((word) => word !== "unknown").map((word) => new Option(word, word)));
+function showModel(model) {
+  for (const [id, values] of [["sex", model.sexes], ["localization", model.localizations]]) {
+    byId(id).append(...values.filter((value) => value !== "unknown").map((value) => new Option(value, value)));
   }
-  at("diagnosis").append(...model.diagnoses.map((d) => new Option(d.name, d.code)));
-  at("risk-label").hidden = model.risks.length < 2;
-  at("risk").append(...model.risks.map((risk) => new Option(`${+(100 * risk).toFixed(1)} %`, risk)));
-  at("thumbs").append(...model.diagnoses.map(thumb));
-  at("about").textContent = `Bundle ${model.bundle}, ${model.members.length} members, ${model.precision}. ${model.licence}`;
+  byId("diagnosis").append(...model.diagnoses.map(({ name, code }) => new Option(name, code)));
+  byId("risk-label").hidden = model.risks.length < 2;
+  byId("risk").append(...model.risks.map((risk) => new Option(`${+(100 * risk).toFixed(1)} %`, risk)));
+  byId("examples").append(...model.diagnoses.map(exampleButton));
+  byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} models, ${model.precision}. ${model.licence}`;
+  drawPlaceholder(model);
 }
 
-function thumb({ code, name }) {
+function exampleButton({ code, name }) {
   const address = `examples/${code}.jpg`;
   const button = element("button", { type: "button", title: name, ariaPressed: "false" },
     element("img", { src: address, alt: "", loading: "lazy" }), code);
   button.setAttribute("aria-label", `synthetic ${name}`);
   button.addEventListener("click", async () => {
-    take(await (await fetch(address)).blob());
+    setImage(await (await fetch(address)).blob());
     button.ariaPressed = "true";
   });
   return button;
 }
 
-function imageIn(transfer) {
+function firstFile(transfer) {
   return [...(transfer?.files ?? [])][0];
 }
 
-function take(file) {
+function setImage(file) {
   if (!file || !state.model) return;
   state.image = file;
-  URL.revokeObjectURL(at("image").src);
-  at("image").src = URL.createObjectURL(file);
-  for (const button of at("thumbs").children) button.ariaPressed = "false";
-  at("diagnose").disabled = false;
-  diagnose().then(() => at("seen").scrollIntoView({ block: "nearest" })); // on a phone it lies below the form
+  URL.revokeObjectURL(byId("image").src);
+  byId("image").src = URL.createObjectURL(file);
+  for (const button of byId("examples").children) button.ariaPressed = "false";
+  byId("analyse").disabled = false;
+  analyse().then(() => byId("image-panel").scrollIntoView({ block: "nearest" })); // on a phone it is below the form
 }
 
-async function diagnose() {
-  if (!state.image || !at("form").reportValidity()) return;
-  const number = ++state.asked;
-  forgetMap();
-  say("Asking the model");
+async function analyse() {
+  if (!state.image || !byId("form").reportValidity()) return;
+  const number = ++state.analysis;
+  clearMap();
+  setStatus("Analysing…");
   const start = performance.now();
   try {
-    const answer = await (await ask("v1/predict", form({ effects: "true", risk: at("risk").value }))).json();
-    if (number !== state.asked) return; // another question has been asked meanwhile
-    draw(answer, state.model);
-    at("diagnosis").value = answer.images[0].predicted;
-    at("seen").hidden = at("result").hidden = false;
-    say(`Answered in ${((performance.now() - start) / 1000).toFixed(1)} s.`);
+    const answer = await (await send("v1/predict", formData({ effects: "true", risk: byId("risk").value }))).json();
+    if (number !== state.analysis) return;
+    drawResult(answer, state.model);
+    byId("diagnosis").value = answer.images[0].predicted;
+    showResult(true);
+    setStatus(`Analysed in ${((performance.now() - start) / 1000).toFixed(1)} s.`);
   } catch (error) {
-    if (number !== state.asked) return;
-    at("seen").hidden = at("result").hidden = true;
-    say(error.message, true);
+    if (number !== state.analysis) return;
+    showResult(false);
+    setStatus(error.message, true);
   }
 }
 
 async function explain() {
-  const number = ++state.explained;
-  at("explain").disabled = true;
-  say("Covering one part of the image after another; this takes some seconds");
+  const number = ++state.explanation;
+  byId("explain").disabled = true;
+  setStatus("Covering one part of the image after another; this takes a few seconds…");
   try {
-    const answer = await ask("v1/explain", form({ layer: "map", diagnosis: at("diagnosis").value }));
+    const answer = await send("v1/explain", formData({ layer: "map", diagnosis: byId("diagnosis").value }));
     const picture = await answer.blob();
-    if (number !== state.explained) return;
-    at("map").src = URL.createObjectURL(picture);
-    legend(at("legend"), answer.headers, Object.fromEntries(state.model.diagnoses.map((d) => [d.code, d])));
-    at("map").alt = at("legend").textContent;
-    at("map").hidden = at("legend").hidden = at("opacity-label").hidden = false;
-    fade();
-    say("The overlay shows which parts the answer rests on.");
+    if (number !== state.explanation) return;
+    byId("map").src = URL.createObjectURL(picture);
+    drawLegend(byId("legend"), answer.headers, state.model);
+    byId("map").alt = byId("legend").textContent;
+    byId("map").hidden = byId("legend").hidden = byId("opacity-label").hidden = false;
+    setOpacity();
+    setStatus("The overlay shows the regions that the result rests on.");
   } catch (error) {
-    say(error.message, true);
+    if (number === state.explanation) setStatus(error.message, true);
   } finally {
-    at("explain").disabled = false;
+    byId("explain").disabled = false;
   }
 }
 
-function forgetMap() {
-  state.explained += 1;
-  URL.revokeObjectURL(at("map").src);
-  at("map").removeAttribute("src");
-  at("map").hidden = at("legend").hidden = at("opacity-label").hidden = true;
+function showResult(isShown) {
+  byId("placeholder").hidden = isShown;
+  byId("image-panel").hidden = byId("result").hidden = !isShown;
 }
 
-function fade() {
-  at("map").style.opacity = at("opacity").value / 100;
+function clearMap() {
+  state.explanation += 1;
+  URL.revokeObjectURL(byId("map").src);
+  byId("map").removeAttribute("src");
+  byId("map").hidden = byId("legend").hidden = byId("opacity-label").hidden = true;
 }
 
-function form(more) {
+function setOpacity() {
+  byId("map").style.opacity = byId("opacity").value / 100;
+}
+
+function formData(options) {
   const data = new FormData();
-  data.append("image", state.image, "image"); // the file's own name stays here
-  for (const [name, value] of [...FIELDS.map((id) => [id, at(id).value]), ...Object.entries(more)]) {
-    if (value !== "") data.append(name, value);
-  }
+  data.append("image", state.image, "image"); // without the name of the file
+  const fields = [...FACTS.map((id) => [id, byId(id).value]), ...Object.entries(options)];
+  for (const [name, value] of fields) if (value !== "") data.append(name, value);
   return data;
 }
 
-async function ask(address, body) {
+async function send(address, body) {
   const headers = state.token ? { Authorization: `Bearer ${state.token}` } : {};
   let answer;
   try {
@@ -146,25 +150,25 @@ async function ask(address, body) {
   if (answer.ok) return answer;
   if (answer.status === 401) {
     await askForToken();
-    return ask(address, body);
+    return send(address, body);
   }
-  const problem = await answer.json();
-  throw new Error(`${problem.detail[0].toUpperCase()}${problem.detail.slice(1)}.`);
+  const { detail } = await answer.json();
+  throw new Error(`${detail[0].toUpperCase()}${detail.slice(1)}.`);
 }
 
 function askForToken() {
-  const dialog = at("ask");
+  const dialog = byId("token-dialog");
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
-      state.token = at("token").value;
-      at("token").value = "";
+      state.token = byId("token").value;
+      byId("token").value = "";
       resolve();
     }, { once: true });
   });
 }
 
-function say(text, wrong = false) {
-  at("status").textContent = text;
-  at("status").classList.toggle("wrong", wrong);
+function setStatus(text, isError = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("error", isError);
 }

@@ -1,12 +1,11 @@
 """Figures: what they show against an independent count, that they keep within the page, and saving them."""
 
 from collections.abc import Callable
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -16,39 +15,30 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import build_table, predicted_targets, probabilities, targets
+from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import report
-from skinlesion.plots.curves import precision_recall, roc
-from skinlesion.plots.history import COLUMNS, history
-from skinlesion.plots.predictions import PAGE_WIDTH, confusion_matrix, reliability, sample_sheet, save
+from skinlesion.plots.classification import confusion_matrix, precision_recall, reliability, roc, sample_sheet
+from skinlesion.plots.style import PAGE_WIDTH, save
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 PUBLISHED = (17, 26, 49, 4, 20, 495, 7)  # test images of each diagnosis in the published split
 EDGES = [(0, 0, 0, 0, 1, 0, 0), (0, 2, 0, 0, 0, 5, 0), (3, 3, 0, 3, 3, 3, 3), PUBLISHED]
 
 
-def random_table(counts: tuple[int, ...], *, seed: int = 0) -> pd.DataFrame:
+def random_table(counts: tuple[int, ...], *, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     actual = np.repeat(np.arange(7), counts)
     weights = np.exp(1.3 * rng.normal(size=(len(actual), 7)) + 2.5 * np.eye(7)[actual])
     names = [f"ISIC_{24306 + number:07d}" for number in range(len(actual))]
     values = weights / weights.sum(axis=1, keepdims=True)
-    return build_table(names, [""] * len(names), probabilities=values, actual=[CODES[k] for k in actual])
+    return Predictions.build(names, [""] * len(names), probabilities=values, actual=[CODES[k] for k in actual])
 
 
 def random_image(image_id: str) -> np.ndarray:
     return np.random.default_rng(int(image_id[-4:])).integers(0, 255, (36, 48, 3), dtype=np.uint8)
 
 
-def random_history(lengths: dict[str, int]) -> pd.DataFrame:
-    epochs = sum(lengths.values())
-    numbers = np.random.default_rng(0).uniform(0.2, 0.9, (epochs, 4))
-    frame = pd.DataFrame(numbers, columns=["train/loss", "val/loss", "val/accuracy", "val/macro_f1"])
-    phases = [name for name, length in lengths.items() for _ in range(length)]
-    return frame.assign(phase=phases, epoch=range(epochs), rate=np.geomspace(1e-3, 1e-6, epochs))
-
-
-TABLE_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+TABLE_FIGURES: dict[str, Callable[[Predictions], Figure]] = {
     "confusion_matrix": confusion_matrix,
     "precision_recall": precision_recall,
     "roc": roc,
@@ -83,21 +73,18 @@ def points_of(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("counts", EDGES)
 def test_figures_of_tables_keep_within_the_page(name: str, counts: tuple[int, ...]) -> None:
     table = random_table(counts)
-    before = table.copy()
+    before = table.probabilities.copy()
     assert_on_the_page(TABLE_FIGURES[name](table))
-    pd.testing.assert_frame_equal(table, before)
+    np.testing.assert_array_equal(table.probabilities, before)
 
 
 @pytest.mark.parametrize("name", TABLE_FIGURES)
 def test_certain_probabilities_can_be_drawn(name: str) -> None:
-    table = build_table(["I1", "I2", "I3"], [""] * 3, probabilities=np.eye(7)[[5, 4, 5]], actual=["nv", "mel", "mel"])
+    table = Predictions.build(
+        ["I1", "I2", "I3"], [""] * 3, probabilities=np.eye(7)[[5, 4, 5]], actual=["nv", "mel", "mel"]
+    )
     figure = sample_sheet(table, lambda _: np.ones((9, 9, 3))) if name == "sample_sheet" else TABLE_FIGURES[name](table)
     assert_on_the_page(figure)
-
-
-@pytest.mark.parametrize("lengths", [{"head": 1}, {"head": 5, "top": 10, "all": 13}, {"a": 1, "b": 1}])
-def test_a_history_keeps_within_the_page(lengths: dict[str, int]) -> None:
-    assert_on_the_page(history(random_history(lengths)))
 
 
 def test_the_cells_are_counts_and_shares() -> None:
@@ -112,7 +99,7 @@ def test_the_cells_are_counts_and_shares() -> None:
     pairs = [pair for pair, (count, _) in cells.items() for _ in range(count)]
     values = np.eye(7)[[CODES.index(predicted) for _, predicted in pairs]]
     names = [f"I{number}" for number in range(len(pairs))]
-    table = build_table(names, [""] * len(pairs), probabilities=values, actual=[actual for actual, _ in pairs])
+    table = Predictions.build(names, [""] * len(pairs), probabilities=values, actual=[actual for actual, _ in pairs])
     axes = confusion_matrix(table).axes[0]
     shown = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(shown) == 49
@@ -133,7 +120,7 @@ def test_the_cells_are_counts_and_shares() -> None:
 @pytest.mark.parametrize("counts", EDGES[1:])
 def test_the_area_under_each_roc_curve_is_that_of_the_report(counts: tuple[int, ...]) -> None:
     table = random_table(counts, seed=2)
-    axes, judged = roc(table).axes[0], report(table)
+    axes, judged = roc(table).axes[0], report(table).to_dict()
     for code, count in zip(CODES, counts, strict=True):
         line = line_of(axes, code)
         if count == 0:
@@ -152,7 +139,7 @@ def test_the_area_under_each_roc_curve_is_that_of_the_report(counts: tuple[int, 
 @pytest.mark.parametrize("counts", EDGES)
 def test_the_area_under_each_precision_recall_step_line_is_the_average_precision(counts: tuple[int, ...]) -> None:
     table = random_table(counts, seed=3)
-    actual, values = targets(table), probabilities(table)
+    actual, values = table.targets, table.probabilities
     axes = precision_recall(table).axes[0]
     areas = []
     for k, code in enumerate(CODES):
@@ -188,7 +175,7 @@ def test_each_diagnosis_has_a_colour_of_its_own_and_the_same_in_both_figures() -
 def test_the_bars_of_the_reliability_diagram_are_accuracies_and_counts() -> None:
     rest = [0.0] * 5
     values = [[0.75, 0.25, *rest], [0.75, 0.25, *rest], [1, 0, *rest], [0.625, 0.375, *rest]]
-    table = build_table(list("abcd"), [""] * 4, probabilities=values, actual=["akiec", "bcc", "akiec", "akiec"])
+    table = Predictions.build(list("abcd"), [""] * 4, probabilities=values, actual=["akiec", "bcc", "akiec", "akiec"])
     above, below = reliability(table, bins=5).axes
     bars = {round(bar.get_x(), 6): bar.get_height() for bar in above.patches}
     assert bars == {0.6: 2 / 3, 0.8: 1.0}
@@ -199,7 +186,9 @@ def test_the_bars_of_the_reliability_diagram_are_accuracies_and_counts() -> None
 
 def test_the_whiskers_of_the_reliability_diagram_are_wilsons() -> None:
     actual = ["akiec"] * 8 + ["bcc"] * 2
-    table = build_table(list("abcdefghij"), [""] * 10, probabilities=[[0.75, 0.25, 0, 0, 0, 0, 0]] * 10, actual=actual)
+    table = Predictions.build(
+        list("abcdefghij"), [""] * 10, probabilities=[[0.75, 0.25, 0, 0, 0, 0, 0]] * 10, actual=actual
+    )
     container = reliability(table, bins=4).axes[0].containers[1]
     (segment,) = container[2][0].get_segments()
     # Brown, Cai & DasGupta (2001), the interval of 8 in 10 to four digits
@@ -209,7 +198,7 @@ def test_the_whiskers_of_the_reliability_diagram_are_wilsons() -> None:
 def test_the_sheet_shows_the_extremes_and_the_median() -> None:
     confidence = {"a": 0.9, "b": 0.3, "c": 0.5, "d": 0.7, "e": 0.6}
     values = [[p, 1 - p, 0, 0, 0, 0, 0] for p in confidence.values()]  # b, at 0.3, is taken for bcc with 0.7
-    table = build_table(list(confidence), [""] * 5, probabilities=values, actual=["akiec"] * 5)
+    table = Predictions.build(list(confidence), [""] * 5, probabilities=values, actual=["akiec"] * 5)
     asked: list[str] = []
 
     def image_of(image_id: str) -> np.ndarray:
@@ -225,7 +214,7 @@ def test_the_sheet_shows_the_extremes_and_the_median() -> None:
 
 
 def test_wrong_predictions_are_marked_by_sign_and_colour() -> None:
-    table = build_table(["a", "b"], ["", ""], probabilities=np.eye(7)[[4, 5]], actual=["nv", "nv"])
+    table = Predictions.build(["a", "b"], ["", ""], probabilities=np.eye(7)[[4, 5]], actual=["nv", "nv"])
     first, _, last = sample_sheet(table, lambda _: np.zeros((4, 4, 3))).axes
     assert first.get_title() == "a\n✗ mel 1.00"
     assert last.get_title() == "b\n✓ nv 1.00"
@@ -244,7 +233,7 @@ def test_few_images_are_shown_once_and_absent_diagnoses_have_no_row() -> None:
     shown = [[len(axes.get_images()) for axes in figure.axes[row : row + 3]] for row in (0, 3, 6)]
     assert shown == [[1, 0, 0], [1, 0, 1], [1, 1, 1]]
     assert len(figure.axes) == 9
-    assert sorted(asked) == table["image_id"].tolist()
+    assert sorted(asked) == table.image_id.tolist()
 
 
 def test_the_sheet_of_every_diagnosis_agrees_with_sorting() -> None:
@@ -256,63 +245,13 @@ def test_the_sheet_of_every_diagnosis_agrees_with_sorting() -> None:
         return random_image(image_id)
 
     sample_sheet(table, image_of)
-    table["confidence"] = [row[code] for (_, row), code in zip(table.iterrows(), table["predicted"], strict=True)]
+    frame = table.to_frame()
+    frame["confidence"] = [row[code] for (_, row), code in zip(frame.iterrows(), frame["predicted"], strict=True)]
     expected = []
     for code in CODES:
-        own = table[table["actual"] == code].sort_values("confidence", ascending=False)["image_id"].tolist()
+        own = frame[frame["actual"] == code].sort_values("confidence", ascending=False)["image_id"].tolist()
         expected += [own[0], own[len(own) // 2], own[-1]]
     assert asked == expected
-
-
-@pytest.mark.parametrize("lengths", [{"head": 5, "top": 10, "all": 13}, {"head": 1, "top stages": 1, "all": 40}])
-def test_the_phases_of_a_history_are_parted_and_named(lengths: dict[str, int]) -> None:
-    frame = random_history(lengths)
-    figure = history(frame)
-    figure.draw_without_rendering()
-    first, second, _ = lengths.values()
-    for axes in figure.axes:
-        upright = {line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == "--"}
-        assert upright == {first - 0.5, first + second - 0.5}
-    names = figure.axes[0].texts
-    assert [text.get_text() for text in names] == list(lengths)
-    for one, other in combinations([text.get_window_extent() for text in names], 2):
-        assert not one.overlaps(other)
-
-
-def test_the_lines_of_a_history_are_its_columns() -> None:
-    frame = random_history({"head": 3, "all": 4})
-    frame.loc[0, "val/macro_f1"] = np.nan
-    frame.loc[4, "val/macro_f1"] = 0.987
-    mixed = frame.sample(frac=1, random_state=6)
-    loss, metric, rate = history(mixed).axes
-    for axes, names in (
-        (loss, ["train/loss", "val/loss"]),
-        (metric, ["val/accuracy", "val/macro_f1"]),
-        (rate, ["rate"]),
-    ):
-        for name in names:
-            (line,) = [line for line in axes.get_lines() if line.get_label() == name]
-            np.testing.assert_array_equal(line.get_ydata(), frame[name])
-    (best,) = [line for line in metric.get_lines() if str(line.get_label()).startswith("best")]
-    assert best.get_label() == "best val/macro_f1: 0.987 in epoch 4"
-    assert points_of(best) == (4, 0.987)
-    assert rate.get_yscale() == "log"
-
-
-@pytest.mark.parametrize("rate", [0.0, np.nan])
-def test_a_history_without_rates_or_metrics_can_be_drawn(rate: float) -> None:
-    frame = random_history({"head": 3}).assign(rate=rate)
-    frame["val/macro_f1"] = np.nan
-    assert_on_the_page(history(frame))
-
-
-def test_an_incomplete_history_is_refused() -> None:
-    frame = random_history({"head": 2})
-    for name in COLUMNS:
-        with pytest.raises(DataError, match=rf"without the columns \['{name}'\]"):
-            history(frame.drop(columns=name))
-    with pytest.raises(DataError, match="0 epochs"):
-        history(frame.iloc[:0])
 
 
 def test_a_saved_figure_is_a_png_of_page_width(tmp_path: Path) -> None:
@@ -348,8 +287,8 @@ def test_figures_leave_no_state_in_pyplot() -> None:
 
 
 def test_figures_of_images_without_diagnosis_are_refused() -> None:
-    table = build_table(["a"], [""], probabilities=np.eye(7)[:1], actual=[""])
-    assert predicted_targets(table).tolist() == [0]
+    table = Predictions.build(["a"], [""], probabilities=np.eye(7)[:1], actual=[""])
+    assert table.predicted_targets.tolist() == [0]
     for draw in TABLE_FIGURES.values():
         with pytest.raises(DataError, match="No actual diagnosis"):
             draw(table)

@@ -1,4 +1,4 @@
-"""The service's answers, refusals, headers, counts and logs, over HTTP."""
+"""The answers, errors, headers, metrics and logs of the service, over HTTP."""
 
 import json
 import logging
@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as PillowImage
 from service_doubles import RedModel, coloured, encoded, limits, manifest
 
+from skinlesion.data.image_io import fit
 from skinlesion.deploy.service.app import build
 from skinlesion.taxonomy import CODES
 
@@ -42,7 +43,7 @@ def problem(response: Any, status: int, *said: str) -> None:
         assert part in response.text
 
 
-def test_predicts_what_the_model_says(client: TestClient) -> None:
+def test_predict_returns_the_models_probabilities(client: TestClient) -> None:
     answer = client.post("/v1/predict", files=files(GOOD, encoded(coloured(0, 10, 10))), data={"age": "70"}).json()
     red, dark = answer["images"]
     assert red["probabilities"]["mel"] == pytest.approx(0.8 * 200 / 255 + 0.1, abs=1e-6)
@@ -75,7 +76,7 @@ def test_the_effect_of_each_known_fact(client: TestClient) -> None:
     assert image["effects"] is None
 
 
-def test_the_set_at_a_chosen_risk(client: TestClient) -> None:
+def test_prediction_set_at_a_chosen_risk(client: TestClient) -> None:
     image = files(encoded(coloured(40)))  # melanoma 0.125: in the set at 0.1, not at 0.2
     (at_first,) = client.post("/v1/predict", files=image).json()["images"]
     (at_second,) = client.post("/v1/predict", files=image, data={"risk": "0.2"}).json()["images"]
@@ -84,7 +85,7 @@ def test_the_set_at_a_chosen_risk(client: TestClient) -> None:
     problem(client.post("/v1/predict", files=image, data={"risk": "0.3"}), 422, "one of 0.1, 0.2")
 
 
-def test_what_does_not_look_like_dermoscopy_is_flagged_and_counted(client: TestClient) -> None:
+def test_non_dermoscopic_images_are_flagged_and_counted(client: TestClient) -> None:
     (image,) = client.post("/v1/predict", files=files(encoded(coloured(9, 9, 0)))).json()["images"]
     assert image["out_of_distribution"] == {"flag": True, "score": 255.0}
     assert re.search(r"skinlesion_out_of_distribution_images_total 1\.0", client.get("/metrics").text)
@@ -97,16 +98,16 @@ def test_explains_with_a_picture_of_the_images_shape(client: TestClient) -> None
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-diagnosis"] == "mel"
-    expected = 0.8 * image[..., 0].mean() / 255
+    expected = 0.8 * fit(image, (48, 64))[..., 0].mean() / 255
     assert float(answer.headers["x-probability"]) == pytest.approx(expected, abs=0.01)
     assert float(answer.headers["x-largest-effect"]) > 0.01
     layer = np.asarray(PillowImage.open(BytesIO(answer.content)))
     assert layer.shape == (60, 100, 4)
-    assert layer[50, 90, 3] > 100 > layer[10, 10, 3], "the red corner is what speaks for melanoma"
+    assert layer[50, 90, 3] > 100 > layer[10, 10, 3], "the red corner supports melanoma"
     over = client.post("/v1/explain", files=files(encoded(image)))
-    assert over.headers["x-diagnosis"] == "nv", "the likeliest, where none is named"
+    assert over.headers["x-diagnosis"] == "nv", "default: the most probable"
     assert np.asarray(PillowImage.open(BytesIO(over.content))).shape == (60, 100, 3)
-    problem(client.post("/v1/explain", files=files(GOOD, GOOD)), 422, "an explanation is of one")
+    problem(client.post("/v1/explain", files=files(GOOD, GOOD)), 422, "one image a request")
 
 
 EXIF = PillowImage.Exif()
@@ -114,7 +115,7 @@ EXIF[0x0112] = 6
 EXIF[0x010F] = "secret maker"
 
 
-def test_exif_turns_the_image_and_goes_no_further(client: TestClient) -> None:
+def test_exif_turns_the_image_and_is_dropped(client: TestClient) -> None:
     data = encoded(coloured(200, size=(40, 80)), "JPEG", exif=EXIF)
     answer = client.post("/v1/explain", files=files(data))
     picture = PillowImage.open(BytesIO(answer.content))
@@ -142,7 +143,7 @@ def test_exif_turns_the_image_and_goes_no_further(client: TestClient) -> None:
         ({"age": ["3", "4"]}, "given twice"),
     ],
 )
-def test_wrong_fields_are_named(client: TestClient, fields: dict[str, Any], said: str) -> None:
+def test_invalid_fields_are_named(client: TestClient, fields: dict[str, Any], said: str) -> None:
     response = client.post("/v1/predict", files=files(GOOD), data=fields)
     problem(response, 422)
     assert said in response.json()["detail"]
@@ -152,8 +153,8 @@ def test_wrong_forms_are_refused(client: TestClient) -> None:
     problem(client.post("/v1/predict", json={"image": 1}), 415, "multipart/form-data")
     problem(client.post("/v1/predict"), 415, "multipart/form-data")
     problem(client.post("/v1/predict", files={"age": (None, "3")}), 422, "no image")
-    problem(client.post("/v1/predict", files={"image": (None, "text")}), 422, "has text; expected a file")
-    problem(client.post("/v1/predict", files=files(GOOD, name="photo")), 422, "expected files as 'image' alone")
+    problem(client.post("/v1/predict", files={"image": (None, "text")}), 422, "has text; send a file")
+    problem(client.post("/v1/predict", files=files(GOOD, name="photo")), 422, "send files as 'image' only")
     problem(client.post("/v1/predict", files=files(*[GOOD] * 5)), 422, "more than 4 images")
     problem(client.post("/v1/predict", files=files(*[GOOD] * 9)), 422, "more than 4 images")
     problem(client.post("/v1/predict", files=files(GOOD, b"GIF89a")), 415, '"image":2')
@@ -169,7 +170,7 @@ def test_wrong_forms_are_refused(client: TestClient) -> None:
     problem(client.get("/v2/predict"), 404, "/openapi.json")
 
 
-def test_too_many_bytes_are_refused_while_they_come(client: TestClient) -> None:
+def test_too_many_bytes_are_refused_during_the_upload(client: TestClient) -> None:
     problem(client.post("/v1/predict", files=files(bytes(2**20 + 1))), 413, "1 MiB")
     problem(client.post("/v1/predict", files=files(*[bytes(2**20)] * 2)), 413, "2 MiB")
     read = 0
@@ -208,12 +209,12 @@ def test_the_log_has_nothing_of_the_patient(caplog: pytest.LogCaptureFixture) ->
         assert word not in own
 
 
-def test_a_failure_of_the_model_is_a_problem_and_is_seen() -> None:
+def test_a_failing_model_gives_500_and_is_not_ready() -> None:
     model = RedModel()
     with TestClient(build(model, limits())) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
         model.fails = True
-        problem(client.post("/v1/predict", files=files(GOOD)), 500, "its log says where")
+        problem(client.post("/v1/predict", files=files(GOOD)), 500, "see the service's log")
         problem(client.get("/readyz"), 503)
         assert client.get("/healthz").json() == {"status": "ok"}
         model.fails = False
@@ -221,7 +222,7 @@ def test_a_failure_of_the_model_is_a_problem_and_is_seen() -> None:
         assert client.get("/readyz").status_code == 200
 
 
-def test_a_model_that_takes_too_long_is_given_up() -> None:
+def test_a_slow_model_gives_503() -> None:
     model = RedModel()
     with TestClient(build(model, limits(timeout=0.3))) as client:
         model.seconds = 2.0
@@ -230,7 +231,7 @@ def test_a_model_that_takes_too_long_is_given_up() -> None:
         assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_what_could_never_be_answered_is_refused_at_once() -> None:
+def test_requests_beyond_the_timeout_are_refused_at_once() -> None:
     model = RedModel(seconds=0.05)
     with TestClient(build(model, limits(timeout=0.2))) as client:
         problem(client.post("/v1/explain", files=files(GOOD)), 422, "limits.timeout")
@@ -238,7 +239,7 @@ def test_what_could_never_be_answered_is_refused_at_once() -> None:
         problem(client.post("/v1/predict", files=files(GOOD, GOOD, GOOD), data=data), 422, "limits.timeout")
 
 
-def test_a_token_is_asked_for() -> None:
+def test_a_token_is_required() -> None:
     with TestClient(build(RedModel(), limits(), token="open sesame")) as client:
         for path in ("/v1/model", "/metrics"):
             problem(client.get(path), 401, "Authorization")
@@ -255,28 +256,29 @@ def test_a_token_is_asked_for() -> None:
 
 def test_a_bundle_without_extras() -> None:
     class Plain(RedModel):
-        def predict(self, images: Any, facts: Any) -> Any:
-            return replace(super().predict(images, facts), novelty=None, novel=None)
+        def predict_prepared(self, images: Any, facts: Any) -> Any:
+            return replace(super().predict_prepared(images, facts), uncalibrated=None, ood_score=None, ood=None)
 
     with TestClient(build(Plain(manifest(conformal=None)), limits())) as client:
         (image,) = client.post("/v1/predict", files=files(GOOD)).json()["images"]
         assert image["prediction_set"] is image["risk"] is image["out_of_distribution"] is None
+        assert image["uncalibrated"] == image["probabilities"]
         assert client.get("/v1/model").json()["risks"] == []
         answer = client.post("/v1/predict", files=files(GOOD), data={"risk": "0.1"})
-        problem(answer, 422, "none: this bundle has no sets")
+        problem(answer, 422, "this bundle has no prediction sets")
 
 
-def test_an_image_waits_as_the_members_read_it() -> None:
-    seen: list[Any] = []
+def test_images_wait_at_the_members_input_sizes() -> None:
+    predicted: list[Any] = []
 
     class Watching(RedModel):
-        def predict(self, images: Any, facts: Any) -> Any:
-            seen.extend(images)
-            return super().predict(images, facts)
+        def predict_prepared(self, images: Any, facts: Any) -> Any:
+            predicted.extend(images)
+            return super().predict_prepared(images, facts)
 
     with TestClient(build(Watching(manifest(sizes=((24, 32), (48, 64)))), limits())) as client:
         assert client.post("/v1/predict", files=files(encoded(coloured(size=(300, 400))))).status_code == 200
-    assert [image.shape for image in seen[-1]] == [(24, 32, 3), (48, 64, 3)]
+    assert [image.shape for image in predicted[-1]] == [(24, 32, 3), (48, 64, 3)]
 
 
 def test_the_model_card(client: TestClient) -> None:
@@ -309,7 +311,7 @@ def test_counts_for_prometheus(client: TestClient) -> None:
     assert ("process_resident_memory_bytes",) in series
 
 
-def test_pages_are_kept_to_themselves(client: TestClient) -> None:
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/")
     assert "Research use only, not a medical device" in page.text
     policy = page.headers["content-security-policy"]

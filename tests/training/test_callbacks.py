@@ -1,4 +1,4 @@
-"""The moving average of weights: it is the hand-made one, it is what is judged, and without it nothing changes."""
+"""Callbacks: the best checkpoint survives a move, the average is the hand-made one and is what is kept."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +11,40 @@ import torch
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
+from skinlesion.training.callbacks import PhaseCheckpoint
 from skinlesion.training.module import LesionClassifier
 
 DECAY = 0.7
 KEY = "schedule.phases.head"
 
 
-def test_what_is_kept_is_the_average_over_steps(
+def state_of(folder: Path, score: float) -> dict[str, object]:
+    path = str(folder / "0-head.ckpt")
+    best = torch.tensor(score)
+    return {
+        "monitor": "val/macro_f1",
+        "best_model_score": best,
+        "best_model_path": path,
+        "current_score": best,
+        "dirpath": str(folder),
+        "best_k_models": {path: best},
+        "kth_best_model_path": path,
+        "kth_value": best,
+        "last_model_path": "",
+    }
+
+
+def test_a_moved_folder_keeps_its_best_score(tmp_path: Path) -> None:
+    best = PhaseCheckpoint(tmp_path / "now", filename="0-head")
+    best.load_state_dict(state_of(tmp_path / "before", 0.8))
+    now = str((tmp_path / "now").resolve() / "0-head.ckpt")
+    assert best.best_model_score == torch.tensor(0.8)
+    assert best.best_model_path == best.kth_best_model_path == now
+    assert list(best.best_k_models) == [now]
+    assert best.last_model_path == ""
+
+
+def test_the_average_over_steps_is_kept(
     small_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[dict[str, torch.Tensor]] = []
@@ -39,7 +66,7 @@ def test_what_is_kept_is_the_average_over_steps(
     assert moved, "the last step's weights would have been kept"
 
 
-def test_what_is_judged_is_the_average(small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_the_average_is_validated(small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     """Training is the same with it; validation is not."""
     histories = []
     for decay in (0, DECAY):
@@ -50,7 +77,7 @@ def test_what_is_judged_is_the_average(small_config: Callable[..., TrainConfig],
     assert histories[0]["val/loss"].tolist() != histories[1]["val/loss"].tolist()
 
 
-def test_what_is_frozen_stays_to_the_bit(small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_frozen_weights_are_not_averaged(small_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     """Or its cached maps would be made once more to judge the run, of a network that is not quite the same."""
     kept = []
     for decay in (0, DECAY):
@@ -65,6 +92,6 @@ def test_what_is_frozen_stays_to_the_bit(small_config: Callable[..., TrainConfig
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1])
-def test_a_decay_that_is_none_is_refused(decay: float, small_config: Callable[..., TrainConfig]) -> None:
-    with pytest.raises(ConfigError, match=r"head\.average"):
+def test_a_decay_out_of_range_is_refused(decay: float, small_config: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"head\.ema_decay"):
         small_config("schedule=head_only", f"{KEY}.ema_decay={decay}")

@@ -1,4 +1,4 @@
-"""A body that nobody has asked for is read before the answer goes out, within bounds."""
+"""The unread rest of a body is drained before an early answer, within bounds."""
 
 import asyncio
 import time
@@ -6,8 +6,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from skinlesion.deploy.service import drain as leftover
-from skinlesion.deploy.service.drain import DrainBody
+from skinlesion.deploy.service import middleware
+from skinlesion.deploy.service.middleware import DrainBody
 
 
 def sent_after(body: list[bytes], *headers: tuple[bytes, bytes], read: int = 0, hangs: bool = False) -> tuple[int, Any]:
@@ -45,12 +45,12 @@ def test_a_small_body_is_read_to_its_end() -> None:
     assert sent_after(chunks, (b"transfer-encoding", b"chunked"))[0] == 5
 
 
-def test_what_need_not_be_sent_is_not_waited_for() -> None:
+def test_absent_large_and_expected_bodies_are_not_drained() -> None:
     chunks = [b"x" * 1000] * 5
     assert sent_after(chunks)[0] == 0, "no body is announced"
-    assert sent_after(chunks, length(leftover._MOST + 1))[0] == 0
+    assert sent_after(chunks, length(middleware._MAX_DRAINED + 1))[0] == 0
     assert sent_after(chunks, length(5000), (b"expect", b"100-continue"))[0] == 0
-    large = [b"x" * (leftover._MOST // 2)] * 5
+    large = [b"x" * (middleware._MAX_DRAINED // 2)] * 5
     assert sent_after(large, (b"transfer-encoding", b"chunked"))[0] == 2
 
 

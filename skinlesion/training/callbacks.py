@@ -1,0 +1,154 @@
+"""Callbacks of a phase: seeds, history, the best checkpoint, averaged weights and the record of the run."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from torch import Tensor
+
+from skinlesion.files import replacing
+from skinlesion.terminal import log_to_file_alone
+
+log = logging.getLogger(__name__)
+
+MEASURED = ("train/loss", "val/loss", "val/accuracy", "val/macro_f1")
+LR = "lr-AdamW/head"
+"""Learning rate of the head, as Lightning's LearningRateMonitor names it."""
+
+
+class EpochSeed(Callback):
+    """Seeds every epoch on its own, so that a resumed epoch draws what it would have drawn.
+
+    Args:
+        seed: Of the run.
+        first_epoch: Epochs of earlier phases.
+    """
+
+    def __init__(self, seed: int, *, first_epoch: int = 0) -> None:
+        self.seed, self.first_epoch = seed, first_epoch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed torch at an epoch's first batch: making a loader's iterator draws too, but not on resume."""
+        if batch_idx == 0:
+            rank = (trainer.global_rank,) if trainer.global_rank else ()  # no two processes draw alike
+            torch.manual_seed(hash((self.seed, self.first_epoch + trainer.current_epoch, *rank)))
+
+
+class ExponentialMovingAverage(WeightAveraging):
+    """Averages all weights and the statistics of batch norm over steps; validates and keeps the average.
+
+    Frozen weights stay as they are to the bit, which Lightning's own EMAWeightAveraging does not guarantee: its sums of
+    two products round, and cached maps of the frozen part would no longer be those of the network.
+
+    Polyak & Juditsky, SIAM J. Control Optim. 30 (1992), doi:10.1137/0330046; as an exponential average Tarvainen &
+    Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv:1703.01780.
+
+    Args:
+        decay: Share of the average that stays at a step, 0 to less than 1.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, avg_fn=partial(_move_average, share=1 - decay))
+
+
+def _move_average(average: Tensor, current: Tensor, _: int, *, share: float) -> Tensor:
+    """Move the average by a share of its distance from the current weights; counts are copied."""
+    return average + share * (current - average) if average.is_floating_point() else current
+
+
+class PhaseCheckpoint(ModelCheckpoint):
+    """Keeps the epoch with the best macro-F1 on validation, also in a run folder that has been moved.
+
+    Lightning forgets the best score when the folder's absolute path has changed, so that a worse epoch could take the
+    best one's place.
+
+    Args:
+        folder: Holds the checkpoints of all phases.
+        filename: Of this phase's checkpoint, without its suffix.
+    """
+
+    def __init__(self, folder: Path, *, filename: str) -> None:
+        super().__init__(
+            folder,
+            filename=filename,
+            monitor="val/macro_f1",
+            mode="max",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume with the files where they are now."""
+        here = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        renamed = {name: moved(state_dict[name]) for name in paths}
+        super().load_state_dict({**state_dict, **renamed, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class History(Callback):
+    """Writes metrics.csv, a row an epoch over all phases, and keeps the rows in checkpoints.
+
+    Lightning's CSVLogger deletes its file when a run resumes.
+
+    Args:
+        path: The CSV.
+        phase: Name of the phase that runs.
+        rows: Of earlier phases.
+        report: Log a line an epoch, for a process without a progress bar; otherwise it goes to the run's log alone.
+    """
+
+    def __init__(self, path: Path, *, phase: str, rows: list[dict[str, Any]], report: bool = False) -> None:
+        self.path, self.phase, self.report = path, phase, report
+        self.rows = list(rows)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of the epoch that ends."""
+        measured = {name: float(trainer.callback_metrics[name]) for name in MEASURED}
+        lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self.rows.append({"epoch": len(self.rows), "phase": self.phase, LR: lr, **measured})
+        if trainer.is_global_zero:
+            write_history(self.rows, self.path)
+            listed = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            say = log.info if self.report else log_to_file_alone
+            say(f"{self.path.parent.name}: phase {self.phase}, epoch {epoch}: {listed}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far, as plain data."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume with the rows of a checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+
+def write_history(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows as a CSV with six significant digits, whole or not at all."""
+    with replacing(path) as beside:
+        pd.DataFrame(rows, columns=["epoch", "phase", LR, *MEASURED]).to_csv(beside, index=False, float_format="%.6g")
+
+
+class RunRecord(Callback):
+    """Adds the record of a run to its checkpoints, under the key `skinlesion`.
+
+    Args:
+        record: Plain data: the configuration, the split and its fingerprint.
+        phase: Name of the phase that runs.
+    """
+
+    def __init__(self, record: dict[str, Any], *, phase: str) -> None:
+        self.record = {**record, "phase": phase}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the record; the module adds what it knows itself."""
+        checkpoint["skinlesion"] = self.record
