@@ -23,7 +23,7 @@ def measure(setting: Setting) -> Outcome:
     tried = subsets[:: 40 if setting.toy else 6]
 
     def theirs() -> list[float]:
-        return [judged(tables, subset) for subset in tried]
+        return [merged_macro_f1(tables, subset) for subset in tried]
 
     mine, part = in_turn(
         lambda: search(values, actual, smallest=2, largest=6), theirs, rounds=1 if setting.toy else 7, repeat=20
@@ -58,8 +58,8 @@ def members(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return actual, (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def judged(tables: list[pd.DataFrame], subset: tuple[int, ...]) -> float:
-    """Macro-F1 of a subset, as a notebook would work it out."""
+def merged_macro_f1(tables: list[pd.DataFrame], subset: tuple[int, ...]) -> float:
+    """Macro-F1 of a subset, computed as in a notebook."""
     columns = ["image_id", *CODES]
     merged = tables[subset[0]]
     for member in subset[1:]:

@@ -72,4 +72,4 @@ def test_the_other_side_of_the_subset_search_votes_as_the_project_does() -> None
     strict = [Predictions.build(names, [""] * len(names), probabilities=each, actual=codes) for each in values[:3]]
     for pair in itertools.combinations(range(3), 2):
         vote = Predictions.soft_vote([strict[member] for member in pair])
-        assert subset_search.judged(loose, pair) == f1_score(vote.actual, vote.predicted, average="macro")
+        assert subset_search.merged_macro_f1(loose, pair) == f1_score(vote.actual, vote.predicted, average="macro")

@@ -14,7 +14,7 @@ COMMANDS_FOLDER = Path(__file__).parent.parent / "skinlesion" / "commands"
 
 def run_cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "skinlesion", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "skinlesion", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
     )
 
 

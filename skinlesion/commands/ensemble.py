@@ -52,7 +52,7 @@ def run(config: EnsembleConfig) -> None:
     for path, parts in folders.items():
         for part, predictions in parts.items():
             predictions.write(path / f"predictions_{part}.csv")
-    fitted["novelty"] = _fit_novelty([models[k] for k in chosen], folder, config)
+    fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
     write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta, fitted=fitted))
     found = ensemble_metrics(
         vote,
@@ -71,16 +71,17 @@ def run(config: EnsembleConfig) -> None:
 def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleConfig) -> "list[Predictions]":
     """The predictions of each member: those beside its checkpoint, where they are without test-time augmentation."""
     from skinlesion.inference.ensemble import own_predictions
-    from skinlesion.inference.predict_images import predict_images, read_part
+    from skinlesion.inference.predictor import Predictor
+    from skinlesion.inference.split_part import read_part
 
     found = [own_predictions(model, part) if config.tta == "none" else None for model in models]
     images = read_part(models[0], part, config.data) if None in found else None
 
     def predict(model: "TrainedModel") -> "Predictions":
         assert images is not None
-        cache, settings = images.cache(model.spec.size), config.loader
-        accelerator = config.accelerator
-        return predict_images(model, images.frame, cache, settings=settings, accelerator=accelerator, tta=config.tta)
+        predictor = Predictor.of([model], tta=config.tta, accelerator=config.accelerator)
+        caches, batch = images.caches(predictor.sizes), config.loader.batch_size
+        return predictor.predict_frame(images.frame, caches=caches, batch=batch, label=f"predicting {model.name}")
 
     return [predict(model) if each is None else each for model, each in zip(models, found, strict=True)]
 
@@ -127,18 +128,23 @@ def _fit(
     return {"calibration": {**calibration, "members": members}, **decisions}
 
 
-def _fit_novelty(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
+def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
     """Write novelty.npz, fitted to training images; None where that is not asked for, or they are not there."""
     from skinlesion.files import file_digest
     from skinlesion.inference import ood
-    from skinlesion.inference.ood_fit import fit_novelty
-    from skinlesion.training.forward import device_of
+    from skinlesion.inference.posthoc_fit import fit_ood
+    from skinlesion.inference.predictor import Predictor
+    from skinlesion.inference.split_part import read_part
 
     if config.id_pass_rate is None:
         return None
-    device = device_of(config.accelerator)
+    predictor = Predictor.of(models, accelerator=config.accelerator)
     try:
-        fitted = fit_novelty(models, source=config.data, device=device, passing=config.id_pass_rate, seed=config.seed)
+        train, val = (
+            read_part(models[0], part, config.data, images=ood.IMAGES, seed=config.seed).frame
+            for part in ("train", "val")
+        )
+        fitted = fit_ood(predictor, train=train, val=val, id_pass_rate=config.id_pass_rate)
     except DataError as error:
         log.warning("Out-of-distribution images will not be flagged: %s", str(error).splitlines()[0])
         return None

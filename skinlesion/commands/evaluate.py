@@ -14,18 +14,11 @@ if TYPE_CHECKING:
 
     from skinlesion.data.datamodule import Part
     from skinlesion.data.image_io import Image
-    from skinlesion.inference.ensemble import EnsembleFile
+    from skinlesion.inference.members import PostHoc
     from skinlesion.inference.predictions import Predictions
-    from skinlesion.training.checkpoint import TrainedModel
+    from skinlesion.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
-
-
-class _Model(NamedTuple):
-    members: "list[TrainedModel]"
-    folder: Path  # where it lies
-    ensemble: "EnsembleFile | None"  # None: a checkpoint
-    tta: str
 
 
 class _Evaluated(NamedTuple):
@@ -36,10 +29,10 @@ class _Evaluated(NamedTuple):
     folder: Path
     name: str  # of the files: val, test, external or submission
     title: str
-    model: str
+    model: str  # for people
     about: dict[str, Any]  # how the predictions came about, ready for JSON
     image_of: "Callable[[str], Image] | None" = None  # None: the images are not there
-    ensemble: "EnsembleFile | None" = None
+    posthoc: "PostHoc | None" = None  # None: no model, or a checkpoint
 
 
 def run(config: EvaluateConfig) -> None:
@@ -58,72 +51,59 @@ def run(config: EvaluateConfig) -> None:
     _write_metrics(found, config)
     _draw(found, config)
     groups = _write_subgroups(found, config)
-    if found.ensemble is not None:
+    if found.posthoc is not None:
         _write_decisions(found, groups, config)
     log.info("Tables and figures: %s", found.folder)
 
 
-def _load(config: EvaluateConfig) -> _Model:
-    from skinlesion.inference.ensemble import read_ensemble
-    from skinlesion.training.checkpoint import load_model
+def _load(config: EvaluateConfig) -> "Predictor":
+    from skinlesion.inference.predictor import Predictor
 
-    if config.checkpoint is not None:
-        model = load_model(Path(config.checkpoint))
-        return _Model([model], model.path.parent, None, config.tta or "none")
-    path = Path(str(config.ensemble))
-    ensemble = read_ensemble(path)
-    return _Model(ensemble.models(), path if path.is_dir() else path.parent, ensemble, config.tta or ensemble.tta)
+    path = str(config.checkpoint or config.ensemble)
+    return Predictor.load(path, tta=config.tta, accelerator=config.accelerator)
 
 
-def _predict_part(model: _Model, config: EvaluateConfig) -> _Evaluated:
-    from skinlesion.inference.predict_images import predict_images, read_part
-    from skinlesion.inference.predictions import Predictions
+def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
+    from skinlesion.inference.split_part import read_part
 
-    part, settings, accelerator = cast("Part", config.split), config.loader, config.accelerator
-    images = read_part(model.members[0], part, config.data)  # alike for all members, as their splits are
-    caches = [images.cache(member.spec.size) for member in model.members]
-    tables = [
-        predict_images(member, images.frame, cache, settings=settings, accelerator=accelerator, tta=model.tta)
-        for member, cache in zip(model.members, caches, strict=True)
-    ]
+    part = cast("Part", config.split)
+    images = read_part(predictor.networks.models[0], part, config.data)
+    caches = images.caches(predictor.sizes)
     return _Evaluated(
-        predictions=Predictions.soft_vote(tables),
+        predictions=predictor.predict_frame(images.frame, caches=caches, batch=config.loader.batch_size),
         facts=images.frame,
-        folder=Path(config.out) if config.out else model.folder / "evaluation",
+        folder=Path(config.out) if config.out else predictor.folder / "evaluation",
         name=part,
         title=f"{part} part",
-        model=model.folder.name,
-        about={"tta": model.tta},
-        image_of=caches[0].image,
-        ensemble=model.ensemble,
+        model=predictor.folder.name,
+        about={"tta": predictor.members.tta},
+        image_of=caches[predictor.sizes[0]].image,
+        posthoc=predictor.posthoc if config.ensemble else None,
     )
 
 
-def _predict_external(model: _Model, config: EvaluateConfig) -> _Evaluated:
+def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
     from skinlesion.files import write_json, write_text
     from skinlesion.plots.populations import compared
     from skinlesion.plots.style import save
-    from skinlesion.studies.external.evaluation import judge_external
-    from skinlesion.studies.external.populations import populations
+    from skinlesion.studies.external.evaluation import predict_external
+    from skinlesion.studies.external.populations import compare_populations
 
-    settings, accelerator = config.loader, config.accelerator
-    found = judge_external(
-        model.members, config.external, source=config.data, settings=settings, accelerator=accelerator, tta=model.tta
-    )
-    folder = Path(config.out) if config.out else model.folder / "external"
-    write_text(folder / "seen.csv", found.seen.to_csv(index=False, lineterminator="\n"))
-    write_json(folder / "populations.json", populations(*found.populations))
+    found = predict_external(predictor, config.external, source=config.data)
+    folder = Path(config.out) if config.out else predictor.folder / "external"
+    write_text(folder / "seen.csv", found.known.to_csv(index=False, lineterminator="\n"))
+    write_json(folder / "populations.json", compare_populations(*found.populations))
     save(compared(*found.populations), folder / "populations.png")
     return _Evaluated(
-        predictions=found.table,
-        facts=found.facts,
+        predictions=found.predictions,
+        facts=found.frame,
         folder=folder,
         name="external",
-        title=f"{config.external.images}, {len(found.table)} images",
-        model=model.folder.name,
-        about={"tta": model.tta, "external": found.about},
-        image_of=found.images.image,
-        ensemble=model.ensemble,
+        title=f"{config.external.images}, {len(found.predictions)} images",
+        model=predictor.folder.name,
+        about={"tta": predictor.members.tta, "external": found.source},
+        image_of=found.cache.image,
+        posthoc=predictor.posthoc if config.ensemble else None,
     )
 
 
@@ -171,8 +151,8 @@ def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> None:
     write_truth(predictions, folder / f"challenge_truth_{name}.csv")
     summary = summarize_predictions(predictions, bootstrap, bins=config.bins)
     written = {**found.about, "level": config.level, **summary.to_dict()}
-    if config.calibrated and found.ensemble is not None and found.ensemble.calibration is not None:
-        scaled = with_calibration(predictions, found.ensemble.calibration)
+    if config.calibrated and found.posthoc is not None and found.posthoc.calibration is not None:
+        scaled = with_calibration(predictions, found.posthoc.calibration)
         scaled.write(folder / f"predictions_{name}_calibrated.csv")
         written["calibrated"] = summarize_predictions(scaled, bootstrap, bins=config.bins).to_dict()
     write_json(folder / f"metrics_{name}.json", written)
@@ -220,12 +200,12 @@ def _write_decisions(found: _Evaluated, groups: dict[str, list[str]], config: Ev
     from skinlesion.inference.posthoc_fit import with_calibration
     from skinlesion.metrics.estimate import BootstrapConfig
 
-    assert found.ensemble is not None
+    assert found.posthoc is not None
     decisions = evaluate_decisions(
-        with_calibration(found.predictions, found.ensemble.calibration),
+        with_calibration(found.predictions, found.posthoc.calibration),
         BootstrapConfig.of(config),
-        points=found.ensemble.operating_points,
-        sets=found.ensemble.conformal,
+        points=found.posthoc.operating_points,
+        sets=found.posthoc.conformal,
         groups=groups,
     )
     write_json(found.folder / f"decisions_{found.name}.json", decisions.to_dict())

@@ -128,14 +128,25 @@ def _evaluate(
 
     from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.files import file_digest, write_json
-    from skinlesion.inference.predict_images import predict_run
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.metrics.classification import headline
     from skinlesion.plots.history import history
     from skinlesion.plots.style import save
+    from skinlesion.training.checkpoint import load_model
+    from skinlesion.training.feature_cache import predict_from_maps
 
     measured: dict[str, object] = {}
+    cached = all(phase.cached_views > 0 for phase in config.schedule.phases.values())
+    predictor = None if cached else Predictor.of([load_model(folder)], device=device)
     for part in HELD_OUT:
-        table = predict_run(module.network, datamodule, part, schedule=config.schedule, device=device)
+        frame = datamodule.part_frame(part)
+        if predictor is None:
+            table = predict_from_maps(module.network, datamodule, part, schedule=config.schedule, device=device)
+        else:
+            caches = dict.fromkeys(predictor.sizes, datamodule.cache)
+            table = predictor.predict_frame(
+                frame, caches=caches, batch=datamodule.batch_size, label=f"predicting {part}"
+            )
         table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 METHODS = ("temperature", "vector", "none")
 SMALLEST = 1e-12  # a smaller probability counts as this one, so that its logarithm is finite
-HOTTEST = 20.0  # temperatures are looked for between its inverse and itself
+HOTTEST = 20.0  # temperatures are searched between its inverse and itself
 _HALVINGS = 60
 _STEPS = 100  # of Newton's method
 _CLOSE = 1e-10  # the gradient at which it stops
@@ -66,7 +66,7 @@ def vector_scaled(probabilities: npt.ArrayLike, weight: npt.ArrayLike, bias: npt
 
 
 def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | None) -> Floats:
-    """Apply what an ensemble keeps under `calibration` to the mean of its members' probabilities.
+    """Calibrate the mean of the members' probabilities as an ensemble's file says.
 
     Args:
         probabilities: (N, K), uncalibrated.
@@ -89,7 +89,7 @@ def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | No
 
 
 def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """The temperature at which the negative log-likelihood is least, between 1 / `HOTTEST` and `HOTTEST`.
+    """Fit the temperature of the least negative log-likelihood, between 1 / `HOTTEST` and `HOTTEST`, by bisection.
 
     Args:
         probabilities: (N, K) of validation images.
@@ -110,13 +110,13 @@ def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> flo
 
 
 def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> VectorScaling:
-    """The `weight` and `bias` of vector scaling at which the negative log-likelihood is least, by Newton's method.
+    """Fit the weight and bias of vector scaling of the least negative log-likelihood, by Newton's method.
 
     Args:
         probabilities: (N, K) of validation images.
         targets: (N,) class indices.
-        ridge: How many images' worth (1/2 ridge (|w - 1|² + |b|²) is added to the sum over images) draw the result
-            towards no change: without it a diagnosis of few images could be scaled at will.
+        ridge: Weight, in images, of the penalty 1/2 ridge (|w - 1|² + |b|²) that is added to the sum over images and
+            keeps the scaling of diagnoses with few images near the identity.
 
     Raises:
         DataError: As of `fit_temperature`.

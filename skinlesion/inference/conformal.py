@@ -39,12 +39,12 @@ class ConformalSets(TypedDict):
 
 
 def scores(probabilities: npt.ArrayLike, *, penalty: float = 0.0, free_ranks: int = 0) -> Floats:
-    """How little each diagnosis fits: (N, K) to (N, K), 0 for the likeliest.
+    """Nonconformity of each diagnosis: (N, K) to (N, K), 0 for the likeliest.
 
     Args:
         probabilities: (N, K).
-        penalty: Of RAPS, added for each rank beyond `free_ranks`; 0: APS.
-        free_ranks: How many of the likeliest diagnoses have no penalty.
+        penalty: Added for each rank beyond `free_ranks` by RAPS; 0: APS.
+        free_ranks: Number of likeliest diagnoses without a penalty.
     """
     values = np.asarray(probabilities, dtype=np.float64)
     order = np.argsort(-values, axis=1, kind="stable")
@@ -113,7 +113,7 @@ def fit(
 
 
 def prediction_sets(probabilities: npt.ArrayLike, fitted: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Which diagnoses are in the set of each image: (N, K).
+    """Prediction sets: whether each diagnosis is in the set of each image, (N, K).
 
     Args:
         probabilities: (N, K), calibrated as those that `fit` saw.

@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Fitted = dict[str, npt.NDArray[np.floating]]
 
 FORMAT = 1.0  # raise it when `score` reads other arrays
+IMAGES = 2000  # of training, and of validation, at most: more hardly move a covariance of 64 axes
 AXES = 64  # of the features' covariance, at most
 _ENDS = (0.5, 0.95)  # quantiles of validation images that a sign is scaled by
 _LEAST = 1e-6  # variance off the axes, as a share of the mean variance: dead features do not divide by zero

@@ -1,16 +1,20 @@
 """What an ensemble fits to its validation part after the vote: calibration, operating points, prediction sets."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.inference import conformal, operating_points
+from skinlesion.inference import conformal, ood, operating_points
 from skinlesion.inference.calibration import Calibration, FoldScores, calibrated, fit_temperature, fit_vector
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.calibration import calibration_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDS = 5  # of lesions, in which scaling is tried on those that it was not fitted to
 
@@ -118,3 +122,26 @@ def _folds(predictions: Predictions) -> npt.NDArray[np.int64]:
     dealt = np.empty(len(first), dtype=np.int64)
     dealt[np.argsort(first, kind="stable")] = np.arange(len(first)) % FOLDS
     return dealt[group]
+
+
+def fit_ood(predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame", id_pass_rate: float) -> ood.Fitted:
+    """Fit the statistics of training images that tell which images are out-of-distribution; see `ood.fit`.
+
+    Args:
+        predictor: The members that vote.
+        train: Checked frame of training images.
+        val: Checked frame of validation images.
+        id_pass_rate: Share of the validation images that is not flagged, between 0 and 1.
+
+    Raises:
+        DataError: An image cannot be read, or there are too few.
+    """
+    embedded = {
+        part: [ood.Embedded(*each) for each in zip(outputs.logits, outputs.pooled, strict=True)]
+        for part, outputs in (
+            ("train", predictor.embed_frame(train, label="out-of-distribution: training images")),
+            ("val", predictor.embed_frame(val, label="out-of-distribution: validation images")),
+        )
+    }
+    targets = predictor.taxonomy.indices(train["diagnosis"].tolist())
+    return ood.fit(embedded["train"], targets, embedded["val"], passing=id_pass_rate)

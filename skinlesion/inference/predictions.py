@@ -42,9 +42,9 @@ class Predictions:
         actual: (N,) codes, "" where the diagnosis is unknown.
         taxonomy: The K diagnoses.
         uncalibrated: (N, K), the members' mean before calibration; None: nothing was calibrated.
-        prediction_set: (N, K), which diagnoses are in the set; None: the model has no prediction sets.
-        coverage: Share of images whose set is to hold the actual diagnosis, 0 to 1; None: there are no sets.
-        ood_score: (N,), the higher the less like the training images; None: the model does not judge it.
+        prediction_set: (N, K), whether a diagnosis is in the set; None: the model has no prediction sets.
+        coverage: Share of images whose set is to hold the actual diagnosis, 0..1; None: there are no sets.
+        ood_score: (N,), higher for images less like those of training; None: the model has no such score.
         ood: (N,), whether an image is flagged as out-of-distribution; None likewise.
         members: (M, N, K), of each member before calibration; None: not kept.
     """
@@ -78,8 +78,7 @@ class Predictions:
         Args:
             image_id: N different ids.
             lesion_id: N ids, "" where the lesion is unknown; None: all are.
-            probabilities: (N, K) in 0..1, each row with sum 1. Take the softmax in float32: a half-precision sum is
-                too coarse.
+            probabilities: (N, K) in 0..1 with row sums of 1: of a softmax in float32, half precision is too coarse.
             actual: N codes, "" where the diagnosis is unknown; None: all are.
             predicted: N codes that must be the likeliest ones; None: not checked.
             taxonomy: The K diagnoses.
@@ -94,10 +93,9 @@ class Predictions:
             values = np.asarray(probabilities).astype(np.float32)
         lesions, codes = (_text(each if each is not None else [""] * len(ids)) for each in (lesion_id, actual))
         if not len(ids) == len(lesions) == len(codes) or values.shape != (len(ids), len(taxonomy)):
-            raise ValueError(
-                f"{len(ids)} image ids, {len(lesions)} lesion ids, {len(codes)} diagnoses and probabilities of shape "
-                f"{values.shape} do not fit: expected N, N, N and (N, {len(taxonomy)})"
-            )
+            given = f"{len(ids)} image ids, {len(lesions)} lesion ids, {len(codes)} diagnoses"
+            expected = f"expected N, N, N and (N, {len(taxonomy)})"
+            raise ValueError(f"{given} and probabilities of shape {values.shape} do not fit: {expected}")
         made = cls(ids, values, lesions, codes, taxonomy)
         made._check(source, predicted)
         return made.sorted()
@@ -114,12 +112,13 @@ class Predictions:
         try:
             text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: no predictions table ({error}). Give a CSV file that `skinlesion evaluate` wrote."
-            ) from error
+            hint = "Give a CSV file that `skinlesion evaluate` wrote."
+            raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
         columns = (*_KNOWN[:2], *taxonomy.codes, "actual", "predicted")
-        missing = [name for name in columns if name not in text]
-        unknown = [name for name in text if name not in columns]
+        missing, unknown = (
+            [each for each in columns if each not in text],
+            [each for each in text if each not in columns],
+        )
         if missing or unknown:
             raise DataError(f"{path}: missing columns {missing}, unknown columns {unknown}; expected {list(columns)}.")
         return cls.build(
@@ -144,9 +143,9 @@ class Predictions:
         Raises:
             DataError: There is no table, or two tables differ in their images, lesions or actual diagnoses.
         """
-        if not tables:
-            raise DataError("No predictions to average: an ensemble needs at least one table.")
         ordered = [table.sorted() for table in tables]
+        if not ordered:
+            raise DataError("No predictions to average: an ensemble needs at least one table.")
         for number, table in enumerate(ordered[1:], start=2):
             refuse_other_images(ordered[0], table, number=number)
         mean = np.mean([each.probabilities for each in ordered], axis=0, dtype=np.float64)
@@ -171,7 +170,7 @@ class Predictions:
         """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted."""
         import pandas as pd
 
-        values = {code: self.probabilities[:, k] for k, code in enumerate(self.taxonomy.codes)}
+        values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
         return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
 
@@ -235,7 +234,7 @@ class Predictions:
         """
         ordered = self.sorted()
         group = ordered.group
-        _, first = np.unique(group, return_index=True)
+        first = np.unique(group, return_index=True)[1]
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
@@ -268,7 +267,7 @@ class Predictions:
             raise DataError("\n".join(found))
 
     def _rows(self, bad: npt.NDArray[np.bool_]) -> str:
-        """Name the first bad rows, counted from 1 below the header, and say how many there are."""
+        """Name the first bad rows, counted from 1 below the header, and count the others."""
         places = np.flatnonzero(bad)
         names = ", ".join(f"row {place + 1} ({self.image_id[place]})" for place in places[:_NAMED])
         return names if len(places) <= _NAMED else f"{names} and {len(places) - _NAMED} more"
@@ -277,8 +276,7 @@ class Predictions:
 def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
     """Number the lesions of N images from 0 to L-1 by their first image in the order of image_id: (N,).
 
-    The numbers depend neither on the order of the images nor on the names of the lesions. An image of unknown lesion,
-    "", is a lesion of its own.
+    An image of unknown lesion, "", is a lesion of its own.
     """
     order = np.argsort(_text(image_id), kind="stable")
     number: dict[tuple[str, bool], int] = {}
@@ -304,6 +302,4 @@ def refuse_other_images(first: Predictions, other: Predictions, *, number: int =
 
 
 def _text(values: Ids) -> npt.NDArray[np.object_]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = list(values)
-    return array
+    return np.array(list(values), dtype=object)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from skinlesion.data.image_cache import ImageCache
     from skinlesion.inference.torch_members import TorchMembers
+    from skinlesion.training.checkpoint import TrainedModel
 
 BATCH = 32  # images at once
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -104,11 +105,16 @@ class Predictor:
 
     @classmethod
     def _checkpoint(cls, path: Path, *, tta: str | None, accelerator: str) -> Self:
-        from skinlesion.inference.torch_members import TorchMembers
         from skinlesion.training.checkpoint import load_model
 
-        model = load_model(path)
-        return cls(TorchMembers([model], tta=tta or "none", accelerator=accelerator), model.path.parent)
+        return cls.of([load_model(path)], tta=tta or "none", accelerator=accelerator)
+
+    @classmethod
+    def of(cls, models: "Sequence[TrainedModel]", **options: Any) -> Self:
+        """A predictor of loaded models, whose plain mean is the prediction; the options are those of `TorchMembers`."""
+        from skinlesion.inference.torch_members import TorchMembers
+
+        return cls(TorchMembers(models, **options), models[0].path.parent)
 
     @property
     def encoder(self) -> MetadataEncoder:
@@ -213,6 +219,11 @@ class Predictor:
         table = replace(table, probabilities=table.probabilities.astype(np.float32), lesion_id=lesions, actual=actual)
         return table.select(np.argsort(table.image_id, kind="stable"))
 
+    def embed_frame(self, frame: "pd.DataFrame", *, label: str = "embedding") -> Outputs:
+        """Run the members on the images of a checked frame, and keep their logits and pooled features."""
+        prepared = (self.prepare(read(Path(path))) for path in frame["path"])
+        return self._run(prepared, self.encoder.encode(frame), label=label, embed=True)
+
     def at_risk(self, predictions: Predictions, alpha: float) -> Predictions:
         """The same predictions with prediction sets that miss the diagnosis in a share `alpha` of images at most.
 
@@ -227,14 +238,20 @@ class Predictor:
         raise DataError(f"alpha={alpha:g}: no prediction sets for that risk; this model has {known}")
 
     def _run(
-        self, prepared: Iterator[Prepared], metadata: npt.NDArray[np.float32], *, batch: int = BATCH, label: str = ""
+        self,
+        prepared: Iterator[Prepared],
+        metadata: npt.NDArray[np.float32],
+        *,
+        batch: int = BATCH,
+        label: str = "",
+        embed: bool = False,
     ) -> Outputs:
         """Run the members over all images, a batch at a time."""
         from skinlesion.progress import track
 
         starts: Iterable[int] = range(0, len(metadata), batch)
         starts = track(starts, label, -(-len(metadata) // batch)) if label else starts
-        embed = self.posthoc.ood is not None
+        embed = embed or self.posthoc.ood is not None
         parts = [
             self.members.run(list(islice(prepared, batch)), metadata[start : start + batch], embed=embed)
             for start in starts

@@ -1,4 +1,4 @@
-"""The search for an ensemble: each subset of the members, judged by macro-F1 of its mean probabilities."""
+"""The search for the best ensemble: macro-F1 of the mean probabilities of every subset of the members."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from skinlesion.errors import DataError
 from skinlesion.metrics.classification import Floats, Integers, confusions, macro_f1
 
 _NUMBERS_AT_ONCE = 2**14  # mean probabilities held at a time: they stay in the processor's cache
-_MARGIN = 1e-6  # between the two largest probabilities: ten times what rounding to float32 can turn
+_MARGIN = 1e-6  # between the two largest probabilities: ten times what rounding to float32 can change
 _DIGITS = 12  # decimals to which macro-F1 decides: the rest is rounding, which must not break ties
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Some members of an ensemble and how well they do together."""
+    """Some members of an ensemble and the macro-F1 of their vote."""
 
     members: tuple[int, ...]  # positions on the member axis, ascending
     macro_f1: float  # 0..1, of the mean of their probabilities
 
 
 def search(probabilities: npt.ArrayLike, actual: npt.ArrayLike, *, smallest: int, largest: int) -> list[Subset]:
-    """Judge every subset of the members.
+    """Measure every subset of the members.
 
     Args:
         probabilities: (M, N, K), of M members for the same N images. Search on validation images: the best of
@@ -66,7 +66,7 @@ def _confusions_of(subsets: list[tuple[int, ...]], values: Floats, *, actual: In
 
 
 def _settled(values: Floats) -> npt.NDArray[np.bool_]:
-    """Which images every subset decides alike, since all members do, by more than rounding could turn: (N,)."""
+    """Images that every subset predicts alike, since all members do, by more than rounding could change: (N,)."""
     largest = values.argmax(axis=-1)  # (M, N)
     second, first = np.partition(values, -2, axis=-1)[..., -2:].transpose(2, 0, 1)  # (M, N)
     settled: npt.NDArray[np.bool_] = ((largest == largest[0]) & (first - second > _MARGIN)).all(axis=0)
@@ -78,7 +78,7 @@ def _predicted(chosen: Floats, by_class: Floats) -> Integers:
     members = chosen.sum(axis=1, keepdims=True)  # (S, 1)
     largest = np.full((len(chosen), by_class.shape[2]), -np.inf, np.float32)
     predicted = np.zeros(largest.shape, np.int8)
-    for k, each in enumerate(by_class):  # class by class: whole rows at a time, which argmax over seven is not
+    for k, each in enumerate(by_class):  # class by class: whole rows at a time, faster than argmax over few classes
         # sum, divide and round just as the vote on predictions tables does, so that both decide the same
         mean = (chosen @ each / members).astype(np.float32)  # (S, N)
         np.maximum(predicted, np.multiply(mean > largest, k, dtype=np.int8), out=predicted)  # k is the highest so far

