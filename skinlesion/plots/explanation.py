@@ -136,7 +136,7 @@ def _probabilities(axes: Axes, explanation: "Explanation") -> None:
 def _fact_effects(axes: Axes, explanation: "Explanation") -> None:
     """Draw the change of each probability by each known fact, in percentage points."""
     plain(axes)
-    axes.set_title("effect of each fact,\ncompared with the fact unknown", fontsize=9)
+    axes.set_title("effect of each fact,\ncompared with leaving it out", fontsize=9)
     axes.set_yticks(range(len(CODES)), CODES)
     axes.set(ylim=(len(CODES) - 0.5, -0.5), xlabel="change in probability, percentage points")
     axes.xaxis.label.set_fontsize(8)

@@ -176,9 +176,7 @@ def _inputs(model: TrainedModel, image: Image, facts: Facts, device: torch.devic
     return pixels, torch.from_numpy(model.encoder.encode_patient(facts))[None].to(device)
 
 
-def _ood(
-    ensemble: LoadedEnsemble, inputs: Sequence[tuple[torch.Tensor, torch.Tensor]]
-) -> tuple[float, float] | None:
+def _ood(ensemble: LoadedEnsemble, inputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float] | None:
     fitted = ensemble.novelty
     if fitted is None:
         return None
