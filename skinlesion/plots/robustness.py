@@ -40,7 +40,7 @@ def curves(found: "RobustnessResult") -> Figure:
         axes.set_axis_off()
     for axes, name in zip(panels.flat, names, strict=False):
         _draw_steps(axes, found, name)
-        axes.set_title(name.replace("_", " "), fontsize=9)
+        axes.set_title("JPEG compression" if name == "jpeg" else name, fontsize=9)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure
@@ -55,7 +55,7 @@ def lesion_removed(found: "RobustnessResult") -> Figure:
         label, colour, _, _ = _LINES[name]
         label = f"{label}, most frequent diagnosis"
         axes.axhline(found.without_images[name], color=colour, linestyle=style, linewidth=1, label=label)
-    axes.set_title("Lesion removed: performance above the dotted lines does not come from the lesion", fontsize=10)
+    axes.set_title("Lesion removed: remaining performance comes from surroundings, facts and prevalence", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
@@ -73,7 +73,7 @@ def facts(found: "RobustnessResult") -> Figure:
             values, y + offset, xerr=whiskers, fmt=marker, color=colour, capsize=2, ms=4, linewidth=1, label=label
         )
     axes.set_yticks(y, list(rows))
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.02))
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(-0.02, 1.02))
     axes.set_xlabel(f"value with {found.level:.0%} interval over lesions", fontsize=8)
     plain(axes)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
@@ -130,6 +130,6 @@ def _draw_steps(axes: Axes, found: "RobustnessResult", name: str) -> None:
         )  # fmt: skip
     labels = [f"{step:g}" + ("\n(original)" if step == neutral else "") for step, _ in steps]
     axes.set_xticks(range(len(steps)), labels)
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(corruption.unit, fontsize=8)
     plain(axes)

@@ -118,7 +118,7 @@ CORRUPTIONS = MappingProxyType(
         "jpeg": Corruption(compression, neutral=100, least=1, most=100, unit="JPEG quality"),
         "brightness": Corruption(brightness, neutral=1, least=0, most=10, unit="factor"),
         "colour": Corruption(colour, neutral=0, least=-1, most=1, unit="share of the full range, red above 0"),
-        "lesion_removed": Corruption(lesion_removed, neutral=0, least=0, most=1, unit="painted share"),
+        "lesion_removed": Corruption(lesion_removed, neutral=0, least=0, most=1, unit="painted share of the image"),
     }
 )
 """All corruptions by name."""
