@@ -30,20 +30,19 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
-    from skinlesion.inference.loaded_ensemble import check_facts, voters
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.explanation import explanation_page
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
-    from skinlesion.training.forward import device_of
 
     if not path.is_file():
         raise DataError(f"image={config.image}: no such file")
-    ensemble = voters(config.checkpoint, config.ensemble, tta=config.tta)
+    predictor = Predictor.load(
+        str(config.checkpoint or config.ensemble), tta=config.tta, accelerator=config.accelerator
+    )
     facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
-    check_facts(ensemble.models, facts)
-    device = device_of(config.accelerator)
-    found = explain(ensemble, read(path), facts, name=path.name, target=config.class_, device=device)
-    folder = Path(config.out) if config.out else ensemble.folder / "explanations"
+    found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
+    folder = Path(config.out) if config.out else predictor.folder / "explanations"
     write_json(folder / f"{path.stem}.{found.target}.json", found)
     save(explanation_page(found), folder / f"{path.stem}.{found.target}.png")
     log.info("%s: %s, %.0f %%", path.name, found.predicted, 100 * found.probabilities.max())
@@ -56,20 +55,19 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
     """Write explanations.json and the figures of the checks, and print the main results."""
     from skinlesion.data.csv_io import some
     from skinlesion.files import write_json
-    from skinlesion.inference.loaded_ensemble import voters
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.inference.sample import read_sample
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.plots import saliency as figures
-    from skinlesion.plots.predictions import save
+    from skinlesion.plots.style import save
     from skinlesion.studies.explain.saliency_checks import check_maps
-    from skinlesion.training.forward import device_of
 
-    ensemble = voters(config.checkpoint, config.ensemble, tta="none")
-    sample = read_sample(ensemble.models[0], part, images=config.images, seed=config.seed, source=config.data)
+    predictor = Predictor.load(str(config.checkpoint or config.ensemble), tta="none", accelerator=config.accelerator)
+    model = predictor.networks.models[0]
+    sample = read_sample(model, part, images=config.images, seed=config.seed, source=config.data)
     masks = None if config.masks is None else Path(config.masks)
-    device = device_of(config.accelerator)
-    checks = check_maps(ensemble, sample, masks=masks, device=device, config=BootstrapConfig.of(config))
-    folder = Path(config.out) if config.out else ensemble.folder / "explanations"
+    checks = check_maps(predictor, sample.frame, masks=masks, config=BootstrapConfig.of(config))
+    folder = Path(config.out) if config.out else predictor.folder / "explanations"
     write_json(folder / "explanations.json", {"part": part, **checks.to_dict()})
     save(figures.randomisation(checks.randomisation), folder / "randomisation.png")
     save(figures.randomised_maps(checks.example, checks.example_maps), folder / "sample_randomisation.png")
@@ -97,7 +95,7 @@ def _show(checks: "SaliencyChecks", title: str) -> None:
         rows[f"maps whose maximum lies in the lesion ({checks.lesion.masks} masks)"] = checks.lesion.peak_inside
         rows["share of the map in the lesion"] = checks.lesion.energy_inside
         rows["lesion's share of the image"] = checks.lesion.lesion_area
-    show_table(title, ("check", "value"), [(name, with_interval(each.to_dict())) for name, each in rows.items()])
+    show_table(title, ("check", "value"), [(name, with_interval(each)) for name, each in rows.items()])
 
 
 if __name__ == "__main__":

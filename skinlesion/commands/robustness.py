@@ -1,18 +1,15 @@
 """`skinlesion robustness`: measure a model on corrupted images, altered facts and out-of-distribution images."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skinlesion.config.studies import RobustnessConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from skinlesion.data.datamodule import Part
-    from skinlesion.inference.loaded_ensemble import LoadedEnsemble
-    from skinlesion.inference.ood import Fitted
-    from skinlesion.metrics.estimate import Estimate
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.studies.robustness.study import RobustnessResult
 
 log = logging.getLogger(__name__)
@@ -25,28 +22,28 @@ def run(config: RobustnessConfig) -> None:
         SkinlesionError: The model or the data are invalid, or a step is out of range.
     """
     from skinlesion.files import write_json, write_text
-    from skinlesion.inference.loaded_ensemble import voters
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.inference.sample import read_sample
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.studies.robustness.corruptions import check_steps
     from skinlesion.studies.robustness.study import study_robustness
-    from skinlesion.training.forward import device_of
 
     check_steps(config.steps)
-    ensemble = voters(config.checkpoint, config.ensemble, tta=config.tta)
-    device, model, part = device_of(config.accelerator), ensemble.models[0], cast("Part", config.split)
+    predictor = Predictor.load(
+        str(config.checkpoint or config.ensemble), tta=config.tta, accelerator=config.accelerator
+    )
+    predictor = _with_detector(predictor, config)
+    model, part = predictor.networks.models[0], cast("Part", config.split)
     found = study_robustness(
-        ensemble,
-        read_sample(model, part, images=config.images, seed=config.seed, source=config.data),
+        predictor,
+        read_sample(model, part, images=config.images, seed=config.seed, source=config.data).frame,
         read_sample(model, "train", images=None, seed=config.seed, source=config.data).frame,
-        _detector(ensemble, config, device),
         part=part,
         steps=config.steps,
         seed=config.seed,
-        device=device,
         config=BootstrapConfig.of(config),
     )
-    folder = Path(config.out) if config.out else ensemble.folder / "robustness"
+    folder = Path(config.out) if config.out else predictor.folder / "robustness"
     write_json(folder / "robustness.json", found)
     write_text(folder / "robustness.csv", found.to_frame().to_csv(index=False))
     _draw(found, folder)
@@ -54,14 +51,18 @@ def run(config: RobustnessConfig) -> None:
     log.info("Tables and figures: %s", folder)
 
 
-def _detector(ensemble: "LoadedEnsemble", config: RobustnessConfig, device: "torch.device") -> "Fitted | None":
-    """The ensemble's own detector if it has the same `id_pass_rate`, otherwise a newly fitted one."""
+def _with_detector(predictor: "Predictor", config: RobustnessConfig) -> "Predictor":
+    """The predictor with an out-of-distribution detector of the wanted `id_pass_rate`: its own, a new one, or none."""
+    from skinlesion.inference.members import PostHoc
     from skinlesion.inference.ood_fit import fit_novelty
 
-    rate, own = config.id_pass_rate, ensemble.novelty
-    if rate is None or (own is not None and float(own["passing"]) == rate):
-        return None if rate is None else own
-    return fit_novelty(ensemble.models, source=config.data, device=device, passing=rate, seed=config.seed)
+    rate, detector = config.id_pass_rate, predictor.posthoc.ood
+    if rate is None:
+        detector = None
+    elif detector is None or float(detector["passing"]) != rate:
+        models, device = predictor.networks.models, predictor.networks.device
+        detector = fit_novelty(models, source=config.data, device=device, passing=rate, seed=config.seed)
+    return replace(predictor, posthoc=PostHoc(ood=detector))
 
 
 def _draw(found: "RobustnessResult", folder: Path) -> None:
@@ -86,16 +87,15 @@ def _show(found: "RobustnessResult") -> None:
     rows += [(name, f"{each.worst:g}", each.steps[each.worst]) for name, each in found.corruptions.items()]
     rows += [(name, "", numbers) for name, numbers in found.facts.items()]
 
-    def cell(number: "Estimate") -> str:
-        return with_interval(number.to_dict())
-
     show_table(
         f"{found.part} part, {found.level:.0%} intervals over lesions: the worst step of each corruption",
         ("images or facts", "step", "balanced accuracy", "change", "same prediction"),
-        [(name, step, *(cell(numbers[number]) for number in shown)) for name, step, numbers in rows],
+        [(name, step, *(with_interval(numbers[number]) for number in shown)) for name, step, numbers in rows],
     )
     if found.ood is not None:
-        cells = [(kind, cell(each.auroc), cell(each.flagged)) for kind, each in found.ood.pictures.items()]
+        cells = [
+            (kind, with_interval(each.auroc), with_interval(each.flagged)) for kind, each in found.ood.pictures.items()
+        ]
         show_table("Detection of out-of-distribution images", ("images", "AUROC", "flagged"), cells)
 
 

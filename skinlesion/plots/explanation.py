@@ -10,7 +10,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from skinlesion.plots.predictions import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, VERMILLION, canvas, plain
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 if TYPE_CHECKING:

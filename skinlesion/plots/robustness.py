@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from skinlesion.plots.predictions import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, canvas, plain
 from skinlesion.plots.saliency import points
+from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, canvas, plain
 
 if TYPE_CHECKING:
     from skinlesion.studies.robustness.study import OodResult, RobustnessResult

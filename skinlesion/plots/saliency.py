@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from skinlesion.data.image_io import Image
 from skinlesion.metrics.classification import Floats
 from skinlesion.metrics.estimate import Estimate
-from skinlesion.plots.predictions import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, canvas, plain
+from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, canvas, plain
 
 if TYPE_CHECKING:
     from skinlesion.studies.explain.saliency import Map

@@ -11,14 +11,10 @@ import torch
 
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.transforms import normalise
-from skinlesion.inference import ood
-from skinlesion.inference.loaded_ensemble import LoadedEnsemble
-from skinlesion.inference.sample import see_batch, see_patient
+from skinlesion.inference.members import Facts
+from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.explain.saliency import Map, class_maps, project, spatial_maps
-from skinlesion.taxonomy import CODES
-from skinlesion.training.checkpoint import TrainedModel
 
-Facts = Mapping[str, float | str | None]
 Floats = npt.NDArray[np.float32]
 
 
@@ -30,7 +26,8 @@ class Explanation:
         name: Name of the image.
         image: Original image, (h, w, 3).
         facts: Age in years, sex and localization; None where unknown.
-        probabilities: (K,), of the ensemble.
+        codes: K codes in class order.
+        probabilities: (K,), calibrated where the model is.
         target: Code of the diagnosis that the member maps explain.
         maps: (h, w) by code, for the predicted diagnosis and the target, averaged over the members.
         members: (h, w) by member, for the target.
@@ -42,6 +39,7 @@ class Explanation:
     name: str
     image: Image
     facts: Facts
+    codes: Sequence[str]
     probabilities: Floats
     target: str
     maps: Mapping[str, Map]
@@ -58,7 +56,7 @@ class Explanation:
     @property
     def predicted(self) -> str:
         """Code of the most likely diagnosis."""
-        return CODES[int(self.probabilities.argmax())]
+        return self.codes[int(self.probabilities.argmax())]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with probabilities and their changes to six digits."""
@@ -68,8 +66,8 @@ class Explanation:
             "facts": dict(self.facts),
             "predicted": self.predicted,
             "class": self.target,
-            "probabilities": _by_code(self.probabilities),
-            "gate_response": {fact: _by_code(change) for fact, change in self.fact_effects.items()},
+            "probabilities": self._by_code(self.probabilities),
+            "gate_response": {fact: self._by_code(change) for fact, change in self.fact_effects.items()},
             "maps": {code: {"peak": peak(values)} for code, values in self.maps.items()},
             "members": {name: {"peak": peak(values)} for name, values in self.members.items()},
             "agreement": agreement(self.members),
@@ -78,81 +76,70 @@ class Explanation:
             "note": "peaks are x and y as fractions of the image; research use only, not a medical device",
         }
 
+    def _by_code(self, values: Floats) -> dict[str, float]:
+        return {code: round(float(value), 6) for code, value in zip(self.codes, values, strict=True)}
 
-def explain(
-    ensemble: LoadedEnsemble, image: Image, facts: Facts, *, name: str, target: str | None, device: torch.device
-) -> Explanation:
-    """Explain the prediction of an ensemble for one image.
+
+def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, target: str | None) -> Explanation:
+    """Explain the prediction for one image.
 
     Args:
-        ensemble: An ensemble, or a single model.
+        predictor: A checkpoint or an ensemble.
         image: RGB, (h, w, 3), of any size.
         facts: Age in years, sex and localization; None where unknown.
         name: Name of the image.
         target: Code of the diagnosis to explain; None: the predicted one.
-        device: Device of the networks.
+
+    Raises:
+        ConfigError: The model does not know a fact.
+        CheckpointError: The predictor is a bundle.
     """
-    models, shape = ensemble.models, (image.shape[0], image.shape[1])
-    probabilities = member_probabilities(models, image, facts, device=device, tta=ensemble.tta).mean(axis=0)
-    predicted = CODES[int(probabilities.argmax())]
+    networks, codes, shape = predictor.networks, predictor.taxonomy.codes, (image.shape[0], image.shape[1])
+    prediction = predictor.predict(image, facts)
+    (predicted,) = prediction.predicted
     target = target or predicted
-    inputs = [_inputs(model, image, facts, device) for model in models]
-    networks = [model.network.to(device).eval() for model in models]
     maps: dict[str, list[Map]] = {code: [] for code in dict.fromkeys((predicted, target))}
-    spatial = []
-    for model, network, each in zip(models, networks, inputs, strict=True):
+    spatial: list[Map] = []
+    for model in networks.models:
+        size = model.spec.size
+        pixels = normalise(fit(image, size)[None], model.spec).to(networks.device)  # (1, 3, H, W)
+        metadata = torch.from_numpy(model.encoder.encode_patient(facts))[None].to(networks.device)  # (1, M)
         for code, member_maps in maps.items():
-            (values,) = class_maps(network, *each, classes=[CODES.index(code)])
-            member_maps.append(project(values, shape, model.spec.size))
-        if (weights := spatial_maps(network, *each)) is not None:
-            spatial.append(project(weights[0], shape, model.spec.size))
+            (values,) = class_maps(model.network, pixels, metadata, classes=[codes.index(code)])
+            member_maps.append(project(values, shape, size))
+        if (weights := spatial_maps(model.network, pixels, metadata)) is not None:
+            spatial.append(project(weights[0], shape, size))
+    fitted = predictor.posthoc.ood
+    scores = prediction.ood_score
     return Explanation(
         name=name,
         image=image,
         facts=facts,
-        probabilities=probabilities,
+        codes=codes,
+        probabilities=prediction.probabilities[0],
         target=target,
-        maps={code: _mean(each) for code, each in maps.items()},
-        members=dict(zip(ensemble.names, maps[target], strict=True)),
-        spatial=_mean(spatial) if spatial else None,
-        fact_effects=metadata_ablation(models, image, facts, device=device, tta=ensemble.tta),
-        ood=_ood(ensemble, inputs),
+        maps={code: np.mean(each, axis=0, dtype=np.float32) for code, each in maps.items()},
+        members=dict(zip(networks.names, maps[target], strict=True)),
+        spatial=np.mean(spatial, axis=0, dtype=np.float32) if spatial else None,
+        fact_effects=metadata_ablation(predictor, image, facts),
+        ood=None if fitted is None or scores is None else (float(scores[0]), float(fitted["threshold"])),
     )
 
 
-def metadata_ablation(
-    models: Sequence[TrainedModel], image: Image, facts: Facts, *, device: torch.device, tta: str
-) -> dict[str, Floats]:
-    """Increase of each diagnosis's probability by each known fact, averaged over the members.
+def metadata_ablation(predictor: Predictor, image: Image, facts: Facts) -> dict[str, Floats]:
+    """Increase of each diagnosis's probability by each known fact.
 
     Args:
-        models: Members of the ensemble.
+        predictor: A model.
         image: RGB, (h, w, 3), of any size.
         facts: Age in years, sex and localization; None where unknown.
-        device: Device of the networks.
-        tta: Test-time augmentation, see `inference.tta`.
 
     Returns:
         By known fact, (K,): the probability given all facts minus the probability without this fact.
     """
-
-    def predict(given: Facts) -> Floats:
-        return member_probabilities(models, image, given, device=device, tta=tta).mean(axis=0)
-
-    given_all = predict(facts)
-    return {fact: given_all - predict({**facts, fact: None}) for fact, value in facts.items() if value is not None}
-
-
-def member_probabilities(
-    models: Sequence[TrainedModel], image: Image, facts: Facts, *, device: torch.device, tta: str
-) -> Floats:
-    """Probabilities (M, K) of each member for an image (h, w, 3) of any size."""
-    return np.stack(
-        [
-            see_patient(model, fit(image, model.spec.size)[None], facts, device=device, tta=tta).probabilities[0]
-            for model in models
-        ]
-    )
+    known = [fact for fact, value in facts.items() if value is not None]
+    given_all = predictor.predict(image, facts).probabilities[0]
+    return {fact: given_all - predictor.predict(image, {**facts, fact: None}).probabilities[0] for fact in known}
 
 
 def peak(values: Map) -> tuple[float, float] | None:
@@ -168,26 +155,3 @@ def agreement(maps: Mapping[str, Map]) -> float | None:
     varied = [values.ravel() for values in maps.values() if np.ptp(values) > 0]
     pairs = [float(np.corrcoef(*pair)[0, 1]) for pair in combinations(varied, 2)]
     return float(np.mean(pairs)) if pairs else None
-
-
-def _inputs(model: TrainedModel, image: Image, facts: Facts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The normalised image (1, 3, H, W) and the encoded facts (1, M)."""
-    pixels = normalise(fit(image, model.spec.size)[None], model.spec).to(device)
-    return pixels, torch.from_numpy(model.encoder.encode_patient(facts))[None].to(device)
-
-
-def _ood(ensemble: LoadedEnsemble, inputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float] | None:
-    fitted = ensemble.novelty
-    if fitted is None:
-        return None
-    embedded = [see_batch(model, *each).embedded for model, each in zip(ensemble.models, inputs, strict=True)]
-    (score,) = ood.score(fitted, [each.logits for each in embedded], [each.pooled for each in embedded])
-    return float(score), float(fitted["threshold"])
-
-
-def _mean(maps: Sequence[Map]) -> Map:
-    return np.asarray(np.mean(maps, axis=0), np.float32)
-
-
-def _by_code(values: Floats) -> dict[str, float]:
-    return {code: round(float(value), 6) for code, value in zip(CODES, values, strict=True)}

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from skinlesion.data.image_io import Image, fit
+from skinlesion.data.image_io import Image, decode
+from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise
-from skinlesion.inference.loaded_ensemble import LoadedEnsemble
-from skinlesion.inference.sample import AT_ONCE, Sample, see, see_batch
-from skinlesion.metrics.bootstrap import lesion_index
-from skinlesion.metrics.classification import Floats, Integers
+from skinlesion.inference.predictions import group_index
+from skinlesion.inference.predictor import BATCH, Predictor
+from skinlesion.metrics.classification import Floats
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.model.network import Network
 from skinlesion.model.stages import own_parameters, title
@@ -64,7 +66,7 @@ class SaliencyChecks:
         deletion: Curves while pixels are blurred.
         insertion: Curves while pixels are restored.
         lesion: Overlap with lesion masks; None without masks.
-        example: First image of the sample, (h, w, 3).
+        example: First image, (h, w, 3).
         example_maps: Maps of the example (h, w) by the part of the first member that was randomised last.
     """
 
@@ -96,42 +98,43 @@ class SaliencyChecks:
 
 
 def check_maps(
-    ensemble: LoadedEnsemble, sample: Sample, *, masks: Path | None, device: torch.device, config: BootstrapConfig
+    predictor: Predictor, frame: pd.DataFrame, *, masks: Path | None, config: BootstrapConfig
 ) -> SaliencyChecks:
-    """Check the maps of the predicted diagnoses on a sample of images.
+    """Check the maps of the predicted diagnoses.
 
     Args:
-        ensemble: The ensemble.
-        sample: The images.
+        predictor: A checkpoint or an ensemble, without test-time augmentation.
+        frame: Checked frame of N images, sorted by image_id.
         masks: Folder of lesion masks, or None.
-        device: Device of the networks.
         config: Bootstrap over lesions.
 
     Raises:
         DataError: The folder contains no mask of these images, or a mask is invalid.
+        CheckpointError: The predictor is a bundle.
     """
-    mask_paths = None if masks is None else find_masks(masks, sample.image_ids)  # fails before the long computation
-    models, size, index = ensemble.models, ensemble.models[0].spec.size, lesion_index(sample.frame)
-    outputs = see(models, sample, device=device, label="predicting")
-    classes = [int(k) for k in np.mean([each.probabilities for each in outputs], axis=0).argmax(axis=1)]
-    trained = [sample_maps(model, model.network, sample, classes, device=device) for model in models]
+    # fails before the long computation
+    mask_paths = None if masks is None else find_masks(masks, frame["image_id"].tolist())
+    predictions, networks = predictor.predict_frame(frame), predictor.networks
+    classes, index = predictions.predicted_targets.tolist(), predictions.group
+    models, device, size = networks.models, networks.device, networks.models[0].spec.size
+    trained = [sample_maps(model, model.network, frame, classes, device=device) for model in models]
     maps = np.asarray(np.mean([_resized(each, size) for each in trained], axis=0), np.float32)
-    randomisation: dict[str, dict[str, Estimate]] = {name: {} for name in ensemble.names}
+    randomisation: dict[str, dict[str, Estimate]] = {name: {} for name in networks.names}
     example_maps: dict[str, Map] = {"trained": trained[0][0]}
     for model, own, (name, steps) in zip(models, trained, randomisation.items(), strict=True):
         for part, changed, correlation in randomise_weights(
-            model, sample, classes, own, device=device, seed=config.seed
+            model, frame, classes, own, device=device, seed=config.seed
         ):
             steps[part] = mean_estimates({name: correlation}, index, config=config)[name]
             if model is models[0]:
                 example_maps[part] = changed[0]
-    images = list(sample.images(size))
+    images = list(_read_images(frame, size))
     blurred = [blur(image) for image in images]
     orders = {"map": maps, "random": random_maps(len(maps), size, RANDOM_GRID, seed=config.seed)}
     deletion, insertion = (
         replacement_curves(
             {
-                name: replace_gradually(models, sample, *pair, order=order, classes=classes, device=device)
+                name: replace_gradually(predictor, frame, *pair, order=order, classes=classes)
                 for name, order in orders.items()
             },
             index,
@@ -141,34 +144,34 @@ def check_maps(
         for pair in ((images, blurred), (blurred, images))
     )
     return SaliencyChecks(
-        images=len(sample.frame),
-        lesions=int(index.max()) + 1,
+        images=len(frame),
+        lesions=predictions.lesions,
         level=config.level,
         randomisation=randomisation,
         deletion=deletion,
         insertion=insertion,
-        lesion=None if mask_paths is None else _overlap(sample, maps, mask_paths, config=config),
+        lesion=None if mask_paths is None else _overlap(frame, maps, mask_paths, config=config),
         example=images[0],
         example_maps=example_maps,
     )
 
 
 def sample_maps(
-    model: TrainedModel, network: Network, sample: Sample, classes: Sequence[int], *, device: torch.device
+    model: TrainedModel, network: Network, frame: pd.DataFrame, classes: Sequence[int], *, device: torch.device
 ) -> Maps:
-    """Class map of each image of a sample at the model's input size, by the model's network or another: (N, H, W)."""
-    images, metadata = sample.images(model.spec.size), model.encoder.encode(sample.frame)
+    """Class map of each image at the model's input size, by the model's network or another: (N, H, W)."""
+    images, metadata = _read_images(frame, model.spec.size), model.encoder.encode(frame)
     network.to(device).eval()
     maps = []
-    for start in range(0, len(images), AT_ONCE):
-        rows = slice(start, start + AT_ONCE)
+    for start in range(0, len(images), BATCH):
+        rows = slice(start, start + BATCH)
         pixels, facts = normalise(images[rows], model.spec), torch.from_numpy(metadata[rows])
         maps.append(class_maps(network, pixels.to(device), facts.to(device), classes=classes[rows]))
     return np.concatenate(maps)
 
 
 def randomise_weights(
-    model: TrainedModel, sample: Sample, classes: Sequence[int], trained: Maps, *, device: torch.device, seed: int
+    model: TrainedModel, frame: pd.DataFrame, classes: Sequence[int], trained: Maps, *, device: torch.device, seed: int
 ) -> Iterator[tuple[str, Maps, Floats]]:
     """Randomise a network's weights part by part, from the logits to the stem, and compare its maps.
 
@@ -177,7 +180,7 @@ def randomise_weights(
 
     Args:
         model: A member, which stays unchanged.
-        sample: N images.
+        frame: Checked frame of N images.
         classes: N class indices.
         trained: (N, H, W), maps of the trained network.
         device: Device of the networks.
@@ -191,7 +194,7 @@ def randomise_weights(
     for name, tensors in network_parts(network):
         for tensor in tensors:
             shuffle(tensor, generator)
-        maps = sample_maps(model, network, sample, classes, device=device)
+        maps = sample_maps(model, network, frame, classes, device=device)
         yield name, maps, rank_correlations(trained, maps)
 
 
@@ -214,54 +217,51 @@ def shuffle(tensor: Tensor, generator: torch.Generator) -> None:
 
 
 def replace_gradually(
-    models: Sequence[TrainedModel],
-    sample: Sample,
+    predictor: Predictor,
+    frame: pd.DataFrame,
     before: Sequence[Image],
     after: Sequence[Image],
     *,
     order: Maps,
     classes: Sequence[int],
-    device: torch.device,
 ) -> Floats:
-    """Probability of each image's class by the ensemble while its pixels are replaced: (N, F) at `FRACTIONS`.
+    """Probability of each image's class, before calibration, while its pixels are replaced: (N, F) at `FRACTIONS`.
 
     Args:
-        models: Members of the ensemble.
-        sample: N rows with the facts.
+        predictor: A model.
+        frame: N rows with the facts.
         before: N images, (h, w, 3).
         after: N images whose pixels replace those of `before`.
         order: (N, h, w), maps that order the replacement: the greatest value first.
         classes: N class indices.
-        device: Device of the networks.
     """
     orders = [pixel_order(values) for values in order]
+    facts = frame[list(FACTS)].to_dict("records")
     found = np.empty((len(before), len(FRACTIONS)))
     for column, fraction in enumerate(track(FRACTIONS, "replacing pixels", len(FRACTIONS))):
         changed = [replace_pixels(*each, fraction) for each in zip(before, after, orders, strict=True)]
-        probabilities = np.mean([_probabilities(model, sample, changed, device) for model in models], axis=0)  # (N, K)
-        found[:, column] = probabilities[np.arange(len(before)), list(classes)]
+        members = predictor.predict_prepared([predictor.prepare(image) for image in changed], facts).members
+        assert members is not None  # (M, N, K)
+        found[:, column] = members.mean(axis=0)[np.arange(len(before)), list(classes)]
     return found
 
 
-def _probabilities(model: TrainedModel, sample: Sample, images: Sequence[Image], device: torch.device) -> Floats:
-    metadata = model.encoder.encode(sample.frame)
-    found = []
-    for start in range(0, len(images), AT_ONCE):
-        fitted = np.stack([fit(image, model.spec.size) for image in images[start : start + AT_ONCE]])
-        facts = torch.from_numpy(metadata[start : start + AT_ONCE]).to(device)
-        found.append(see_batch(model, normalise(fitted, model.spec).to(device), facts).probabilities)
-    return np.concatenate(found)
-
-
-def _overlap(sample: Sample, maps: Maps, masks: Mapping[str, Path], *, config: BootstrapConfig) -> LesionOverlap:
-    rows = [row for row, image_id in enumerate(sample.image_ids) if image_id in masks]
-    size, paths = (maps.shape[1], maps.shape[2]), list(sample.frame["path"])
-    lesions = [read_mask(masks[sample.image_ids[row]], Path(paths[row]), size) for row in rows]
-    overlaps = np.array([lesion_overlap(maps[row], lesion) for row, lesion in zip(rows, lesions, strict=True)])
+def _overlap(frame: pd.DataFrame, maps: Maps, masks: Mapping[str, Path], *, config: BootstrapConfig) -> LesionOverlap:
+    has_mask = frame["image_id"].isin(list(masks)).to_numpy()
+    rows, size = frame[has_mask], (maps.shape[1], maps.shape[2])
+    lesions = [
+        read_mask(masks[name], Path(path), size) for name, path in zip(rows["image_id"], rows["path"], strict=True)
+    ]
+    overlaps = np.array([lesion_overlap(*each) for each in zip(maps[has_mask], lesions, strict=True)])
     columns = dict(zip(("peak_inside", "energy_inside", "lesion_area"), overlaps.T, strict=True))
-    index: Integers = lesion_index(sample.frame.iloc[rows].reset_index(drop=True))
-    missing = sorted(set(sample.image_ids) - set(masks))
+    index = group_index(rows["image_id"].tolist(), rows["lesion_id"].tolist())
+    missing = sorted(frame.loc[~has_mask, "image_id"])
     return LesionOverlap(len(rows), missing, **mean_estimates(columns, index, config=config))
+
+
+def _read_images(frame: pd.DataFrame, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """All images at one size, (N, height, width, 3)."""
+    return np.stack([decode(Path(path), size) for path in frame["path"]])
 
 
 def _resized(maps: Maps, size: tuple[int, int]) -> Maps:

@@ -13,7 +13,7 @@ from skinlesion.data.image_io import Image, fit, read
 from skinlesion.errors import DataError
 from skinlesion.metrics.bootstrap import Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.classification import Floats, Integers, ratio
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 from skinlesion.studies.explain.saliency import Map, Maps
 
 SUFFIXES = ("", "_segmentation", "_mask")  # HAM10000's own masks are named ISIC_0024306_segmentation.png
@@ -100,7 +100,7 @@ def replacement_curves(
     return ReplacementCurves(tuple(fractions), **curves, **{name: means[name] for name in area})
 
 
-def mean_estimates(columns: Mapping[str, Floats], index: Integers, *, config: BootstrapConfig) -> dict[str, Estimate]:
+def mean_estimates(columns: Mapping[str, Floats], index: Integers, *, config: BootstrapConfig) -> Estimates:
     """Mean of each column with its interval over lesions, without NaN values.
 
     Args:
@@ -116,15 +116,7 @@ def mean_estimates(columns: Mapping[str, Floats], index: Integers, *, config: Bo
         return {name: means[:, column] for column, name in enumerate(columns)}
 
     statistic = SumStatistic(sums_of(np.concatenate([values, known], axis=1), index), finish)
-    found = bootstrap(
-        statistic,
-        lesions=int(index.max()) + 1,
-        resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
-        method=config.method,
-    )
-    return {name: Estimate.from_dict(each) for name, each in found.items()}
+    return bootstrap(statistic, config, lesions=int(index.max()) + 1)
 
 
 def lesion_overlap(values: Map, lesion: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

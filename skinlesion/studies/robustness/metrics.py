@@ -3,38 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-from skinlesion.inference.predictions import predicted_targets, targets
-from skinlesion.metrics.bootstrap import (
-    Difference,
-    Replicates,
-    Statistic,
-    SumStatistic,
-    bootstrap,
-    lesion_index,
-    sums_of,
-    without_each,
-)
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.bootstrap import Difference, Replicates, SumStatistic, bootstrap, sums_of, without_each
 from skinlesion.metrics.classification import HEADLINE, Floats, Integers, ratio, recall
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate
-from skinlesion.taxonomy import CODES, MELANOMA
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
+from skinlesion.taxonomy import MELANOMA
 
-Numbers = dict[str, Estimate]  # by name of the number
-
-_CELLS = len(CODES) ** 2
 NUMBERS = (*HEADLINE, f"recall_{MELANOMA}")
 """Numbers whose change is measured too."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Predictions for N images, sorted by image id, with their out-of-distribution scores."""
-
-    table: pd.DataFrame  # predictions table
-    scores: Floats | None = None  # (N,); None where nothing is scored
-    flagged: npt.NDArray[np.bool_] | None = None  # (N,), score above the threshold
 
 
 @dataclass(frozen=True)
@@ -46,7 +23,7 @@ class OodDetection:
     flagged: Estimate  # share of the images above the threshold
 
 
-def compare_outcomes(changed: Outcome, original: Outcome, *, config: BootstrapConfig) -> Numbers:
+def compare_predictions(changed: Predictions, original: Predictions, config: BootstrapConfig) -> Estimates:
     """Evaluate a model on changed images and compare it with the same images unchanged.
 
     Args:
@@ -56,43 +33,39 @@ def compare_outcomes(changed: Outcome, original: Outcome, *, config: BootstrapCo
 
     Returns:
         Each of `NUMBERS`; `change_NUMBER`, its difference from the original images, paired over resamples; `same`,
-        the share of images whose predicted diagnosis does not change; and, where scored, `novel`, the share of images
-        flagged as out-of-distribution.
+        the share of images whose predicted diagnosis does not change; and, where detected, `novel`, the share of
+        images flagged as out-of-distribution.
     """
-    index = lesion_index(original.table)
-    before = predicted_targets(original.table)
-    now, then = (_statistic(each, before, index) for each in (changed, original))
-    changes = _estimates(Difference(now, then), index, config)
-    return {**_estimates(now, index, config), **{f"change_{name}": changes[name] for name in NUMBERS}}
+    now, then = (_statistic(each, original.predicted_targets) for each in (changed, original))
+    changes = bootstrap(Difference(now, then), config, lesions=original.lesions)
+    numbers = bootstrap(now, config, lesions=original.lesions)
+    return {**numbers, **{f"change_{name}": changes[name] for name in NUMBERS}}
 
 
-def majority_baseline(table: pd.DataFrame) -> dict[str, float]:
+def majority_baseline(predictions: Predictions) -> dict[str, float]:
     """Each metric of `HEADLINE` for a model that always predicts the most frequent diagnosis."""
-    counts = np.bincount(targets(table), minlength=len(CODES))
-    confusion = np.zeros((len(CODES), len(CODES)))
+    counts = np.bincount(predictions.targets, minlength=len(predictions.taxonomy))
+    confusion = np.zeros((len(counts), len(counts)))
     confusion[:, counts.argmax()] = counts
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}
 
 
-def ood_detection(
-    scores: Floats, others: Floats, index: Integers, *, threshold: float, config: BootstrapConfig
-) -> OodDetection:
-    """Measure how well a score separates other images from dermoscopic ones.
+def ood_detection(original: Predictions, others: Predictions, config: BootstrapConfig) -> OodDetection:
+    """Measure how well the out-of-distribution score separates other images from dermoscopic ones.
 
     Args:
-        scores: (N,) of dermoscopic images.
-        others: (N,) of other images, one for each dermoscopic image, resampled together with it.
-        index: (N,) lesion numbers.
-        threshold: Score above which an image is flagged.
+        original: Predictions for N dermoscopic images, with scores.
+        others: Predictions for N other images, one for each dermoscopic image, resampled together with it.
         config: Bootstrap over lesions.
     """
-    above = (others[:, None] > scores) + 0.5 * (others[:, None] == scores)  # (N, N) other images, dermoscopic images
+    scores, other_scores, index = original.ood_score, others.ood_score, original.group
+    above = (other_scores[:, None] > scores) + 0.5 * (other_scores[:, None] == scores)  # (N, N) others, dermoscopic
     statistic = OodStatistic(
         above=sums_of(sums_of(above, index).T, index).T,
-        flagged=sums_of((others > threshold)[:, None], index)[:, 0],
+        flagged=sums_of(others.ood[:, None], index)[:, 0],
         images=np.bincount(index).astype(np.float64),
     )
-    return OodDetection(len(others), **_estimates(statistic, index, config))
+    return OodDetection(len(others), **bootstrap(statistic, config, lesions=original.lesions))
 
 
 @dataclass(frozen=True)
@@ -114,24 +87,17 @@ class OodStatistic:
         return without_each(self, len(self.images))
 
 
-def _statistic(outcome: Outcome, before: npt.NDArray[np.int64], index: Integers) -> SumStatistic:
-    predicted = predicted_targets(outcome.table)
-    cells = np.eye(_CELLS)[targets(outcome.table) * len(CODES) + predicted]
-    shares = {"same": predicted == before}
-    if outcome.flagged is not None:
-        shares["novel"] = outcome.flagged
+def _statistic(predictions: Predictions, before: Integers) -> SumStatistic:
+    """Metrics, and shares of images: `same` prediction as `before` (N,), and flagged as out-of-distribution."""
+    classes, predicted = len(predictions.taxonomy), predictions.predicted_targets
+    cells = np.eye(classes**2)[predictions.targets * classes + predicted]
+    shares = {"same": predicted == before, **({} if predictions.ood is None else {"novel": predictions.ood})}
 
     def finish(sums: Floats) -> Replicates:
-        confusion = sums[:, :_CELLS].reshape(-1, len(CODES), len(CODES))
+        confusion = sums[:, : classes**2].reshape(-1, classes, classes)
         found = {name: metric(confusion) for name, metric in HEADLINE.items()}
-        found[f"recall_{MELANOMA}"] = recall(confusion)[:, CODES.index(MELANOMA)]
-        images = sums[:, :_CELLS].sum(axis=1)
-        return found | {name: ratio(sums[:, _CELLS + k], images) for k, name in enumerate(shares)}
+        found[f"recall_{MELANOMA}"] = recall(confusion)[:, predictions.taxonomy.codes.index(MELANOMA)]
+        images = sums[:, : classes**2].sum(axis=1)
+        return found | {name: ratio(sums[:, classes**2 + k], images) for k, name in enumerate(shares)}
 
-    return SumStatistic(sums_of(np.column_stack([cells, *shares.values()]), index), finish)
-
-
-def _estimates(statistic: Statistic, index: Integers, config: BootstrapConfig) -> Numbers:
-    settings = {"resamples": config.resamples, "seed": config.seed, "level": config.level}
-    found = bootstrap(statistic, lesions=int(index.max()) + 1, **settings, method=config.method)
-    return {name: Estimate.from_dict(each) for name, each in found.items()}
+    return SumStatistic(sums_of(np.column_stack([cells, *shares.values()]), predictions.group), finish)

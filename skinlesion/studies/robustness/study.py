@@ -2,31 +2,21 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import FACTS, UNKNOWN
-from skinlesion.inference import ood
-from skinlesion.inference.loaded_ensemble import LoadedEnsemble
-from skinlesion.inference.predictions import build_table
-from skinlesion.inference.sample import Sample, see
-from skinlesion.metrics.bootstrap import lesion_index
+from skinlesion.inference.members import PostHoc
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.classification import Floats
-from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.studies.robustness.corruptions import CORRUPTIONS
-from skinlesion.studies.robustness.metrics import (
-    Numbers,
-    OodDetection,
-    Outcome,
-    compare_outcomes,
-    majority_baseline,
-    ood_detection,
-)
+from skinlesion.studies.robustness.metrics import OodDetection, compare_predictions, majority_baseline, ood_detection
 from skinlesion.studies.robustness.ood_images import ALTERED, NON_DERMOSCOPIC, Draw
 from skinlesion.taxonomy import DIAGNOSES
 
@@ -50,11 +40,11 @@ class OodResult:
 
 @dataclass(frozen=True)
 class CorruptionResult:
-    """Numbers of the images under one corruption."""
+    """Estimates of the images under one corruption."""
 
     unit: str  # unit of a step
     neutral: float  # step that changes nothing
-    steps: dict[float, Numbers]
+    steps: dict[float, Estimates]
 
     @property
     def worst(self) -> float:
@@ -69,7 +59,7 @@ class CorruptionResult:
 
 @dataclass(frozen=True)
 class RobustnessResult:
-    """Results of the study, see `compare_outcomes` for the numbers.
+    """Results of the study, see `compare_predictions` for the numbers.
 
     Attributes:
         part: Part of the split, "val" or "test".
@@ -77,7 +67,7 @@ class RobustnessResult:
         lesions: Number of lesions.
         tta: Test-time augmentation.
         level: Level of the intervals.
-        undisturbed: Numbers of the original images and facts.
+        undisturbed: Estimates of the original images and facts.
         without_images: Metrics of a model that always predicts the most frequent diagnosis.
         corruptions: By name.
         facts: By alteration of the facts, the numbers of the same images.
@@ -89,10 +79,10 @@ class RobustnessResult:
     lesions: int
     tta: str
     level: float
-    undisturbed: Numbers
+    undisturbed: Estimates
     without_images: dict[str, float]
     corruptions: dict[str, CorruptionResult]
-    facts: dict[str, Numbers]
+    facts: dict[str, Estimates]
     ood: OodResult | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,71 +114,68 @@ class RobustnessResult:
 
 
 def study_robustness(
-    ensemble: LoadedEnsemble,
-    sample: Sample,
+    predictor: Predictor,
+    frame: pd.DataFrame,
     train: pd.DataFrame,
-    detector: ood.Fitted | None,
     *,
     part: str,
     steps: Mapping[str, Sequence[float]],
     seed: int,
-    device: torch.device,
     config: BootstrapConfig,
 ) -> RobustnessResult:
     """Measure how predictions change with corruptions of the images and with altered facts.
 
     Args:
-        ensemble: The ensemble.
-        sample: N images.
+        predictor: The model; out-of-distribution images are detected where it has a detector.
+        frame: Checked frame of N images.
         train: Checked frame of the training images, see `altered_facts`.
-        detector: Out-of-distribution detector from `ood.fit`, or None.
-        part: Part of the split that the sample is from.
+        part: Part of the split that the images are from.
         steps: Steps by corruption.
         seed: Seed of all random changes: an image gets the same hairs at every step.
-        device: Device of the networks.
         config: Bootstrap over lesions.
     """
+    detector = predictor.posthoc.ood
+    without_detector = replace(predictor, posthoc=PostHoc())  # which does not depend on the facts
 
-    def predict(label: str, draw: Draw | None = None, facts: pd.DataFrame | None = None) -> Outcome:
-        if facts is not None:  # the detector depends on the image alone
-            return _predict(ensemble, sample.with_facts(facts), None, label, draw, seed=seed, device=device)
-        return _predict(ensemble, sample, detector, label, draw, seed=seed, device=device)
+    def predict(label: str, draw: Draw) -> Predictions:
+        def change(image: Image, image_id: str) -> Image:
+            return draw(image, np.random.default_rng((seed, zlib.crc32(image_id.encode()))))
 
-    def numbers(outcome: Outcome) -> Numbers:
-        return compare_outcomes(outcome, original, config=config)
+        return predictor.predict_frame(frame, change=change, label=label)
 
-    def corrupt(name: str, step: float) -> Numbers:
+    def numbers(predictions: Predictions) -> Estimates:
+        return compare_predictions(predictions, original, config)
+
+    def corrupt(name: str, step: float) -> Estimates:
         return numbers(predict(f"{name} {step:g}", lambda image, rng: CORRUPTIONS[name].apply(image, step, rng)))
 
-    def detect(fitted: ood.Fitted) -> OodResult:
-        scores = {"dermoscopy": original.scores}
-        scores |= {kind: predict(kind, draw).scores for kind, draw in {**NON_DERMOSCOPIC, **ALTERED}.items()}
-        threshold, index = float(fitted["threshold"]), lesion_index(sample.frame)
-        found = {
-            kind: ood_detection(original.scores, each, index, threshold=threshold, config=config)
-            for kind, each in scores.items()
-            if kind != "dermoscopy"
-        }
-        return OodResult(float(fitted["passing"]), threshold, found, scores)
+    def alter(name: str, facts: pd.DataFrame) -> Estimates:
+        changed = frame.assign(**{fact: facts[fact].to_numpy() for fact in FACTS})
+        return numbers(without_detector.predict_frame(changed, label=name))
 
-    original = predict("original images")
-    alterations = altered_facts(sample.frame, train, seed=seed)
+    def detect(threshold: float, passing: float) -> OodResult:
+        kinds = {"dermoscopy": original}
+        kinds |= {kind: predict(kind, draw) for kind, draw in {**NON_DERMOSCOPIC, **ALTERED}.items()}
+        found = {kind: ood_detection(original, each, config) for kind, each in kinds.items() if each is not original}
+        return OodResult(passing, threshold, found, {kind: each.ood_score for kind, each in kinds.items()})
+
+    original = predictor.predict_frame(frame, label="original images")
     return RobustnessResult(
         part=part,
-        images=len(sample.frame),
-        lesions=int(sample.frame["lesion_id"].nunique()),
-        tta=ensemble.tta,
+        images=len(frame),
+        lesions=original.lesions,
+        tta=predictor.members.tta,
         level=config.level,
         undisturbed=numbers(original),
-        without_images=majority_baseline(original.table),
+        without_images=majority_baseline(original),
         corruptions={
             name: CorruptionResult(
                 CORRUPTIONS[name].unit, CORRUPTIONS[name].neutral, {step: corrupt(name, step) for step in each}
             )
             for name, each in steps.items()
         },
-        facts={name: numbers(predict(name, facts=each)) for name, each in alterations.items()},
-        ood=None if detector is None else detect(detector),
+        facts={name: alter(name, each) for name, each in altered_facts(frame, train, seed=seed).items()},
+        ood=None if detector is None else detect(float(detector["threshold"]), float(detector["passing"])),
     )
 
 
@@ -220,40 +207,3 @@ def altered_facts(frame: pd.DataFrame, train: pd.DataFrame, *, seed: int) -> dic
         drawn = [int(rng.choice(pools[own])) for own in category]
         altered["contradictory"] = train[list(FACTS)].iloc[drawn].reset_index(drop=True)
     return altered
-
-
-def _predict(
-    ensemble: LoadedEnsemble,
-    sample: Sample,
-    detector: ood.Fitted | None,
-    label: str,
-    draw: Draw | None,
-    *,
-    seed: int,
-    device: torch.device,
-) -> Outcome:
-    """Predict a sample whose images are changed by `draw`, with the same random numbers for an image every time."""
-
-    def change(image: Image, image_id: str) -> Image:
-        assert draw is not None
-        return draw(image, np.random.default_rng((seed, zlib.crc32(image_id.encode()))))
-
-    outputs = see(
-        ensemble.models,
-        sample,
-        device=device,
-        label=label,
-        tta=ensemble.tta,
-        change=None if draw is None else change,
-    )
-    table = build_table(
-        sample.image_ids,
-        list(sample.frame["lesion_id"]),
-        probabilities=np.mean([each.probabilities for each in outputs], axis=0, dtype=np.float64),
-        actual=list(sample.frame["diagnosis"]),
-    )
-    if detector is None:
-        return Outcome(table)
-    logits, pooled = [each.embedded.logits for each in outputs], [each.embedded.pooled for each in outputs]
-    scores = ood.score(detector, logits, pooled)
-    return Outcome(table, scores, ood.flag(detector, scores))
