@@ -1,4 +1,4 @@
-"""The figure of two populations: shares of the diagnoses, and distributions of what can be measured."""
+"""Figure of two populations: diagnoses, patients' ages and image statistics."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skinlesion.plots.style import BLUE, GREY, ORANGE, canvas, plain
-from skinlesion.studies.external.populations import Population, populations
+from skinlesion.studies.external.populations import Population, compare_populations
 from skinlesion.taxonomy import CODES
 
 _PANELS = {
@@ -22,8 +22,8 @@ _BINS = 30
 
 
 def compared(first: Population, second: Population) -> Figure:
-    """Draw two populations over one another; each panel says how far they are apart, from 0 to 1."""
-    both, apart = (first, second), populations(first, second)["apart"]
+    """Draw the distributions of two populations, with the distance between them from 0 (equal) to 1."""
+    both, apart = (first, second), compare_populations(first, second).apart
     figure = canvas(height=6.4)
     panels = figure.subplots(3, 2).ravel()
     _diagnoses(panels[0], both, apart["diagnoses"])
@@ -57,7 +57,7 @@ def _distributions(axes: Axes, both: tuple[Population, Population], name: str) -
     values = [each.measure(name) for each in both]
     known = np.concatenate(values)
     if not len(known):
-        axes.text(0.5, 0.5, "not at hand", transform=axes.transAxes, ha="center", fontsize=8, color=GREY)
+        axes.text(0.5, 0.5, "not available", transform=axes.transAxes, ha="center", fontsize=8, color=GREY)
         return
     low, high = float(known.min()), float(known.max())
     if high - low < 1e-6:  # one value alone, as an aspect often is
@@ -70,4 +70,4 @@ def _distributions(axes: Axes, both: tuple[Population, Population], name: str) -
 
 
 def _title(name: str, apart: float | None) -> str:
-    return f"{name}: {'not at hand on both sides' if apart is None else f'{apart:.2f} apart'}"
+    return f"{name}: {'no distance available' if apart is None else f'distance {apart:.2f}'}"
