@@ -236,7 +236,7 @@ def replace_gradually(
         classes: N class indices.
     """
     orders = [pixel_order(values) for values in order]
-    facts = frame[list(FACTS)].to_dict("records")
+    facts = [{fact: row[fact] for fact in FACTS} for _, row in frame.iterrows()]
     found = np.empty((len(before), len(FRACTIONS)))
     for column, fraction in enumerate(track(FRACTIONS, "replacing pixels", len(FRACTIONS))):
         changed = [replace_pixels(*each, fraction) for each in zip(before, after, orders, strict=True)]

@@ -92,12 +92,12 @@ def replacement_curves(
         fractions: F shares of replaced pixels, from 0 to 1.
         config: Bootstrap over lesions.
     """
-    area = {f"area_{name}": np.trapezoid(each, fractions, axis=1) for name, each in probabilities.items()}
-    area["area_less_random"] = area["area_map"] - area["area_random"]
-    points = {f"{name} {k}": column for name, each in probabilities.items() for k, column in enumerate(each.T)}
-    means = mean_estimates({**points, **area}, index, config=config)
-    curves = {name: [means[f"{name} {k}"] for k in range(len(fractions))] for name in probabilities}
-    return ReplacementCurves(tuple(fractions), **curves, **{name: means[name] for name in area})
+    columns = {f"{name} {k}": column for name, each in probabilities.items() for k, column in enumerate(each.T)}
+    areas = {name: np.asarray(np.trapezoid(each, fractions, axis=1)) for name, each in probabilities.items()}
+    areas["less_random"] = areas["map"] - areas["random"]
+    means = mean_estimates({**columns, **areas}, index, config=config)
+    curve, random = ([means[f"{name} {k}"] for k in range(len(fractions))] for name in ("map", "random"))
+    return ReplacementCurves(tuple(fractions), curve, random, means["map"], means["random"], means["less_random"])
 
 
 def mean_estimates(columns: Mapping[str, Floats], index: Integers, *, config: BootstrapConfig) -> Estimates:

@@ -10,7 +10,7 @@ from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
 from skinlesion.studies.report.formatting import decimal, ranged, ranged_percent
 from skinlesion.studies.report.sections import Section, estimates, read_pictures, read_results
-from skinlesion.studies.report.tables import HEADLINE, Cell, Table, points_table
+from skinlesion.studies.report.tables import HEADLINE, Rows, Table, points_table
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 _MEASURES = ("age", "aspect", "brightness", "contrast", "saturation")
@@ -31,9 +31,11 @@ def external_section(folder: Path, test: Predictions) -> Section:
         raise DataError(f"external={folder}: no metrics_*.json there; give a folder that `evaluate` wrote")
     parts = [path.stem.removeprefix("metrics_") for path in paths]
     own = headline(test)["balanced_accuracy"]
-    source = folder.name.replace("_", " ")
+    source = "" if folder.name == "external" else folder.name.replace("_", " ")
     tables: list[Table] = []
-    leads, strengths, weaknesses = [], [], []
+    leads: list[str] = []
+    strengths: list[str] = []
+    weaknesses: list[str] = []
     for path, part in zip(paths, parts, strict=True):
         found = read_results(path, ("images", "lesions", "numbers"), command="evaluate")
         numbers = estimates(found["numbers"])
@@ -44,12 +46,13 @@ def external_section(folder: Path, test: Predictions) -> Section:
         balanced = numbers["balanced_accuracy"]
         worse = balanced.value is not None and balanced.value < own
         (weaknesses if worse else strengths).append(
-            f"On {source} ({found['images']} images), accuracy is {ranged_percent(numbers['accuracy'])} and balanced "
+            f"On {found['images']} external images{source and f' ({source})'}, accuracy is "
+            f"{ranged_percent(numbers['accuracy'])} and balanced "
             f"accuracy is {ranged(balanced)} (test part: {decimal(own)})."
         )
     names = ["populations", *(f"{name}_{part}" for name in ("confusion_matrix", "reliability") for part in parts)]
     pictures = read_pictures(folder, names)
-    return Section(f"External data: {source}", " ".join(leads), tables, pictures, strengths, weaknesses)
+    return Section(f"External data{source and f': {source}'}", " ".join(leads), tables, pictures, strengths, weaknesses)
 
 
 def populations_table(folder: Path, about: dict[str, Any]) -> Table | None:
@@ -67,7 +70,7 @@ def populations_table(folder: Path, about: dict[str, Any]) -> Table | None:
         return None
     found = read_results(path, ("populations", "apart"), command="evaluate")
     both, apart = list(found["populations"].values()), found["apart"]
-    rows: list[list[Cell]] = [
+    rows: Rows = [
         [f"share of {each.name}", *(one["diagnoses"][each.code]["share"] for one in both), ""] for each in DIAGNOSES
     ]
     rows.append(["all diagnoses", "", "", apart["diagnoses"]])
@@ -80,9 +83,7 @@ def _metrics(found: dict[str, Any], name: str, part: str) -> Iterator[Table]:
     columns = {"before calibration": estimates(found["numbers"])}
     if found.get("calibrated"):
         columns["after calibration"] = estimates(found["calibrated"]["numbers"])
-    rows: list[list[Cell]] = [
-        [title, *(numbers[metric] for numbers in columns.values())] for metric, title in HEADLINE.items()
-    ]
+    rows: Rows = [[title, *(numbers[metric] for numbers in columns.values())] for metric, title in HEADLINE.items()]
     yield Table(name, f"Main results ({part})", ("metric", *columns), rows)
     own = columns["before calibration"]
     if all(f"recall_{code}" in own for code in CODES):

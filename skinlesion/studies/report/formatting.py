@@ -6,7 +6,7 @@ from collections.abc import Callable
 from skinlesion.metrics.estimate import Estimate
 
 NOT_COMPUTABLE = "not computable"
-_INTERVAL = re.compile(r"\[[^\[\]]*\]")
+_INTERVAL = re.compile(r"\[[^\[\]]*\]|\(no interval\)")
 
 
 def decimal(value: float | None) -> str:

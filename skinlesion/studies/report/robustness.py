@@ -5,8 +5,8 @@ from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
 from skinlesion.studies.report.formatting import change, decimal, percent, ranged, ranged_percent
-from skinlesion.studies.report.sections import Section, estimates, read_pictures, read_results
-from skinlesion.studies.report.tables import Cell, Table
+from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
+from skinlesion.studies.report.tables import Rows, Table
 
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
 _REMOVED = "lesion_removed"
@@ -56,7 +56,7 @@ def robustness_section(folder: Path) -> Section:
         flagged = {kind: Estimate.from_dict(each["flagged"]) for kind, each in kinds.items()}
         detected, missed = _judge_detection(flagged, original["novel"])
         strengths, weaknesses = strengths + detected, weaknesses + missed
-        rows: list[list[Cell]] = [
+        rows: Rows = [
             [kind, each["pictures"], Estimate.from_dict(each["auroc"]), flagged[kind]] for kind, each in kinds.items()
         ]
         note = "Negative, scrambled and blue skin are altered dermoscopic images; the others are not dermoscopic."
@@ -64,9 +64,9 @@ def robustness_section(folder: Path) -> Section:
         tables.append(Table("novelty", "Detection of out-of-distribution images", headings, rows, [note]))
     return Section(
         title="Robustness and shortcuts",
-        lead=f"{found['images_judged']} images of {found['lesions_judged']} lesions of the {found['part']} part, "
-        "corrupted in steps, and with missing or wrong facts. Changes are paired: both sides use the same resamples "
-        "of lesions.",
+        lead=f"{found['images_judged']} images of {found['lesions_judged']} lesions of the "
+        f"{PARTS[found['part']]} part, corrupted in steps, and with missing or wrong facts. Changes are paired: both "
+        "sides use the same resamples of lesions.",
         tables=tables,
         pictures=read_pictures(folder, ("disturbed", _REMOVED, "facts", "novelty")),
         strengths=strengths,
@@ -126,11 +126,11 @@ def _judge_detection(flagged: Mapping[str, Estimate], dermoscopy: Estimate) -> t
 
 
 def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseline: str) -> Table:
-    rows: list[list[Cell]] = [["original", "", *(original.get(column, "") for column in _COLUMNS)]]
+    rows: Rows = [["original", "", *(original.get(column, "") for column in _COLUMNS)]]
     rows += [
         [
-            _NAMES.get(name, name),
-            f"{step:g} ({units[name]})" if name in units else "",
+            _NAMES.get(name, name) + (f": {units[name]}" if name in units else ""),
+            f"{step:g}" if name in units else "",
             *(numbers.get(column, "") for column in _COLUMNS),
         ]
         for name, steps in changes.items()

@@ -13,8 +13,9 @@ from skinlesion.errors import DataError
 from skinlesion.metrics.estimate import Estimate
 from skinlesion.studies.report.figures import captions, data_uri
 from skinlesion.studies.report.formatting import change
-from skinlesion.studies.report.tables import Cell, Table
+from skinlesion.studies.report.tables import Rows, Table
 
+PARTS = {"train": "training", "val": "validation", "test": "test"}
 _MAX_WIDTH = 1400  # pixels of a picture on the page
 
 
@@ -108,7 +109,7 @@ def explanations_section(folder: Path, *, samples: bool) -> Section | None:
     found = read_results(path, ("part", "images_judged", "lesions_judged"), command="explain split=val")
     lead = (
         "Grad-CAM maps of the predicted diagnosis, averaged over the members, checked on "
-        f"{found['images_judged']} images of {found['lesions_judged']} lesions of the {found['part']} part."
+        f"{found['images_judged']} images of {found['lesions_judged']} lesions of the {PARTS[found['part']]} part."
     )
     results = [
         _compare_orders(Estimate.from_dict(found[kind]["area_less_random"]), kind)
@@ -120,7 +121,7 @@ def explanations_section(folder: Path, *, samples: bool) -> Section | None:
 
 
 def _checks_table(found: Mapping[str, Any]) -> Table:
-    rows: list[list[Cell]] = [
+    rows: Rows = [
         [f"{name}, all weights randomised: rank correlation with the trained map (ideal: 0)",
          Estimate.from_dict(steps[-1]["correlation"])]
         for name, steps in found.get("randomisation", {}).get("members", {}).items()
@@ -146,10 +147,12 @@ def _compare_orders(area: Estimate, kind: str) -> tuple[bool | None, str]:
     """Whether deletion or insertion in the order of the maps beats random order, with a sentence; None: no interval."""
     if area.low is None or area.high is None:
         return None, ""
-    replaced, verb, sign = ("blurred", "falls", -1) if kind == "deletion" else ("restored", "rises", 1)
+    replaced, verb, sign = ("blurred", "fall", -1) if kind == "deletion" else ("restored", "rise", 1)
     low, high = sorted((sign * area.low, sign * area.high))
-    result = "faster than" if low > 0 else "more slowly than" if high < 0 else "not measurably faster than"
+    result = (
+        f"{verb}s faster" if low > 0 else f"{verb}s more slowly" if high < 0 else f"does not {verb} measurably faster"
+    )
     return low > 0, (
-        f"When pixels are {replaced} in the order of the maps, the probability {verb} {result} in random order "
+        f"When pixels are {replaced} in the order of the maps, the probability {result} than in random order "
         f"(difference in area {change(area)})."
     )

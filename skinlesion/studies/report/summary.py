@@ -53,8 +53,8 @@ def _strengths(results: Results) -> Iterator[str]:
             fitted, found = point
             yield (
                 f"At the threshold for {name} chosen on validation for {percent(fitted['sensitivity'])} sensitivity, "
-                f"sensitivity is {ranged_percent(found.metrics['sensitivity'])} "
-                f"({found.counts['tp'] + found.counts['fn']} images) and specificity is "
+                f"sensitivity is {ranged_percent(found.metrics['sensitivity'])} on "
+                f"{found.counts['tp'] + found.counts['fn']} images and specificity is "
                 f"{ranged_percent(found.metrics['specificity'])}."
             )
     if results.decisions.conformal:
@@ -105,7 +105,7 @@ def _melanoma(results: Results, *, strong: bool) -> Iterator[str]:
     other = NAMES[CODES[int(missed.argmax())]]
     error = f"; the most frequent error is {other} ({missed.max()} of {missed.sum()})" if missed.any() else ""
     images = results.counts["test"].by_diagnosis[MELANOMA]
-    yield f"Sensitivity for melanoma is {ranged_percent(recall)} ({images} images){error}."
+    yield f"Sensitivity for melanoma is {ranged_percent(recall)} on {images} images{error}."
 
 
 def _weak_groups(results: Results) -> Iterator[str]:

@@ -15,6 +15,7 @@ from skinlesion.studies.report.results import RejectionResult, Results
 from skinlesion.taxonomy import DIAGNOSES
 
 Cell = str | float | Estimate | None
+Rows = list[list[Cell]]
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -90,7 +91,7 @@ def points_table(
     """Table of operating points: each with the prevalence of its target, or None, and its metrics."""
     prevalences = {point["target"]: prevalence for point, prevalence, _ in points if prevalence}
     rates = dict(_RATES if prevalences else list(_RATES.items())[:5])
-    rows = [
+    rows: Rows = [
         [point["target"], point["sensitivity"], point["threshold"], *_cells(metrics, rates)]
         for point, _, metrics in points
     ]
@@ -108,13 +109,13 @@ def _headline(results: Results) -> Table:
     else:
         columns["test, per lesion"] = vote["test"].per_lesion
     columns["validation, per image"] = vote["val"].metrics
-    rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in HEADLINE.items()]
+    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in HEADLINE.items()]
     return Table("headline", "Main results", ("metric", *columns), rows, notes)
 
 
 def _diagnoses(results: Results) -> Table:
     counts, metrics = results.counts["test"].by_diagnosis, ("recall", "precision", "f1", "auroc", "ap")
-    rows = [
+    rows: Rows = [
         [f"{each.name} ({each.code})", counts[each.code], *(results.test[f"{name}_{each.code}"] for name in metrics)]
         for each in DIAGNOSES
     ]
@@ -132,7 +133,7 @@ def _members(results: Results) -> Iterator[Table]:
     }
     models |= {("mean of all members", ""): performance.all_members["test"].metrics, ("ensemble", ""): results.test}
     shown = list(HEADLINE)[:4]
-    rows = [[*model, *_cells(metrics, shown)] for model, metrics in models.items()]
+    rows: Rows = [[*model, *_cells(metrics, shown)] for model, metrics in models.items()]
     headings = ("model", "in the ensemble", *(HEADLINE[name] for name in shown))
     yield Table("members", "Members, test part", headings, rows)
     gains = performance.gains["test"]
@@ -154,7 +155,7 @@ def _calibration(results: Results) -> Iterator[Table]:
         for part, title in (("val", "validation"), ("test", "test"))
         for kind, parts in (("before", results.performance.vote), ("after", results.performance.calibrated))
     }
-    rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in SCORES.items()]
+    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in SCORES.items()]
     title = "Calibration scores before and after calibration (lower is better)"
     yield Table("calibration", title, ("score", *columns), rows)
     folds = (results.calibration.fitted or {}).get("folds")
@@ -175,7 +176,7 @@ def _operating_points(decisions: Decisions) -> Iterator[Table]:
 
 
 def _rejection(found: RejectionResult) -> Table:
-    rows = [[name, *(each.risk for each in kept), found.areas[name]] for name, kept in found.kept.items()]
+    rows: Rows = [[name, *(each.risk for each in kept), found.areas[name]] for name, kept in found.kept.items()]
     shares = [f"{each.wanted:.0%}" for each in next(iter(found.kept.values()))]
     best, random = (ranged(found.areas[name]) for name in ("best", "random"))
     notes = [
@@ -190,7 +191,7 @@ def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
     if not decisions.conformal:
         return
     headings = ("images", "coverage", "mean size", "single diagnosis")
-    rows: list[list[Cell]] = [
+    rows: Rows = [
         [f"all, nominal {1 - fitted['alpha']:.0%}", *_set_cells(found.overall)] for fitted, found in decisions.conformal
     ]
     fitted, first = decisions.conformal[0]
@@ -199,7 +200,7 @@ def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
     if fitted["always"]:
         notes.append(f"In every set, because validation has too few images: {', '.join(fitted['always'])}.")
     yield Table("prediction_sets", "Prediction sets, test part", ("sets", *headings), rows, notes)
-    grouped: list[list[Cell]] = [
+    grouped: Rows = [
         [fact, name, *_set_cells(each)] for fact, groups in first.by_group.items() for name, each in groups.items()
     ]
     if grouped:
@@ -217,8 +218,8 @@ def _subgroups(found: Subgroups | None) -> Iterator[Table]:
         "recall_mel": "sensitivity for melanoma",
         "ece": "ECE",
     }
-    rows: list[list[Cell]] = [
-        [fact, name, each.images, each.lesions, *_cells(each.metrics, metrics), each.note]
+    rows: Rows = [
+        [fact, name, each.images, each.lesions, *_cells(each.metrics, metrics), "few lesions" if each.note else ""]
         for fact, groups in found.items()
         for name, each in groups.items()
     ]

@@ -115,7 +115,7 @@ CORRUPTIONS = MappingProxyType(
         "ruler": Corruption(ruler, neutral=0, least=0, most=1, unit="length, share of the width"),
         "vignette": Corruption(vignette, neutral=0, least=0, most=1, unit="black share of the half diagonal"),
         "blur": Corruption(blur, neutral=0, least=0, most=20, unit="sigma, % of the width"),
-        "jpeg": Corruption(compression, neutral=100, least=1, most=100, unit="JPEG quality"),
+        "jpeg": Corruption(compression, neutral=100, least=1, most=100, unit="quality"),
         "brightness": Corruption(brightness, neutral=1, least=0, most=10, unit="factor"),
         "colour": Corruption(colour, neutral=0, least=-1, most=1, unit="share of the full range, red above 0"),
         "lesion_removed": Corruption(lesion_removed, neutral=0, least=0, most=1, unit="painted share of the image"),

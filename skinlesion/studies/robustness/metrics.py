@@ -50,22 +50,25 @@ def majority_baseline(predictions: Predictions) -> dict[str, float]:
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}
 
 
-def ood_detection(original: Predictions, others: Predictions, config: BootstrapConfig) -> OodDetection:
-    """Measure how well the out-of-distribution score separates other images from dermoscopic ones.
+def ood_detection(
+    scores: Floats, others: Floats, group: Integers, *, threshold: float, config: BootstrapConfig
+) -> OodDetection:
+    """Measure how well a score separates other images from dermoscopic ones.
 
     Args:
-        original: Predictions for N dermoscopic images, with scores.
-        others: Predictions for N other images, one for each dermoscopic image, resampled together with it.
+        scores: (N,) of dermoscopic images.
+        others: (N,) of other images, one for each dermoscopic image, resampled together with it.
+        group: (N,) lesion numbers.
+        threshold: Score above which an image is flagged.
         config: Bootstrap over lesions.
     """
-    scores, other_scores, index = original.ood_score, others.ood_score, original.group
-    above = (other_scores[:, None] > scores) + 0.5 * (other_scores[:, None] == scores)  # (N, N) others, dermoscopic
+    above = (others[:, None] > scores) + 0.5 * (others[:, None] == scores)  # (N, N) other images, dermoscopic images
     statistic = OodStatistic(
-        above=sums_of(sums_of(above, index).T, index).T,
-        flagged=sums_of(others.ood[:, None], index)[:, 0],
-        images=np.bincount(index).astype(np.float64),
+        above=sums_of(sums_of(above, group).T, group).T,
+        flagged=sums_of((others > threshold)[:, None], group)[:, 0],
+        images=np.bincount(group).astype(np.float64),
     )
-    return OodDetection(len(others), **bootstrap(statistic, config, lesions=original.lesions))
+    return OodDetection(len(others), **bootstrap(statistic, config, lesions=len(statistic.images)))
 
 
 @dataclass(frozen=True)

@@ -154,10 +154,15 @@ def study_robustness(
         return numbers(without_detector.predict_frame(changed, label=name))
 
     def detect(threshold: float, passing: float) -> OodResult:
-        kinds = {"dermoscopy": original}
-        kinds |= {kind: predict(kind, draw) for kind, draw in {**NON_DERMOSCOPIC, **ALTERED}.items()}
-        found = {kind: ood_detection(original, each, config) for kind, each in kinds.items() if each is not original}
-        return OodResult(passing, threshold, found, {kind: each.ood_score for kind, each in kinds.items()})
+        scores = {
+            kind: np.asarray(predict(kind, draw).ood_score) for kind, draw in {**NON_DERMOSCOPIC, **ALTERED}.items()
+        }
+        own = np.asarray(original.ood_score)
+        found = {
+            kind: ood_detection(own, each, original.group, threshold=threshold, config=config)
+            for kind, each in scores.items()
+        }
+        return OodResult(passing, threshold, found, {"dermoscopy": own, **scores})
 
     original = predictor.predict_frame(frame, label="original images")
     return RobustnessResult(
