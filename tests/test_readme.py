@@ -16,7 +16,16 @@ from skinlesion.config.validation import typed
 from skinlesion.files import config_dir
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/usage.md", "docs/results.md", "data/README.md", "CONTRIBUTING.md", "docs/bundle.md", "docs/external.md", "docs/explanations.md")
+PAGES = (
+    "README.md",
+    "docs/usage.md",
+    "docs/results.md",
+    "data/README.md",
+    "CONTRIBUTING.md",
+    "docs/bundle.md",
+    "docs/external.md",
+    "docs/explanations.md",
+)
 FENCE = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
 
 

@@ -82,10 +82,6 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
 
 def _show(checks: "SaliencyChecks", title: str) -> None:
     from skinlesion.commands.console import show_table, with_interval
-    from skinlesion.metrics.estimate import Estimate
-
-    def shown(number: dict[str, Any]) -> str:
-        return with_interval(Estimate.from_dict(number))
 
     rows = {f"{name}: rank correlation of maps, all weights randomised": list(steps.values())[-1]
             for name, steps in checks.randomisation.items()}  # fmt: skip

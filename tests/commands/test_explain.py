@@ -11,8 +11,6 @@ import torch
 from conftest import composed
 from matplotlib.image import imread
 from matplotlib.text import Text
-from skinlesion.studies.explain.metadata_ablation import metadata_ablation
-from skinlesion.studies.explain.overlays import Explanation
 
 from skinlesion.commands.explain import run
 from skinlesion.commands.predict import run as predict
@@ -22,6 +20,8 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.image_io import read
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.plots.explanation import explanation_page
+from skinlesion.studies.explain.metadata_ablation import metadata_ablation
+from skinlesion.studies.explain.overlays import Explanation
 from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import load_model
 

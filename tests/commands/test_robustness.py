@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import composed
-from skinlesion.studies.robustness.summary import Judged, _Told, compared, told_apart, without_images
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from skinlesion.commands.robustness import run
@@ -17,6 +16,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.plots.robustness import curves
+from skinlesion.studies.robustness.summary import Judged, _Told, compared, told_apart, without_images
 from skinlesion.taxonomy import CODES
 
 SETTINGS: dict[str, Any] = {"resamples": 200, "seed": 1, "level": 0.95, "method": "bca"}

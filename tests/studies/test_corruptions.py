@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image as PillowImage
-from skinlesion.studies.robustness.altered_facts import altered_facts
-from skinlesion.studies.robustness.other_images import ALTERED, OTHERS
 
 from skinlesion.errors import ConfigError
+from skinlesion.studies.robustness.altered_facts import altered_facts
 from skinlesion.studies.robustness.corruptions import DISTURBANCES, check_steps
+from skinlesion.studies.robustness.other_images import ALTERED, OTHERS
 from skinlesion.synthetic.images import paint, photograph
 from skinlesion.taxonomy import DIAGNOSES
 

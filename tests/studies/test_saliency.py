@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from skinlesion.studies.explain.overlays import agreement, onto, peak
 
 from skinlesion.data.image_io import fit
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Head, Network
+from skinlesion.studies.explain.overlays import agreement, onto, peak
 from skinlesion.studies.explain.saliency import class_maps, spatial_maps
 from skinlesion.training.feature_cache import backbone_maps
 

@@ -10,8 +10,6 @@ import torch
 from conftest import composed
 from PIL import Image
 from scipy.stats import spearmanr
-from skinlesion.studies.explain.masks import find_masks, read_mask
-from skinlesion.studies.explain.sanity import cascade, shuffle
 
 from skinlesion.commands.explain import run
 from skinlesion.config.data import SourceConfig
@@ -19,7 +17,9 @@ from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.sample import read_sample
+from skinlesion.studies.explain.masks import find_masks, read_mask
 from skinlesion.studies.explain.saliency_metrics import curves, inside, means, order_of, rank_correlations, replaced
+from skinlesion.studies.explain.sanity import cascade, shuffle
 from skinlesion.training.checkpoint import load_model
 
 RNG = np.random.default_rng(0)
