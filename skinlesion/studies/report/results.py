@@ -44,7 +44,7 @@ class CalibrationResult:
 class RejectionResult:
     """Reject option on the test part by confidence score."""
 
-    areas: Estimates  # area under the risk-coverage curve by score; also `best` and `random`
+    areas: Estimates  # area under the risk-coverage curve by score; also `best` and `chance`
     kept: dict[str, list[KeptShare]]  # at each share of `KEPT`
     curves: dict[str, pd.DataFrame]  # threshold, coverage, risk
 

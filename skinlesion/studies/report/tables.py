@@ -178,10 +178,10 @@ def _operating_points(decisions: Decisions) -> Iterator[Table]:
 def _rejection(found: RejectionResult) -> Table:
     rows: Rows = [[name, *(each.risk for each in kept), found.areas[name]] for name, kept in found.kept.items()]
     shares = [f"{each.wanted:.0%}" for each in next(iter(found.kept.values()))]
-    best, random = (ranged(found.areas[name]) for name in ("best", "random"))
+    best, chance = (ranged(found.areas[name]) for name in ("best", "chance"))
     notes = [
         "Images of equal confidence are kept together, so slightly more than the stated share may be kept.",
-        f"AURC with all errors last: {best}; in random order: {random}.",
+        f"AURC with all errors last: {best}; in random order: {chance}.",
     ]
     headings = ("confidence score", *(f"error rate, {share} kept" for share in shares), "AURC")
     return Table("rejection", "Reject option, test part", headings, rows, notes)
