@@ -84,16 +84,13 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
 
 def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
     from skinlesion.files import write_json, write_text
-    from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.populations import compared
     from skinlesion.plots.style import save
     from skinlesion.studies.external.evaluation import predict_external
     from skinlesion.studies.external.populations import compare_populations
 
-    path = str(config.checkpoint or config.ensemble)
-    predictor = Predictor.load(path, tta=model.tta, accelerator=config.accelerator)
     found = predict_external(predictor, config.external, source=config.data)
-    folder = Path(config.out) if config.out else model.folder / "external"
+    folder = Path(config.out) if config.out else predictor.folder / "external"
     write_text(folder / "seen.csv", found.known.to_csv(index=False, lineterminator="\n"))
     write_json(folder / "populations.json", compare_populations(*found.populations))
     save(compared(*found.populations), folder / "populations.png")
@@ -103,10 +100,10 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
         folder=folder,
         name="external",
         title=f"{config.external.images}, {len(found.predictions)} images",
-        model=model.folder.name,
-        about={"tta": model.tta, "external": found.source},
+        model=predictor.folder.name,
+        about={"tta": predictor.members.tta, "external": found.source},
         image_of=found.cache.image,
-        ensemble=model.ensemble,
+        posthoc=predictor.posthoc if config.ensemble else None,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skinlesion.config.studies import ExplainConfig
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, first_five
 
 if TYPE_CHECKING:
     from skinlesion.data.datamodule import Part
@@ -53,10 +53,9 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
 
 def _check_maps(config: ExplainConfig, part: "Part") -> None:
     """Write explanations.json and the figures of the checks, and print the main results."""
-    from skinlesion.data.csv_io import some
     from skinlesion.files import write_json
     from skinlesion.inference.predictor import Predictor
-    from skinlesion.inference.sample import read_sample
+    from skinlesion.inference.split_part import read_part
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.plots import saliency as figures
     from skinlesion.plots.style import save
@@ -64,9 +63,9 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
 
     predictor = Predictor.load(str(config.checkpoint or config.ensemble), tta="none", accelerator=config.accelerator)
     model = predictor.networks.models[0]
-    sample = read_sample(model, part, images=config.images, seed=config.seed, source=config.data)
+    frame = read_part(model, part, config.data, images=config.images, seed=config.seed).frame
     masks = None if config.masks is None else Path(config.masks)
-    checks = check_maps(predictor, sample.frame, masks=masks, config=BootstrapConfig.of(config))
+    checks = check_maps(predictor, frame, masks=masks, config=BootstrapConfig.of(config))
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
     write_json(folder / "explanations.json", {"part": part, **checks.to_dict()})
     save(figures.randomisation(checks.randomisation), folder / "randomisation.png")
@@ -76,7 +75,7 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
     if checks.lesion is not None:
         save(figures.on_lesion(checks.lesion), folder / "on_lesion.png")
         if missing := checks.lesion.without_mask:
-            log.warning("%d images have no mask in %s: %s.", len(missing), config.masks, some(missing))
+            log.warning("%d images have no mask in %s: %s.", len(missing), config.masks, first_five(missing))
     log.info("Numbers and figures: %s", folder)
 
 
@@ -92,7 +91,3 @@ def _show(checks: "SaliencyChecks", title: str) -> None:
         rows["share of the map in the lesion"] = checks.lesion.energy_inside
         rows["lesion's share of the image"] = checks.lesion.lesion_area
     show_table(title, ("check", "value"), [(name, with_interval(each)) for name, each in rows.items()])
-
-
-if __name__ == "__main__":
-    launch("explain", ExplainConfig, run)

@@ -81,7 +81,3 @@ def _sections(sources: "Sources", config: ReportConfig) -> "list[Section]":
         *(external_section(folder, sources.vote["test"]) for folder in external),
     ]
     return [each for each in found if each is not None]
-
-
-if __name__ == "__main__":
-    launch("report", ReportConfig, run)

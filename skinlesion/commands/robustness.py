@@ -23,7 +23,7 @@ def run(config: RobustnessConfig) -> None:
     """
     from skinlesion.files import write_json, write_text
     from skinlesion.inference.predictor import Predictor
-    from skinlesion.inference.sample import read_sample
+    from skinlesion.inference.split_part import read_part
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.studies.robustness.corruptions import check_steps
     from skinlesion.studies.robustness.study import study_robustness
@@ -36,8 +36,8 @@ def run(config: RobustnessConfig) -> None:
     model, part = predictor.networks.models[0], cast("Part", config.split)
     found = study_robustness(
         predictor,
-        read_sample(model, part, images=config.images, seed=config.seed, source=config.data).frame,
-        read_sample(model, "train", images=None, seed=config.seed, source=config.data).frame,
+        read_part(model, part, config.data, images=config.images, seed=config.seed).frame,
+        read_part(model, "train", config.data).frame,
         part=part,
         steps=config.steps,
         seed=config.seed,
@@ -97,7 +97,3 @@ def _show(found: "RobustnessResult") -> None:
             (kind, with_interval(each.auroc), with_interval(each.flagged)) for kind, each in found.ood.pictures.items()
         ]
         show_table("Detection of out-of-distribution images", ("images", "AUROC", "flagged"), cells)
-
-
-if __name__ == "__main__":
-    launch("robustness", RobustnessConfig, run)

@@ -12,6 +12,7 @@ from PIL import Image
 from skinlesion.commands.evaluate import run
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.config.train import TrainConfig
+from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import from_file
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
@@ -127,7 +128,7 @@ def predicted(source: Path, trained: TrainConfig, tmp_path: Path, *overrides: st
 def test_known_images_are_kept_on_demand(
     source: Path, trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = predicted(source, trained, tmp_path, "external.seen=keep")
+    found = predicted(source, trained, tmp_path, "external.leakage=keep")
     assert len(found.predictions) == 43
     assert "evaluated all the same" in caplog.text
     assert "copy (train, by hash)" in caplog.text

@@ -10,8 +10,8 @@ from skinlesion.studies.external.populations import MEASURES, Population, compar
 
 
 def population(name: str, brightness: list[float], ages: list[float], diagnoses: dict[str, int]) -> Population:
-    statistics = np.full((len(brightness), len(LOOKS)), 0.5, np.float32)
-    statistics[:, LOOKS.index("brightness")] = brightness
+    statistics = np.full((len(brightness), len(STATISTICS)), 0.5, np.float32)
+    statistics[:, STATISTICS.index("brightness")] = brightness
     statistics[:, :2] = 400, 300
     facts = {"lesion_id": ["a"] * len(ages), "age": ages, "sex": "male", "localization": "back"}
     return Population(name, diagnoses, pd.DataFrame(facts), statistics)

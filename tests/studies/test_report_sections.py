@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion.data.image_statistics import LOOKS
+from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.errors import DataError
 from skinlesion.files import write_json
 from skinlesion.studies.external.populations import Population, compare_populations
@@ -125,7 +125,7 @@ def test_maps_better_than_random_order_are_strengths(kind: str, area: float, is_
 def test_populations_side_by_side(tmp_path: Path) -> None:
     facts = {"lesion_id": list("abcd"), "age": [10.0, 20.0, 30.0, np.nan], "sex": "male", "localization": "back"}
     training = Population("training", {"nv": 1, "mel": 1}, None, None)
-    statistics = np.full((4, len(LOOKS)), 0.25, np.float32)
+    statistics = np.full((4, len(STATISTICS)), 0.25, np.float32)
     others = Population("these images", {"nv": 3, "akiec": 1}, pd.DataFrame(facts), statistics)
     write_json(tmp_path / "populations.json", compare_populations(training, others))
     about = {

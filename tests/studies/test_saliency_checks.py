@@ -16,7 +16,7 @@ from skinlesion.config.data import SourceConfig
 from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.inference.sample import read_sample
+from skinlesion.inference.split_part import read_part
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.studies.explain.saliency_checks import randomise_weights, sample_maps, shuffle
 from skinlesion.studies.explain.saliency_metrics import (
@@ -95,7 +95,7 @@ def test_shuffling_keeps_the_values() -> None:
 def test_weights_are_randomised_from_the_logits_down(trained: TrainConfig) -> None:
     model = load_model(Path(trained.out))
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    frame = read_sample(model, "val", images=4, seed=1, source=SourceConfig(None, None)).frame
+    frame = read_part(model, "val", SourceConfig(None, None), images=4, seed=1).frame
     classes, device = [0, 1, 2, 3], torch.device("cpu")
     own = sample_maps(model, model.network, frame, classes, device=device)
     steps = list(randomise_weights(model, frame, classes, own, device=device, seed=1))
@@ -158,7 +158,7 @@ def test_the_checks_are_written(
     masks = tmp_path / "masks"
     masks.mkdir()
     model = load_model(Path(trained.out))
-    ids = read_sample(model, "test", images=6, seed=1, source=SourceConfig(None, None)).image_ids
+    ids = read_part(model, "test", SourceConfig(None, None), images=6, seed=1).frame["image_id"].tolist()
     for image_id in ids[:-1]:  # one mask is missing, which is counted
         (masks / f"{image_id}.png").write_bytes((synthetic_root / "masks" / f"{image_id}.png").read_bytes())
     checked(trained, tmp_path / "out", f"masks={masks}")

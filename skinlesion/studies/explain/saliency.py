@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from skinlesion.data.image_io import place
+from skinlesion.data.image_io import unpadded_area
 from skinlesion.model.network import Head, Network
 from skinlesion.training.feature_cache import backbone_maps
 
@@ -89,5 +89,5 @@ def project(values: Map, shape: tuple[int, int], size: tuple[int, int]) -> Map:
         (height, width) of the original image.
     """
     whole = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
-    unpadded = np.ascontiguousarray(whole[place(shape, size)])
+    unpadded = np.ascontiguousarray(whole[unpadded_area(shape, size)])
     return np.asarray(cv2.resize(unpadded, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

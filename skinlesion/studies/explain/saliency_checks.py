@@ -20,7 +20,6 @@ from skinlesion.inference.predictor import BATCH, Predictor
 from skinlesion.metrics.classification import Floats
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.model.network import Network
-from skinlesion.model.stages import own_parameters, title
 from skinlesion.progress import track
 from skinlesion.studies.explain.saliency import Map, Maps, class_maps, project
 from skinlesion.studies.explain.saliency_metrics import (
@@ -205,8 +204,7 @@ def network_parts(network: Network) -> Iterator[tuple[str, list[Tensor]]]:
     for name, module in modules.items():
         if module is not None:
             yield name, [*module.parameters()]
-    for stage in reversed(network.backbone.stages()):
-        yield title(stage), [each for leaf in stage for each in own_parameters(network.backbone.net, leaf)]
+    yield from reversed(network.backbone.stage_parameters())
 
 
 @torch.no_grad()

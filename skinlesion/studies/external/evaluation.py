@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.config.data import SourceConfig, reading
-from skinlesion.config.external import ExternalConfig
-from skinlesion.data.csv_io import some
-from skinlesion.data.datamodule import read_data
+from skinlesion.config.data import SourceConfig, restore_data_config
+from skinlesion.config.evaluate import ExternalConfig
+from skinlesion.data.frame import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
-from skinlesion.data.image_statistics import Appearance, blocks, remembered
-from skinlesion.data.label_files import read_labelled
-from skinlesion.data.leakage import parts_of, seen_by_hash, seen_by_id
+from skinlesion.data.image_statistics import ImageDescriptors, describe_images, stored_descriptors
+from skinlesion.data.labels import LabelCount
+from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.metadata import UNKNOWN
-from skinlesion.errors import DataError
+from skinlesion.data.readers import read_labelled
+from skinlesion.errors import DataError, first_five
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.external.populations import Population
@@ -67,7 +67,7 @@ class ExternalSource:
     metadata: str | None
     labelled: int
     without_lesion_id: int
-    classes: dict[str, dict[str, object]]
+    classes: dict[str, LabelCount]
     localizations: dict[str, dict[str, object]]
     judged: int
     of_own_test_part: int
@@ -90,7 +90,7 @@ class ExternalPredictions:
 class _Training:
     """Training data of a model, as far as they are available."""
 
-    appearance: Appearance | None
+    descriptors: ImageDescriptors | None
     population: Population
     missing: str = ""  # reason why the images are not available
 
@@ -118,13 +118,13 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         key="external",
     )
     frame, localizations = _map_localizations(labelled.frame, first, config)
-    parts = parts_of(first.split)
-    by_id = seen_by_id(frame["image_id"].tolist(), parts)
+    parts = parts_of_training(first.split)
+    by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
     cache = open_cache(frame, size=first.spec.size, cache_dir=cache_dir)
     training = _read_training(first, source, cache_dir)
-    statistics, by_hash = _find_by_hash(frame, cache, training.appearance, parts, config)
+    statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
     kept = _without_known(frame, by_hash, config)
     known = pd.concat([by_id, by_hash], ignore_index=True)
@@ -142,12 +142,12 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
             labels=str(config.labels),
             metadata=config.metadata,
             labelled=len(labelled.frame),
-            without_lesion_id=labelled.alone,
-            classes=labelled.labels,
+            without_lesion_id=labelled.without_lesion_id,
+            classes=labelled.label_counts,
             localizations=localizations,
             judged=len(kept),
             of_own_test_part=int(kept["image_id"].isin(first.split["test"]).sum()),
-            seen=_count_known(known, parts, training, choice=config.seen),
+            seen=_count_known(known, parts, training, choice=config.leakage),
         ),
         populations=(training.population, Population("these images", counts, kept, statistics[rows])),
         cache=cache,
@@ -167,33 +167,33 @@ def _map_localizations(
         word: {"images": int((values == word).sum()), "read_as": other} for word, other in replacements.items()
     }
     if lost := [f"{word} ({found[word]['images']})" for word, other in replacements.items() if other == UNKNOWN]:
-        log.warning("The model does not know these localizations, which count as unknown: %s.", some(lost))
+        log.warning("The model does not know these localizations, which count as unknown: %s.", first_five(lost))
     return frame.assign(localization=values.replace(replacements)), found
 
 
 def _without_known(frame: pd.DataFrame, known: pd.DataFrame, config: ExternalConfig) -> pd.DataFrame:
-    """Warn about images that the model knows, and leave them out if `external.seen` says so."""
+    """Warn about images that the model knows, and leave them out if `external.leakage` says so."""
     if known.empty:
         return frame
-    drop = config.seen == "drop"
+    drop = config.leakage == "drop"
     log.warning(
         "%d of %d images are in the training or validation data (%s); %s.",
         len(known),
         len(frame),
-        some(f"{row.image_id} ({row.part}, by {row.found_by})" for row in known.itertuples()),
-        "they are left out" if drop else "they are evaluated all the same (external.seen=keep)",
+        first_five(f"{row.image_id} ({row.part}, by {row.found_by})" for row in known.itertuples()),
+        "they are left out" if drop else "they are evaluated all the same (external.leakage=keep)",
     )
     kept = frame[~frame["image_id"].isin(known["image_id"])] if drop else frame
     if kept.empty:
         raise DataError(
-            f"no image is left: all {len(frame)} are in the training or validation data; external.seen=keep evaluates "
-            "them all the same"
+            f"no image is left: all {len(frame)} are in the training or validation data; "
+            "external.leakage=keep evaluates them all the same"
         )
     return kept.reset_index(drop=True)
 
 
 def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -> _Training:
-    stored = reading(model.config["data"])
+    stored = restore_data_config(model.config["data"])
     data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
     counts = read_checkpoint(model.path)["skinlesion"]["class_counts"]
     diagnoses = dict(zip(CODES, counts, strict=True))
@@ -207,26 +207,30 @@ def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -
         log.warning("Images are not compared with the training images by hash: %s.", missing)
         return _Training(None, Population("training", diagnoses, None, None), missing)
     cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir)
-    appearance = remembered(frame, cache, label="describing the training images")
+    descriptors = stored_descriptors(frame, cache, label="describing the training images")
     rows = frame["image_id"].isin(model.split["train"]).to_numpy()
-    return _Training(appearance, Population("training", diagnoses, frame[rows], appearance.looks[rows]))
+    return _Training(descriptors, Population("training", diagnoses, frame[rows], descriptors.statistics[rows]))
 
 
 def _find_by_hash(
-    frame: pd.DataFrame, cache: ImageCache, training: Appearance | None, parts: dict[str, str], config: ExternalConfig
+    frame: pd.DataFrame,
+    cache: ImageCache,
+    training: ImageDescriptors | None,
+    parts: dict[str, str],
+    config: ExternalConfig,
 ) -> tuple[npt.NDArray[np.float32], pd.DataFrame]:
     """Image statistics (N, 8), and the images that look like training or validation images."""
-    statistics, found = [], [seen_by_id([], {})]
-    for block in blocks(frame, cache, label="describing the images"):
-        statistics.append(block.looks)
+    statistics, found = [], [find_by_id([], {})]
+    for block in describe_images(frame, cache, label="describing the images"):
+        statistics.append(block.statistics)
         if training is not None:
-            alike = seen_by_hash(block, training, parts, distance=config.distance, similarity=config.similarity)
+            alike = find_by_hash(block, training, parts, distance=config.distance, similarity=config.similarity)
             found += [alike] if len(alike) else []
     return np.concatenate(statistics), pd.concat(found[1:] or found)
 
 
 def _count_known(known: pd.DataFrame, parts: Mapping[str, str], training: _Training, *, choice: str) -> KnownImages:
-    hashed = 0 if training.appearance is None else len(set(training.appearance.image_ids) & set(parts))
+    hashed = 0 if training.descriptors is None else len(set(training.descriptors.image_ids) & set(parts))
     return KnownImages(
         choice=choice,
         by_id=int((known["found_by"] == "id").sum()),

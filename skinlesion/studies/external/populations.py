@@ -13,7 +13,7 @@ from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.taxonomy import CODES
 
 MEASURES = ("aspect", "brightness", "contrast", "red", "green", "blue", "saturation", "age")
-"""Numbers of an image: width divided by height, image statistics of `LOOKS`, and the patient's age in years."""
+"""Numbers of an image: width divided by height, image statistics of `STATISTICS`, and the patient's age in years."""
 
 _CATEGORIES = ("sex", "localization")
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -29,7 +29,7 @@ class Population:
     name: str
     diagnoses: Mapping[str, int]  # number of images by code
     frame: pd.DataFrame | None  # lesion_id, age, sex, localization; None where the table is not available
-    statistics: npt.NDArray[np.float32] | None  # (N, 8), columns LOOKS; None where the images are not available
+    statistics: npt.NDArray[np.float32] | None  # (N, 8), columns STATISTICS; None where the images are not available
 
     def measure(self, name: str) -> npt.NDArray[np.float64]:
         """Known values of one of `MEASURES`; none where its source is not available."""
@@ -50,7 +50,7 @@ class Population:
     def _statistic(self, name: str) -> npt.NDArray[np.float64]:
         if self.statistics is None:
             return np.empty(0)
-        return self.statistics[:, LOOKS.index(name)].astype(np.float64)
+        return self.statistics[:, STATISTICS.index(name)].astype(np.float64)
 
 
 @dataclass(frozen=True)

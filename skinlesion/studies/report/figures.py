@@ -13,8 +13,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from skinlesion.data.image_files import find_files, find_folders
-from skinlesion.data.image_io import decode
+from skinlesion.data.image_io import decode, find_files, find_folders
 from skinlesion.errors import DataError
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
 from skinlesion.plots.decision import before_and_after, decision_curves, risk_against_coverage, sets_by_diagnosis

@@ -115,13 +115,13 @@ def read_facts(path: Path) -> pd.DataFrame:
     if repeated:
         raise DataError(f"{path}: image_id in more than one row: {', '.join(repeated[:5])}; keep one row per image")
     columns = {"image_id": rows["image_id"].tolist()}
-    columns |= {name: words(rows[name]) for name in _FACTS if name in rows}
-    columns |= {"diagnosis": words(rows["dx"])} if "dx" in rows else {}
+    columns |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
+    columns |= {"diagnosis": normalize_words(rows["dx"])} if "dx" in rows else {}
     columns |= {"lesion_id": rows["lesion_id"].tolist()} if "lesion_id" in rows else {}
     facts = pd.DataFrame(columns)
     if "age" not in rows:
         return facts
-    years, invalid = ages(rows["age"])
+    years, invalid = parse_ages(rows["age"])
     if invalid.any():
         raise DataError(f"{path}: invalid age of {rows['image_id'].to_numpy()[invalid][0]}; expected years")
     return facts.assign(age=years)
