@@ -53,15 +53,20 @@ def run(config: RobustnessConfig) -> None:
 
 def _with_detector(predictor: "Predictor", config: RobustnessConfig) -> "Predictor":
     """The predictor with an out-of-distribution detector of the wanted `id_pass_rate`: its own, a new one, or none."""
+    from skinlesion.inference import ood
     from skinlesion.inference.members import PostHoc
-    from skinlesion.inference.ood_fit import fit_novelty
+    from skinlesion.inference.posthoc_fit import fit_ood
+    from skinlesion.inference.split_part import read_part
 
     rate, detector = config.id_pass_rate, predictor.posthoc.ood
     if rate is None:
         detector = None
     elif detector is None or float(detector["passing"]) != rate:
-        models, device = predictor.networks.models, predictor.networks.device
-        detector = fit_novelty(models, source=config.data, device=device, passing=rate, seed=config.seed)
+        model = predictor.networks.models[0]
+        train, val = (
+            read_part(model, part, config.data, images=ood.IMAGES, seed=config.seed).frame for part in ("train", "val")
+        )
+        detector = fit_ood(predictor, train=train, val=val, id_pass_rate=rate)
     return replace(predictor, posthoc=PostHoc(ood=detector))
 
 

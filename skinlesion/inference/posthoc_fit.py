@@ -124,7 +124,9 @@ def _folds(predictions: Predictions) -> npt.NDArray[np.int64]:
     return dealt[group]
 
 
-def fit_ood(predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame", id_pass_rate: float) -> ood.Fitted:
+def fit_ood(
+    predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame", id_pass_rate: float
+) -> ood.OodStatistics:
     """Fit the statistics of training images that tell which images are out-of-distribution; see `ood.fit`.
 
     Args:
@@ -144,4 +146,4 @@ def fit_ood(predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame",
         )
     }
     targets = predictor.taxonomy.indices(train["diagnosis"].tolist())
-    return ood.fit(embedded["train"], targets, embedded["val"], passing=id_pass_rate)
+    return ood.fit(embedded["train"], targets, embedded["val"], id_pass_rate=id_pass_rate)
