@@ -277,7 +277,7 @@ def test_an_earlier_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Pa
     ("override", "said"),
     [
         ("precision=int4", "precision=int4: expected one of fp32, fp16, int8"),
-        ("images=0", "images=0: expected at least 1"),
+        ("images=0", "images=0: expected 1 or more"),
         ("+colour=1", "colour: unknown key"),
     ],
 )
