@@ -126,5 +126,5 @@ def _total_variation(first: Counts | None, second: Counts | None) -> float | Non
     if first is None or second is None:
         return None
     totals = sum(first.values()), sum(second.values())
-    names = first.keys() | second.keys()
+    names = dict.fromkeys([*first, *second])  # ordered, so that the sum is the same every time
     return sum(abs(first.get(name, 0) / totals[0] - second.get(name, 0) / totals[1]) for name in names) / 2

@@ -1,7 +1,7 @@
 """Robustness of an ensemble on a sample of images: every corruption, altered facts and out-of-distribution images."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import FACTS, UNKNOWN
 from skinlesion.inference.members import PostHoc
+from skinlesion.inference.ood import Fitted
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.classification import Floats
@@ -153,17 +154,6 @@ def study_robustness(
         changed = frame.assign(**{fact: facts[fact].to_numpy() for fact in FACTS})
         return numbers(without_detector.predict_frame(changed, label=name))
 
-    def detect(threshold: float, passing: float) -> OodResult:
-        scores = {
-            kind: np.asarray(predict(kind, draw).ood_score) for kind, draw in {**NON_DERMOSCOPIC, **ALTERED}.items()
-        }
-        own = np.asarray(original.ood_score)
-        found = {
-            kind: ood_detection(own, each, original.group, threshold=threshold, config=config)
-            for kind, each in scores.items()
-        }
-        return OodResult(passing, threshold, found, {"dermoscopy": own, **scores})
-
     original = predictor.predict_frame(frame, label="original images")
     return RobustnessResult(
         part=part,
@@ -180,8 +170,22 @@ def study_robustness(
             for name, each in steps.items()
         },
         facts={name: alter(name, each) for name, each in altered_facts(frame, train, seed=seed).items()},
-        ood=None if detector is None else detect(float(detector["threshold"]), float(detector["passing"])),
+        ood=None if detector is None else _detect(original, detector, predict, config),
     )
+
+
+def _detect(
+    original: Predictions, detector: Fitted, predict: Callable[[str, Draw], Predictions], config: BootstrapConfig
+) -> OodResult:
+    kinds = {**NON_DERMOSCOPIC, **ALTERED}
+    scores = {"dermoscopy": np.asarray(original.ood_score)}
+    scores |= {kind: np.asarray(predict(kind, draw).ood_score) for kind, draw in kinds.items()}
+    threshold = float(detector["threshold"])
+    found = {
+        kind: ood_detection(scores["dermoscopy"], scores[kind], original.group, threshold=threshold, config=config)
+        for kind in kinds
+    }
+    return OodResult(float(detector["passing"]), threshold, found, scores)
 
 
 def altered_facts(frame: pd.DataFrame, train: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
