@@ -11,7 +11,7 @@ import pandas as pd
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import FACTS, UNKNOWN
 from skinlesion.inference.members import PostHoc
-from skinlesion.inference.ood import Fitted
+from skinlesion.inference.ood import OodStatistics
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.classification import Floats
@@ -175,7 +175,7 @@ def study_robustness(
 
 
 def _detect(
-    original: Predictions, detector: Fitted, predict: Callable[[str, Draw], Predictions], config: BootstrapConfig
+    original: Predictions, detector: OodStatistics, predict: Callable[[str, Draw], Predictions], config: BootstrapConfig
 ) -> OodResult:
     kinds = {**NON_DERMOSCOPIC, **ALTERED}
     scores = {"dermoscopy": np.asarray(original.ood_score)}
