@@ -25,12 +25,14 @@ _HOME = {
     "FocalLoss": "skinlesion.training.losses",
     "FusionGate": "skinlesion.model.fusion",
     "CBAM": "skinlesion.model.cbam",
+    "DenseFunnel": "skinlesion.model.funnel",
     "SkinlesionError": "skinlesion.errors",
 }
 
 __all__ = [
     "CBAM",
     "BootstrapConfig",
+    "DenseFunnel",
     "Estimate",
     "FocalLoss",
     "FusionGate",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from skinlesion.inference.predictor import Predictor, load
     from skinlesion.metrics.estimate import BootstrapConfig, Estimate
     from skinlesion.model.cbam import CBAM
+    from skinlesion.model.funnel import DenseFunnel
     from skinlesion.model.fusion import FusionGate
     from skinlesion.taxonomy import Taxonomy
     from skinlesion.training.losses import FocalLoss

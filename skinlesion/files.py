@@ -52,8 +52,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write `value` to `path` as indented JSON, whole or not at all; a result by its `to_dict` or its fields."""
+
+    def plain(each: Any) -> Any:
+        return each.to_dict() if hasattr(each, "to_dict") else vars(each)
+
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n")
 
 
 def file_digest(path: Path) -> str:

@@ -18,7 +18,7 @@ def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: 
     Args:
         title: Stands above the table.
         rows: Names and metrics.
-        heading: Of the names.
+        heading: Heading of the names.
     """
     cells = [(name, *(with_interval(metrics[metric]) for metric in HEADLINE)) for name, metrics in rows]
     show_table(title, (heading, *HEADLINE.values()), cells)

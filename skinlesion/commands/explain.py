@@ -1,119 +1,93 @@
-"""`skinlesion explain`: what speaks for a diagnosis, on one page; and whether such maps can be trusted."""
+"""`skinlesion explain`: explain the prediction for one image, or check the saliency maps on a part of the split."""
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from skinlesion.config.studies import ExplainConfig
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, first_five
 
 if TYPE_CHECKING:
     from skinlesion.data.datamodule import Part
-    from skinlesion.studies.explain.saliency_checks import Checked
+    from skinlesion.studies.explain.saliency_checks import SaliencyChecks
 
 log = logging.getLogger(__name__)
 
 
 def run(config: ExplainConfig) -> None:
-    """Explain one image, or check the maps of a part of the split.
+    """Explain one image, or check the maps on a part of the split.
 
     Raises:
-        SkinlesionError: The model, the image or the data cannot be used, or a fact is not known to the model.
+        SkinlesionError: The model, the image or the data are invalid, or the model does not know a fact.
     """
     if config.image is not None:
-        _explain(config, Path(config.image))
+        _explain_image(config, Path(config.image))
     else:
-        _check(config)
+        _check_maps(config, cast("Part", config.split))
 
 
-def _explain(config: ExplainConfig, path: Path) -> None:
-    """Write IMAGE.CLASS.png, an overlay that can be read without a manual, and IMAGE.CLASS.json, and say where."""
+def _explain_image(config: ExplainConfig, path: Path) -> None:
+    """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
-    from skinlesion.inference.loaded_ensemble import check_facts, voters
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.explanation import explanation_page
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
-    from skinlesion.studies.explain.overlays import as_plain
-    from skinlesion.training.forward import device_of
 
     if not path.is_file():
         raise DataError(f"image={config.image}: no such file")
-    chosen = voters(config.checkpoint, config.ensemble, tta=config.tta)
+    predictor = Predictor.load(
+        str(config.checkpoint or config.ensemble), tta=config.tta, accelerator=config.accelerator
+    )
     facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
-    check_facts(chosen.models, facts)
-    device = device_of(config.accelerator)
-    found = explain(chosen, read(path), facts, name=path.name, chosen=config.class_, device=device)
-    folder = Path(config.out) if config.out else chosen.folder / "explanations"
-    write_json(folder / f"{path.stem}.{found.chosen}.json", as_plain(found))
-    save(explanation_page(found), folder / f"{path.stem}.{found.chosen}.png")
+    found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
+    folder = Path(config.out) if config.out else predictor.folder / "explanations"
+    write_json(folder / f"{path.stem}.{found.target}.json", found)
+    save(explanation_page(found), folder / f"{path.stem}.{found.target}.png")
     log.info("%s: %s, %.0f %%", path.name, found.predicted, 100 * found.probabilities.max())
-    if found.novel:
-        log.warning("%s does not look like dermoscopy: the answer means little", path.name)
-    log.info("Overlay and numbers: %s", folder / f"{path.stem}.{found.chosen}.png")
+    if found.is_ood:
+        log.warning("%s does not look like dermoscopy: the prediction is unreliable", path.name)
+    log.info("Page and numbers: %s", folder / f"{path.stem}.{found.target}.png")
 
 
-def _check(config: ExplainConfig) -> None:
-    """Write explanations.json and the figures of the sanity checks, and print what matters."""
-    from skinlesion.errors import first_five
+def _check_maps(config: ExplainConfig, part: "Part") -> None:
+    """Write explanations.json and the figures of the checks, and print the main results."""
     from skinlesion.files import write_json
-    from skinlesion.inference.loaded_ensemble import voters
-    from skinlesion.inference.sample import read_sample
+    from skinlesion.inference.predictor import Predictor
+    from skinlesion.inference.split_part import read_part
+    from skinlesion.metrics.estimate import BootstrapConfig
+    from skinlesion.plots import saliency as figures
+    from skinlesion.plots.style import save
     from skinlesion.studies.explain.saliency_checks import check_maps
-    from skinlesion.training.forward import device_of
 
-    chosen = voters(config.checkpoint, config.ensemble, tta="none")
-    part = cast("Part", config.split)
-    sample = read_sample(chosen.models[0], part, images=config.images, seed=config.seed, source=config.data)
-    settings = {"resamples": config.resamples, "seed": config.seed, "level": config.level, "method": config.interval}
+    predictor = Predictor.load(str(config.checkpoint or config.ensemble), tta="none", accelerator=config.accelerator)
+    model = predictor.networks.models[0]
+    frame = read_part(model, part, config.data, images=config.images, seed=config.seed).frame
     masks = None if config.masks is None else Path(config.masks)
-    checked = check_maps(chosen, sample, masks=masks, device=device_of(config.accelerator), settings=settings)
-    folder = Path(config.out) if config.out else chosen.folder / "explanations"
-    found = {"part": config.split, **checked.found}
-    write_json(folder / "explanations.json", found)
-    _draw(checked, folder)
-    _show(found)
-    if unknown := found.get("lesion", {}).get("without_mask"):
-        log.warning("%d images have no mask in %s: %s.", len(unknown), config.masks, first_five(unknown))
+    checks = check_maps(predictor, frame, masks=masks, config=BootstrapConfig.of(config))
+    folder = Path(config.out) if config.out else predictor.folder / "explanations"
+    write_json(folder / "explanations.json", {"part": part, **checks.to_dict()})
+    save(figures.randomisation(checks.randomisation), folder / "randomisation.png")
+    save(figures.randomised_maps(checks.example, checks.example_maps), folder / "sample_randomisation.png")
+    save(figures.deletion_insertion(checks.deletion, checks.insertion), folder / "deletion_insertion.png")
+    _show(checks, f"{part} part, {checks.images} images, {checks.level:.0%} intervals over lesions")
+    if checks.lesion is not None:
+        save(figures.on_lesion(checks.lesion), folder / "on_lesion.png")
+        if missing := checks.lesion.without_mask:
+            log.warning("%d images have no mask in %s: %s.", len(missing), config.masks, first_five(missing))
     log.info("Numbers and figures: %s", folder)
 
 
-def _draw(checked: "Checked", folder: Path) -> None:
-    from skinlesion.plots import saliency as figures
-    from skinlesion.plots.style import save
-
-    save(figures.randomisation(checked.found["randomisation"]), folder / "randomisation.png")
-    save(figures.cascade_strip(checked.image, checked.strip), folder / "sample_randomisation.png")
-    save(figures.deletion_insertion(checked.found), folder / "deletion_insertion.png")
-    if "lesion" in checked.found:
-        save(figures.on_lesion(checked.found["lesion"]), folder / "on_lesion.png")
-
-
-def _show(found: dict[str, Any]) -> None:
+def _show(checks: "SaliencyChecks", title: str) -> None:
     from skinlesion.commands.console import show_table, with_interval
-    from skinlesion.metrics.estimate import Estimate
 
-    def shown(number: dict[str, Any]) -> str:
-        return with_interval(Estimate.from_dict(number))
-
-    lines = [
-        (
-            f"maps of {name}, all weights randomised: rank correlation",
-            shown(steps[-1]["correlation"]),
-        )
-        for name, steps in found["randomisation"]["members"].items()
-    ]
-    for kind, wanted in (("deletion", "below 0"), ("insertion", "above 0")):
-        lines.append(
-            (
-                f"{kind}: area less that of random order ({wanted})",
-                shown(found[kind]["area_less_random"]),
-            )
-        )
-    if "lesion" in found:
-        on = found["lesion"]
-        lines.append((f"peak in the lesion ({on['masks']} masks)", shown(on["peak_inside"])))
-        lines.append(("share of the map in the lesion", shown(on["energy_inside"])))
-        lines.append(("share of the image that the lesion covers", shown(on["lesion_area"])))
-    title = f"{found['part']} part, {found['images_judged']} images, {found['level']:.0%} intervals over lesions"
-    show_table(title, ("check", "value"), lines)
+    rows = {f"{name}: rank correlation of maps, all weights randomised": list(steps.values())[-1]
+            for name, steps in checks.randomisation.items()}  # fmt: skip
+    rows["deletion: area minus that of random order (should be below 0)"] = checks.deletion.area_less_random
+    rows["insertion: area minus that of random order (should be above 0)"] = checks.insertion.area_less_random
+    if checks.lesion is not None:
+        rows[f"maps whose maximum lies in the lesion ({checks.lesion.masks} masks)"] = checks.lesion.peak_inside
+        rows["share of the map in the lesion"] = checks.lesion.energy_inside
+        rows["lesion's share of the image"] = checks.lesion.lesion_area
+    show_table(title, ("check", "value"), [(name, with_interval(each)) for name, each in rows.items()])

@@ -22,16 +22,15 @@ def run(config: ExportConfig) -> None:
         SkinlesionError: The models or their images cannot be used, or the graph differs from them.
     """
     from skinlesion.deploy.export import build, replacing_bundle, require_one_encoder
-    from skinlesion.inference.sample import read_sample
+    from skinlesion.inference.split_part import read_part
 
     recipe = _recipe(config)
     first = recipe.models[0]
     require_one_encoder(recipe.models)
-    val = read_sample(first, "val", images=config.images, seed=config.seed, source=config.data).frame
+    val = read_part(first, "val", config.data, images=config.images, seed=config.seed).frame
     train = None
     if config.precision == "int8":
-        sample = read_sample(first, "train", images=config.calibration_images, seed=config.seed, source=config.data)
-        train = sample.frame
+        train = read_part(first, "train", config.data, images=config.calibration_images, seed=config.seed).frame
     with replacing_bundle(Path(config.out)) as beside:
         log.info("Translating %d models to ONNX, which takes some seconds each", len(recipe.models))
         about = build(recipe, beside, val=val, train=train)

@@ -79,10 +79,13 @@ def check_backbone(given: dict[str, str], command: str) -> None:
     path = config_dir() / "model" / f"{given.get('model') or groups(command).get('model')}.yaml"
     if not backbone or "," in backbone or not path.is_file() or {"model.high", "model.middle"} & given.keys():
         return
-    own = yaml.safe_load(path.read_text(encoding="utf-8"))["backbone"]
-    if backbone.partition(".")[0] != own.partition(".")[0]:
+    preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if backbone.partition(".")[0] != preset["backbone"].partition(".")[0] and isinstance(preset["high"], str):
         presets = ", ".join(choices("model"))
-        raise ConfigError(f"model.backbone={backbone}: {_STAGES} are needed too; or give model=, one of {presets}")
+        raise ConfigError(
+            f"model.backbone={backbone}: {_STAGES} are needed too; or give model=timm, which finds them, "
+            f"or another of the presets {presets}"
+        )
 
 
 def is_known(name: str, schema: type) -> bool:

@@ -57,6 +57,12 @@ def repeated_ids(ids: "pd.Series[str]") -> list[str]:
     return [f"image_id in more than one row: {by_line(repeated)}; keep one row per image."] if len(repeated) else []
 
 
+def conflicts(values: "pd.Series[str]", groups: "pd.Series[str]") -> list[str]:
+    """Name the groups that hold more than one value, e.g. "HAM_1 (mel, nv)"."""
+    found = values.groupby(groups).unique()
+    return [f"{group} ({', '.join(sorted(several))})" for group, several in found.items() if len(several) > 1]
+
+
 def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
     """Line numbers, as an editor shows them, and fields of all lines that have any."""
     header = text.lstrip().partition("\n")[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion.data.csv_io import read_rows
+from skinlesion.data.csv_io import conflicts, read_rows
 from skinlesion.data.image_io import file_problems, find_files, find_folders, relative_names
 from skinlesion.data.labels import (
     SYNONYMS,
@@ -205,9 +205,7 @@ def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _lesion_problems(lesion_ids: "pd.Series[str]", diagnoses: "pd.Series[str]") -> Iterator[str]:
-    found = diagnoses.groupby(lesion_ids).unique()
-    several = [f"{lesion} ({', '.join(sorted(codes))})" for lesion, codes in found.items() if len(codes) > 1]
-    if several:
+    if several := conflicts(diagnoses, lesion_ids):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.csv_io import by_line, read_rows, repeated_ids
+from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import write_text
 from skinlesion.taxonomy import NEVUS
@@ -76,11 +76,9 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
     if not 0 < val_fraction < 1:
         raise ConfigError(f"split.val_fraction={val_fraction}: expected more than 0 and less than 1.")
     lesions = _lesions(frame, seed=seed)
-    part_of = _deal(lesions, [1 / folds] * folds)
-    rest = {code: {x: n for x, n in found.items() if part_of[x] != fold} for code, found in lesions.items()}
-    rest_of = _deal(rest, [val_fraction, 1 - val_fraction])
-    split_of = {lesion: ("val", "train")[part] for lesion, part in rest_of.items()}
-    names = [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
+    fold_of = _assign(lesions, [1 / folds] * folds)
+    rest = {code: {x: n for x, n in sizes.items() if fold_of[x] != fold} for code, sizes in lesions.items()}
+    names = _validate_on_share(frame, rest, val_fraction)
     return _checked(frame, names, origin=f"split.policy=grouped, seed {seed}, fold {fold} of {folds}")
 
 
@@ -105,7 +103,7 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def has_folds(path: Path) -> bool:
-    """Whether a CSV assigns images to folds (a column fold) and not to training, validation and test (split)."""
+    """Tell whether a CSV assigns images to folds (column fold), not to train, val and test (column split)."""
     rows, _ = read_rows(path, columns=())
     return "fold" in rows and "split" not in rows
 
@@ -116,7 +114,7 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
     Validation takes whole lesions, stratified by diagnosis, as in `grouped`.
 
     Args:
-        frame: image_id, lesion_id, diagnosis, as from `read_table`.
+        frame: image_id, lesion_id, diagnosis, as from `read_ham10000`.
         path: A CSV with the columns image_id (or image) and fold, a row for each image of `frame`.
         fold: The fold that is test.
         seed: Decides which lesions validate.
@@ -132,9 +130,7 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
         raise _unusable(str(path), problems)
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     others = frame[[int(fold_of[image_id]) != fold for image_id in frame["image_id"]]]
-    rest_of = _deal(_lesions(others, seed=seed), [val_fraction, 1 - val_fraction])
-    split_of = {lesion: ("val", "train")[part] for lesion, part in rest_of.items()}
-    names = [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
+    names = _validate_on_share(frame, _lesions(others, seed=seed), val_fraction)
     return _checked(frame, names, origin=f"{path}, fold {fold}, seed {seed}")
 
 
@@ -175,7 +171,16 @@ def _shares(counts: Mapping[str, int], *, held_out: float, leave: int) -> dict[s
     return {code: max(min(max(shares[code], 1), n - leave), 0) for code, n in counts.items()}
 
 
-def _deal(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -> dict[str, int]:
+def _validate_on_share(
+    frame: pd.DataFrame, rest: Mapping[str, Mapping[str, int]], val_fraction: float
+) -> list[str | None]:
+    """Name the part of each image: a share of the lesions in `rest` is val, the others train; all else is test."""
+    part_of = _assign(rest, [val_fraction, 1 - val_fraction])
+    split_of = {lesion: ("val", "train")[part] for lesion, part in part_of.items()}
+    return [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
+
+
+def _assign(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -> dict[str, int]:
     """Assign lesions to parts: each to the part with the fewest images of its diagnosis for its share."""
     part_of: dict[str, int] = {}
     images = [0] * len(shares)
@@ -189,17 +194,20 @@ def _deal(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -> 
     return part_of
 
 
-def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
-    ids = rows["image_id"]
+def _id_problems(frame: pd.DataFrame, ids: "pd.Series[str]") -> Iterator[str]:
     yield from repeated_ids(ids)
     if not (known := ids.isin(frame["image_id"])).all():
         yield f"image_id that is not in the table: {by_line(ids[~known])}; remove these lines."
-    if not (named := rows["split"].str.lower().isin(SPLITS)).all():
-        yield f"unknown split: {by_line(rows.loc[~named, 'split'])}; expected {', '.join(SPLITS)}."
+
+
+def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
+    ids = rows["image_id"]
+    yield from _id_problems(frame, ids)
+    if not (known := rows["split"].str.lower().isin(SPLITS)).all():
+        yield f"unknown split: {by_line(rows.loc[~known, 'split'])}; expected {', '.join(SPLITS)}."
     if "lesion_id" in rows:
-        lesion_of = dict(zip(frame["image_id"], frame["lesion_id"], strict=True))
-        differs = known & (rows["lesion_id"] != ids.map(lesion_of))
-        if differs.any():
+        lesions = ids.map(dict(zip(frame["image_id"], frame["lesion_id"], strict=True)))
+        if (differs := lesions.notna() & (rows["lesion_id"] != lesions)).any():
             yield f"another lesion_id than the table's: {by_line(ids[differs])}; is it a split of this table?"
 
 
@@ -208,20 +216,16 @@ def _fold_problems(frame: pd.DataFrame, rows: pd.DataFrame, fold: int) -> Iterat
         yield "no column image_id or image; expected image_id and fold, separated by commas or tabs."
         return
     ids, folds = rows["image_id"], rows["fold"]
-    if (twice := ids.duplicated(keep=False)).any():
-        yield f"image_id in more than one row: {by_line(ids[twice])}; keep one row an image."
-    if not (known := ids.isin(frame["image_id"])).all():
-        yield f"image_id that is not in the table: {by_line(ids[~known])}; take these lines out."
+    yield from _id_problems(frame, ids)
     if absent := sorted(set(frame["image_id"]) - set(ids)):
         yield f"images of the table that the file lacks: {first_five(absent)}; add a line with a fold for each."
-    if not (numbered := folds.str.fullmatch("[0-9]+")).all():
-        yield f"fold that is not a whole number: {by_line(folds[~numbered])}; expected 0, 1, 2 ..."
+    if not (whole := folds.str.fullmatch("[0-9]+")).all():
+        yield f"fold that is not a whole number: {by_line(folds[~whole])}; expected 0, 1, 2 ..."
     elif fold not in (found := sorted(set(folds.astype(int)))):
         yield f"no fold {fold}; the file has {', '.join(map(str, found))}: give one of these as split.fold."
-    lesion_of = dict(zip(frame["image_id"], frame["lesion_id"], strict=True))
-    names = folds[known].groupby(ids[known].map(lesion_of)).unique()
-    if torn := [f"{lesion} ({', '.join(sorted(several))})" for lesion, several in names.items() if len(several) > 1]:
-        yield f"lesions in more than one fold: {first_five(torn)}; put all images of a lesion into one."
+    lesions = ids.map(dict(zip(frame["image_id"], frame["lesion_id"], strict=True)))
+    if several := conflicts(folds, lesions):
+        yield f"lesions in more than one fold: {first_five(several)}; put all images of a lesion into one."
 
 
 def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -> pd.DataFrame:
@@ -238,9 +242,7 @@ def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -
 
 
 def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
-    names = split.groupby("lesion_id")["split"].unique()
-    several = [f"{lesion} ({', '.join(sorted(found))})" for lesion, found in names.items() if len(found) > 1]
-    if several:
+    if several := conflicts(split["split"], split["lesion_id"]):
         yield f"lesions in more than one split: {first_five(several)}; put all images of a lesion into one."
     empty = [name for name in SPLITS if name not in set(split["split"])]
     if empty:

@@ -39,7 +39,7 @@ class FoldScores(TypedDict):
 
 
 class Calibration(TypedDict):
-    """What an ensemble keeps of its calibration; plain data."""
+    """The calibration that an ensemble's file keeps; plain data."""
 
     method: str  # the one in use, of `METHODS`
     images: int  # of validation

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from skinlesion.data.datamodule import Part
 from skinlesion.errors import CheckpointError
 from skinlesion.files import file_digest
-from skinlesion.inference.ood import Fitted
+from skinlesion.inference.ood import OodStatistics
 from skinlesion.inference.ood import read as read_novelty
 from skinlesion.inference.predictions import Predictions
 from skinlesion.training.checkpoint import TrainedModel, load_model
@@ -28,7 +28,9 @@ class EnsembleFile:
     calibration: dict[str, Any] | None = None  # of the mean of the members, see `scaling.calibrated`; None: not fitted
     operating_points: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `operating_points.fit`
     conformal: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `conformal.fit`; first: in use
-    novelty: Fitted | None = None  # what training images look like to the chosen members, see `evaluation.novelty`
+    novelty: OodStatistics | None = (
+        None  # what training images look like to the chosen members, see `evaluation.novelty`
+    )
 
     def models(self) -> list[TrainedModel]:
         """The chosen members, loaded and checked against each other."""
@@ -190,7 +192,7 @@ def read_ensemble(path: Path) -> EnsembleFile:
     )
 
 
-def _read_novelty(path: Path, about: Mapping[str, Any] | None) -> Fitted | None:
+def _read_novelty(path: Path, about: Mapping[str, Any] | None) -> OodStatistics | None:
     if about is None:
         return None
     file = path.parent / str(about.get("file"))

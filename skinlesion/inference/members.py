@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.inference.ood import Fitted as OodStatistics
+from skinlesion.inference.ood import OodStatistics
 
 Fact = float | str | None
 Facts = Mapping[str, Fact]

@@ -1,13 +1,13 @@
-"""Novelty: whether an image looks like none that a model has learned from, such as one that is no dermoscopy.
+"""Out-of-distribution score: how unlike the training images an image is, such as one that is not dermoscopic.
 
-Two signs, each a mean over the members of an ensemble. The energy, -logsumexp of the logits (Liu, Wang, Owens & Li,
-NeurIPS 2020, arXiv:2010.03759), is high where no diagnosis speaks. The distance is Mahalanobis's from the nearest
-diagnosis's mean pooled features (Lee, Lee, Lee & Shin, NeurIPS 2018, arXiv:1807.03888); the covariance, shared by all
-diagnoses, is that of probabilistic PCA (Tipping & Bishop, J. R. Stat. Soc. B 61:611-622 (1999),
+Two components, each a mean over the members of an ensemble. The energy, -logsumexp of the logits (Liu, Wang, Owens &
+Li, NeurIPS 2020, arXiv:2010.03759), is high where no diagnosis is likely. The distance is the Mahalanobis distance from
+the nearest diagnosis's mean pooled features (Lee, Lee, Lee & Shin, NeurIPS 2018, arXiv:1807.03888); the covariance,
+shared by all diagnoses, is that of probabilistic PCA (Tipping & Bishop, J. R. Stat. Soc. B 61:611-622 (1999),
 doi:10.1111/1467-9868.00196), so that a few axes are enough and what lies off them counts too.
 
-Each sign is scaled by validation images, 0 at their median and 1 at their 95 % quantile, and the larger one is the
-score. Needs numpy alone. What is fitted is a dict of arrays, for `numpy.savez`.
+Each component is scaled by validation images, 0 at their median and 1 at their 95 % quantile, and the larger one is
+the score. Needs numpy alone. What is fitted is a dict of arrays, for `numpy.savez`.
 """
 
 import zipfile
@@ -22,12 +22,12 @@ from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import replacing
 
 Floats = npt.NDArray[np.float64]
-Fitted = dict[str, npt.NDArray[np.floating]]
+OodStatistics = dict[str, npt.NDArray[np.floating]]
 
 FORMAT = 1.0  # raise it when `score` reads other arrays
 IMAGES = 2000  # of training, and of validation, at most: more hardly move a covariance of 64 axes
 AXES = 64  # of the features' covariance, at most
-_ENDS = (0.5, 0.95)  # quantiles of validation images that a sign is scaled by
+_ENDS = (0.5, 0.95)  # quantiles of validation images by which a component is scaled
 _LEAST = 1e-6  # variance off the axes, as a share of the mean variance: dead features do not divide by zero
 
 
@@ -39,15 +39,15 @@ class Embedded(NamedTuple):
 
 
 def fit(
-    train: Sequence[Embedded], targets: npt.ArrayLike, val: Sequence[Embedded], *, passing: float, axes: int = AXES
-) -> Fitted:
+    train: Sequence[Embedded], targets: npt.ArrayLike, val: Sequence[Embedded], *, id_pass_rate: float, axes: int = AXES
+) -> OodStatistics:
     """Learn what training images look like to each member, and the score that a share of validation images passes.
 
     Args:
         train: Of each member, of the same training images.
         targets: (N,) their class indices.
         val: Of each member, of the same validation images.
-        passing: The share of validation images that is not flagged, between 0 and 1.
+        id_pass_rate: Share of validation images that is not flagged, between 0 and 1.
         axes: Of the covariance that are kept, at most.
 
     Returns:
@@ -60,18 +60,22 @@ def fit(
         ValueError: A setting is out of range, or the numbers of members or images differ.
     """
     actual = np.asarray(targets, dtype=np.int64)
-    if not 0 < passing < 1 or axes < 1:
-        raise ValueError(f"passing is {passing} and axes {axes}; expected between 0 and 1, and at least 1")
+    if not 0 < id_pass_rate < 1 or axes < 1:
+        raise ValueError(f"id_pass_rate is {id_pass_rate} and axes {axes}; expected between 0 and 1, and at least 1")
     if not train or len(train) != len(val) or any(len(member.pooled) != len(actual) for member in train):
         raise ValueError(f"{len(train)} and {len(val)} members, {len(actual)} targets: do not fit")
     _refuse_unfit(train, val, actual)
-    fitted: Fitted = {"format": np.array(FORMAT), "members": np.array(float(len(train))), "passing": np.array(passing)}
+    fitted: OodStatistics = {
+        "format": np.array(FORMAT),
+        "members": np.array(float(len(train))),
+        "passing": np.array(id_pass_rate),
+    }
     for number, member in enumerate(train):
         fitted |= {f"{name}_{number}": value for name, value in _shape(member.pooled, actual, axes).items()}
     logits, pooled = [member.logits for member in val], [member.pooled for member in val]
-    for name, values in signs(fitted, logits, pooled).items():
+    for name, values in components(fitted, logits, pooled).items():
         fitted[name] = np.quantile(values, _ENDS)
-    fitted["threshold"] = np.asarray(np.quantile(score(fitted, logits, pooled), passing))
+    fitted["threshold"] = np.asarray(np.quantile(score(fitted, logits, pooled), id_pass_rate))
     return fitted
 
 
@@ -89,7 +93,7 @@ def score(
     """
     scaled = [
         (values - fitted[name][0]) / max(float(fitted[name][1] - fitted[name][0]), 1e-12)
-        for name, values in signs(fitted, logits, pooled).items()
+        for name, values in components(fitted, logits, pooled).items()
     ]
     return np.asarray(np.max(scaled, axis=0), dtype=np.float64)
 
@@ -99,13 +103,13 @@ def flag(fitted: Mapping[str, npt.NDArray[np.floating]], scores: npt.ArrayLike) 
     return np.asarray(~(np.asarray(scores) <= fitted["threshold"]))  # what is no number is novel too
 
 
-def write(fitted: Fitted, path: Path) -> None:
+def write(fitted: OodStatistics, path: Path) -> None:
     """Write what `fit` returned to an .npz file, whole or not at all."""
     with replacing(path) as beside:
         np.savez(beside, **fitted)  # type: ignore[arg-type] # numpy's stub takes the dict for its allow_pickle
 
 
-def read(path: Path) -> Fitted:
+def read(path: Path) -> OodStatistics:
     """Read what `write` wrote.
 
     Raises:
@@ -122,12 +126,12 @@ def read(path: Path) -> Fitted:
     return fitted
 
 
-def signs(
+def components(
     fitted: Mapping[str, npt.NDArray[np.floating]],
     logits: Sequence[npt.NDArray[np.floating]],
     pooled: Sequence[npt.NDArray[np.floating]],
 ) -> dict[str, Floats]:
-    """The two signs of B images, `energy` and `distance`, each (B,), before they are scaled."""
+    """The two components of B images, `energy` and `distance`, each (B,), before they are scaled."""
     members = int(fitted["members"])
     if not len(logits) == len(pooled) == members:
         raise ValueError(f"logits of {len(logits)} and features of {len(pooled)} members, expected {members}")
@@ -145,7 +149,7 @@ def energy(logits: npt.ArrayLike) -> Floats:
     return np.asarray(-highest - np.log(np.exp(values - highest[:, None]).sum(axis=1)))
 
 
-def _shape(pooled: npt.NDArray[np.floating], actual: npt.NDArray[np.int64], axes: int) -> Fitted:
+def _shape(pooled: npt.NDArray[np.floating], actual: npt.NDArray[np.int64], axes: int) -> OodStatistics:
     """Means of the diagnoses, and the covariance around them: leading axes, and one variance for all others."""
     features = np.asarray(pooled, dtype=np.float64)
     present, group = np.unique(actual, return_inverse=True)

@@ -1,4 +1,4 @@
-"""How the operating points and prediction sets of an ensemble do on images that did not choose them."""
+"""Evaluate the operating points and prediction sets of an ensemble on images that did not choose them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ CHOSE = "predictions_val.csv"  # the part that chose the points: they are not me
 
 @dataclass(frozen=True)
 class Decisions:
-    """What operating points and prediction sets do on images that did not choose them; empty: the ensemble has none.
+    """Operating points and prediction sets with their metrics on other images; empty: the ensemble has none.
 
     Attributes:
         operating_points: Each with the prevalence for which predictive values are given too (None: not given), and its
@@ -66,7 +66,7 @@ def evaluate_decisions(
 
     Args:
         predictions: With known actual diagnoses, calibrated as those that chose the thresholds.
-        config: How intervals are made.
+        config: Settings of the intervals.
         points: Each an `OperatingPoint`; None: the ensemble has none.
         sets: Each a `ConformalSets`, likewise.
         groups: For each fact the group of each image, as from `subgroups.groups_of`; None: not known.
@@ -122,7 +122,7 @@ def pooled_points(paths: Sequence[Path], config: BootstrapConfig) -> list[Pooled
 
     Args:
         paths: Predictions tables (uncalibrated, as `ensemble` writes them) of different images.
-        config: How intervals are made.
+        config: Settings of the intervals.
 
     Returns:
         One for each target and wanted sensitivity. Empty where a table has no ensemble.json beside it, is the part that

@@ -1,4 +1,4 @@
-"""What an ensemble fits to its validation part after the vote: calibration, operating points, prediction sets."""
+"""Fit calibration, operating points and prediction sets to the vote of an ensemble on validation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -39,9 +39,9 @@ def fit_calibration(predictions: Predictions, *, method: str, bins: int) -> Cali
     no prediction, so that the vote that was chosen stays the vote.
 
     Args:
-        predictions: Of the validation part, uncalibrated.
+        predictions: Uncalibrated predictions for the validation part.
         method: "temperature", "vector" or "none": which is to be used.
-        bins: Of the calibration errors.
+        bins: Number of bins of the calibration errors.
 
     Returns:
         Both fits and their scores in the folds. Where nothing can be fitted the method is "none" and the note says why.
@@ -80,7 +80,7 @@ def fit_decisions(
     The sets are fitted on the first image of each lesion: the images of one lesion are not exchangeable with others.
 
     Args:
-        predictions: Of the validation part, calibrated.
+        predictions: Calibrated predictions for the validation part.
         sensitivities: That the operating points are to reach.
         alphas: The shares of images whose set may lack the actual diagnosis; the first is the one in use.
         score: "aps" or "raps".
@@ -124,7 +124,9 @@ def _folds(predictions: Predictions) -> npt.NDArray[np.int64]:
     return dealt[group]
 
 
-def fit_ood(predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame", id_pass_rate: float) -> ood.Fitted:
+def fit_ood(
+    predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame", id_pass_rate: float
+) -> ood.OodStatistics:
     """Fit the statistics of training images that tell which images are out-of-distribution; see `ood.fit`.
 
     Args:
@@ -144,4 +146,4 @@ def fit_ood(predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame",
         )
     }
     targets = predictor.taxonomy.indices(train["diagnosis"].tolist())
-    return ood.fit(embedded["train"], targets, embedded["val"], passing=id_pass_rate)
+    return ood.fit(embedded["train"], targets, embedded["val"], id_pass_rate=id_pass_rate)

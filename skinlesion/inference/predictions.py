@@ -133,12 +133,9 @@ class Predictions:
 
     @classmethod
     def soft_vote(cls, tables: "Sequence[Predictions]") -> "Predictions":
-        """Average the probabilities of several models for the same images.
+        """Average the probabilities of several models, a table each, for the same images.
 
         The mean is taken in float64 and rounded to float32, so that an ensemble of copies is the copy.
-
-        Args:
-            tables: One a member.
 
         Raises:
             DataError: There is no table, or two tables differ in their images, lesions or actual diagnoses.
@@ -233,8 +230,7 @@ class Predictions:
             DataError: Images of one lesion have different actual diagnoses.
         """
         ordered = self.sorted()
-        group = ordered.group
-        first = np.unique(group, return_index=True)[1]
+        group, first = ordered.group, np.unique(ordered.group, return_index=True)[1]
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
@@ -262,8 +258,7 @@ class Predictions:
             f"the predicted diagnosis is none of {codes}": given < 0,
             "the predicted diagnosis is not the likeliest": (given >= 0) & unlikely & in_range.all(axis=1),
         }
-        found = [f"{source}: {text}: {self._rows(bad)}" for text, bad in faults.items() if bad.any()]
-        if found:
+        if found := [f"{source}: {text}: {self._rows(bad)}" for text, bad in faults.items() if bad.any()]:
             raise DataError("\n".join(found))
 
     def _rows(self, bad: npt.NDArray[np.bool_]) -> str:

@@ -95,7 +95,7 @@ class AurocStatistic:
             actual: (N,) class indices.
             probabilities: (N, K).
             group: (N,) lesion numbers, 0..L-1.
-            codes: Of the K diagnoses.
+            codes: Codes of the K diagnoses.
         """
         self._actual, self._probabilities, self._group, self._codes = actual, probabilities, group, codes
         self._lesions = int(group.max()) + 1

@@ -110,10 +110,10 @@ def bootstrap(statistic: Statistic, config: BootstrapConfig, *, lesions: int, p_
     """Estimate each number of a statistic with its interval.
 
     Args:
-        statistic: Of the lesions.
-        config: How intervals are made. BCa intervals are those of Efron, J. Am. Stat. Assoc. 82:171-185 (1987),
+        statistic: Numbers of L lesions.
+        config: Settings of the intervals. BCa intervals are those of Efron, J. Am. Stat. Assoc. 82:171-185 (1987),
             doi:10.1080/01621459.1987.10478410, with the jackknife over lesions.
-        lesions: How many there are, L.
+        lesions: Number of lesions, L.
         p_values: Give each number that has an interval the p value of its difference from zero.
 
     Returns:
@@ -139,20 +139,20 @@ def bootstrap(statistic: Statistic, config: BootstrapConfig, *, lesions: int, p_
 
 
 def sign_test(replicates: Floats) -> float:
-    """The two-sided p value of a difference: how seldom its resamples reach zero, doubled (Davison & Hinkley 1997)."""
+    """Two-sided p value of a difference: twice the share of its resamples beyond zero (Davison & Hinkley 1997)."""
     known = replicates[~np.isnan(replicates)]
     rarer = min(int((known <= 0).sum()), int((known >= 0).sum()))
     return min(1.0, 2 * (1 + rarer) / (1 + len(known)))
 
 
 def bca_tails(value: float, replicates: Floats, jackknife: Floats, *, level: float) -> tuple[float, float] | None:
-    """The shares of resamples below the ends of a BCa interval; None where the correction is not defined.
+    """Shares of resamples below the ends of a BCa interval; None where the correction is not defined.
 
     Args:
         value: The number itself.
         replicates: (R,) without NaN.
         jackknife: (L,) without NaN.
-        level: Of the interval.
+        level: Level of the interval, between 0 and 1.
     """
     normal = NormalDist()
     below = ((replicates < value).sum() + (replicates <= value).sum()) / (2 * len(replicates))  # ties count a half

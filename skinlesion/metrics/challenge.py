@@ -166,15 +166,15 @@ def _counted(predictions: Predictions) -> SumStatistic:
     blocks = (actual, predicted, actual * predicted, hits, np.ones((len(values), 1)))
 
     def finish(sums: Floats) -> Replicates:
-        positive, said, both, hit, images = np.split(sums, np.arange(1, 5) * len(codes), axis=1)  # (R, K), (R, 1)
-        neither = images - positive - said + both
+        positive, called, both, hit, images = np.split(sums, np.arange(1, 5) * len(codes), axis=1)  # (R, K), (R, 1)
+        neither = images - positive - called + both
         each = {
             "accuracy": ratio(both + neither, images),
             "sensitivity": _or_one(both, positive),
             "specificity": _or_one(neither, images - positive),
-            "dice": _or_one(2 * both, positive + said),
-            "ppv": _or_one(both, said),
-            "npv": _or_one(neither, images - said),
+            "dice": _or_one(2 * both, positive + called),
+            "ppv": _or_one(both, called),
+            "npv": _or_one(neither, images - called),
         }
         return {"balanced_accuracy": mean_of_defined(ratio(hit, positive)), **_named(each, codes)}
 

@@ -19,13 +19,13 @@ Parts = dict[str, Summary]
 
 
 def metric_differences(first: Predictions, second: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
-    """Estimate how much more each metric is for the first predictions than for the second, on the same resamples.
+    """Estimate each metric of the first predictions minus that of the second, on the same resamples.
 
     Args:
         first: With known actual diagnoses.
-        second: Of the same images.
-        config: How intervals are made.
-        bins: Of the calibration errors.
+        second: Predictions for the same images.
+        config: Settings of the intervals.
+        bins: Number of bins of the calibration errors.
 
     Returns:
         As from `metrics_with_ci`, each with a two-sided p value (None where it cannot be computed).
@@ -74,13 +74,13 @@ class EnsembleMetrics:
 
     Attributes:
         chosen: Names of the members that vote.
-        config: How intervals are made.
+        config: Settings of the intervals.
         vote: Metrics of the vote, by part.
-        calibrated: Of the calibrated vote.
-        all_members: Of the vote of all members; empty where they are not known.
+        calibrated: Metrics of the calibrated vote, by part.
+        all_members: Metrics of the vote of all members, by part; empty where the members are not known.
         members: By name, then part, likewise.
         best_member: Name of the best on validation by macro-F1, likewise "".
-        gains: By part, how much more each metric is for the vote than for the best member, likewise empty.
+        gains: By part, each metric of the vote minus that of the best member, likewise empty.
     """
 
     chosen: list[str]
@@ -127,9 +127,9 @@ def ensemble_metrics(
         vote: By part, "val" among them, the predictions of the ensemble.
         calibrated: The same, calibrated.
         members: By name, then part, the predictions of each member; empty: not known.
-        config: How intervals are made.
+        config: Settings of the intervals.
         chosen: Names of the members that vote.
-        bins: Of the calibration errors.
+        bins: Number of bins of the calibration errors.
     """
 
     def parts(tables: Mapping[str, Predictions]) -> Parts:

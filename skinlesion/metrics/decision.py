@@ -35,7 +35,7 @@ def at_prevalence(
 
 @dataclass(frozen=True)
 class FlagMetrics:
-    """How images that were flagged for a target compare with those of the target.
+    """Flagged images against those of the target.
 
     Attributes:
         counts: Images by `tp`, `fp`, `fn`, `tn`.
@@ -58,13 +58,13 @@ NOT_FLAGGED: dict[str, Any] = {"counts": None, "numbers": {}}
 def flag_metrics(
     predictions: Predictions, flagged: Flags, target: str, config: BootstrapConfig, *, prevalence: float | None = None
 ) -> FlagMetrics:
-    """Measure which images were flagged.
+    """Compare flagged images with those of the target.
 
     Args:
         predictions: Of N images with known actual diagnoses.
         flagged: (N,) whether each image was flagged.
-        target: What they were flagged for: a code, or a category such as "malignant".
-        config: How intervals are made.
+        target: Code or category, such as "malignant", for which they were flagged.
+        config: Settings of the intervals.
         prevalence: Share of the target where the model would be used, between 0 and 1; None: not known.
     """
     own = predictions.taxonomy.mask(target)[predictions.targets]
@@ -86,7 +86,7 @@ def net_benefit(
         predictions: With known actual diagnoses, calibrated.
         target: A code, or a category such as "malignant".
         thresholds: Between 0 and 1.
-        config: How intervals are made.
+        config: Settings of the intervals.
 
     Returns:
         A row a threshold: `threshold`, `model`, `low`, `high`, `all` (flag every image); flagging none has 0.
@@ -173,7 +173,7 @@ def set_coverage(
     Args:
         predictions: Of N images with known actual diagnoses.
         sets: (N, K) which diagnoses are in the set of each image.
-        config: How intervals are made.
+        config: Settings of the intervals.
         groups: For each fact the group of each image, as from `subgroups.groups_of`.
     """
     actual, size = predictions.targets, sets.sum(axis=1)

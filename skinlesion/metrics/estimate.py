@@ -17,7 +17,7 @@ class Estimate:
         high: Upper end, likewise.
         n: Lesions (or patients) that were resampled; None where nothing was.
         method: "bca" or "percentile".
-        note: Says why there is no number or no interval, or of what to beware; "" if nothing is to be said.
+        note: Reason for a missing number or interval, or a caveat; "" without one.
         p: Two-sided p value of a difference; None of any other number, or where there is none.
     """
 
@@ -56,8 +56,8 @@ class BootstrapConfig:
     """How intervals are made.
 
     Attributes:
-        resamples: Of the bootstrap over lesions, at least 1.
-        seed: Of its draws.
+        resamples: Number of resamples of the bootstrap over lesions, at least 1.
+        seed: Seed of its draws.
         level: Share of resamples in an interval, between 0 and 1.
         method: "bca" (corrected for bias and skewness) or "percentile".
 

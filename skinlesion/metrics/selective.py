@@ -1,4 +1,4 @@
-"""The reject option: how seldom a model errs on the images that it is surest of, and how many those are.
+"""The reject option: error rates of a model on its most confident images.
 
 Geifman & El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017, arXiv:1705.08500; the area under
 the risk-coverage curve (AURC) is that of Geifman, Uziel & El-Yaniv, ICLR 2019, arXiv:1805.08206.
@@ -21,11 +21,11 @@ _ROUNDING = 1e-9  # four fifths of five images are four
 
 
 def confidence_score(predictions: Predictions, members: Sequence[Predictions] = ()) -> dict[str, Floats]:
-    """How confident a model is of each image, in several ways; higher is more confident.
+    """Scores of how confident a model is of each image; higher is more confident.
 
     Args:
-        predictions: Of N images.
-        members: Of the same images, of the members that voted, if known.
+        predictions: Predictions for N images.
+        members: Predictions of the members that voted, for the same images; empty: not known.
 
     Returns:
         (N,) by name: `confidence` (probability of the likeliest diagnosis), `entropy` (negative, in nats) and, of two
@@ -102,8 +102,8 @@ def risk_at_share(predictions: Predictions, scores: Floats, share: float, config
     Args:
         predictions: With known actual diagnoses.
         scores: (N,) higher is more confident.
-        share: Of the images, above 0, at most 1.
-        config: How intervals are made: at the threshold that keeps the share.
+        share: Share of the images, above 0, up to 1.
+        config: Settings of the intervals: at the threshold that keeps the share.
     """
     curve = risk_coverage(predictions, scores)
     first = curve[curve["coverage"] >= share - _ROUNDING].iloc[0]

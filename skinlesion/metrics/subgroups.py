@@ -79,8 +79,8 @@ def subgroups(
     Args:
         predictions: With known actual diagnoses.
         groups: As from `groups_of`.
-        config: How intervals are made.
-        bins: Of the calibration errors.
+        config: Settings of the intervals.
+        bins: Number of bins of the calibration errors.
     """
 
     def measured(rows: Predictions) -> Subgroup:

@@ -59,8 +59,8 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
 
     Args:
         predictions: With known actual diagnoses.
-        config: How intervals are made.
-        bins: Of the calibration errors.
+        config: Settings of the intervals.
+        bins: Number of bins of the calibration errors.
 
     Returns:
         By name: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`, `ece`, `ece_mass`,

@@ -23,8 +23,8 @@ def before_and_after(before: Predictions, after: Predictions, *, bins: int) -> F
 
     Args:
         before: With known actual diagnoses.
-        after: Of the same images, calibrated.
-        bins: Of the confidences.
+        after: The same images, calibrated.
+        bins: Number of bins of the confidences.
     """
     figure = canvas(height=4.0)
     panels = figure.subplots(1, 2, sharey=True)

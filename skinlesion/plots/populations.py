@@ -1,4 +1,4 @@
-"""The figure of two populations: shares of the diagnoses, and distributions of age and of image statistics."""
+"""Figure of two populations: diagnoses, patients' ages and image statistics."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skinlesion.plots.style import BLUE, GREY, ORANGE, canvas, plain
-from skinlesion.studies.external.populations import Population, populations
+from skinlesion.studies.external.populations import Population, compare_populations
 from skinlesion.taxonomy import CODES
 
 _PANELS = {
@@ -22,8 +22,8 @@ _BINS = 30
 
 
 def compared(first: Population, second: Population) -> Figure:
-    """Draw two populations over one another; each panel names their distance, from 0 to 1."""
-    both, apart = (first, second), populations(first, second)["apart"]
+    """Draw the distributions of two populations, with the distance between them from 0 (equal) to 1."""
+    both, apart = (first, second), compare_populations(first, second).apart
     figure = canvas(height=6.4)
     panels = figure.subplots(3, 2).ravel()
     _diagnoses(panels[0], both, apart["diagnoses"])
@@ -70,4 +70,4 @@ def _distributions(axes: Axes, both: tuple[Population, Population], name: str) -
 
 
 def _title(name: str, apart: float | None) -> str:
-    return f"{name}: {'not available for both' if apart is None else f'{apart:.2f} apart'}"
+    return f"{name}: {'no distance available' if apart is None else f'distance {apart:.2f}'}"

@@ -1,16 +1,21 @@
-"""Figures of the sanity checks of maps: randomised weights, deletion and insertion, and the lesion's mask."""
+"""Figures of the checks of saliency maps: randomised weights, deletion and insertion, and lesion masks."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skinlesion.data.image_io import Image
+from skinlesion.metrics.classification import Floats
+from skinlesion.metrics.estimate import Estimate
 from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, canvas, plain
-from skinlesion.studies.explain.overlays import Map
+
+if TYPE_CHECKING:
+    from skinlesion.studies.explain.saliency import Map
+    from skinlesion.studies.explain.saliency_checks import LesionOverlap
+    from skinlesion.studies.explain.saliency_metrics import ReplacementCurves
 
 _MARKS: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "marker": "o", "linestyle": "-"},
@@ -23,39 +28,38 @@ _MARKS: tuple[dict[str, Any], ...] = (
 _WHISKERS: dict[str, Any] = {"ms": 4, "capsize": 2, "linewidth": 1.2}
 
 
-def randomisation(found: Mapping[str, Any]) -> Figure:
-    """Draw how alike the maps stay when the weights are randomised from the logits down.
+def randomisation(members: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """Draw the similarity of the maps to the trained ones while the weights are randomised from the logits down.
 
     Args:
-        found: By member, a list of steps with `part` and `correlation`.
+        members: By member and randomised part, the rank correlation with the maps of the trained network.
     """
-    members = found["members"]
-    longest = max(len(steps) for steps in members.values())
     figure = canvas(height=3.9)
     axes = figure.add_subplot()
     for (name, steps), style in zip(members.items(), _MARKS * len(members), strict=False):
-        values, whiskers = _points([{"value": 1.0, "low": 1.0, "high": 1.0}, *(step["correlation"] for step in steps)])
+        values, whiskers = points([Estimate(1.0, 1.0, 1.0), *steps.values()])
         axes.errorbar(range(len(values)), values, whiskers, label=name, **style, **_WHISKERS)
-    first = next(steps for steps in members.values() if len(steps) == longest)
-    named = [fill(step["part"], 12, break_long_words=False) for step in first]
-    alike = len({tuple(step["part"] for step in steps) for steps in members.values()}) == 1
-    labels = ["trained", *(named if alike else map(str, range(1, longest + 1)))]  # other backbones have other parts
-    axes.set_xticks(range(longest + 1), labels, rotation=45 if alike else 0, ha="right" if alike else "center")
-    axes.set_xlabel("parts randomised, from the logits down to the stem", fontsize=8)
+    parts = {tuple(steps) for steps in members.values()}  # differ between backbones
+    longest = max(parts, key=len)
+    alike = len(parts) == 1
+    names = [fill(part, 12, break_long_words=False) if alike else str(n) for n, part in enumerate(longest, start=1)]
+    rotation: dict[str, Any] = {"rotation": 45, "ha": "right"} if alike else {}
+    axes.set_xticks(range(len(longest) + 1), ["trained", *names], **rotation)
+    axes.set_xlabel("randomised parts, from the logits to the stem (cumulative)", fontsize=8)
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.set(ylim=(-1.02, 1.05), ylabel="rank correlation with the trained map")
-    axes.set_title("Weights randomised from the left on: a map that shows what was learned falls to 0", fontsize=10)
+    axes.set_title("Randomised weights: maps that depend on what was learned fall to 0", fontsize=10)
     plain(axes)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 
-def cascade_strip(image: Image, maps: Mapping[str, Map]) -> Figure:
-    """Draw one image's map before and while the weights are randomised.
+def randomised_maps(image: Image, maps: "Mapping[str, Map]") -> Figure:
+    """Draw the map of one image for the trained network and while its weights are randomised.
 
     Args:
         image: (h, w, 3).
-        maps: (h, w) by the part that was randomised last; the first is that of the trained network.
+        maps: (h, w) by the part that was randomised last; the first map is that of the trained network.
     """
     columns = 5
     rows = -(-len(maps) // columns)
@@ -70,51 +74,51 @@ def cascade_strip(image: Image, maps: Mapping[str, Map]) -> Figure:
     return figure
 
 
-def deletion_insertion(found: Mapping[str, Any]) -> Figure:
-    """Draw the probability of the predicted diagnosis while pixels are blurred away, and while they come back."""
+def deletion_insertion(deletion: "ReplacementCurves", insertion: "ReplacementCurves") -> Figure:
+    """Draw the probability of the predicted diagnosis while pixels are blurred, and while they are restored."""
     figure = canvas(height=3.4)
     panels = figure.subplots(1, 2, sharey=True)
-    titles = {"deletion": "deletion: the lower, the better", "insertion": "insertion: the higher, the better"}
-    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-        each = found[kind]
-        for order, style in zip(("map", "random"), _MARKS, strict=False):
-            values, whiskers = _points(each[order])
-            label = f"{_ORDERS[order]}, area {each[f'area_{order}']['value']:.3f}"
-            axes.errorbar(each["fractions"], values, whiskers, label=label, **style, **_WHISKERS)
+    kinds = (
+        (deletion, "Deletion (lower is better)", "share of pixels blurred"),
+        (insertion, "Insertion (higher is better)", "share of pixels restored"),
+    )
+    for axes, (curves, title, label) in zip(panels, kinds, strict=True):
+        orders = (("in the order of the map", curves.map, curves.area_map),
+                  ("in random order", curves.random, curves.area_random))  # fmt: skip
+        for (order, curve, area), style in zip(orders, _MARKS, strict=False):
+            values, whiskers = points(curve)
+            legend = f"{order}, area {area.value:.3f}"
+            axes.errorbar(curves.fractions, values, whiskers, label=legend, **style, **_WHISKERS)
         axes.set_title(title, fontsize=9)
-        axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.02), xlabel="share of the pixels")
+        axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.02), xlabel=label)
         axes.legend(fontsize=7, frameon=False)
         plain(axes)
-    panels[0].set_ylabel("probability of the diagnosis", fontsize=9)
+    panels[0].set_ylabel("probability of the predicted diagnosis", fontsize=9)
     return figure
 
 
-_ORDERS = {"map": "in the order of the map", "random": "in random order"}
-
-
-def on_lesion(found: Mapping[str, Any]) -> Figure:
-    """Draw how often a map's peak lies in the lesion, and how much of the map, beside how large lesions are."""
-    names = {
-        "peak_inside": "maps whose peak\nlies in the lesion",
-        "energy_inside": "share of the map\nin the lesion",
-        "lesion_area": "share of the image that the\nlesion covers (a map of nothing)",
+def on_lesion(overlap: "LesionOverlap") -> Figure:
+    """Draw the overlap of maps with lesion masks, and the lesions' share of the image for comparison."""
+    rows = {
+        "maps whose maximum\nlies in the lesion": overlap.peak_inside,
+        "share of the map\nin the lesion": overlap.energy_inside,
+        "lesion's share of the image\n(a uniform map)": overlap.lesion_area,
     }
     figure = canvas(height=2.4)
-    axes: Axes = figure.add_subplot()
-    values, whiskers = _points([found[name] for name in names])
-    places = np.arange(len(names))
-    axes.barh(places, values, xerr=whiskers, color=[BLUE, BLUE, GREY], height=0.6, capsize=3)
-    axes.set_yticks(places, list(names.values()))
-    axes.set(xlim=(0, 1.02), ylim=(len(names) - 0.5, -0.5))
+    axes = figure.add_subplot()
+    values, whiskers = points(list(rows.values()))
+    axes.barh(range(len(rows)), values, xerr=whiskers, color=[BLUE, BLUE, GREY], height=0.6, capsize=3)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set(xlim=(0, 1.02), ylim=(len(rows) - 0.5, -0.5))
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.set_title(f"Maps on the lesion's mask ({found['masks']} images with a mask)", fontsize=10)
+    axes.set_title(f"Maps and lesion masks ({overlap.masks} images with a mask)", fontsize=10)
     plain(axes)
     return figure
 
 
-def _points(measured: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
-    """Values (S,) and the lengths of both whiskers (2, S); NaN where a number cannot be computed."""
+def points(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:
+    """Values (S,) of estimates and the lengths of both whiskers (2, S); NaN where there is no number."""
     value, low, high = (
-        np.array([np.nan if each[key] is None else each[key] for each in measured]) for key in ("value", "low", "high")
+        np.array([getattr(each, end) for each in estimates], dtype=np.float64) for end in ("value", "low", "high")
     )
     return value, np.maximum([value - low, high - value], 0)

@@ -49,7 +49,7 @@ def intervals(axes: Axes, labels: Sequence[str], numbers: Sequence[Estimate]) ->
 
     Args:
         axes: Where to draw.
-        labels: Of the rows.
+        labels: Labels of the rows.
         numbers: One a row.
     """
     for place, number in enumerate(numbers):

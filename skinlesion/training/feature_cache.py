@@ -179,8 +179,8 @@ def trained_maps(backbone: Backbone, image: Tensor) -> Tensor:
     if image.device.type != "cpu" or not backbone.has_frozen_prefix:
         return cast(Tensor, backbone(image))
     with torch.no_grad():
-        trunk_map = backbone_maps(backbone.frozen_prefix(), image)
-    return backbone.forward_suffix(trunk_map)
+        prefix_map = backbone_maps(backbone.frozen_prefix(), image)
+    return backbone.forward_suffix(prefix_map)
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> npt.NDArray[np.floating]:

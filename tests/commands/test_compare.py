@@ -25,7 +25,7 @@ def table(rows: range, *, right: float, seed: int = 0) -> Predictions:
     return Predictions.build(ids, ids, probabilities=probabilities, actual=[CODES[k] for k in actual])
 
 
-def test_the_verb_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, right in (("full", 0.9), ("less", 0.6)):
         table(range(140), right=right).write(tmp_path / name / "predictions_val.csv")
     paths = ",".join(str(tmp_path / name / "predictions_val.csv") for name in ("full", "less"))

@@ -289,7 +289,7 @@ def test_evaluate_runs_an_ensemble_again(sweep: Path, trained: TrainConfig, tmp_
     assert set(decided["conformal"][0]["by_group"]) >= {"sex", "age", "localization"}
 
 
-def test_evaluate_tells_groups_apart(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
+def test_evaluate_writes_metrics_of_subgroups(sweep: Path, trained: TrainConfig, tmp_path: Path) -> None:
     from skinlesion.commands.evaluate import run as evaluate
 
     places = (f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path}", "resamples=100")
@@ -305,7 +305,7 @@ def test_evaluate_tells_groups_apart(sweep: Path, trained: TrainConfig, tmp_path
     assert set(rows.index.get_level_values("fact")) == {"sex", "age", "localization", "dataset", "dx_type"}
 
 
-def test_only_what_is_judged_is_read(
+def test_evaluate_reads_the_images_of_its_part_alone(
     sweep: Path, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the other parts' images, one of them broken: the same answer, from one reading of the table."""
@@ -351,7 +351,7 @@ def test_refuses_a_member_given_twice(sweep: Path, tmp_path: Path) -> None:
     assert "at least two" in refused(f"members=[{one}]", f"out={tmp_path / 'out'}")
 
 
-def test_members_of_the_same_name_are_told_apart(sweep: Path, tmp_path: Path) -> None:
+def test_members_of_the_same_name_are_named_with_their_folder(sweep: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(sweep / "second", tmp_path / "other" / "first"))
     run(ensemble(f"members=[{sweep / 'first'},{other}]", f"out={tmp_path / 'out'}"))
     measured = json.loads((tmp_path / "out" / "metrics.json").read_text())["members"]

@@ -1,4 +1,4 @@
-"""`explain`: a page and numbers that agree with `predict`, the gate's response, and what is refused."""
+"""`explain`: a page and numbers that agree with `predict`, the effect of each fact, and invalid settings."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import composed
 from matplotlib.image import imread
 from matplotlib.text import Text
@@ -19,13 +18,14 @@ from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.image_io import read
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.inference.members import PostHoc
+from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.plots.explanation import explanation_page
-from skinlesion.studies.explain.metadata_ablation import metadata_ablation
-from skinlesion.studies.explain.overlays import Explanation
+from skinlesion.studies.explain.explanation import Explanation, explain, metadata_ablation
 from skinlesion.taxonomy import CODES
-from skinlesion.training.checkpoint import load_model
+from skinlesion.training.checkpoint import TrainedModel, load_model
 
-CPU = torch.device("cpu")
 FACTS = {"age": 70.0, "sex": "female", "localization": None}
 
 
@@ -51,17 +51,17 @@ def test_a_page_and_its_numbers(
     assert found["probabilities"] == pytest.approx(own["probabilities"], abs=2e-6)
     assert found["class"] == "mel"
     assert set(found["maps"]) == {"mel", found["predicted"]}
-    assert set(found["metadata_ablation"]) == {"age", "sex"}, "facts that are not known change nothing"
+    assert set(found["gate_response"]) == {"age", "sex"}, "unknown facts have no effect"
     page = imread(tmp_path / f"{image.stem}.mel.png")
     assert page.shape[1] == 1400
     assert page[..., :3].std() > 0.1
 
 
-def test_the_gate_response_is_the_difference_of_two_predictions(
+def test_the_effect_of_a_fact_is_the_difference_of_two_predictions(
     trained: TrainConfig, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = f"checkpoint={trained.out}"
-    found = explained(model, image, tmp_path, "age=70", "sex=female")["metadata_ablation"]["age"]
+    found = explained(model, image, tmp_path, "age=70", "sex=female")["gate_response"]["age"]
     answers = []
     for facts in (("age=70", "sex=female"), ("sex=female",)):
         predict(composed("predict", PredictConfig, model, f"image={image}", "format=json", *facts))
@@ -71,31 +71,28 @@ def test_the_gate_response_is_the_difference_of_two_predictions(
     assert sum(found.values()) == pytest.approx(0, abs=1e-5)
 
 
-def test_a_gate_of_alpha_zero_responds_to_nothing(trained: TrainConfig, image: Path) -> None:
-    model = load_model(Path(trained.out))
-    before = metadata_ablation([model], read(image), FACTS, device=CPU, tta="none")
+def test_facts_have_no_effect_through_a_gate_of_alpha_zero(trained: TrainConfig, image: Path) -> None:
+    predictor = Predictor.load(str(trained.out), accelerator="cpu")
+    before = metadata_ablation(predictor, read(image), FACTS)
     assert all(np.abs(change).max() > 0 for change in before.values())
-    model.network.head.gate.alpha.data.zero_()
-    after = metadata_ablation([model], read(image), FACTS, device=CPU, tta="none")
+    predictor.networks.models[0].network.head.gate.alpha.data.zero_()
+    after = metadata_ablation(predictor, read(image), FACTS)
     assert set(after) == {"age", "sex"}
     assert all((change == 0).all() for change in after.values())
 
 
 def test_members_are_shown_and_averaged(sweep_folder: Path, image: Path, tmp_path: Path) -> None:
-    from skinlesion.inference.loaded_ensemble import LoadedEnsemble, voters
-    from skinlesion.studies.explain.explanation import explain
-
     models = [load_model(sweep_folder / name) for name in ("first", "second")]
-    found = explain(LoadedEnsemble(models, tmp_path, "none"), read(image), FACTS, name="x", chosen="bcc", device=CPU)
+
+    def explained_by(members: list[TrainedModel]) -> Explanation:
+        predictor = Predictor(TorchMembers(members, accelerator="cpu"), tmp_path, PostHoc())
+        return explain(predictor, read(image), FACTS, name="x", target="bcc")
+
+    found, alone = explained_by(models), [explained_by([model]) for model in models]
     assert list(found.members) == ["first", "second"]
     np.testing.assert_allclose(found.maps["bcc"], np.mean(list(found.members.values()), axis=0), rtol=1e-6)
-    alone = [
-        explain(LoadedEnsemble([m], tmp_path, "none"), read(image), FACTS, name="x", chosen="bcc", device=CPU)
-        for m in models
-    ]
     np.testing.assert_allclose(found.probabilities, np.mean([each.probabilities for each in alone], axis=0), atol=1e-7)
     np.testing.assert_allclose(found.members["second"], alone[1].maps["bcc"], atol=1e-5)
-    assert voters(str(sweep_folder / "first"), None, tta=None).names == ["first"]
 
 
 def example(**changes: Any) -> Explanation:
@@ -105,12 +102,13 @@ def example(**changes: Any) -> Explanation:
         name="x.jpg",
         image=np.zeros((30, 40, 3), np.uint8),
         facts={"age": 40.0, "sex": None, "localization": None},
+        codes=CODES,
         probabilities=np.array([0.1, 0.1, 0.1, 0.1, 0.4, 0.1, 0.1], np.float32),
-        chosen="mel",
+        target="mel",
         maps={"mel": maps["a"]},
         members=maps,
         spatial=maps["b"],
-        response={"age": np.linspace(-0.1, 0.1, 7, dtype=np.float32)},
+        fact_effects={"age": np.linspace(-0.1, 0.1, 7, dtype=np.float32)},
     )
     return replace(found, **changes)
 
@@ -122,27 +120,27 @@ def texts(explanation: Explanation) -> str:
     return "\n".join(found)
 
 
-def test_the_page_says_what_it_shows() -> None:
+def test_the_page_names_prediction_facts_and_maps() -> None:
     shown = texts(example())
     for said in (
         "melanoma (mel), probability 40%",
         "age 40, sex unknown",
-        "what speaks for mel\n(predicted)",
+        "evidence for mel\n(predicted)",
         "factor",
     ):
         assert said in shown
     assert "not a medical device" in shown
 
 
-def test_the_page_warns_of_what_is_no_dermoscopy() -> None:
-    assert "does not look like dermoscopy" in texts(example(novelty=(3.2, 1.1)))
-    assert "does not look like dermoscopy" not in texts(example(novelty=(0.2, 1.1)))
+def test_the_page_warns_of_out_of_distribution_images() -> None:
+    assert "does not look like dermoscopy" in texts(example(ood=(3.2, 1.1)))
+    assert "does not look like dermoscopy" not in texts(example(ood=(0.2, 1.1)))
 
 
-def test_the_page_says_what_there_is_not() -> None:
+def test_the_page_names_missing_maps_and_facts() -> None:
     flat = np.zeros((30, 40), np.float32)
-    shown = texts(example(spatial=None, response={}, maps={"mel": flat}, members={"a": flat}))
-    for said in ("no spatial attention", "no fact about the patient was given", "nothing"):
+    shown = texts(example(spatial=None, fact_effects={}, maps={"mel": flat}, members={"a": flat}))
+    for said in ("no spatial attention", "no facts about the patient", "no evidence"):
         assert said in shown
 
 
@@ -155,14 +153,16 @@ def test_the_page_says_what_there_is_not() -> None:
         (["ensemble=e.json"], "2 models given"),
     ],
 )
-def test_what_is_refused(overrides: list[str], said: str, trained: TrainConfig, image: Path, tmp_path: Path) -> None:
+def test_invalid_settings_are_refused(
+    overrides: list[str], said: str, trained: TrainConfig, image: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError) as caught:
         explained(f"checkpoint={trained.out}", image, tmp_path, *overrides)
     assert said in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_image_that_cannot_be_read(trained: TrainConfig, image: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_refused(trained: TrainConfig, image: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         explained(f"checkpoint={trained.out}", tmp_path / "none.jpg", tmp_path)
     (tmp_path / "a.jpg").write_bytes(image.read_bytes()[:200])

@@ -313,7 +313,7 @@ def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, t
     assert names == ["view0", "view0"]  # of the whole table: frozen throughout, and below layer3
 
 
-def test_a_trunk_that_cannot_be_cut_is_refused_at_once(small_config: Config) -> None:
+def test_a_network_that_cannot_be_split_is_refused_at_once(small_config: Config) -> None:
     cached = ("model.high=layer3.0.conv2", "schedule.phases.high.cached_views=1")
     with pytest.raises(ConfigError, match=r"no single feature map"):
         run(small_config("schedule=three_phase", *cached))

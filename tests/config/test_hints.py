@@ -90,4 +90,5 @@ def test_a_backbone_needs_its_stages() -> None:
         check_backbone({"model.backbone": "resnet18"}, "train")
     check_backbone({"model.backbone": "resnet18", "model.high": "1", "model.middle": "2"}, "train")
     check_backbone({"model.backbone": "resnet50.a1_in1k", "model": "resnet50"}, "train")
+    check_backbone({"model.backbone": "resnet18", "model": "timm"}, "train")
     check_backbone({"model": "resnet50"}, "train")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinlesion.data.csv_io import by_line, read_rows, repeated_ids
+from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.errors import first_five
 
 COLUMNS = ("image_id", "dx")
@@ -121,3 +121,8 @@ def test_repeated_ids_are_named_by_line(tmp_path: Path) -> None:
     (problem,) = repeated_ids(rows["image_id"])
     assert "'A' (line 2, 4)" in problem
     assert repeated_ids(rows["image_id"][:2]) == []
+
+
+def test_conflicts_name_groups_of_several_values(tmp_path: Path) -> None:
+    rows, _ = read_rows(written(tmp_path, b"image_id,dx\nA,nv\nB,nv\nA,mel\nB,nv\n"), columns=COLUMNS)
+    assert conflicts(rows["dx"], rows["image_id"]) == ["A (mel, nv)"]

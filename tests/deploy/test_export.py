@@ -63,7 +63,7 @@ class Made(NamedTuple):
     folder: Path
     val: Sample
     train: Sample
-    statistics: ood.Fitted
+    statistics: ood.OodStatistics
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def made(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Made
     models = [load_model(path) for path in write_members(place, [RESNET, RESNET, OTHER_SIZE], root=synthetic_root)]
     val, train = (read_sample(models[0], part, images=12, seed=1, source=SOURCE) for part in ("val", "train"))
     parts = [[each.embedded for each in see(models, sample, device=CPU, label="")] for sample in (train, val)]
-    statistics = ood.fit(parts[0], np.arange(12) % 3, parts[1], passing=0.7)
+    statistics = ood.fit(parts[0], np.arange(12) % 3, parts[1], id_pass_rate=0.7)
     posthoc = PostHoc(
         calibration={"method": "temperature", "temperature": 2.0},
         conformal=[
@@ -277,7 +277,7 @@ def test_an_earlier_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Pa
     ("override", "said"),
     [
         ("precision=int4", "precision=int4: expected one of fp32, fp16, int8"),
-        ("images=0", "images=0: expected at least 1"),
+        ("images=0", "images=0: expected 1 or more"),
         ("+colour=1", "colour: unknown key"),
     ],
 )

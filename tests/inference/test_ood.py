@@ -1,12 +1,12 @@
 """Novelty: energy by hand, the distance against SciPy, the threshold's share, and pictures that are no dermoscopy."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.datasets import load_sample_images
@@ -15,9 +15,11 @@ from skinlesion.config.data import SourceConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import ood
-from skinlesion.inference.ood import Embedded, energy, fit, flag, score, signs
-from skinlesion.inference.ood_fit import fit_novelty
-from skinlesion.inference.sample import read_sample, see
+from skinlesion.inference.members import PostHoc
+from skinlesion.inference.ood import Embedded, components, energy, fit, flag, score
+from skinlesion.inference.posthoc_fit import fit_ood
+from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.split_part import read_part
 from skinlesion.training.checkpoint import load_model
 
 RNG = np.random.default_rng(3)
@@ -49,7 +51,7 @@ def test_energy_by_hand() -> None:
 
 def test_the_distance_is_mahalanobis() -> None:
     """With all axes but one kept, and that one's variance off them, nothing is left of the approximation."""
-    found = signs(FITTED, *logits_and_pooled(VAL))["distance"]
+    found = components(FITTED, *logits_and_pooled(VAL))["distance"]
     expected = np.zeros(200)
     for number, each in enumerate(TRAIN):
         means = np.stack([each.pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])
@@ -75,7 +77,7 @@ def test_few_axes_put_the_rest_into_one_variance() -> None:
         away = off[0] - mean
         along = axes @ away
         squares.append((along**2 / variances[-2:]).sum() + (away @ away - along @ along) / variances[:-2].mean())
-    found = signs(fitted, [np.zeros((1, CLASSES))], [off])["distance"]
+    found = components(fitted, [np.zeros((1, CLASSES))], [off])["distance"]
     np.testing.assert_allclose(found, np.sqrt(min(squares) / CHANNELS), rtol=1e-4)
 
 
@@ -87,7 +89,7 @@ def test_the_wanted_share_of_validation_passes() -> None:
 
 
 def test_the_score_is_the_larger_sign_in_units_of_validation() -> None:
-    found = signs(FITTED, *logits_and_pooled(VAL))
+    found = components(FITTED, *logits_and_pooled(VAL))
     scaled = [(v - np.median(v)) / (np.quantile(v, 0.95) - np.median(v)) for v in found.values()]
     np.testing.assert_allclose(score(FITTED, *logits_and_pooled(VAL)), np.maximum(*scaled), rtol=1e-9)
 
@@ -119,9 +121,9 @@ def test_no_number_is_novel() -> None:
     assert flag(FITTED, [np.nan, np.inf, -1.0]).tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize("settings", [{"passing": 1.0}, {"passing": 0.0}, {"passing": 0.9, "axes": 0}])
+@pytest.mark.parametrize("settings", [{"id_pass_rate": 1.0}, {"id_pass_rate": 0.0}, {"id_pass_rate": 0.9, "axes": 0}])
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="passing is"):
+    with pytest.raises(ValueError, match="id_pass_rate is"):
         fit(TRAIN, TARGETS, VAL, **settings)
 
 
@@ -139,10 +141,12 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
 
 
 def test_photographs_that_are_no_dermoscopy_are_flagged(trained: TrainConfig) -> None:
-    model, source, device = load_model(Path(trained.out)), SourceConfig(None, None), torch.device("cpu")
-    fitted = fit_novelty([model], source=source, device=device, id_pass_rate=0.95, seed=1)
+    model, source = load_model(Path(trained.out)), SourceConfig(None, None)
+    val, test = read_part(model, "val", source).frame, read_part(model, "test", source, images=40, seed=1).frame
+    predictor = Predictor.of([model])
+    fitted = fit_ood(predictor, train=read_part(model, "train", source).frame, val=val, id_pass_rate=0.95)
     assert fitted["mean_0"].shape == (7, model.network.backbone.channels)
-    test = read_sample(model, "test", images=40, seed=1, source=source)
+    predictor = replace(predictor, posthoc=PostHoc(ood=fitted))
     photographs = [np.asarray(image) for image in load_sample_images().images]  # a temple and a flower
 
     def photograph(image: np.ndarray, image_id: str) -> np.ndarray:
@@ -150,14 +154,13 @@ def test_photographs_that_are_no_dermoscopy_are_flagged(trained: TrainConfig) ->
         top, left = rng.integers(0, 200, 2)
         return photographs[int(rng.integers(2))][top : top + 200, left : left + 300]
 
-    def judged(change: Any) -> np.ndarray:
-        (seen,) = see([model], test, device=device, label="", change=change)
-        return flag(fitted, score(fitted, [seen.embedded.logits], [seen.embedded.pooled]))
+    def flagged(change: Any) -> np.ndarray:
+        return predictor.predict_frame(test, change=change).ood
 
-    assert judged(None).mean() < 0.3
-    assert judged(photograph).mean() > 0.9
-    assert judged(lambda image, _: np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)).all()
-    assert judged(lambda image, _: np.full_like(image, 200)).all()
+    assert flagged(None).mean() < 0.3
+    assert flagged(photograph).mean() > 0.9
+    assert flagged(lambda image, _: np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)).all()
+    assert flagged(lambda image, _: np.full_like(image, 200)).all()
 
 
 def test_the_runtime_can_score_without_torch() -> None:
@@ -192,9 +195,9 @@ def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest
     settings = (f"members={sweep_folder}", "resamples=100", "largest=2")
     run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'with'}"))
     kept = read_ensemble(tmp_path / "with")
-    expected = fit_novelty(
-        kept.models(), source=SourceConfig(None, None), device=torch.device("cpu"), id_pass_rate=0.95, seed=1
-    )
+    models = kept.models()
+    train, val = (read_part(models[0], part, SourceConfig(None, None), seed=1).frame for part in ("train", "val"))
+    expected = fit_ood(Predictor.of(models), train=train, val=val, id_pass_rate=0.95)
     assert kept.novelty is not None
     assert all(np.array_equal(kept.novelty[name], values) for name, values in expected.items())
     ood.write(FITTED, tmp_path / "with" / "novelty.npz")
@@ -202,4 +205,4 @@ def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest
         read_ensemble(tmp_path / "with")
     run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'gone'}", "data.root=nowhere"))
     assert read_ensemble(tmp_path / "gone").novelty is None
-    assert "Novelty will not be judged" in caplog.text
+    assert "Out-of-distribution images will not be flagged" in caplog.text

@@ -53,7 +53,7 @@ def test_each_part_is_flagged_at_its_own_thresholds_after_its_own_calibration(tm
     assert reached.low <= reached.value <= reached.high
 
 
-def test_the_verb_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for fold, rows in enumerate((range(35), range(35, 70))):
         write_fold(tmp_path / str(fold), rows, threshold=0.1)
     out = tmp_path / "c.json"

@@ -37,7 +37,7 @@ def test_scaling_helps_what_is_too_sure_and_moves_no_prediction() -> None:
     np.testing.assert_array_equal(with_calibration(table, found).predicted_targets, table.predicted_targets)
 
 
-def test_folds_judge_what_they_did_not_see() -> None:
+def test_each_fold_is_scaled_by_the_others() -> None:
     table = too_sure(2, images=60, each=2)
     found = fit_calibration(table, method="temperature", bins=10)["folds"]["temperature"]["nll"]
     # by hand: lesions ordered by diagnosis, dealt out in turn
@@ -54,7 +54,7 @@ def test_folds_judge_what_they_did_not_see() -> None:
     assert found == pytest.approx(losses.mean(), abs=1e-6)
 
 
-def test_it_is_said_where_scaling_hurts() -> None:
+def test_scaling_that_worsens_the_likelihood_is_recognised() -> None:
     worse = {"method": "temperature", "folds": {"none": {"nll": 1.0}, "temperature": {"nll": 1.1}}}
     assert worsens_nll(worse)
     assert not worsens_nll({**worse, "method": "none"})

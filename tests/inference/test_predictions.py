@@ -141,7 +141,7 @@ def test_small_deviations_of_the_sum_are_accepted(tmp_path: Path) -> None:
     assert Predictions.read(tmp_path / "t.csv").probabilities[0, 5] == np.float32(0.99995)
 
 
-def test_all_faults_are_told_at_once_and_long_lists_cut(tmp_path: Path) -> None:
+def test_one_error_names_all_faults_and_cuts_long_lists(tmp_path: Path) -> None:
     rows = [{**ROW, "image_id": f"I{k}", "actual": "x"} for k in range(8)] + [{**ROW, "nv": "0.5"}]
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match=r"row 5 \(I4\) and 3 more") as caught:

@@ -10,7 +10,7 @@ import torch
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.transforms import ImageInput
 from skinlesion.errors import ConfigError
-from skinlesion.inference.sample import see_patient
+from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.tta import views
 from skinlesion.training.checkpoint import load_model
 
@@ -58,7 +58,7 @@ def test_the_vote_is_the_mean_and_does_not_mind_a_flip(trained: TrainConfig) -> 
     known = {"age": 50.0, "sex": "male", "localization": "back"}
 
     def vote(given: np.ndarray, tta: str) -> np.ndarray:
-        return see_patient(model, np.ascontiguousarray(given), known, device=CPU, tta=tta).probabilities
+        return Predictor.of([model], tta=tta, device=CPU).predict(np.ascontiguousarray(given), known).probabilities
 
     four = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
     expected = np.mean([vote(each, "none") for each in four], axis=0)

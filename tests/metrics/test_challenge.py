@@ -166,7 +166,7 @@ def test_intervals_are_those_of_a_loop_over_resamples() -> None:
     assert (each.low, each.high) == pytest.approx(tuple(expected), abs=0.35 * spread)
 
 
-def test_what_has_no_denominator_is_said() -> None:
+def test_a_ratio_without_denominator_has_a_note() -> None:
     table = random_table(50, seed=4, codes=6)  # none of vasc
     found = challenge_scores(table, FAST)
     vasc = found.per_category["VASC"]

@@ -83,7 +83,7 @@ def test_a_table_against_itself_and_a_worse_one() -> None:
         metric_differences(good, bad.select(np.arange(1, len(bad))), FAST, bins=10)
 
 
-def test_what_cannot_be_computed_is_said() -> None:
+def test_a_metric_that_cannot_be_computed_has_a_note() -> None:
     table = random_table(60, seed=7, codes=6)
     found = metrics_with_ci(table, FAST, bins=10)
     for name in ("recall_vasc", "auroc_vasc", "ap_vasc"):

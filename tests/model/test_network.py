@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skinlesion import CBAM, DenseFunnel, FusionGate
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Head, Network
@@ -119,6 +120,16 @@ def test_channel_attention_has_no_spatial_part():
 def test_unknown_words_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"{key} must be one of .*none, not '{value}'"):
         head(**{key: value})
+
+
+def test_the_blocks_stand_alone_with_published_defaults():
+    gate, attention, funnel = FusionGate(12, 5), CBAM(12), DenseFunnel(12, 7)
+    logits = funnel(attention(gate(X, METADATA)).mean(dim=(2, 3)))
+    assert logits.shape == (6, 7)
+    whole = Head(12, 7, missing=MISSING, fact_of_column=FACTS).state_dict()
+    parts = {"gate": gate, "attention": attention, "funnel": funnel}
+    shapes = {f"{name}.{key}": value.shape for name, part in parts.items() for key, value in part.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in whole.items() if not key.startswith("fact_dropout.")}
 
 
 @pytest.fixture

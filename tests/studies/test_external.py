@@ -1,4 +1,4 @@
-"""A trained model on images of another source: what is judged, left out, mapped and compared, and what is refused."""
+"""Images of another source: predictions, known images, localizations, populations, and invalid sources."""
 
 import json
 from pathlib import Path
@@ -12,25 +12,23 @@ from PIL import Image
 from skinlesion.commands.evaluate import run
 from skinlesion.config.evaluate import EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.image_io import decode
 from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import from_file
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
-from skinlesion.inference.sample import see_patient
-from skinlesion.studies.external.evaluation import External, judge_external
-from skinlesion.studies.external.populations import populations
+from skinlesion.inference.predictor import Predictor
+from skinlesion.studies.external.evaluation import ExternalPredictions, predict_external
+from skinlesion.studies.external.populations import compare_populations
 from skinlesion.synthetic.dataset import write_synthetic
 from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import load_model
-from skinlesion.training.forward import device_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:No positive class found", "ignore:Only one class is present")
 
 
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn small: nobody looks at them here."""
+    """Draw small figures, which nobody looks at here."""
     monkeypatch.setattr("skinlesion.plots.style.DOTS_PER_INCH", 30)
 
 
@@ -76,23 +74,21 @@ def config(source: Path, trained: TrainConfig, out: Path, *overrides: str) -> Ev
     )
 
 
-def test_new_images_are_judged_and_known_ones_left_out(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
+def test_new_images_are_predicted_and_known_ones_left_out(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
     run(config(source, trained, tmp_path, f"external.metadata={source / 'facts.csv'}"))
     table = Predictions.read(tmp_path / "predictions_external.csv").to_frame().set_index("image_id")
     about = json.loads((tmp_path / "report_external.json").read_text())["external"]
-    assert about["of_own_test_part"] == 1, "it is judged, and told"
+    assert about["of_own_test_part"] == 1, "it is evaluated and reported"
     seen = pd.read_csv(tmp_path / "seen.csv").set_index("image_id")
     assert sorted(seen["found_by"]) == ["hash", "id"]
     assert seen.loc["copy", "found_by"] == "hash"
     assert len(table) == 41
     assert not set(seen.index) & set(table.index)
 
-    model = load_model(Path(trained.out))
+    model, predictor = load_model(Path(trained.out)), Predictor.load(str(trained.out))
     facts = {"age": 50.0, "sex": "male", "localization": "back"}
     for name, known in (("X_00", facts), ("X_01", {**facts, "localization": None}), ("X_02", {})):
-        pixels = decode(source / "images" / f"{name}.png", model.spec.size)[None]
-        facts = {"age": None, "sex": None, "localization": None, **known}
-        expected = see_patient(model, pixels, facts, device=device_of("cpu")).probabilities[0]
+        expected = predictor.predict(source / "images" / f"{name}.png", known).probabilities[0]
         np.testing.assert_allclose(table.loc[name, list(CODES)].to_numpy(dtype=float), expected, atol=2e-6)
 
     report = json.loads((tmp_path / "report_external.json").read_text())
@@ -124,24 +120,23 @@ def test_new_images_are_judged_and_known_ones_left_out(source: Path, trained: Tr
     assert (tmp_path / "populations.png").exists()
 
 
-def judged(source: Path, trained: TrainConfig, tmp_path: Path, *overrides: str) -> External:
+def predicted(source: Path, trained: TrainConfig, tmp_path: Path, *overrides: str) -> ExternalPredictions:
     made = config(source, trained, tmp_path, *overrides)
-    settings = {"source": made.data, "settings": made.loader, "accelerator": "cpu", "tta": "none"}
-    return judge_external([load_model(Path(trained.out))], made.external, **settings)
+    return predict_external(Predictor.load(str(trained.out)), made.external, source=made.data)
 
 
-def test_known_images_are_judged_on_demand(
+def test_known_images_are_kept_on_demand(
     source: Path, trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = judged(source, trained, tmp_path, "external.leakage=keep")
-    assert len(found.table) == 43
-    assert "judged all the same" in caplog.text
+    found = predicted(source, trained, tmp_path, "external.leakage=keep")
+    assert len(found.predictions) == 43
+    assert "evaluated all the same" in caplog.text
     assert "copy (train, by hash)" in caplog.text
-    seen = found.about["seen"]
-    assert (seen["choice"], seen["by_id"], seen["by_hash"]) == ("keep", 1, 1)
+    seen = found.source.seen
+    assert (seen.choice, seen.by_id, seen.by_hash) == ("keep", 1, 1)
 
 
-def test_without_the_images_of_the_training_ids_alone_tell(
+def test_without_the_training_images_only_ids_are_compared(
     source: Path, trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from skinlesion.studies.external import evaluation as external
@@ -150,15 +145,15 @@ def test_without_the_images_of_the_training_ids_alone_tell(
         raise DataError("the data set is not there")
 
     monkeypatch.setattr(external, "read_data", gone)
-    found = judged(source, trained, tmp_path)
-    assert "copy" in found.table.image_id.tolist()
-    assert found.about["seen"]["by_hash"] is None
-    assert "not compared by hash" in found.about["seen"]["note"]
-    described = populations(*found.populations)
-    assert described["populations"]["training"]["images"] > 0
-    assert described["apart"]["brightness"] is None
+    found = predicted(source, trained, tmp_path)
+    assert "copy" in found.predictions.image_id.tolist()
+    assert found.source.seen.by_hash is None
+    assert "not compared by hash" in found.source.seen.note
+    described = compare_populations(*found.populations)
+    assert described.populations["training"].images > 0
+    assert described.apart["brightness"] is None
     with pytest.raises(DataError, match="not there"):
-        judged(source, trained, tmp_path, f"data.root={tmp_path}")
+        predicted(source, trained, tmp_path, f"data.root={tmp_path}")
 
 
 @pytest.mark.parametrize("images", [1, 4])
@@ -176,10 +171,10 @@ def test_one_image_and_one_class(source: Path, trained: TrainConfig, tmp_path: P
     assert len(Predictions.read(tmp_path / "out" / "predictions_external.csv")) == images
 
 
-def test_what_cannot_be_judged(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
+def test_invalid_sources_are_refused(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
     labels = pd.read_csv(source / "labels.csv")
     labels[labels["image"] == "copy"].to_csv(tmp_path / "copy.csv", index=False)
-    with pytest.raises(DataError, match="no image is left: all 1 are among those of training"):
+    with pytest.raises(DataError, match="no image is left: all 1 are in the training or validation data"):
         run(config(source, trained, tmp_path / "out", f"external.labels={tmp_path / 'copy.csv'}"))
     labels.assign(image="Z_" + labels["image"]).to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(DataError, match="no row would be left"):

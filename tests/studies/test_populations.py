@@ -1,6 +1,4 @@
-"""Two populations: distances by hand, what is not at hand, and the figure."""
-
-import json
+"""Two populations: distances by hand, missing data, and the figure."""
 
 import numpy as np
 import pandas as pd
@@ -8,27 +6,27 @@ import pytest
 
 from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.plots.populations import compared
-from skinlesion.studies.external.populations import MEASURES, Population, populations
+from skinlesion.studies.external.populations import MEASURES, Population, compare_populations
 
 
 def population(name: str, brightness: list[float], ages: list[float], diagnoses: dict[str, int]) -> Population:
-    looks = np.full((len(brightness), len(STATISTICS)), 0.5, np.float32)
-    looks[:, STATISTICS.index("brightness")] = brightness
-    looks[:, :2] = 400, 300
+    statistics = np.full((len(brightness), len(STATISTICS)), 0.5, np.float32)
+    statistics[:, STATISTICS.index("brightness")] = brightness
+    statistics[:, :2] = 400, 300
     facts = {"lesion_id": ["a"] * len(ages), "age": ages, "sex": "male", "localization": "back"}
-    return Population(name, diagnoses, pd.DataFrame(facts), looks)
+    return Population(name, diagnoses, pd.DataFrame(facts), statistics)
 
 
 def test_distances_by_hand() -> None:
     first = population("training", [0.1, 0.2, 0.3, 0.4], [10, 20, np.nan, 40], {"nv": 3, "mel": 1})
     second = population("others", [0.3, 0.4], [50, 60], {"nv": 1, "bcc": 1})
-    found = populations(first, second)
-    apart = found["apart"]
+    found = compare_populations(first, second)
+    apart = found.apart
     assert apart["diagnoses"] == pytest.approx((0.25 + 0.25 + 0.5) / 2)
     assert apart["brightness"] == pytest.approx(0.5)  # half of the first lie below all of the second
     assert apart["age"] == 1
     assert apart["sex"] == apart["localization"] == apart["aspect"] == apart["red"] == 0
-    described = found["populations"]["training"]
+    described = found.populations["training"].to_dict()
     assert described["diagnoses"]["mel"] == {"images": 1, "share": 0.25}
     assert described["age"]["known"] == 3
     assert described["age"]["median"] == 20
@@ -36,14 +34,13 @@ def test_distances_by_hand() -> None:
     assert described["lesions"] == 1
 
 
-def test_what_is_not_at_hand_is_none_and_drawn_so() -> None:
+def test_missing_data_are_none_and_drawn_so() -> None:
     first = Population("training", {"nv": 2}, None, None)
     second = population("others", [0.3], [np.nan], {"nv": 1})
-    found = populations(first, second)
-    assert found["apart"]["diagnoses"] == 0
-    assert all(found["apart"][name] is None for name in (*MEASURES, "sex", "localization"))
-    assert found["populations"]["others"]["age"] is None
-    json.dumps(found, allow_nan=False)
+    found = compare_populations(first, second)
+    assert found.apart["diagnoses"] == 0
+    assert all(found.apart[name] is None for name in (*MEASURES, "sex", "localization"))
+    assert found.populations["others"].measures["age"] is None
     titles = [axes.get_title() for axes in compared(first, second).axes]
-    assert "age: not available for both" in titles
-    assert "diagnoses: 0.00 apart" in titles
+    assert "age: no distance available" in titles
+    assert "diagnoses: distance 0.00" in titles

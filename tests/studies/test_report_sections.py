@@ -1,14 +1,20 @@
-"""What a report says of robustness and of maps, against numbers made by hand."""
+"""Sections of a report on robustness, explanations and external data, against numbers made by hand."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.errors import DataError
-from skinlesion.studies.report.explanations import explanations
-from skinlesion.studies.report.robustness import robustness
+from skinlesion.files import write_json
+from skinlesion.studies.external.populations import Population, compare_populations
+from skinlesion.studies.report.external import populations_table
+from skinlesion.studies.report.robustness import robustness_section
+from skinlesion.studies.report.sections import explanations_section
 
 
 def number(value: float, spread: float = 0.02) -> dict[str, Any]:
@@ -57,59 +63,93 @@ def written(folder: Path, name: str, found: dict[str, Any]) -> Path:
     return folder
 
 
-def test_disturbances_that_cost_are_told_from_those_that_do_not(tmp_path: Path) -> None:
-    extra = robustness(written(tmp_path, "robustness", FOUND), given=True)
-    assert extra is not None
-    can, fails = " ".join(extra.can), " ".join(extra.fails)
-    assert "at any step tried, under a ruler." in can
-    assert "hair (-0.300 [-0.320, -0.280])" in fails
-    assert "With 80\u00a0% of the image painted over from its middle, balanced accuracy is 0.300" in fails
-    assert "always the commonest diagnosis: 0.143" in fails
-    assert "without any fact -0.050 [-0.070, -0.030]" in fails
-    assert "98\u00a0% each of noise, and 5.0\u00a0% [3.0, 7.0] of the dermoscopic" in can
-    assert "blue skin (40.0\u00a0% [38.0, 42.0])" in fails
+def test_harmful_corruptions_are_weaknesses(tmp_path: Path) -> None:
+    section = robustness_section(written(tmp_path, "robustness", FOUND))
+    strengths, weaknesses = " ".join(section.strengths), " ".join(section.weaknesses)
+    assert "ruler" in strengths
+    assert "ruler" not in weaknesses
+    assert "hair (-0.300 [-0.320, -0.280])" in weaknesses  # of the worst step
+    assert "80\u00a0%" in weaknesses  # of the lesion: all of the image is painted at step 1
+    assert "0.300 [0.280, 0.320]" in weaknesses
+    assert "0.143" in weaknesses
+    assert "without any fact -0.050 [-0.070, -0.030]" in weaknesses
 
 
-def test_every_step_stands_in_the_table(tmp_path: Path) -> None:
-    extra = robustness(written(tmp_path, "robustness", FOUND), given=True)
-    assert extra is not None
-    table, novelty = extra.tables
-    assert [row[1] for row in table.rows] == ["", "1 of the width", "10 hairs", "60 hairs", "1 share", "0.8 share", ""]
+def test_detected_images_are_strengths(tmp_path: Path) -> None:
+    section = robustness_section(written(tmp_path, "robustness", FOUND))
+    (detected,) = [sentence for sentence in section.strengths if "noise" in sentence]
+    assert "98\u00a0%" in detected
+    assert "5.0\u00a0% [3.0, 7.0]" in detected  # dermoscopic images
+    assert "blue skin" not in detected
+    assert any("blue skin (40.0\u00a0% [38.0, 42.0])" in sentence for sentence in section.weaknesses)
+
+
+def test_the_tables_have_a_row_for_each_step(tmp_path: Path) -> None:
+    table, detection = robustness_section(written(tmp_path, "robustness", FOUND)).tables
+    assert [row[1] for row in table.rows] == ["", "1", "10", "60", "1", "0.8", ""]
+    assert "of the width" in str(table.rows[1][0])
     assert all(len(row) == len(table.headings) for row in table.rows)
-    assert novelty.shown()[1] == ["blue skin", "40", "0.800 [0.780, 0.820]", "0.400 [0.380, 0.420]"]
+    assert detection.shown()[1] == ["blue skin", "40", "0.800 [0.780, 0.820]", "0.400 [0.380, 0.420]"]
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert robustness(tmp_path / "none", given=False) is None
-    with pytest.raises(DataError, match="no such folder"):
-        robustness(tmp_path / "none", given=True)
+def test_invalid_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"robustness\.json: not readable"):
-        robustness(tmp_path, given=True)
-    with pytest.raises(DataError, match=r"robustness\.json: no images, facts; it is of an older version"):
-        robustness(
-            written(tmp_path, "robustness", {k: FOUND[k] for k in FOUND if k not in ("images", "facts")}), given=True
-        )
+        robustness_section(tmp_path)
+    incomplete = {key: value for key, value in FOUND.items() if key not in ("images", "facts")}
+    with pytest.raises(DataError, match=r"robustness\.json: no images, facts"):
+        robustness_section(written(tmp_path, "robustness", incomplete))
 
 
-def test_maps_that_point_at_what_matters_and_maps_that_do_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "area", "is_strength"),
+    [("deletion", -0.1, True), ("deletion", 0.01, False), ("deletion", 0.1, False),
+     ("insertion", 0.1, True), ("insertion", 0.01, False), ("insertion", -0.1, False)],
+)  # fmt: skip
+def test_maps_better_than_random_order_are_strengths(kind: str, area: float, is_strength: bool, tmp_path: Path) -> None:
     found = {
         "part": "val",
         "images_judged": 9,
         "lesions_judged": 8,
         "randomisation": {"members": {"a": [{"part": "stem", "correlation": number(0.03)}]}},
-        "deletion": {"area_less_random": number(-0.1)},
-        "insertion": {"area_less_random": number(0.01)},
+        kind: {"area_less_random": number(area)},
     }
-    extra = explanations(written(tmp_path, "explanations", found), given=True, samples=False)
-    assert extra is not None
-    assert extra.can == [
-        "When pixels are blurred away in the order of the maps, the probability falls faster than in random order "
-        "(area -0.100 [-0.120, -0.080])."
-    ]
-    assert "rises no sooner than in random order" in extra.fails[0]
-    found["deletion"] = {"area_less_random": number(0.1)}
-    worse = explanations(written(tmp_path, "explanations", found), given=True, samples=False)
-    assert worse is not None
-    assert "falls later than in random order (area +0.100" in worse.fails[0]
-    assert extra.tables[0].shown()[0][1] == "0.030 [0.010, 0.050]"
-    assert "none were given" in extra.tables[0].notes[0]
+    section = explanations_section(written(tmp_path, "explanations", found), samples=False)
+    assert section is not None
+    sentences = section.strengths if is_strength else section.weaknesses
+    assert len(section.strengths) + len(section.weaknesses) == len(sentences) == 1
+    assert f"{area:+.3f} [{area - 0.02:+.3f}, {area + 0.02:+.3f}]" in sentences[0]
+    assert section.tables[0].shown()[0][1] == "0.030 [0.010, 0.050]"
+    assert section.tables[0].notes, "no masks were given"
+
+
+def test_populations_side_by_side(tmp_path: Path) -> None:
+    facts = {"lesion_id": list("abcd"), "age": [10.0, 20.0, 30.0, np.nan], "sex": "male", "localization": "back"}
+    training = Population("training", {"nv": 1, "mel": 1}, None, None)
+    statistics = np.full((4, len(STATISTICS)), 0.25, np.float32)
+    others = Population("these images", {"nv": 3, "akiec": 1}, pd.DataFrame(facts), statistics)
+    write_json(tmp_path / "populations.json", compare_populations(training, others))
+    about = {
+        "of_own_test_part": 2,
+        "seen": {"choice": "drop", "by_id": 3, "by_hash": None, "note": "not compared by hash: no images"},
+        "classes": {"nv": {"images": 3, "counts_as": "nv"}, "scc": {"images": 1, "counts_as": "akiec"}},
+    }
+    table = populations_table(tmp_path, about)
+    assert table is not None
+    assert list(table.headings[1:3]) == ["training", "these images"]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["share of melanocytic nevus"] == [0.5, 0.75, ""]
+    assert rows["all diagnoses"] == ["", "", 0.5]
+    assert rows["median age"] == [None, 20.0, None]
+    assert rows["median brightness"] == [None, 0.25, None]
+    own, known, hashes, other = table.notes
+    assert own.startswith("2 ")
+    assert known.startswith("3 ")
+    assert "not compared by hash" in hashes
+    assert "scc" in other
+
+
+def test_populations_are_optional(tmp_path: Path) -> None:
+    assert populations_table(tmp_path, {}) is None
+    (tmp_path / "populations.json").write_text("{}")
+    with pytest.raises(DataError, match=r"populations\.json: no populations, apart"):
+        populations_table(tmp_path, {})

@@ -1,4 +1,4 @@
-"""Maps: Grad-CAM by hand where the head is linear, CBAM's own map, and how a map is laid onto an image."""
+"""Saliency maps: Grad-CAM of a linear head by hand, CBAM's own map, and the projection onto the image."""
 
 import cv2
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from skinlesion.data.image_io import fit
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Head, Network
-from skinlesion.studies.explain.overlays import agreement, onto, peak
-from skinlesion.studies.explain.saliency import class_maps, spatial_maps
+from skinlesion.studies.explain.explanation import agreement, peak
+from skinlesion.studies.explain.saliency import class_maps, project, spatial_maps
 from skinlesion.training.feature_cache import backbone_maps
 
 MISSING = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0])
@@ -53,7 +53,7 @@ def normalised(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("fusion", ["gate", "none"])
 def test_grad_cam_of_a_linear_head_by_hand(fusion: str) -> None:
-    """d logit / d channel is the linear layer's weight times the batch norm's scale, alike everywhere."""
+    """d logit / d channel is the linear layer's weight times the batch norm's scale, equal at all positions."""
     model = network(fusion=fusion, attention="none", funnel=[])
     with torch.no_grad():
         x = backbone_maps(model.backbone, IMAGE)
@@ -72,7 +72,7 @@ def test_grad_cam_of_a_linear_head_by_hand(fusion: str) -> None:
     assert found.max() > 0.9
 
 
-def test_maps_do_not_see_each_other_and_leave_no_gradients() -> None:
+def test_maps_are_independent_and_leave_no_gradients() -> None:
     model = network()
     together = class_maps(model, IMAGE, METADATA, classes=[1, 2, 3])
     alone = class_maps(model, IMAGE[1:2], METADATA[1:2], classes=[2])
@@ -109,11 +109,11 @@ def test_without_spatial_attention_there_is_no_map(attention: str) -> None:
 
 @pytest.mark.parametrize("shape", [(60, 80), (80, 60), (40, 40), (30, 90)])
 def test_a_map_lies_where_the_image_was(shape: tuple[int, int]) -> None:
-    """A bright square comes back to its place, whatever the padding."""
+    """A bright square returns to its place with any padding."""
     image = np.zeros((*shape, 3), np.uint8)
     image[shape[0] // 2 : shape[0] // 2 + 10, 5:15] = 255
     seen = fit(image, (64, 64))[..., 0].astype(np.float32) / 255
-    back = onto(seen, shape, (64, 64))
+    back = project(seen, shape, (64, 64))
     assert back.shape == shape
     assert np.abs(back - image[..., 0] / 255).mean() < 0.02
     x, y = peak(cv2.GaussianBlur(back, (0, 0), 3))

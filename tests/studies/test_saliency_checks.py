@@ -1,4 +1,4 @@
-"""Sanity checks of maps: correlations against SciPy, a patch that is known to matter, masks, and the whole verb."""
+"""Checks of saliency maps: correlations against SciPy, a patch that is known to matter, masks, and the command."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,23 @@ from skinlesion.config.data import SourceConfig
 from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.inference.sample import read_sample
-from skinlesion.studies.explain.masks import find_masks, read_mask
-from skinlesion.studies.explain.saliency_metrics import curves, inside, means, order_of, rank_correlations, replaced
-from skinlesion.studies.explain.sanity import cascade, shuffle
+from skinlesion.inference.split_part import read_part
+from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.studies.explain.saliency_checks import randomise_weights, sample_maps, shuffle
+from skinlesion.studies.explain.saliency_metrics import (
+    find_masks,
+    lesion_overlap,
+    mean_estimates,
+    pixel_order,
+    rank_correlations,
+    read_mask,
+    replace_pixels,
+    replacement_curves,
+)
 from skinlesion.training.checkpoint import load_model
 
 RNG = np.random.default_rng(0)
-SETTINGS = {"resamples": 200, "seed": 1, "level": 0.95, "method": "percentile"}
+CONFIG = BootstrapConfig(resamples=200, method="percentile")
 
 
 def test_rank_correlations_are_spearmans() -> None:
@@ -37,9 +46,9 @@ def test_rank_correlations_are_spearmans() -> None:
 def test_replacing_goes_by_the_order_of_the_map() -> None:
     image, other = np.zeros((2, 5, 3), np.uint8), np.full((2, 5, 3), 9, np.uint8)
     values = np.arange(10, dtype=np.float32).reshape(2, 5)
-    changed = replaced(image, other, order_of(values), 0.3)
+    changed = replace_pixels(image, other, pixel_order(values), 0.3)
     assert (changed[..., 0] == 9).astype(int).tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
-    assert np.array_equal(replaced(image, other, order_of(values), 1.0), other)
+    assert np.array_equal(replace_pixels(image, other, pixel_order(values), 1.0), other)
     assert (image == 0).all()
 
 
@@ -51,29 +60,29 @@ def test_deleting_what_matters_lowers_the_curve() -> None:
     fractions = [0.0, 0.1, 0.5, 1.0]
 
     def curve(values: np.ndarray) -> list[float]:
-        return [replaced(image, gone, order_of(values), share)[patch].mean() / 255 for share in fractions]
+        return [replace_pixels(image, gone, pixel_order(values), share)[patch].mean() / 255 for share in fractions]
 
     orders = {"map": [patch.astype(np.float32)] * 30, "random": [RNG.random((10, 10)) for _ in range(30)]}
     probabilities = {name: np.array([curve(values) for values in each]) for name, each in orders.items()}
-    found = curves(probabilities, np.arange(30), fractions=fractions, settings=SETTINGS)
-    assert [point["value"] for point in found["map"]] == [1, 0, 0, 0]
-    assert [point["value"] for point in found["random"]] == pytest.approx([1, 0.9, 0.5, 0], abs=0.06)
-    assert found["area_map"]["value"] == pytest.approx(0.05)
-    assert found["area_random"]["value"] == pytest.approx(0.5, abs=0.05)
-    assert found["area_less_random"]["high"] < 0
+    found = replacement_curves(probabilities, np.arange(30), fractions=fractions, config=CONFIG)
+    assert [point.value for point in found.map] == [1, 0, 0, 0]
+    assert [point.value for point in found.random] == pytest.approx([1, 0.9, 0.5, 0], abs=0.06)
+    assert found.area_map.value == pytest.approx(0.05)
+    assert found.area_random.value == pytest.approx(0.5, abs=0.05)
+    assert found.area_less_random.high < 0
 
 
-def test_means_leave_out_what_is_not_known() -> None:
-    found = means({"a": np.array([1.0, np.nan, 3.0]), "b": np.full(3, np.nan)}, np.arange(3), settings=SETTINGS)
-    assert found["a"]["value"] == 2
-    assert found["b"]["value"] is None
+def test_means_ignore_nan() -> None:
+    found = mean_estimates({"a": np.array([1.0, np.nan, 3.0]), "b": np.full(3, np.nan)}, np.arange(3), config=CONFIG)
+    assert found["a"].value == 2
+    assert found["b"].value is None
 
 
 def test_a_map_on_a_lesion_by_hand() -> None:
     lesion = np.array([[True, True, False, False]])
-    assert inside(np.array([[4.0, 1.0, 3.0, 2.0]], np.float32), lesion) == (1.0, 0.5, 0.5)
-    assert inside(np.array([[1.0, 1.0, 6.0, 2.0]], np.float32), lesion) == pytest.approx((0.0, 0.2, 0.5))
-    assert np.isnan(inside(np.zeros((1, 4), np.float32), lesion)[:2]).all()
+    assert lesion_overlap(np.array([[4.0, 1.0, 3.0, 2.0]], np.float32), lesion) == (1.0, 0.5, 0.5)
+    assert lesion_overlap(np.array([[1.0, 1.0, 6.0, 2.0]], np.float32), lesion) == pytest.approx((0.0, 0.2, 0.5))
+    assert np.isnan(lesion_overlap(np.zeros((1, 4), np.float32), lesion)[:2]).all()
 
 
 def test_shuffling_keeps_the_values() -> None:
@@ -86,14 +95,16 @@ def test_shuffling_keeps_the_values() -> None:
 def test_weights_are_randomised_from_the_logits_down(trained: TrainConfig) -> None:
     model = load_model(Path(trained.out))
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    sample = read_sample(model, "val", images=4, seed=1, source=SourceConfig(None, None))
-    steps = list(cascade(model, sample, [0, 1, 2, 3], device=torch.device("cpu"), seed=1))
+    frame = read_part(model, "val", SourceConfig(None, None), images=4, seed=1).frame
+    classes, device = [0, 1, 2, 3], torch.device("cpu")
+    own = sample_maps(model, model.network, frame, classes, device=device)
+    steps = list(randomise_weights(model, frame, classes, own, device=device, seed=1))
     names = [name for name, _, _ in steps]
     assert names[:3] == ["funnel", "attention", "gate"]
     assert [name.split(".")[0] for name in names[3:7]] == ["layer4", "layer3", "layer2", "layer1"]
     assert all(maps.shape[0] == len(correlations) == 4 for _, maps, correlations in steps)
     after = model.network.state_dict()
-    assert all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the model itself is left alone"
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the model itself stays unchanged"
 
 
 def image_and_mask(folder: Path, mask: np.ndarray, name: str = "a.png") -> tuple[Path, Path]:
@@ -114,12 +125,12 @@ def test_a_mask_lies_as_its_image_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (np.zeros((30, 40)), "all black"),
-        (np.ones((30, 40)), "all white"),
+        (np.zeros((30, 40)), "all pixels are black"),
+        (np.ones((30, 40)), "all pixels are white"),
         (np.eye(40), "40 x 40 pixels, the image 40 x 30"),
     ],
 )
-def test_masks_that_cannot_be_used(mask: np.ndarray, said: str, tmp_path: Path) -> None:
+def test_invalid_masks_are_refused(mask: np.ndarray, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         read_mask(*image_and_mask(tmp_path, mask), (30, 40))
 
@@ -128,7 +139,9 @@ def test_masks_are_found_by_image_id(tmp_path: Path) -> None:
     for name in ("a.png", "b_segmentation.png", "c.jpg"):
         (tmp_path / name).touch()
     assert find_masks(tmp_path, ["a", "b", "c"]) == {"a": tmp_path / "a.png", "b": tmp_path / "b_segmentation.png"}
-    with pytest.raises(DataError, match=r"no mask of any of 1 images; expected x.png or x_segmentation.png"):
+    with pytest.raises(
+        DataError, match=r"no mask of any of 1 images; expected files such as x.png or x_segmentation.png"
+    ):
         find_masks(tmp_path, ["x"])
     with pytest.raises(DataError, match="no such folder"):
         find_masks(tmp_path / "none", ["a"])
@@ -145,7 +158,7 @@ def test_the_checks_are_written(
     masks = tmp_path / "masks"
     masks.mkdir()
     model = load_model(Path(trained.out))
-    ids = read_sample(model, "test", images=6, seed=1, source=SourceConfig(None, None)).image_ids
+    ids = read_part(model, "test", SourceConfig(None, None), images=6, seed=1).frame["image_id"].tolist()
     for image_id in ids[:-1]:  # one mask is missing, which is counted
         (masks / f"{image_id}.png").write_bytes((synthetic_root / "masks" / f"{image_id}.png").read_bytes())
     checked(trained, tmp_path / "out", f"masks={masks}")
@@ -162,7 +175,7 @@ def test_the_checks_are_written(
     assert ids[-1] in caplog.text
 
 
-def test_what_is_refused(trained: TrainConfig, tmp_path: Path) -> None:
+def test_invalid_settings_are_refused(trained: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected image=FILE"):
         checked(trained, tmp_path, "image=a.jpg")
     with pytest.raises(ConfigError, match="expected image=FILE"):

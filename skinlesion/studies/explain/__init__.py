@@ -1,1 +1,1 @@
-"""Saliency maps, their sanity checks, and what each fact changes."""
+"""Saliency maps of an ensemble, checks of these maps, and the effect of each fact about a patient."""

@@ -1,84 +1,157 @@
-"""From an image and a patient to what explains the diagnosis: all members' maps, laid onto the image."""
+"""Explanation of one prediction: maps of all members on the image, and the effect of each fact about the patient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.transforms import normalise
-from skinlesion.inference import ood
-from skinlesion.inference.loaded_ensemble import LoadedEnsemble
-from skinlesion.inference.sample import see_batch
-from skinlesion.studies.explain.metadata_ablation import Facts, metadata_ablation, votes
-from skinlesion.studies.explain.overlays import Explanation, Map, onto
-from skinlesion.studies.explain.saliency import class_maps, spatial_maps
-from skinlesion.taxonomy import CODES
-from skinlesion.training.checkpoint import TrainedModel
+from skinlesion.inference.members import Facts
+from skinlesion.inference.predictor import Predictor
+from skinlesion.studies.explain.saliency import Map, class_maps, project, spatial_maps
+
+Floats = npt.NDArray[np.float32]
 
 
-def explain(
-    voters: LoadedEnsemble, image: Image, facts: Facts, *, name: str, chosen: str | None, device: torch.device
-) -> Explanation:
-    """Say what an ensemble made of an image, and why.
+@dataclass(frozen=True)
+class Explanation:
+    """Prediction of an ensemble for one image, with what supports it.
+
+    Attributes:
+        name: Name of the image.
+        image: Original image, (h, w, 3).
+        facts: Age in years, sex and localization; None where unknown.
+        codes: K codes in class order.
+        probabilities: (K,), calibrated where the model is.
+        target: Code of the diagnosis that the member maps explain.
+        maps: (h, w) by code, for the predicted diagnosis and the target, averaged over the members.
+        members: (h, w) by member, for the target.
+        spatial: (h, w), factors of CBAM's spatial attention, averaged over the members that have it.
+        fact_effects: (K,) by fact, see `metadata_ablation`.
+        ood: Out-of-distribution score and its threshold; None where the model does not compute one.
+    """
+
+    name: str
+    image: Image
+    facts: Facts
+    codes: Sequence[str]
+    probabilities: Floats
+    target: str
+    maps: Mapping[str, Map]
+    members: Mapping[str, Map]
+    spatial: Map | None
+    fact_effects: Mapping[str, Floats]
+    ood: tuple[float, float] | None = None
+
+    @property
+    def is_ood(self) -> bool:
+        """Whether the image is flagged as out-of-distribution."""
+        return self.ood is not None and self.ood[0] > self.ood[1]
+
+    @property
+    def predicted(self) -> str:
+        """Code of the most likely diagnosis."""
+        return self.codes[int(self.probabilities.argmax())]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with probabilities and their changes to six digits."""
+        low, high = (None, None) if self.spatial is None else (float(self.spatial.min()), float(self.spatial.max()))
+        return {
+            "image": self.name,
+            "facts": dict(self.facts),
+            "predicted": self.predicted,
+            "class": self.target,
+            "probabilities": self._by_code(self.probabilities),
+            "gate_response": {fact: self._by_code(change) for fact, change in self.fact_effects.items()},
+            "maps": {code: {"peak": peak(values)} for code, values in self.maps.items()},
+            "members": {name: {"peak": peak(values)} for name, values in self.members.items()},
+            "agreement": agreement(self.members),
+            "spatial_attention": None if self.spatial is None else {"least": low, "most": high},
+            "novelty": None if self.ood is None else {"score": self.ood[0], "threshold": self.ood[1]},
+            "note": "peaks are x and y as fractions of the image; research use only, not a medical device",
+        }
+
+    def _by_code(self, values: Floats) -> dict[str, float]:
+        return {code: round(float(value), 6) for code, value in zip(self.codes, values, strict=True)}
+
+
+def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, target: str | None) -> Explanation:
+    """Explain the prediction for one image.
 
     Args:
-        voters: The ensemble, or one model.
+        predictor: A checkpoint or an ensemble.
         image: RGB, (h, w, 3), of any size.
-        facts: age in years, sex, localization; None where unknown.
-        name: Of the image.
-        chosen: The diagnosis that is asked about; None: the one that is predicted.
-        device: Where the networks run.
+        facts: Age in years, sex and localization; None where unknown.
+        name: Name of the image.
+        target: Code of the diagnosis to explain; None: the predicted one.
+
+    Raises:
+        ConfigError: The model does not know a fact.
+        CheckpointError: The predictor is a bundle.
     """
-    models = voters.models
-    probabilities = votes(models, image, facts, device=device, tta=voters.tta).mean(axis=0)
-    predicted = CODES[int(probabilities.argmax())]
-    chosen = chosen or predicted
-    maps = {
-        code: [_class_map(model, image, facts, code=code, device=device) for model in models]
-        for code in dict.fromkeys((predicted, chosen))
-    }
-    spatial = [each for model in models if (each := _spatial_map(model, image, facts, device=device)) is not None]
+    networks, codes, shape = predictor.networks, predictor.taxonomy.codes, (image.shape[0], image.shape[1])
+    prediction = predictor.predict(image, facts)
+    (predicted,) = prediction.predicted
+    target = target or predicted
+    maps: dict[str, list[Map]] = {code: [] for code in dict.fromkeys((predicted, target))}
+    spatial: list[Map] = []
+    for model in networks.models:
+        size = model.spec.size
+        pixels = normalise(fit(image, size)[None], model.spec).to(networks.device)  # (1, 3, H, W)
+        metadata = torch.from_numpy(model.encoder.encode_patient(facts))[None].to(networks.device)  # (1, M)
+        for code, member_maps in maps.items():
+            (values,) = class_maps(model.network, pixels, metadata, classes=[codes.index(code)])
+            member_maps.append(project(values, shape, size))
+        if (weights := spatial_maps(model.network, pixels, metadata)) is not None:
+            spatial.append(project(weights[0], shape, size))
+    fitted = predictor.posthoc.ood
+    scores = prediction.ood_score
     return Explanation(
         name=name,
         image=image,
         facts=facts,
-        probabilities=probabilities,
-        chosen=chosen,
-        maps={code: _mean(each) for code, each in maps.items()},
-        members=dict(zip(voters.names, maps[chosen], strict=True)),
-        spatial=_mean(spatial) if spatial else None,
-        response=metadata_ablation(models, image, facts, device=device, tta=voters.tta),
-        novelty=_novelty(voters, image, facts, device=device),
+        codes=codes,
+        probabilities=prediction.probabilities[0],
+        target=target,
+        maps={code: np.mean(each, axis=0, dtype=np.float32) for code, each in maps.items()},
+        members=dict(zip(networks.names, maps[target], strict=True)),
+        spatial=np.mean(spatial, axis=0, dtype=np.float32) if spatial else None,
+        fact_effects=metadata_ablation(predictor, image, facts),
+        ood=None if fitted is None or scores is None else (float(scores[0]), float(fitted["threshold"])),
     )
 
 
-def _novelty(voters: LoadedEnsemble, image: Image, facts: Facts, *, device: torch.device) -> tuple[float, float] | None:
-    fitted = voters.novelty
-    if fitted is None:
+def metadata_ablation(predictor: Predictor, image: Image, facts: Facts) -> dict[str, Floats]:
+    """Increase of each diagnosis's probability by each known fact.
+
+    Args:
+        predictor: A model.
+        image: RGB, (h, w, 3), of any size.
+        facts: Age in years, sex and localization; None where unknown.
+
+    Returns:
+        By known fact, (K,): the probability given all facts minus the probability without this fact.
+    """
+    known = [fact for fact, value in facts.items() if value is not None]
+    given_all = predictor.predict(image, facts).probabilities[0]
+    return {fact: given_all - predictor.predict(image, {**facts, fact: None}).probabilities[0] for fact in known}
+
+
+def peak(values: Map) -> tuple[float, float] | None:
+    """Position of the maximum of a map (h, w): x and y of the pixel's centre in 0..1; None for a constant map."""
+    if np.ptp(values) == 0:
         return None
-    seen = [see_batch(model, *_inputs(model, image, facts, device)).embedded for model in voters.models]
-    (score,) = ood.score(fitted, [each.logits for each in seen], [each.pooled for each in seen])
-    return float(score), float(fitted["threshold"])
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    return float((column + 0.5) / values.shape[1]), float((row + 0.5) / values.shape[0])
 
 
-def _mean(maps: Sequence[Map]) -> Map:
-    return np.asarray(np.mean(maps, axis=0), np.float32)
-
-
-def _class_map(model: TrainedModel, image: Image, facts: Facts, *, code: str, device: torch.device) -> Map:
-    seen, metadata = _inputs(model, image, facts, device)
-    (values,) = class_maps(model.network.to(device).eval(), seen, metadata, classes=[CODES.index(code)])
-    return onto(values, (image.shape[0], image.shape[1]), model.spec.size)
-
-
-def _spatial_map(model: TrainedModel, image: Image, facts: Facts, *, device: torch.device) -> Map | None:
-    seen, metadata = _inputs(model, image, facts, device)
-    weights = spatial_maps(model.network.to(device).eval(), seen, metadata)
-    return None if weights is None else onto(weights[0], (image.shape[0], image.shape[1]), model.spec.size)
-
-
-def _inputs(model: TrainedModel, image: Image, facts: Facts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The image (1, 3, H, W) and the facts (1, M) as the network takes them."""
-    seen = normalise(fit(image, model.spec.size)[None], model.spec).to(device)
-    return seen, torch.from_numpy(model.encoder.encode_patient(facts))[None].to(device)
+def agreement(maps: Mapping[str, Map]) -> float | None:
+    """Mean correlation over pixels of all pairs of maps that are not constant; None if there is no such pair."""
+    varied = [values.ravel() for values in maps.values() if np.ptp(values) > 0]
+    pairs = [float(np.corrcoef(*pair)[0, 1]) for pair in combinations(varied, 2)]
+    return float(np.mean(pairs)) if pairs else None

@@ -1,8 +1,9 @@
-"""Maps over an image: where one member found what speaks for a diagnosis, and where its attention lies."""
+"""Saliency maps: Grad-CAM and spatial attention of one network, and their projection onto the image."""
 
 from collections.abc import Sequence
 from typing import cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,14 +12,16 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from skinlesion.data.image_io import unpadded_area
 from skinlesion.model.network import Head, Network
 from skinlesion.training.feature_cache import backbone_maps
 
-Maps = npt.NDArray[np.float32]
+Map = npt.NDArray[np.float32]  # (h, w)
+Maps = npt.NDArray[np.float32]  # (N, h, w)
 
 
-class _OfPatients(nn.Module):
-    """A head whose metadata are given beforehand, since Grad-CAM hands over the feature map alone."""
+class _HeadWithMetadata(nn.Module):
+    """A head with fixed metadata, because Grad-CAM passes the feature map alone."""
 
     def __init__(self, head: Head, metadata: Tensor) -> None:
         super().__init__()
@@ -29,41 +32,42 @@ class _OfPatients(nn.Module):
 
 
 def class_maps(network: Network, image: Tensor, metadata: Tensor, *, classes: Sequence[int]) -> Maps:
-    """Grad-CAM on the fused feature map, which is behind the gate and before the attention.
+    """Grad-CAM on the fused feature map, after the metadata gate and before the attention.
 
-    A channel counts by the mean gradient of the class's logit over its positions; what speaks against the class is
-    cut off (Selvaraju et al., ICCV 2017, doi:10.1109/ICCV.2017.74, as made by the library grad-cam).
+    Each channel is weighted by the mean gradient of the class's logit over all positions; negative evidence is set
+    to zero (Selvaraju et al., ICCV 2017, doi:10.1109/ICCV.2017.74, as implemented by the library grad-cam).
 
     Args:
-        network: In evaluation mode.
+        network: Network in evaluation mode.
         image: (B, 3, H, W), normalised.
         metadata: (B, M), encoded.
-        classes: B positions in CODES.
+        classes: Class index of each of the B images.
 
     Returns:
-        (B, H, W); on the feature map each runs from 0, its least, to 1, its greatest value, or is 0 all over where
-        nothing speaks for the class. It is enlarged linearly.
+        (B, H, W), enlarged linearly from the feature map, where each map runs from 0 (its minimum) to 1 (its
+        maximum); all zeros where no channel supports the class.
     """
     with torch.no_grad():
         feature_map = backbone_maps(network.backbone, image)  # (B, C, h, w)
-    with torch.enable_grad(), GradCAM(_OfPatients(network.head, metadata), [network.head.fused]) as grad_cam:
-        targets = [ClassifierOutputTarget(place) for place in classes]
+    with torch.enable_grad(), GradCAM(_HeadWithMetadata(network.head, metadata), [network.head.fused]) as grad_cam:
+        targets = [ClassifierOutputTarget(k) for k in classes]
         coarse = grad_cam(feature_map.detach().requires_grad_(), targets)  # (B, h, w), 0 to 1
     network.zero_grad(set_to_none=True)
-    return _enlarged(coarse, image)
+    height, width = image.shape[-2:]
+    return np.asarray(scale_cam_image(coarse, (width, height)), np.float32)
 
 
 @torch.no_grad()
 def spatial_maps(network: Network, image: Tensor, metadata: Tensor) -> Maps | None:
-    """By how much CBAM's spatial attention scales each place.
+    """Factors by which CBAM's spatial attention scales each position.
 
     Args:
-        network: In evaluation mode.
+        network: Network in evaluation mode.
         image: (B, 3, H, W), normalised.
         metadata: (B, M), encoded.
 
     Returns:
-        (B, h, w) factors in 0..1, at the size of the feature map; None for a network without spatial attention.
+        (B, h, w) in 0..1, at the size of the feature map; None for a network without spatial attention.
     """
     attention = network.head.attention
     if attention is None or attention.spatial is None:
@@ -73,6 +77,17 @@ def spatial_maps(network: Network, image: Tensor, metadata: Tensor) -> Maps | No
     return weights
 
 
-def _enlarged(coarse: Maps, image: Tensor) -> Maps:
-    height, width = image.shape[-2:]
-    return np.asarray(scale_cam_image(coarse, (width, height)), np.float32)
+def project(values: Map, shape: tuple[int, int], size: tuple[int, int]) -> Map:
+    """Project a map of the network's input onto the original image, without the padding.
+
+    Args:
+        values: (h, w), over the whole input, at any resolution.
+        shape: (height, width) of the original image in pixels.
+        size: (height, width) of the input, into which `image_io.fit` put the image, in pixels.
+
+    Returns:
+        (height, width) of the original image.
+    """
+    whole = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
+    unpadded = np.ascontiguousarray(whole[unpadded_area(shape, size)])
+    return np.asarray(cv2.resize(unpadded, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

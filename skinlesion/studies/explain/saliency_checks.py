@@ -1,133 +1,267 @@
-"""All sanity checks of an ensemble's maps on a sample of images, as numbers with intervals."""
+"""Checks of an ensemble's saliency maps: randomised weights, deletion and insertion of pixels, lesion masks."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import torch
+from torch import Tensor, nn
 
-from skinlesion.data.image_io import Image
-from skinlesion.inference.loaded_ensemble import LoadedEnsemble
+from skinlesion.data.image_io import Image, decode
+from skinlesion.data.metadata import FACTS
+from skinlesion.data.transforms import normalise
 from skinlesion.inference.predictions import group_index
-from skinlesion.inference.sample import Sample, see
-from skinlesion.metrics.classification import Integers
-from skinlesion.studies.explain.masks import find_masks, read_mask
-from skinlesion.studies.explain.overlays import Map
-from skinlesion.studies.explain.saliency_metrics import Maps, blurred, curves, inside, means
-from skinlesion.studies.explain.sanity import cascade, mean_maps, random_maps, replacement, sample_maps
+from skinlesion.inference.predictor import BATCH, Predictor
+from skinlesion.metrics.classification import Floats
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate
+from skinlesion.model.network import Network
+from skinlesion.progress import track
+from skinlesion.studies.explain.saliency import Map, Maps, class_maps, project
+from skinlesion.studies.explain.saliency_metrics import (
+    ReplacementCurves,
+    blur,
+    find_masks,
+    lesion_overlap,
+    mean_estimates,
+    pixel_order,
+    random_maps,
+    rank_correlations,
+    read_mask,
+    replace_pixels,
+    replacement_curves,
+)
+from skinlesion.training.checkpoint import TrainedModel
 
-FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # of the pixels that are replaced
-COARSE = (5, 7)  # positions of the random maps: about those of a feature map of a dermoscopic image
+FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of replaced pixels
+RANDOM_GRID = (5, 7)  # resolution of the random maps: about that of a feature map of a dermoscopic image
 
 
-class Checked(NamedTuple):
-    """What the checks gave."""
+@dataclass(frozen=True)
+class LesionOverlap:
+    """Overlap of maps with lesion masks."""
 
-    found: dict[str, Any]  # ready for JSON
-    image: Image  # the first one of the sample
-    strip: dict[str, Map]  # its maps by the part of the first member that was randomised last
+    masks: int  # number of images with a mask
+    without_mask: list[str]  # ids of the images without one
+    peak_inside: Estimate  # share of maps whose maximum lies in the lesion
+    energy_inside: Estimate  # share of the map's sum in the lesion
+    lesion_area: Estimate  # share of the image that the lesion covers
+
+
+@dataclass(frozen=True)
+class SaliencyChecks:
+    """Results of all checks.
+
+    Attributes:
+        images: Number of images.
+        lesions: Number of lesions.
+        level: Level of the intervals.
+        randomisation: By member, each part of the network in the order of randomisation with the rank correlation of
+            the maps with those of the trained network.
+        deletion: Curves while pixels are blurred.
+        insertion: Curves while pixels are restored.
+        lesion: Overlap with lesion masks; None without masks.
+        example: First image, (h, w, 3).
+        example_maps: Maps of the example (h, w) by the part of the first member that was randomised last.
+    """
+
+    images: int
+    lesions: int
+    level: float
+    randomisation: Mapping[str, Mapping[str, Estimate]]
+    deletion: ReplacementCurves
+    insertion: ReplacementCurves
+    lesion: LesionOverlap | None
+    example: Image
+    example_maps: Mapping[str, Map]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of explanations.json: everything but the example."""
+        members = {
+            name: [{"part": part, "correlation": each} for part, each in steps.items()]
+            for name, steps in self.randomisation.items()
+        }
+        return {
+            "images_judged": self.images,
+            "lesions_judged": self.lesions,
+            "level": self.level,
+            "randomisation": {"members": members},
+            "deletion": self.deletion,
+            "insertion": self.insertion,
+            **({} if self.lesion is None else {"lesion": self.lesion}),
+        }
 
 
 def check_maps(
-    voters: LoadedEnsemble, sample: Sample, *, masks: Path | None, device: torch.device, settings: Mapping[str, Any]
-) -> Checked:
+    predictor: Predictor, frame: pd.DataFrame, *, masks: Path | None, config: BootstrapConfig
+) -> SaliencyChecks:
     """Check the maps of the predicted diagnoses.
 
     Args:
-        voters: The ensemble.
-        sample: The images.
-        masks: A folder of lesion masks, or None.
-        device: Where the networks run.
-        settings: resamples, seed, level and method of the bootstrap over lesions.
+        predictor: A checkpoint or an ensemble, without test-time augmentation.
+        frame: Checked frame of N images, sorted by image_id.
+        masks: Folder of lesion masks, or None.
+        config: Bootstrap over lesions.
 
     Raises:
-        DataError: There are no masks of these images in the folder, or one cannot be used.
+        DataError: The folder contains no mask of these images, or a mask is invalid.
+        CheckpointError: The predictor is a bundle.
     """
-    there = {} if masks is None else find_masks(masks, sample.image_ids)  # before anything long is begun
-    seen = see(voters.models, sample, device=device, label="predicting")
-    classes = [int(place) for place in np.mean([each.probabilities for each in seen], axis=0).argmax(axis=1)]
-    index = group_index(sample.frame["image_id"].tolist(), sample.frame["lesion_id"].tolist())
-    maps = mean_maps(voters.models, [sample_maps(model, sample, classes, device=device) for model in voters.models])
-    members, strip = _randomised(voters, sample, classes, index, device=device, settings=settings)
-    found: dict[str, Any] = {
-        "images_judged": len(sample.frame),
-        "lesions_judged": int(index.max()) + 1,
-        "level": settings["level"],
-        "randomisation": {"members": members},
-        **_replaced(voters, sample, maps, classes, index, device=device, settings=settings),
-    }
-    if masks is not None:
-        found["lesion"] = _on_lesions(sample, maps, there, settings=settings)
-    first = sample.images((maps.shape[1], maps.shape[2]))[0]
-    return Checked(found, first, strip)
+    # fails before the long computation
+    mask_paths = None if masks is None else find_masks(masks, frame["image_id"].tolist())
+    predictions, networks = predictor.predict_frame(frame), predictor.networks
+    classes, index = predictions.predicted_targets.tolist(), predictions.group
+    models, device, size = networks.models, networks.device, networks.models[0].spec.size
+    trained = [sample_maps(model, model.network, frame, classes, device=device) for model in models]
+    maps = np.asarray(np.mean([_resized(each, size) for each in trained], axis=0), np.float32)
+    randomisation: dict[str, dict[str, Estimate]] = {name: {} for name in networks.names}
+    example_maps: dict[str, Map] = {"trained": trained[0][0]}
+    for model, own, (name, steps) in zip(models, trained, randomisation.items(), strict=True):
+        for part, changed, correlation in randomise_weights(
+            model, frame, classes, own, device=device, seed=config.seed
+        ):
+            steps[part] = mean_estimates({name: correlation}, index, config=config)[name]
+            if model is models[0]:
+                example_maps[part] = changed[0]
+    images = list(_read_images(frame, size))
+    blurred = [blur(image) for image in images]
+    orders = {"map": maps, "random": random_maps(len(maps), size, RANDOM_GRID, seed=config.seed)}
+    deletion, insertion = (
+        replacement_curves(
+            {
+                name: replace_gradually(predictor, frame, *pair, order=order, classes=classes)
+                for name, order in orders.items()
+            },
+            index,
+            fractions=FRACTIONS,
+            config=config,
+        )
+        for pair in ((images, blurred), (blurred, images))
+    )
+    return SaliencyChecks(
+        images=len(frame),
+        lesions=predictions.lesions,
+        level=config.level,
+        randomisation=randomisation,
+        deletion=deletion,
+        insertion=insertion,
+        lesion=None if mask_paths is None else _overlap(frame, maps, mask_paths, config=config),
+        example=images[0],
+        example_maps=example_maps,
+    )
 
 
-def _randomised(
-    voters: LoadedEnsemble,
-    sample: Sample,
-    classes: Sequence[int],
-    index: Integers,
+def sample_maps(
+    model: TrainedModel, network: Network, frame: pd.DataFrame, classes: Sequence[int], *, device: torch.device
+) -> Maps:
+    """Class map of each image at the model's input size, by the model's network or another: (N, H, W)."""
+    images, metadata = _read_images(frame, model.spec.size), model.encoder.encode(frame)
+    network.to(device).eval()
+    maps = []
+    for start in range(0, len(images), BATCH):
+        rows = slice(start, start + BATCH)
+        pixels, facts = normalise(images[rows], model.spec), torch.from_numpy(metadata[rows])
+        maps.append(class_maps(network, pixels.to(device), facts.to(device), classes=classes[rows]))
+    return np.concatenate(maps)
+
+
+def randomise_weights(
+    model: TrainedModel, frame: pd.DataFrame, classes: Sequence[int], trained: Maps, *, device: torch.device, seed: int
+) -> Iterator[tuple[str, Maps, Floats]]:
+    """Randomise a network's weights part by part, from the logits to the stem, and compare its maps.
+
+    The cascading randomisation of Adebayo et al., NeurIPS 2018, arXiv:1810.03292. The values of each tensor are
+    shuffled, which erases what was learned and keeps the scale of the activations.
+
+    Args:
+        model: A member, which stays unchanged.
+        frame: Checked frame of N images.
+        classes: N class indices.
+        trained: (N, H, W), maps of the trained network.
+        device: Device of the networks.
+        seed: Seed of the shuffles.
+
+    Yields:
+        The part that was randomised last, the maps (N, H, W), and their rank correlations (N,) with `trained`.
+    """
+    network = copy.deepcopy(model.network)
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensors in network_parts(network):
+        for tensor in tensors:
+            shuffle(tensor, generator)
+        maps = sample_maps(model, network, frame, classes, device=device)
+        yield name, maps, rank_correlations(trained, maps)
+
+
+def network_parts(network: Network) -> Iterator[tuple[str, list[Tensor]]]:
+    """Parameters of a network by part, from the logits to the stem."""
+    head = network.head
+    modules: dict[str, nn.Module | None] = {"funnel": head.funnel, "attention": head.attention, "gate": head.gate}
+    for name, module in modules.items():
+        if module is not None:
+            yield name, [*module.parameters()]
+    yield from reversed(network.backbone.stage_parameters())
+
+
+@torch.no_grad()
+def shuffle(tensor: Tensor, generator: torch.Generator) -> None:
+    """Shuffle the values of a tensor in place."""
+    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+    tensor.copy_(tensor.flatten()[order].view_as(tensor))
+
+
+def replace_gradually(
+    predictor: Predictor,
+    frame: pd.DataFrame,
+    before: Sequence[Image],
+    after: Sequence[Image],
     *,
-    device: torch.device,
-    settings: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, Map]]:
-    members: dict[str, Any] = {}
-    strip: dict[str, Map] = {"trained": sample_maps(voters.models[0], sample, classes, device=device)[0]}
-    for number, (name, model) in enumerate(zip(voters.names, voters.models, strict=True)):
-        steps = []
-        for part, maps, correlation in cascade(model, sample, classes, device=device, seed=settings["seed"]):
-            steps.append({"part": part, **means({"correlation": correlation}, index, settings=settings)})
-            if number == 0:
-                strip[part] = maps[0]
-        members[name] = steps
-    return members, strip
-
-
-def _replaced(
-    voters: LoadedEnsemble,
-    sample: Sample,
-    maps: Maps,
+    order: Maps,
     classes: Sequence[int],
-    index: Integers,
-    *,
-    device: torch.device,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    shape = (maps.shape[1], maps.shape[2])
-    images = list(sample.images(shape))
-    fogs = [blurred(image) for image in images]
-    orders = {"map": maps, "random": random_maps(len(maps), shape, COARSE, seed=settings["seed"])}
-    found = {}
-    for kind, before, after in (("deletion", images, fogs), ("insertion", fogs, images)):
-        probabilities = {
-            name: replacement(
-                voters.models,
-                sample,
-                before,
-                after,
-                maps=order,
-                classes=classes,
-                fractions=FRACTIONS,
-                device=device,
-                label=f"{kind}, {name}",
-            )
-            for name, order in orders.items()
-        }
-        found[kind] = curves(probabilities, index, fractions=FRACTIONS, settings=settings)
+) -> Floats:
+    """Probability of each image's class, before calibration, while its pixels are replaced: (N, F) at `FRACTIONS`.
+
+    Args:
+        predictor: A model.
+        frame: N rows with the facts.
+        before: N images, (h, w, 3).
+        after: N images whose pixels replace those of `before`.
+        order: (N, h, w), maps that order the replacement: the greatest value first.
+        classes: N class indices.
+    """
+    orders = [pixel_order(values) for values in order]
+    facts = [{fact: row[fact] for fact in FACTS} for _, row in frame.iterrows()]
+    found = np.empty((len(before), len(FRACTIONS)))
+    for column, fraction in enumerate(track(FRACTIONS, "replacing pixels", len(FRACTIONS))):
+        changed = [replace_pixels(*each, fraction) for each in zip(before, after, orders, strict=True)]
+        members = predictor.predict_prepared([predictor.prepare(image) for image in changed], facts).members
+        assert members is not None  # (M, N, K)
+        found[:, column] = members.mean(axis=0)[np.arange(len(before)), list(classes)]
     return found
 
 
-def _on_lesions(
-    sample: Sample, maps: Maps, there: Mapping[str, Path], *, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    kept = [place for place, image_id in enumerate(sample.image_ids) if image_id in there]
-    size, images = (maps.shape[1], maps.shape[2]), list(sample.frame["path"])
-    lesions = [read_mask(there[sample.image_ids[place]], Path(images[place]), size) for place in kept]
-    measured = np.array([inside(maps[place], lesion) for place, lesion in zip(kept, lesions, strict=True)])
-    names = ("peak_inside", "energy_inside", "lesion_area")
-    rows = sample.frame.iloc[kept]
+def _overlap(frame: pd.DataFrame, maps: Maps, masks: Mapping[str, Path], *, config: BootstrapConfig) -> LesionOverlap:
+    has_mask = frame["image_id"].isin(list(masks)).to_numpy()
+    rows, size = frame[has_mask], (maps.shape[1], maps.shape[2])
+    lesions = [
+        read_mask(masks[name], Path(path), size) for name, path in zip(rows["image_id"], rows["path"], strict=True)
+    ]
+    overlaps = np.array([lesion_overlap(*each) for each in zip(maps[has_mask], lesions, strict=True)])
+    columns = dict(zip(("peak_inside", "energy_inside", "lesion_area"), overlaps.T, strict=True))
     index = group_index(rows["image_id"].tolist(), rows["lesion_id"].tolist())
-    columns = {name: measured[:, place] for place, name in enumerate(names)}
-    without = sorted(set(sample.image_ids) - set(there))
-    return {"masks": len(kept), "without_mask": without, **means(columns, index, settings=settings)}
+    missing = sorted(frame.loc[~has_mask, "image_id"])
+    return LesionOverlap(len(rows), missing, **mean_estimates(columns, index, config=config))
+
+
+def _read_images(frame: pd.DataFrame, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """All images at one size, (N, height, width, 3)."""
+    return np.stack([decode(Path(path), size) for path in frame["path"]])
+
+
+def _resized(maps: Maps, size: tuple[int, int]) -> Maps:
+    """Project maps (N, H, W) of one member's input onto the input of another size."""
+    return np.stack([project(values, size, (values.shape[0], values.shape[1])) for values in maps])

@@ -1,25 +1,27 @@
-"""Trained models on images of another source, freed of those that they know, and compared with the training."""
+"""Predictions for images of another source, without the images that the model knows from training or validation."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.config.data import LoaderConfig, SourceConfig, restore_data_config
+from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.evaluate import ExternalConfig
 from skinlesion.data.frame import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import ImageDescriptors, describe_images, stored_descriptors
+from skinlesion.data.labels import LabelCount
 from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.metadata import UNKNOWN
-from skinlesion.data.readers import LabelledData, read_labelled
+from skinlesion.data.readers import read_labelled
 from skinlesion.errors import DataError, first_five
-from skinlesion.inference.predict_images import predict_images
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.external.populations import Population
 from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint
@@ -28,40 +30,84 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class External:
-    """What came of judging images of another source."""
+class KnownImages:
+    """Images of another source that are among those of training or validation."""
 
-    table: Predictions  # predictions of the images that were judged
-    facts: pd.DataFrame  # what is known of the same images
-    seen: pd.DataFrame  # images that training or validation had, see `data.leakage`
-    about: dict[str, Any]  # what was read, mapped, found and left out; ready for JSON
-    populations: tuple[Population, Population]  # of training, and the judged images
-    images: ImageCache
+    choice: str  # "drop" or "keep"
+    by_id: int  # images found by id
+    by_hash: int | None  # images found by perceptual hash; None where the training images are not available
+    compared_by_id: int  # training and validation images whose ids were compared
+    compared_by_hash: int  # training and validation images whose hashes were compared
+    note: str = ""  # reason why hashes were not compared
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `note` only where there is one."""
+        return {name: value for name, value in vars(self).items() if name != "note" or value}
 
 
-def judge_external(
-    models: Sequence[TrainedModel],
-    config: ExternalConfig,
-    *,
-    source: SourceConfig,
-    settings: LoaderConfig,
-    accelerator: str,
-    tta: str,
-) -> External:
-    """Let models vote on images of another source.
+@dataclass(frozen=True)
+class ExternalSource:
+    """Contents of a source and their treatment, as written under `external` in the results.
+
+    Attributes:
+        images: Folder of the images.
+        labels: Label file.
+        metadata: Metadata file, or None.
+        labelled: Number of images with a diagnosis.
+        without_lesion_id: Images without lesion_id.
+        classes: By word of the label file, the number of images and their diagnosis.
+        localizations: By localization that the model does not know, the number of images and its replacement.
+        judged: Number of predicted images.
+        of_own_test_part: Predicted images that belong to the test part of the model's own data set.
+        seen: Images that the model knows.
+    """
+
+    images: str
+    labels: str
+    metadata: str | None
+    labelled: int
+    without_lesion_id: int
+    classes: dict[str, LabelCount]
+    localizations: dict[str, dict[str, object]]
+    judged: int
+    of_own_test_part: int
+    seen: KnownImages
+
+
+@dataclass(frozen=True)
+class ExternalPredictions:
+    """Predictions for images of another source."""
+
+    predictions: Predictions
+    frame: pd.DataFrame  # checked frame of the predicted images
+    known: pd.DataFrame  # images known from training or validation, columns as in `data.leakage`
+    source: ExternalSource
+    populations: tuple[Population, Population]  # of training and of the predicted images
+    cache: ImageCache  # decoded images
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Training data of a model, as far as they are available."""
+
+    descriptors: ImageDescriptors | None
+    population: Population
+    missing: str = ""  # reason why the images are not available
+
+
+def predict_external(predictor: Predictor, config: ExternalConfig, *, source: SourceConfig) -> ExternalPredictions:
+    """Predict images of another source.
 
     Args:
-        models: One, or the members of an ensemble.
-        config: The images and what is known of them.
-        source: Where the images of the training are: they are compared with.
-        settings: Of the loader.
-        accelerator: As Lightning names them.
-        tta: Which flips and turns of each image vote.
+        predictor: A checkpoint or an ensemble.
+        config: Images, labels, metadata and their treatment.
+        source: Location of the training images, with which the images are compared.
 
     Raises:
-        DataError: The images or their tables cannot be used, or no image is left.
+        DataError: The images or their tables are invalid, or the model knows all images.
+        CheckpointError: The predictor is a bundle.
     """
-    first = models[0]
+    first = predictor.networks.models[0]
     labelled = read_labelled(
         Path(str(config.labels)).expanduser(),
         images=[Path(str(config.images)).expanduser()],
@@ -71,150 +117,125 @@ def judge_external(
         extra_images=config.extra_images,
         key="external",
     )
-    frame, read_as = _read_as(labelled.frame, first, config)
-    known = parts_of_training(first.split)
-    found = find_by_id(frame["image_id"].tolist(), known)
-    frame = _without(frame, found, config)
+    frame, localizations = _map_localizations(labelled.frame, first, config)
+    parts = parts_of_training(first.split)
+    by_id = find_by_id(frame["image_id"].tolist(), parts)
+    frame = _without_known(frame, by_id, config)
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
     cache = open_cache(frame, size=first.spec.size, cache_dir=cache_dir)
-    training, trained_on, why = _training(first, source, cache_dir)
-    looks, by_look = _looked_at(frame, cache, training, known, config)
-    by_look = by_look[~by_look["image_id"].isin(found["image_id"])]
-    kept = _without(frame, by_look, config)
-    found = pd.concat([found, by_look], ignore_index=True)
-    caches = _caches(frame, {model.spec.size for model in models}, opened={first.spec.size: cache}, cache_dir=cache_dir)
-    tables = [
-        predict_images(model, kept, caches[model.spec.size], settings=settings, accelerator=accelerator, tta=tta)
-        for model in models
-    ]
+    training = _read_training(first, source, cache_dir)
+    statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
+    by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
+    kept = _without_known(frame, by_hash, config)
+    known = pd.concat([by_id, by_hash], ignore_index=True)
+    caches = {first.spec.size: cache}
+    for size in set(predictor.sizes) - caches.keys():
+        caches[size] = open_cache(frame, size=size, cache_dir=cache_dir)
     counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
-    judged = frame["image_id"].isin(kept["image_id"]).to_numpy()
-    return External(
-        table=Predictions.soft_vote(tables),
-        facts=kept,
-        seen=found,
-        about={
-            **_about(config, labelled, read_as),
-            **_judged(kept, first),
-            "seen": _seen(config, found, known, training=training, why=why),
-        },
-        populations=(trained_on, Population("these images", counts, kept, looks[judged])),
-        images=cache,
+    rows = frame["image_id"].isin(kept["image_id"]).to_numpy()
+    return ExternalPredictions(
+        predictions=predictor.predict_frame(kept, caches=caches),
+        frame=kept,
+        known=known,
+        source=ExternalSource(
+            images=str(config.images),
+            labels=str(config.labels),
+            metadata=config.metadata,
+            labelled=len(labelled.frame),
+            without_lesion_id=labelled.without_lesion_id,
+            classes=labelled.label_counts,
+            localizations=localizations,
+            judged=len(kept),
+            of_own_test_part=int(kept["image_id"].isin(first.split["test"]).sum()),
+            seen=_count_known(known, parts, training, choice=config.leakage),
+        ),
+        populations=(training.population, Population("these images", counts, kept, statistics[rows])),
+        cache=cache,
     )
 
 
-def _read_as(
+def _map_localizations(
     frame: pd.DataFrame, model: TrainedModel, config: ExternalConfig
 ) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
-    """Put localizations that the model does not know into its words; and which they were."""
-    known, words = model.encoder.localizations, frame["localization"]
-    strange = sorted(set(words) - set(known))
-    meant = {word: config.localizations.get(word, UNKNOWN) for word in strange}
-    meant = {word: other if other in known else UNKNOWN for word, other in meant.items()}
-    read_as = {word: {"images": int((words == word).sum()), "read_as": other} for word, other in meant.items()}
-    if lost := [f"{word} ({read_as[word]['images']})" for word in strange if meant[word] == UNKNOWN]:
-        log.warning("Localizations that the model does not know: %s; they count as unknown.", first_five(lost))
-    return frame.assign(localization=words.replace(meant)), read_as
+    """Replace localizations that the model does not know; return the replacements too."""
+    known, values = model.encoder.localizations, frame["localization"]
+    replacements = {}
+    for word in sorted(set(values) - set(known)):
+        other = config.localizations.get(word, UNKNOWN)
+        replacements[word] = other if other in known else UNKNOWN
+    found: dict[str, dict[str, object]] = {
+        word: {"images": int((values == word).sum()), "read_as": other} for word, other in replacements.items()
+    }
+    if lost := [f"{word} ({found[word]['images']})" for word, other in replacements.items() if other == UNKNOWN]:
+        log.warning("The model does not know these localizations, which count as unknown: %s.", first_five(lost))
+    return frame.assign(localization=values.replace(replacements)), found
 
 
-def _without(frame: pd.DataFrame, found: pd.DataFrame, config: ExternalConfig) -> pd.DataFrame:
-    """Leave out what the model knows, if that is the choice, and name it."""
-    if found.empty:
+def _without_known(frame: pd.DataFrame, known: pd.DataFrame, config: ExternalConfig) -> pd.DataFrame:
+    """Warn about images that the model knows, and leave them out if `external.leakage` says so."""
+    if known.empty:
         return frame
-    names = first_five(f"{row.image_id} ({row.part}, by {row.found_by})" for row in found.itertuples())
     drop = config.leakage == "drop"
-    verb = "left out" if drop else "judged all the same (external.leakage=keep)"
     log.warning(
-        "%d of %d images are among those of training or validation: %s; %s.", len(found), len(frame), names, verb
+        "%d of %d images are in the training or validation data (%s); %s.",
+        len(known),
+        len(frame),
+        first_five(f"{row.image_id} ({row.part}, by {row.found_by})" for row in known.itertuples()),
+        "they are left out" if drop else "they are evaluated all the same (external.leakage=keep)",
     )
-    kept = frame[~frame["image_id"].isin(found["image_id"])] if drop else frame
+    kept = frame[~frame["image_id"].isin(known["image_id"])] if drop else frame
     if kept.empty:
         raise DataError(
-            f"no image is left: all {len(frame)} are among those of training or validation; "
-            "external.leakage=keep judges them all the same"
+            f"no image is left: all {len(frame)} are in the training or validation data; "
+            "external.leakage=keep evaluates them all the same"
         )
     return kept.reset_index(drop=True)
 
 
-def _training(
-    model: TrainedModel, source: SourceConfig, cache_dir: Path
-) -> tuple[ImageDescriptors | None, Population, str | None]:
-    """The images of the training as they look, their population, and why not, if they are not there."""
+def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -> _Training:
     stored = restore_data_config(model.config["data"])
     data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
-    data = replace(data, missing_images="drop", extra_images="ignore")
     counts = read_checkpoint(model.path)["skinlesion"]["class_counts"]
     diagnoses = dict(zip(CODES, counts, strict=True))
     try:
-        frame = read_data(data)
+        frame = read_data(replace(data, missing_images="drop", extra_images="ignore"))
     except DataError as error:
         if source.root is not None:
             raise
         problem = str(error).splitlines()[-1].removeprefix("- ")
-        why = f"the images of the training are not in {data.root} ({problem}) data.root=FOLDER names their place"
-        log.warning("Images that look like those of the training are not searched for: %s.", why)
-        return None, Population("training", diagnoses, None, None), why
+        missing = f"the training images are not in {data.root} ({problem}) give their folder as data.root=FOLDER"
+        log.warning("Images are not compared with the training images by hash: %s.", missing)
+        return _Training(None, Population("training", diagnoses, None, None), missing)
     cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir)
-    appearance = stored_descriptors(frame, cache, label="looking at the images of the training")
-    trained = frame["image_id"].isin(model.split["train"]).to_numpy()
-    return appearance, Population("training", diagnoses, frame[trained], appearance.statistics[trained]), None
+    descriptors = stored_descriptors(frame, cache, label="describing the training images")
+    rows = frame["image_id"].isin(model.split["train"]).to_numpy()
+    return _Training(descriptors, Population("training", diagnoses, frame[rows], descriptors.statistics[rows]))
 
 
-def _looked_at(
+def _find_by_hash(
     frame: pd.DataFrame,
     cache: ImageCache,
     training: ImageDescriptors | None,
-    known: dict[str, str],
+    parts: dict[str, str],
     config: ExternalConfig,
-) -> "tuple[np.ndarray[Any, np.dtype[np.float32]], pd.DataFrame]":
-    looks, found = [], []
-    for block in describe_images(frame, cache, label="looking at the images"):
-        looks.append(block.statistics)
+) -> tuple[npt.NDArray[np.float32], pd.DataFrame]:
+    """Image statistics (N, 8), and the images that look like training or validation images."""
+    statistics, found = [], [find_by_id([], {})]
+    for block in describe_images(frame, cache, label="describing the images"):
+        statistics.append(block.statistics)
         if training is not None:
-            alike = find_by_hash(block, training, known, distance=config.distance, similarity=config.similarity)
+            alike = find_by_hash(block, training, parts, distance=config.distance, similarity=config.similarity)
             found += [alike] if len(alike) else []
-    return np.concatenate(looks), pd.concat(found) if found else find_by_id([], {})
+    return np.concatenate(statistics), pd.concat(found[1:] or found)
 
 
-def _about(config: ExternalConfig, labelled: LabelledData, read_as: dict[str, dict[str, object]]) -> dict[str, Any]:
-    return {
-        "images": str(config.images),
-        "labels": str(config.labels),
-        "metadata": config.metadata,
-        "labelled": len(labelled.frame),
-        "without_lesion_id": labelled.without_lesion_id,
-        "classes": labelled.label_counts,
-        "localizations": read_as,
-    }
-
-
-def _caches(
-    frame: pd.DataFrame, sizes: set[tuple[int, int]], *, opened: dict[tuple[int, int], ImageCache], cache_dir: Path
-) -> dict[tuple[int, int], ImageCache]:
-    """The caches of all sizes, those that are open already as they are."""
-    return opened | {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes - opened.keys()}
-
-
-def _judged(kept: pd.DataFrame, model: TrainedModel) -> dict[str, int]:
-    """How many images are judged, and how many of them are not from elsewhere."""
-    return {"judged": len(kept), "of_own_test_part": int(kept["image_id"].isin(model.split["test"]).sum())}
-
-
-def _seen(
-    config: ExternalConfig,
-    found: pd.DataFrame,
-    known: Mapping[str, str],
-    *,
-    training: ImageDescriptors | None,
-    why: str | None,
-) -> dict[str, Any]:
-    """How many images the model knows, and among how many they were looked for."""
-    looked_at = 0 if training is None else len(set(training.image_ids) & set(known))
-    return {
-        "choice": config.leakage,
-        "by_id": int((found["found_by"] == "id").sum()),
-        "by_hash": int((found["found_by"] == "hash").sum()) if looked_at else None,
-        "compared_by_id": len(known),
-        "compared_by_hash": looked_at,
-        **({"note": f"not compared by hash: {why}"} if why else {}),
-    }
+def _count_known(known: pd.DataFrame, parts: Mapping[str, str], training: _Training, *, choice: str) -> KnownImages:
+    hashed = 0 if training.descriptors is None else len(set(training.descriptors.image_ids) & set(parts))
+    return KnownImages(
+        choice=choice,
+        by_id=int((known["found_by"] == "id").sum()),
+        by_hash=int((known["found_by"] == "hash").sum()) if hashed else None,
+        compared_by_id=len(parts),
+        compared_by_hash=hashed,
+        note=f"not compared by hash: {training.missing}" if training.missing else "",
+    )

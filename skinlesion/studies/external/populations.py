@@ -1,6 +1,6 @@
-"""Two populations of images side by side, in diagnoses, patients and looks: what differs may explain a loss."""
+"""Comparison of two populations of images: diagnoses, patients and image statistics, which may explain a loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,89 +13,118 @@ from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.taxonomy import CODES
 
 MEASURES = ("aspect", "brightness", "contrast", "red", "green", "blue", "saturation", "age")
-"""Numbers of an image: width divided by height, the looks of `STATISTICS`, and the patient's age in years."""
+"""Numbers of an image: width divided by height, image statistics of `STATISTICS`, and the patient's age in years."""
 
-_WORDS = ("sex", "localization")
+_CATEGORIES = ("sex", "localization")
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+
+Counts = dict[str, int]
+Quantiles = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Population:
-    """The images of one source."""
+    """Images of one source."""
 
     name: str
-    diagnoses: Mapping[str, int]  # images of each code
-    frame: pd.DataFrame | None  # lesion_id, age, sex, localization; None where the table is not at hand
-    looks: npt.NDArray[np.float32] | None  # (N, 8) columns STATISTICS; None where the images are not at hand
+    diagnoses: Mapping[str, int]  # number of images by code
+    frame: pd.DataFrame | None  # lesion_id, age, sex, localization; None where the table is not available
+    statistics: npt.NDArray[np.float32] | None  # (N, 8), columns STATISTICS; None where the images are not available
 
     def measure(self, name: str) -> npt.NDArray[np.float64]:
-        """The known values of one of `MEASURES`; none where its source is not at hand."""
+        """Known values of one of `MEASURES`; none where its source is not available."""
         if name == "age":
-            found = np.asarray([] if self.frame is None else self.frame["age"], dtype=np.float64)
+            values = np.asarray([] if self.frame is None else self.frame["age"], dtype=np.float64)
         elif name == "aspect":
-            found = self._look("width") / self._look("height")
+            values = self._statistic("width") / self._statistic("height")
         else:
-            found = self._look(name)
-        return found[~np.isnan(found)]
+            values = self._statistic(name)
+        return values[~np.isnan(values)]
 
-    def _look(self, name: str) -> npt.NDArray[np.float64]:
-        if self.looks is None:
+    def counts(self, category: str) -> Counts | None:
+        """Number of images by value of `sex` or `localization`; None where the table is not available."""
+        if self.frame is None:
+            return None
+        return {str(value): int(n) for value, n in self.frame[category].value_counts().sort_index().items()}
+
+    def _statistic(self, name: str) -> npt.NDArray[np.float64]:
+        if self.statistics is None:
             return np.empty(0)
-        return self.looks[:, STATISTICS.index(name)].astype(np.float64)
+        return self.statistics[:, STATISTICS.index(name)].astype(np.float64)
 
 
-def populations(first: Population, second: Population) -> dict[str, Any]:
-    """Describe two populations and how far they are apart, ready for JSON.
+@dataclass(frozen=True)
+class PopulationSummary:
+    """Description of a population; None stands for what is not available.
 
-    Returns:
-        `populations`: for each `images`, `lesions`, `diagnoses` (images and share of each code), and `sex`,
-        `localization` (images of each word), the quantiles, mean and number of known values of `MEASURES`; None where
-        they are not at hand. `apart`: for `diagnoses`, `sex` and `localization` the total variation distance, half the
-        sum of the differences of the shares; for `MEASURES` the largest difference of the two distribution functions
-        (the statistic of Kolmogorov and Smirnov); each from 0, alike, to 1; None where one side is not at hand.
+    Attributes:
+        images: Number of images.
+        lesions: Number of lesions.
+        diagnoses: `images` and `share` by code.
+        categories: Number of images by value of `sex` and of `localization`.
+        measures: By name of `MEASURES`, the number of `known` values, `mean` and quantiles.
     """
+
+    images: int
+    lesions: int | None
+    diagnoses: dict[str, dict[str, float]]
+    categories: dict[str, Counts | None]
+    measures: dict[str, Quantiles | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        counts = {"images": self.images, "lesions": self.lesions, "diagnoses": self.diagnoses}
+        return {**counts, **self.categories, **self.measures}
+
+
+@dataclass(frozen=True)
+class PopulationComparison:
+    """Two populations and the distances between them.
+
+    Attributes:
+        populations: By name.
+        apart: Distances from 0 (equal) to 1; None where one side is not available. For `diagnoses`, `sex` and
+            `localization` the total variation distance, half the sum of the differences of the shares; for `MEASURES`
+            the largest difference of the two distribution functions (Kolmogorov-Smirnov statistic).
+    """
+
+    populations: dict[str, PopulationSummary]
+    apart: dict[str, float | None]
+
+
+def compare_populations(first: Population, second: Population) -> PopulationComparison:
+    """Describe two populations and measure the distances between them."""
     both = (first, second)
-    apart: dict[str, float | None] = {"diagnoses": _variation(*(dict(each.diagnoses) for each in both))}
-    for word in _WORDS:
-        apart[word] = _variation(*(_counts(each, word) for each in both))
+    apart = {"diagnoses": _total_variation(*(dict(each.diagnoses) for each in both))}
+    apart |= {name: _total_variation(*(each.counts(name) for each in both)) for name in _CATEGORIES}
     for name in MEASURES:
         values = [each.measure(name) for each in both]
         known = all(len(each) for each in values)
         apart[name] = float(ks_2samp(*values, method="asymp").statistic) if known else None
-    return {"populations": {each.name: _described(each) for each in both}, "apart": apart}
+    return PopulationComparison({each.name: _summarize(each) for each in both}, apart)
 
 
-def _described(each: Population) -> dict[str, Any]:
-    total = sum(each.diagnoses.values())
-    frame = each.frame
-    return {
-        "images": total,
-        "lesions": None if frame is None else int(frame["lesion_id"].nunique()),
-        "diagnoses": {
-            code: {"images": each.diagnoses.get(code, 0), "share": each.diagnoses.get(code, 0) / total}
-            for code in CODES
-        },
-        **{word: _counts(each, word) for word in _WORDS},
-        **{name: _quantiles(each.measure(name)) for name in MEASURES},
-    }
+def _summarize(population: Population) -> PopulationSummary:
+    total, frame, counts = sum(population.diagnoses.values()), population.frame, population.diagnoses
+    return PopulationSummary(
+        images=total,
+        lesions=None if frame is None else int(frame["lesion_id"].nunique()),
+        diagnoses={code: {"images": counts.get(code, 0), "share": counts.get(code, 0) / total} for code in CODES},
+        categories={name: population.counts(name) for name in _CATEGORIES},
+        measures={name: _quantiles(population.measure(name)) for name in MEASURES},
+    )
 
 
-def _counts(each: Population, word: str) -> dict[str, int] | None:
-    if each.frame is None:
-        return None
-    return {str(value): int(images) for value, images in each.frame[word].value_counts().sort_index().items()}
-
-
-def _quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float | int] | None:
+def _quantiles(values: npt.NDArray[np.float64]) -> Quantiles | None:
     if not len(values):
         return None
-    found = {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
-    return {"known": len(values), "mean": float(np.mean(values)), **found}
+    quantiles = {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
+    return {"known": len(values), "mean": float(np.mean(values)), **quantiles}
 
 
-def _variation(first: Mapping[str, int] | None, second: Mapping[str, int] | None) -> float | None:
+def _total_variation(first: Counts | None, second: Counts | None) -> float | None:
     if first is None or second is None:
         return None
     totals = sum(first.values()), sum(second.values())
-    words = first.keys() | second.keys()
-    return sum(abs(first.get(word, 0) / totals[0] - second.get(word, 0) / totals[1]) for word in words) / 2
+    names = dict.fromkeys([*first, *second])  # ordered, so that the sum is the same every time
+    return sum(abs(first.get(name, 0) / totals[0] - second.get(name, 0) / totals[1]) for name in names) / 2

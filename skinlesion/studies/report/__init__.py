@@ -1,1 +1,1 @@
-"""The report of an ensemble: page, model card and checklists, made from tables."""
+"""Report on an ensemble: page, model card and checklists, made from tables without a model."""

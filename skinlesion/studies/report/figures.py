@@ -1,4 +1,4 @@
-"""The figures of a report, each with a title, a caption for readers and a text for those who cannot see it."""
+"""Figures of a report with title, caption and alternative text, and the sheet of sample photographs."""
 
 import base64
 import io
@@ -9,122 +9,147 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from skinlesion.inference.posthoc_fit import with_calibration
-from skinlesion.inference.predictions import Predictions
-from skinlesion.plots.classification import confusion_matrix, precision_recall, roc
-from skinlesion.plots.decision import (
-    before_and_after,
-    decision_curves,
-    risk_against_coverage,
-    sets_by_diagnosis,
-)
+from skinlesion.data.image_io import decode, find_files, find_folders
+from skinlesion.errors import DataError
+from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
+from skinlesion.plots.decision import before_and_after, decision_curves, risk_against_coverage, sets_by_diagnosis
 from skinlesion.plots.groups import groups, models
 from skinlesion.studies.report.formatting import decimal, percent
-from skinlesion.studies.report.results import Rejection, Results
+from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
-from skinlesion.taxonomy import MALIGNANT
+from skinlesion.taxonomy import MALIGNANT, MELANOMA
 
-_HASHSALT = "skinlesion"  # the same figure gives the same bytes
+_HASHSALT = "skinlesion"  # makes equal figures equal byte by byte
+_SAMPLE_SIZE = (150, 200)  # height and width of a photograph in pixels
+_TARGETS = {MELANOMA: "melanoma", MALIGNANT: "malignant (mel, bcc, akiec)"}
 
 
 @cache
-def _captions() -> Any:
+def captions() -> Any:
+    """Title, caption and alternative text of each figure by name."""
     return OmegaConf.load(Path(__file__).parent / "captions.yaml")
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure with its words."""
+class ReportFigure:
+    """A figure of the report; title and caption are in captions.yaml."""
 
-    name: str  # of its file
-    alt: str  # what it shows, for those who cannot see it
+    name: str  # name of its file and key of its caption
+    alt: str  # alternative text
     figure: Figure
 
     @property
     def title(self) -> str:
-        """Stands above the figure."""
-        return str(_captions()[self.name]["title"])
+        """Title of the figure."""
+        return str(captions()[self.name]["title"])
 
     @property
     def caption(self) -> str:
-        """How to read it."""
-        return str(_captions()[self.name]["caption"])
+        """Explanation of the figure."""
+        return str(captions()[self.name]["caption"])
 
-    def data_uri(self) -> str:
-        """The figure as SVG inside a page."""
+    @property
+    def uri(self) -> str:
+        """The figure as an SVG data URI."""
         with matplotlib.rc_context({"svg.hashsalt": _HASHSALT, "svg.fonttype": "path"}):
             buffer = io.BytesIO()
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        return data_uri(buffer, "svg+xml")
 
 
-def draw(sources: Sources, results: Results, *, bins: int) -> dict[str, Drawing]:
+def data_uri(buffer: io.BytesIO, kind: str) -> str:
+    """An image as a data URI, which a page contains instead of a file."""
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def draw_figures(sources: Sources, results: Results, *, bins: int) -> dict[str, ReportFigure]:
     """All figures that the results allow, by name."""
-    test = sources.tables["test"]
-    scaled = with_calibration(test, sources.about.get("calibration"))
+    before, after = (
+        decimal(parts["test"].ece_mass) for parts in (results.calibration.before, results.calibration.after)
+    )
+    reliability = before_and_after(sources.vote["test"], sources.calibrated["test"], bins=bins)
+    rejection = results.rejection
     found = [
-        *_performance(test, results),
-        _reliability(test, scaled, results, bins=bins),
-        _rejection(results.rejection),
+        *_performance(sources, results),
+        ReportFigure(
+            "reliability",
+            f"Accuracy against confidence; the expected calibration error is {before} before and {after} after "
+            "calibration.",
+            reliability,
+        ),
+        ReportFigure(
+            "risk_coverage",
+            "Error rate against the share of images kept; the area under the curve of the confidence is "
+            f"{decimal(rejection.areas['confidence'].value)}.",
+            risk_against_coverage(rejection.curves, rejection.areas),
+        ),
         *_decisions(results),
-        *_groups(results),
+        *_subgroups(results),
     ]
     return {each.name: each for each in found}
 
 
-def _performance(test: Predictions, results: Results) -> Iterator[Drawing]:
-    performance, counts = results.performance, results.counts["test"]
-    metrics = performance.vote["test"].metrics
-    size = f"{counts['images']} test images of {counts['lesions']} lesions"
-    right = percent(metrics["accuracy"].value)
-    yield Drawing("confusion", f"Confusion matrix of {size}; {right} lie on the diagonal.", confusion_matrix(test))
-    areas = {name: decimal(metrics[f"macro_{name}"].value) for name in ("auroc", "ap")}
-    yield Drawing("roc", f"ROC curves of {size}; the mean area is {areas['auroc']}.", roc(test))
-    alt = f"Precision-recall curves of {size}; the mean average precision is {areas['ap']}."
-    yield Drawing("precision_recall", alt, precision_recall(test))
+def photographs(sources: Sources) -> str:
+    """Sheet of sample photographs of the test part as a JPEG data URI.
+
+    Raises:
+        DataError: The images are missing.
+    """
+    data = next(iter(sources.configs.values()), {}).get("data") or {}
+    if sources.root is None or not data.get("images"):
+        raise DataError("samples=true: images not found; give metadata=FILE in the folder of the data set")
+    files = find_files(find_folders(sources.root, data["images"])[0])
+
+    def image_of(image_id: str) -> npt.NDArray[Any]:
+        if image_id not in files:
+            raise DataError(f"samples=true: no image file of {image_id} in {sources.root}")
+        return decode(Path(files[image_id][0]), _SAMPLE_SIZE)
+
+    buffer = io.BytesIO()
+    figure = sample_sheet(sources.calibrated["test"], image_of)
+    figure.savefig(buffer, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
+    return data_uri(buffer, "jpeg")
+
+
+def _performance(sources: Sources, results: Results) -> Iterator[ReportFigure]:
+    test, metrics, performance = sources.vote["test"], results.test, results.performance
+    size = f"{results.counts['test'].images} test images of {results.counts['test'].lesions} lesions"
+    alt = f"Confusion matrix of {size}; {percent(metrics['accuracy'].value)} are on the diagonal."
+    yield ReportFigure("confusion", alt, confusion_matrix(test))
+    alt = f"ROC curves of {size}; the mean area is {decimal(metrics['macro_auroc'].value)}."
+    yield ReportFigure("roc", alt, roc(test))
+    alt = f"Precision-recall curves of {size}; the mean average precision is {decimal(metrics['macro_ap'].value)}."
+    yield ReportFigure("precision_recall", alt, precision_recall(test))
     if not performance.members:
         return
     rows = {
-        name + (" (votes)" if name in performance.chosen else ""): each["test"].metrics
-        for name, each in performance.members.items()
+        f"{name}{' (in the ensemble)' if name in performance.chosen else ''}": parts["test"].metrics
+        for name, parts in performance.members.items()
     }
-    rows["all members"] = performance.all_members["test"].metrics
-    rows["the ensemble"] = metrics
-    alt = f"Accuracy, macro-F1 and balanced accuracy of {len(rows) - 2} members and of their votes."
-    yield Drawing("members", alt, models(rows, metrics=("accuracy", "macro_f1", "balanced_accuracy")))
+    rows |= {"all members": performance.all_members["test"].metrics, "ensemble": metrics}
+    alt = f"Accuracy, macro-F1 and balanced accuracy of {len(performance.members)} members and of the ensemble."
+    figure = models(rows, metrics=("accuracy", "macro_f1", "balanced_accuracy"))
+    yield ReportFigure("members", alt, figure)
 
 
-def _reliability(test: Predictions, scaled: Predictions, results: Results, *, bins: int) -> Drawing:
-    before, after = (decimal(results.calibration["test"][kind]["ece_mass"]) for kind in ("before", "after"))
-    alt = f"Accuracy against confidence; the expected calibration error is {before} as voted, {after} calibrated."
-    return Drawing("reliability", alt, before_and_after(test, scaled, bins=bins))
-
-
-def _rejection(found: Rejection) -> Drawing:
-    area = decimal(found.areas["confidence"].value)
-    alt = f"Share of wrong predictions against the share of images kept; the area by confidence is {area}."
-    return Drawing("risk_coverage", alt, risk_against_coverage(found.curves, found.areas))
-
-
-def _decisions(results: Results) -> Iterator[Drawing]:
-    benefit = {name: frame for name, frame in results.net_benefit.items() if frame is not None}
-    if benefit:
-        names = {"mel": "melanoma", MALIGNANT: "malignant (mel, bcc, akiec)"}
-        alt = f"Net benefit against the threshold probability for {' and '.join(names[name] for name in benefit)}."
-        yield Drawing("decision_curve", alt, decision_curves({names[name]: each for name, each in benefit.items()}))
+def _decisions(results: Results) -> Iterator[ReportFigure]:
+    curves = {_TARGETS[name]: curve for name, curve in results.net_benefit.items() if curve is not None}
+    if curves:
+        alt = f"Net benefit against the threshold probability for {' and '.join(curves)}."
+        yield ReportFigure("decision_curve", alt, decision_curves(curves))
     if results.decisions.conformal:
-        fitted, coverage = results.decisions.conformal[0]
-        wanted = 1 - fitted["alpha"]
-        held, size = (decimal(coverage.overall.metrics[name].value) for name in ("coverage", "size"))
-        alt = f"Coverage of the sets is {held}, wanted {wanted:.2f}; their mean size is {size}."
-        yield Drawing("prediction_sets", alt, sets_by_diagnosis(coverage, wanted=wanted))
+        fitted, first = results.decisions.conformal[0]
+        coverage, size = (decimal(first.overall.metrics[name].value) for name in ("coverage", "size"))
+        nominal = 1 - fitted["alpha"]
+        alt = f"The coverage of the sets is {coverage} (nominal: {nominal:.2f}); their mean size is {size}."
+        yield ReportFigure("prediction_sets", alt, sets_by_diagnosis(first, wanted=nominal))
 
 
-def _groups(results: Results) -> Iterator[Drawing]:
-    found = results.subgroups
-    if found:
-        alt = f"Accuracy and balanced accuracy with intervals by {', '.join(found)}; the numbers stand in the table."
-        yield Drawing("subgroups", alt, groups(found, results.performance.vote["test"].metrics))
+def _subgroups(results: Results) -> Iterator[ReportFigure]:
+    if results.subgroups:
+        alt = f"Accuracy and balanced accuracy with intervals by {', '.join(results.subgroups)}, as in the table."
+        yield ReportFigure("subgroups", alt, groups(results.subgroups, results.test))

@@ -1,165 +1,180 @@
-"""All numbers of a report, as plain data: performance, calibration, decisions, prediction sets, subgroups."""
+"""Results of a report: performance, calibration, rejection, decisions, prediction sets and subgroups."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.inference.posthoc_eval import Decisions, evaluate_decisions
-from skinlesion.inference.posthoc_fit import with_calibration
 from skinlesion.inference.predictions import Predictions
-from skinlesion.metrics.calibration import calibration_scores
+from skinlesion.metrics.calibration import CalibrationScores, calibration_scores
 from skinlesion.metrics.classification import confusion_of
 from skinlesion.metrics.compare import EnsembleMetrics, ensemble_metrics
 from skinlesion.metrics.decision import net_benefit
-from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, risk_at_share, risk_coverage
 from skinlesion.metrics.subgroups import Subgroups, groups_of, subgroups
 from skinlesion.progress import track
-from skinlesion.studies.report.sources import PARTS, Sources
-from skinlesion.taxonomy import TARGETS
+from skinlesion.studies.report.sources import Sources
+from skinlesion.taxonomy import CODES, TARGETS
 
 THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 36))  # of the decision curve, 0.02 to 0.7
-KEPT = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # shares of images at which the reject option is reported
+KEPT = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # shares of images in the table of the reject option
+NO_METADATA = "not computable: no metadata table"
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """The reject option by confidence score: areas, risks at the shares kept, and risk-coverage curves."""
+class CalibrationResult:
+    """Calibration of the ensemble and its scores before and after, by part."""
 
-    areas: Estimates
-    kept: dict[str, list[KeptShare]]
-    curves: dict[str, pd.DataFrame]
+    fitted: dict[str, Any] | None  # as in ensemble.json; None: the ensemble is not calibrated
+    before: dict[str, CalibrationScores]
+    after: dict[str, CalibrationScores]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "areas": estimates_to_dict(self.areas),
-            "kept": {name: [share.to_dict() for share in each] for name, each in self.kept.items()},
-            "curves": {name: curve.to_dict("list") for name, curve in self.curves.items()},
-        }
+        scores = {part: {"before": each, "after": self.after[part]} for part, each in self.before.items()}
+        return {"fitted": self.fitted, **scores}
+
+
+@dataclass(frozen=True)
+class RejectionResult:
+    """Reject option on the test part by confidence score."""
+
+    areas: Estimates  # area under the risk-coverage curve by score; also `best` and `chance`
+    kept: dict[str, list[KeptShare]]  # at each share of `KEPT`
+    curves: dict[str, pd.DataFrame]  # threshold, coverage, risk
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        curves = {name: curve.to_dict("list") for name, curve in self.curves.items()}
+        return {"areas": self.areas, "kept": self.kept, "curves": curves}
+
+
+@dataclass(frozen=True)
+class PartCounts:
+    """Numbers of images and lesions of one part of the split."""
+
+    images: int
+    lesions: int
+    by_diagnosis: dict[str, int]  # number of images by code
+    mean_confidence: float  # mean probability of the predicted diagnosis, before calibration
 
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers of a report; what cannot be computed is None, or {"note": why} in plain data."""
+    """All numbers of a report.
+
+    Attributes:
+        performance: Metrics of the ensemble and its members.
+        calibration: Calibration scores.
+        rejection: Reject option.
+        decisions: Operating points and prediction sets on the test part.
+        net_benefit: Decision curves by target; None where the test part has no image of the target.
+        subgroups: Metrics by group of the test part; None without a metadata table.
+        confusion: (K, K) images of the test part by actual (row) and predicted diagnosis.
+        counts: By part.
+    """
 
     performance: EnsembleMetrics
-    calibration: dict[str, Any]
-    rejection: Rejection
+    calibration: CalibrationResult
+    rejection: RejectionResult
     decisions: Decisions
-    net_benefit: dict[str, pd.DataFrame | None]  # by target
+    net_benefit: dict[str, pd.DataFrame | None]
     subgroups: Subgroups | None
-    confusion: dict[str, Any]
-    counts: dict[str, Any]
+    confusion: npt.NDArray[np.int64]
+    counts: dict[str, PartCounts]
+
+    @property
+    def test(self) -> Estimates:
+        """Metrics of the ensemble on the test part."""
+        return self.performance.vote["test"].metrics
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """The numbers in report.json; a note takes the place of what is not computable."""
         decisions = self.decisions.to_dict()
-        groups = self.subgroups
         return {
-            "performance": self.performance.to_dict(),
+            "performance": self.performance,
             "calibration": self.calibration,
-            "rejection": self.rejection.to_dict(),
+            "rejection": self.rejection,
             "operating_points": decisions["operating_points"],
-            "net_benefit": {target: _benefit(target, frame) for target, frame in self.net_benefit.items()},
+            "net_benefit": {
+                target: {"note": f"not computable: no image of {target}"} if curve is None else _columns(curve)
+                for target, curve in self.net_benefit.items()
+            },
             "conformal": decisions["conformal"],
-            "subgroups": (
-                {"note": "not computable: no metadata table"}
-                if groups is None
-                else {fact: {name: each.to_dict() for name, each in parts.items()} for fact, parts in groups.items()}
-            ),
-            "confusion": self.confusion,
+            "subgroups": {"note": NO_METADATA} if self.subgroups is None else self.subgroups,
+            "confusion": {"codes": list(CODES), "counts": self.confusion.tolist()},
             "counts": self.counts,
         }
 
 
-def gather(sources: Sources, *, prevalence: dict[str, float | None], bins: int, config: BootstrapConfig) -> Results:
-    """Compute all numbers of a report of an ensemble.
+def compute_results(
+    sources: Sources, config: BootstrapConfig, *, prevalence: Mapping[str, float | None], bins: int
+) -> Results:
+    """Compute all numbers of a report.
 
     Args:
-        sources: As from `read_sources`.
-        prevalence: By target, the share where the model would be used, or None.
-        bins: Of calibration errors and diagrams.
-        config: How intervals are made.
+        sources: Sources of the report.
+        config: Bootstrap over lesions.
+        prevalence: Share of each target where the model would be used, 0 to 1, or None.
+        bins: Number of bins of the calibration errors.
 
     Raises:
-        SkinlesionError: The facts are of other images.
+        SkinlesionError: The facts belong to other images.
     """
-    calibration, test = sources.about.get("calibration"), sources.tables["test"]
-    scaled = with_calibration(test, calibration)
+    vote, calibrated, about = sources.vote, sources.calibrated, sources.about
+    test, scaled = vote["test"], calibrated["test"]
     groups = None if sources.facts is None else groups_of(test, sources.facts)
-    steps: dict[str, Any] = {
-        "performance": lambda: _performance(sources, calibration, config, bins=bins),
-        "calibration": lambda: _calibration(sources, calibration, bins=bins),
+
+    def scores(parts: Mapping[str, Predictions]) -> dict[str, CalibrationScores]:
+        return {part: calibration_scores(each, bins=bins) for part, each in parts.items()}
+
+    steps: dict[str, Callable[[], Any]] = {
+        "performance": lambda: ensemble_metrics(
+            vote, calibrated, sources.members, config, chosen=sources.chosen, bins=bins
+        ),
+        "calibration": lambda: CalibrationResult(about.get("calibration"), scores(vote), scores(calibrated)),
         "rejection": lambda: _rejection(sources, scaled, config),
         "decisions": lambda: evaluate_decisions(
             scaled,
             config,
-            points=sources.about.get("operating_points"),
-            sets=sources.about.get("conformal"),
+            points=about.get("operating_points"),
+            sets=about.get("conformal"),
             groups=groups,
             prevalence=prevalence,
         ),
         "net_benefit": lambda: {target: _net_benefit(scaled, target, config) for target in TARGETS},
         "subgroups": lambda: None if groups is None else subgroups(test, groups, config, bins=bins),
-        "confusion": lambda: {"codes": list(test.taxonomy.codes), "counts": confusion_of(test).tolist()},
-        "counts": lambda: {part: _counts(table) for part, table in sources.tables.items()},
+        "confusion": lambda: confusion_of(test),
+        "counts": lambda: {part: _counts(each) for part, each in vote.items()},
     }
-    return Results(**{name: step() for name, step in track(steps.items(), "judging", len(steps))})
+    return Results(**{name: step() for name, step in track(steps.items(), "computing results", len(steps))})
 
 
-def _performance(
-    sources: Sources, calibration: dict[str, Any] | None, config: BootstrapConfig, *, bins: int
-) -> EnsembleMetrics:
-    scaled = {part: with_calibration(table, calibration) for part, table in sources.tables.items()}
-    chosen, members = sources.chosen, sources.members
-    if members:  # the vote anew, not the table beside it, which was rounded
-        vote = {part: Predictions.soft_vote([members[name][part] for name in chosen]) for part in PARTS}
-        scaled = {part: with_calibration(table, calibration) for part, table in vote.items()}
-        return ensemble_metrics(vote, scaled, members, config, chosen=chosen, bins=bins)
-    return ensemble_metrics(sources.tables, scaled, {}, config, chosen=chosen, bins=bins)
+def _net_benefit(predictions: Predictions, target: str, config: BootstrapConfig) -> pd.DataFrame | None:
+    has_target = predictions.taxonomy.mask(target)[predictions.targets].any()
+    return net_benefit(predictions, target, THRESHOLDS, config) if has_target else None
 
 
-def _calibration(sources: Sources, calibration: dict[str, Any] | None, *, bins: int) -> dict[str, Any]:
-    """Scores before and after, of both parts; the numbers with intervals stand under `performance`."""
-    scores = {
-        part: {
-            "before": calibration_scores(table, bins=bins).to_dict(),
-            "after": calibration_scores(with_calibration(table, calibration), bins=bins).to_dict(),
-        }
-        for part, table in sources.tables.items()
-    }
-    return {"fitted": calibration, **scores}
-
-
-def _rejection(sources: Sources, scaled: Predictions, config: BootstrapConfig) -> Rejection:
-    members = [sources.members[name]["test"] for name in sources.chosen] if sources.members else []
-    scores = confidence_score(scaled, members)
-    return Rejection(
+def _rejection(sources: Sources, scaled: Predictions, config: BootstrapConfig) -> RejectionResult:
+    chosen = [sources.members[name]["test"] for name in sources.chosen] if sources.members else []
+    scores = confidence_score(scaled, chosen)
+    return RejectionResult(
         areas=aurc(scaled, scores, config),
         kept={name: [risk_at_share(scaled, each, share, config) for share in KEPT] for name, each in scores.items()},
         curves={name: risk_coverage(scaled, each) for name, each in scores.items()},
     )
 
 
-def _net_benefit(scaled: Predictions, target: str, config: BootstrapConfig) -> pd.DataFrame | None:
-    if not scaled.taxonomy.mask(target)[scaled.targets].any():
-        return None
-    return net_benefit(scaled, target, THRESHOLDS, config)
+def _counts(predictions: Predictions) -> PartCounts:
+    counts = np.bincount(predictions.targets, minlength=len(CODES)).tolist()
+    confidence = float(np.mean(predictions.probabilities.max(axis=1)))
+    return PartCounts(len(predictions), predictions.lesions, dict(zip(CODES, counts, strict=True)), confidence)
 
 
-def _benefit(target: str, frame: pd.DataFrame | None) -> dict[str, Any]:
-    if frame is None:
-        return {"note": f"not computable: no image of {target}"}
-    return {name: [None if pd.isna(value) else float(value) for value in frame[name]] for name in map(str, frame)}
-
-
-def _counts(table: Predictions) -> dict[str, Any]:
-    return {
-        "images": len(table),
-        "lesions": table.lesions,
-        "by_diagnosis": {code: int((table.actual == code).sum()) for code in table.taxonomy.codes},
-        "mean_confidence": float(np.mean(table.probabilities.max(axis=1))),
-    }
+def _columns(frame: pd.DataFrame) -> dict[str, list[float | None]]:
+    return {str(name): [None if pd.isna(value) else float(value) for value in frame[name]] for name in frame}

@@ -1,26 +1,20 @@
-"""The section on robustness: what `skinlesion robustness` measured, as tables, figures and sentences."""
+"""Section of a report on robustness: corrupted images, altered facts, and out-of-distribution images."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from skinlesion.metrics.estimate import Estimate, Estimates
 from skinlesion.studies.report.formatting import change, decimal, percent, ranged, ranged_percent
-from skinlesion.studies.report.sections import Extra, pictures, read, there
-from skinlesion.studies.report.tables import Table
+from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
+from skinlesion.studies.report.tables import Rows, Table
 
-_FIGURES = ("disturbed", "lesion_removed", "facts", "novelty")
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
 _REMOVED = "lesion_removed"
-_NUMBERS = {"balanced_accuracy": "balanced accuracy", "recall_mel": "sensitivity mel", "same": "same diagnosis"}
+_DETECTED = 0.9  # share of flagged images below which a kind counts as a weakness
 _NAMES = {
-    "hair": "hair",
-    "ruler": "a ruler",
-    "vignette": "a dark frame",
-    "blur": "blur",
     "jpeg": "JPEG compression",
-    "brightness": "brightness",
     "colour": "colour shift",
-    "lesion_removed": "the lesion removed",
+    "lesion_removed": "lesion removed",
     "no_age": "without age",
     "no_sex": "without sex",
     "no_localization": "without localization",
@@ -28,105 +22,123 @@ _NAMES = {
     "permuted": "facts of another patient",
     "contradictory": "facts of a patient of the other category",
 }
-_FLAGGED = 0.9  # pictures of which less is flagged are named among the failures
+_COLUMNS = {
+    "balanced_accuracy": "balanced accuracy",
+    "change_balanced_accuracy": "change",
+    "recall_mel": "sensitivity for melanoma",
+    "same": "same prediction",
+    "novel": "flagged",
+}
+
+Steps = Mapping[str, Sequence[tuple[float, Estimates]]]
+"""Numbers at each step of each corruption of the images or alteration of the facts."""
 
 
-def robustness(folder: Path, *, given: bool) -> Extra | None:
-    """What was measured on disturbed images; None where no such folder is there or given.
+def robustness_section(folder: Path) -> Section:
+    """Section on the results of `skinlesion robustness`.
 
     Raises:
-        DataError: The folder was given and is not there, or its robustness.json cannot be used.
+        DataError: The robustness.json in the folder is invalid.
     """
-    if not there(folder, "robustness", given=given):
-        return None
-    found = read(folder / "robustness.json", _KEYS, verb="robustness")
-    lead = (
-        f"{found['images_judged']} images of {found['lesions_judged']} lesions of the {found['part']} part, disturbed "
-        "as they were taken, in steps; and with facts that are missing or wrong. Changes are paired: both sides see "
-        "the same resamples of lesions."
+    found = read_results(folder / "robustness.json", _KEYS, command="robustness")
+    original = estimates(found["undisturbed"]["numbers"])
+    images, facts = (
+        {name: [(each["step"], estimates(each["numbers"])) for each in steps["steps"]] for name, steps in kind.items()}
+        for kind in (found["images"], found["facts"])
     )
-    can, fails = list(_strengths(found)), list(_failures(found))
-    return Extra("Robustness and shortcuts", folder, lead, list(_tables(found)), pictures(folder, _FIGURES), can, fails)
-
-
-def _tables(found: dict[str, Any]) -> Iterator[Table]:
-    rows: list[list[Any]] = [["as they are", "", *_cells(found["undisturbed"]["numbers"])]]
-    for name, each in found["images"].items():
-        rows += [[_NAMES[name], f"{step['step']:g} {each['unit']}", *_cells(step["numbers"])] for step in each["steps"]]
-    rows += [[_NAMES[name], "", *_cells(each["steps"][0]["numbers"])] for name, each in found["facts"].items()]
-    headings = ("images or facts", "step", "balanced accuracy", "its change", *list(_NUMBERS.values())[1:], "flagged")
-    notes = [f"Always the commonest diagnosis: {decimal(found['without_images']['balanced_accuracy'])}."]
-    notes += ["Flagged: as no dermoscopy. It is judged by the image alone, so not for facts."]
-    yield Table("robustness", "Disturbed images and facts", headings, rows, notes)
+    baseline = decimal(found["without_images"]["balanced_accuracy"])
+    strengths, weaknesses = _judge_corruptions(images)
+    weaknesses += _judge_shortcuts(images, facts, baseline)
+    units = {name: each["unit"] for name, each in found["images"].items()}
+    tables = [_table(original, {**images, **facts}, units, baseline)]
     if "novelty" in found:
-        told = found["novelty"]["pictures"]
-        rows = [
-            [kind.replace("_", " "), each["pictures"], each["auroc"], each["flagged"]] for kind, each in told.items()
+        kinds = {kind.replace("_", " "): each for kind, each in found["novelty"]["pictures"].items()}
+        flagged = {kind: Estimate.from_dict(each["flagged"]) for kind, each in kinds.items()}
+        detected, missed = _judge_detection(flagged, original["novel"])
+        strengths, weaknesses = strengths + detected, weaknesses + missed
+        rows: Rows = [
+            [kind, each["pictures"], Estimate.from_dict(each["auroc"]), flagged[kind]] for kind, each in kinds.items()
         ]
-        title = "Told apart from dermoscopy"
-        note = "Negative, scrambled and blue skin are the dermoscopic images, altered; the others have nothing of them."
-        yield Table("novelty", title, ("pictures", "number", "AUROC", "share flagged"), rows, [note])
+        note = "Negative, scrambled and blue skin are altered dermoscopic images; the others are not dermoscopic."
+        headings = ("images", "number", "AUROC", "share flagged")
+        tables.append(Table("novelty", "Detection of out-of-distribution images", headings, rows, [note]))
+    return Section(
+        title="Robustness and shortcuts",
+        lead=f"{found['images_judged']} images of {found['lesions_judged']} lesions of the "
+        f"{PARTS[found['part']]} part, corrupted in steps, and with missing or wrong facts. Changes are paired: both "
+        "sides use the same resamples of lesions.",
+        tables=tables,
+        pictures=read_pictures(folder, ("disturbed", _REMOVED, "facts", "novelty")),
+        strengths=strengths,
+        weaknesses=weaknesses,
+    )
 
 
-def _cells(numbers: dict[str, Any]) -> list[Any]:
-    names = ("balanced_accuracy", "change_balanced_accuracy", "recall_mel", "same")
-    return [*(numbers[name] for name in names), numbers.get("novel", "")]
+def _judge_corruptions(images: Steps) -> tuple[list[str], list[str]]:
+    """Sentences about corruptions without and with a loss of balanced accuracy at their worst step."""
+    harmless, harmful = [], []
+    for name, steps in images.items():
+        if name == _REMOVED:
+            continue
+        _, worst = min(steps, key=lambda step: step[1]["balanced_accuracy"].value or 0.0)
+        loss = worst["change_balanced_accuracy"]
+        if loss.high is not None and loss.high < 0:
+            harmful.append(f"{_NAMES.get(name, name)} ({change(loss)})")
+        else:
+            harmless.append(_NAMES.get(name, name))
+    return (
+        [f"No loss of balanced accuracy is shown at any tested step of {', '.join(harmless)}."] if harmless else [],
+        [f"Balanced accuracy falls at the worst tested step of {', '.join(harmful)}."] if harmful else [],
+    )
 
 
-def _steps(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The step of each disturbance, but the removed lesion, that costs most balanced accuracy: `step` and `numbers`."""
-    for name, each in found["images"].items():
-        if name != _REMOVED:
-            yield name, min(each["steps"], key=lambda step: step["numbers"]["balanced_accuracy"]["value"] or 0.0)
-
-
-def _harmed(numbers: dict[str, Any]) -> bool:
-    high = numbers["change_balanced_accuracy"]["high"]
-    return high is not None and high < 0
-
-
-def _strengths(found: dict[str, Any]) -> Iterator[str]:
-    spared = [_NAMES[name] for name, step in _steps(found) if not _harmed(step["numbers"])]
-    if spared:
-        yield f"No loss of balanced accuracy is shown, at any step tried, under {', '.join(spared)}."
-    told = found.get("novelty", {}).get("pictures", {})
-    strange = [kind for kind, each in told.items() if each["flagged"]["value"] >= _FLAGGED]
-    if strange:
-        own = found["undisturbed"]["numbers"]["novel"]
-        least = min(told[kind]["flagged"]["value"] for kind in strange)
-        names = ", ".join(kind.replace("_", " ") for kind in strange)
-        yield (
-            f"It flags pictures that are no dermoscopy: at least {percent(round(least, 3))} each of {names}, and "
-            f"{ranged_percent(own)} of the dermoscopic images."
+def _judge_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str]:
+    """Sentences about images without the lesion and about altered facts."""
+    found = []
+    if _REMOVED in images:
+        # the largest step below 1: at 1 the surroundings are painted over too
+        step, numbers = max(images[_REMOVED], key=lambda each: (each[0] < 1, each[0]))
+        found.append(
+            f"With {percent(step)} of the image painted over from its centre, balanced accuracy is "
+            f"{ranged(numbers['balanced_accuracy'])} (always predicting the most frequent diagnosis: {baseline}). "
+            "Performance above that comes from surroundings and facts, not from the lesion."
         )
-
-
-def _failures(found: dict[str, Any]) -> Iterator[str]:
-    harmed = [
-        f"{_NAMES[name]} ({change(step['numbers']['change_balanced_accuracy'])})"
-        for name, step in _steps(found)
-        if _harmed(step["numbers"])
-    ]
-    if harmed:
-        yield f"Balanced accuracy falls, at the worst step tried, under {', '.join(harmed)}."
-    if _REMOVED in found["images"]:
-        # where all is painted over no surroundings are left: the last step before that tells more
-        last = max(found["images"][_REMOVED]["steps"], key=lambda step: (step["step"] < 1, step["step"]))
-        left, chance = last["numbers"]["balanced_accuracy"], found["without_images"]["balanced_accuracy"]
-        yield (
-            f"With {percent(last['step'])} of the image painted over from its middle, balanced accuracy is "
-            f"{ranged(left)} (always the commonest diagnosis: {decimal(chance)}); what is above that comes from "
-            "surroundings and facts, not from the lesion."
-        )
-    moved = [
-        f"{_NAMES[name]} {change(found['facts'][name]['steps'][0]['numbers']['change_balanced_accuracy'])}"
+    effects = [
+        f"{_NAMES[name]} {change(facts[name][0][1]['change_balanced_accuracy'])}"
         for name in ("nothing_known", "contradictory")
-        if name in found["facts"]
+        if name in facts
     ]
-    if moved:
-        yield f"What facts change in balanced accuracy: {'; '.join(moved)}."
-    told = found.get("novelty", {}).get("pictures", {})
-    missed = [f"{kind.replace('_', ' ')} ({ranged_percent(each['flagged'])})" for kind, each in told.items()
-              if each["flagged"]["value"] < _FLAGGED]  # fmt: skip
-    if missed:
-        yield f"Of these pictures it flags less than {percent(_FLAGGED)}: {', '.join(missed)}."
+    return [*found, f"Change in balanced accuracy by altered facts: {'; '.join(effects)}."] if effects else found
+
+
+def _judge_detection(flagged: Mapping[str, Estimate], dermoscopy: Estimate) -> tuple[list[str], list[str]]:
+    """Sentences about kinds of images that are flagged as out-of-distribution and about those that are not."""
+    shares = {kind: each.value or 0.0 for kind, each in flagged.items()}
+    detected = [kind for kind, share in shares.items() if share >= _DETECTED]
+    missed = [f"{kind} ({ranged_percent(flagged[kind])})" for kind in flagged if kind not in detected]
+    least = percent(round(min((shares[kind] for kind in detected), default=0.0), 3))
+    good = (
+        f"Flags at least {least} of non-dermoscopic and altered images ({', '.join(detected)}); "
+        f"{ranged_percent(dermoscopy)} of the dermoscopic ones are flagged too."
+    )
+    bad = f"Flags less than {percent(_DETECTED)} of these images: {', '.join(missed)}."
+    return [good] if detected else [], [bad] if missed else []
+
+
+def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseline: str) -> Table:
+    rows: Rows = [["original", "", *(original.get(column, "") for column in _COLUMNS)]]
+    rows += [
+        [
+            _NAMES.get(name, name) + (f": {units[name]}" if name in units else ""),
+            f"{step:g}" if name in units else "",
+            *(numbers.get(column, "") for column in _COLUMNS),
+        ]
+        for name, steps in changes.items()
+        for step, numbers in steps
+    ]
+    notes = [
+        f"Balanced accuracy of always predicting the most frequent diagnosis: {baseline}.",
+        "Flagged: as out-of-distribution, which depends on the image alone and not on the facts.",
+    ]
+    headings = ("images or facts", "step", *_COLUMNS.values())
+    return Table("robustness", "Corrupted images and altered facts", headings, rows, notes)

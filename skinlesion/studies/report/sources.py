@@ -1,7 +1,7 @@
-"""What a report is made from: the ensemble's file, its predictions tables, its members' recipe, the facts. No model."""
+"""Sources of a report: the ensemble's file, predictions, the recipe of its members, and facts about the patients."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,122 +13,143 @@ from skinlesion.data.csv_io import read_rows
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
+from skinlesion.inference.posthoc_fit import with_calibration
 from skinlesion.inference.predictions import Predictions
 
 PARTS = ("val", "test")
 _FACTS = ("sex", "localization", "dataset", "dx_type")
-_ROUNDING = 1e-4  # of probabilities that were averaged anew
+_ROUNDING = 1e-4  # tolerance of probabilities that are averaged again
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a report is made from, checked to belong together."""
+    """Everything a report is made from, checked to belong together.
 
-    path: Path  # the ensemble.json
-    about: dict[str, Any]  # its contents
-    tables: dict[str, Predictions]  # by part, the vote of the chosen members, uncalibrated
-    members: dict[str, dict[str, Predictions]]  # by name, then part; empty where they are not kept
-    recipes: dict[str, dict[str, Any]]  # by name, the configurations of the chosen members whose runs are still there
-    split: pd.DataFrame | None  # image_id, lesion_id, split of the first of them
-    facts: pd.DataFrame | None  # image_id, diagnosis and the facts; None where no table is found
-    root: Path | None = None  # folder of the data set
-    absent: list[str] = field(default_factory=list)  # what was not found, in words
+    Attributes:
+        path: The ensemble.json.
+        about: Its contents.
+        vote: Uncalibrated predictions of the ensemble by part.
+        members: Predictions by member and part; empty where they are missing.
+        configs: Configurations of the chosen members whose run folders exist, by member.
+        split: image_id, lesion_id and split of the first member; None where its run folder is missing.
+        facts: image_id, diagnosis and facts; None where no metadata table is found.
+        root: Folder of the data set; None likewise.
+        absent: Missing sources, in words.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    vote: dict[str, Predictions]
+    members: dict[str, dict[str, Predictions]]
+    configs: dict[str, dict[str, Any]]
+    split: pd.DataFrame | None
+    facts: pd.DataFrame | None
+    root: Path | None
+    absent: list[str]
 
     @property
     def names(self) -> list[str]:
-        """Of all members, in the order of the file."""
+        """Names of all members."""
         return [str(member["name"]) for member in self.about["members"]]
 
     @property
     def chosen(self) -> list[str]:
         """Names of the members that vote."""
-        return [self.names[position] for position in self.about["chosen"]]
+        return [self.names[index] for index in self.about["chosen"]]
+
+    @property
+    def calibrated(self) -> dict[str, Predictions]:
+        """Calibrated predictions of the ensemble by part."""
+        return {part: with_calibration(each, self.about.get("calibration")) for part, each in self.vote.items()}
 
 
 def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
-    """Find and check everything.
+    """Find and check all sources.
 
     Args:
-        ensemble: An ensemble.json, or its folder.
-        metadata: The table of facts; None: the one that the members were trained on, if it is still there.
+        ensemble: An ensemble.json or its folder.
+        metadata: Metadata table; None: the one that the members were trained on, if it still exists.
 
     Raises:
-        SkinlesionError: The ensemble or a table is missing, broken, or does not belong to the rest.
+        SkinlesionError: The ensemble or a table is missing, invalid, or does not belong to the others.
     """
     path = ensemble / "ensemble.json" if ensemble.is_dir() else ensemble
-    about = _read_about(path)
-    tables = {part: Predictions.read(path.parent / f"predictions_{part}.csv") for part in PARTS}
-    absent: list[str] = []
-    members = _read_members(path, about, tables, absent)
-    voters = [about["members"][position] for position in about["chosen"]]
-    runs = {str(each["name"]): (path.parent / each["checkpoint"]).resolve().parent for each in voters}
-    recipes = {name: found for name, run in runs.items() if (found := _read_recipe(run)) is not None}
-    if not recipes:
-        absent.append("the recipe: no config.yaml beside the checkpoints of the members")
-    run = next(iter(runs.values()))
-    split = pd.read_csv(run / "split.csv", dtype=str) if (run / "split.csv").is_file() else None
-    table = metadata or _own_metadata(next(iter(recipes.values()), None))
+    about = _read_ensemble(path)
+    names = [str(member["name"]) for member in about["members"]]
+    chosen = [names[index] for index in about["chosen"]]
+    vote = {part: Predictions.read(path.parent / f"predictions_{part}.csv") for part in PARTS}
+    members = _read_members(path, names, chosen, vote)
+    absent = [] if members else ["predictions of the members (no comparison with them): make the ensemble again"]
+    runs = {names[k]: (path.parent / about["members"][k]["checkpoint"]).resolve().parent for k in about["chosen"]}
+    configs = {name: _read_config(run / "config.yaml") for name, run in runs.items() if (run / "config.yaml").is_file()}
+    first = next(iter(configs.values()), None)
+    if first is None:
+        absent.append("recipe: no config.yaml beside the checkpoints of the members")
+    table = metadata or _find_metadata(first)
     if table is None:
-        absent.append("the metadata table: no subgroups; give it as metadata=FILE")
-    facts = None if table is None else read_facts(table)
-    root = None if table is None else table.parent
-    return Sources(path, about, tables, members, recipes, split, facts, root, absent)
+        absent.append("metadata table (no subgroups): give it as metadata=FILE")
+    split = next(iter(runs.values())) / "split.csv"
+    return Sources(
+        path=path,
+        about=about,
+        vote=vote,
+        members=members,
+        configs=configs,
+        split=pd.read_csv(split, dtype=str) if split.is_file() else None,
+        facts=None if table is None else read_facts(table),
+        root=None if table is None else table.parent,
+        absent=absent,
+    )
 
 
 def read_facts(path: Path) -> pd.DataFrame:
-    """A metadata table without its images: `image_id`, `lesion_id`, `diagnosis`, `age` and the facts what it has.
+    """Read a metadata table without images: image_id, lesion_id, diagnosis, age and other facts, where present.
 
     Raises:
-        DataError: It cannot be read, names an image twice, or has an age that is none.
+        DataError: The table is not readable, names an image twice, or has an invalid age.
     """
     rows, problems = read_rows(path, columns=("image_id",))
     if problems:
-        raise DataError.listing(f"The metadata table {path} cannot be used:", problems)
-    twice = rows["image_id"][rows["image_id"].duplicated()].tolist()
-    if twice:
-        raise DataError(f"{path}: image_id in more than one row: {', '.join(twice[:5])}; keep one row an image")
-    found = {"image_id": rows["image_id"].tolist()}
-    found |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
-    if "dx" in rows:
-        found["diagnosis"] = normalize_words(rows["dx"])
-    if "lesion_id" in rows:
-        found["lesion_id"] = rows["lesion_id"].tolist()
-    facts = pd.DataFrame(found)
+        raise DataError("\n- ".join([f"The metadata table {path} is invalid:", *problems]))
+    repeated = rows["image_id"][rows["image_id"].duplicated()].tolist()
+    if repeated:
+        raise DataError(f"{path}: image_id in more than one row: {', '.join(repeated[:5])}; keep one row per image")
+    columns = {"image_id": rows["image_id"].tolist()}
+    columns |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
+    columns |= {"diagnosis": normalize_words(rows["dx"])} if "dx" in rows else {}
+    columns |= {"lesion_id": rows["lesion_id"].tolist()} if "lesion_id" in rows else {}
+    facts = pd.DataFrame(columns)
     if "age" not in rows:
         return facts
-    years, faulty = parse_ages(rows["age"])
-    if faulty.any():
-        raise DataError(
-            f"{path}: faulty age of {rows['image_id'].to_numpy()[np.flatnonzero(faulty)[0]]}; expected years"
-        )
+    years, invalid = parse_ages(rows["age"])
+    if invalid.any():
+        raise DataError(f"{path}: invalid age of {rows['image_id'].to_numpy()[invalid][0]}; expected years")
     return facts.assign(age=years)
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def _read_ensemble(path: Path) -> dict[str, Any]:
     try:
         about = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
-        if not all(about["members"][position]["checkpoint"] for position in about["chosen"]) or not about["chosen"]:
-            raise ValueError("no member votes")
+        if not all(about["members"][index]["checkpoint"] for index in about["chosen"]) or not about["chosen"]:
+            raise ValueError("no members")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"{path}: not a readable ensemble.json ({error}); make it with `ensemble`") from error
     return about
 
 
 def _read_members(
-    path: Path, about: dict[str, Any], tables: dict[str, Predictions], absent: list[str]
+    path: Path, names: list[str], chosen: list[str], vote: dict[str, Predictions]
 ) -> dict[str, dict[str, Predictions]]:
-    """The members' tables, which must make up the vote."""
-    names = [str(member["name"]) for member in about["members"]]
+    """Predictions of the members, whose mean must be the vote; empty where a table is missing."""
     folders = {name: path.parent / "members" / name.replace("/", "-") for name in names}
-    paths = {name: {part: folder / f"predictions_{part}.csv" for part in PARTS} for name, folder in folders.items()}
-    if not all(each.is_file() for parts in paths.values() for each in parts.values()):
-        absent.append("the members' predictions: no comparison with them; make the ensemble again")
+    tables = {name: {part: folder / f"predictions_{part}.csv" for part in PARTS} for name, folder in folders.items()}
+    if not all(table.is_file() for parts in tables.values() for table in parts.values()):
         return {}
-    members = {name: {part: Predictions.read(each) for part, each in parts.items()} for name, parts in paths.items()}
-    for part in PARTS:
-        voted = Predictions.soft_vote([members[names[position]][part] for position in about["chosen"]])
-        same = voted.image_id.tolist() == tables[part].image_id.tolist()
-        if not same or np.abs(voted.probabilities - tables[part].probabilities).max() > _ROUNDING:
+    members = {name: {part: Predictions.read(table) for part, table in parts.items()} for name, parts in tables.items()}
+    for part, own in vote.items():
+        mean = Predictions.soft_vote([members[name][part] for name in chosen])
+        same = mean.image_id.tolist() == own.image_id.tolist()
+        if not same or np.abs(mean.probabilities - own.probabilities).max() > _ROUNDING:
             raise DataError(
                 f"{path.parent / f'predictions_{part}.csv'} is not the mean of the members' tables beside it; "
                 "make the ensemble again"
@@ -136,15 +157,12 @@ def _read_members(
     return members
 
 
-def _read_recipe(run: Path) -> dict[str, Any] | None:
-    path = run / "config.yaml"
-    if not path.is_file():
-        return None
+def _read_config(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=False))
 
 
-def _own_metadata(recipe: dict[str, Any] | None) -> Path | None:
-    data = (recipe or {}).get("data") or {}
+def _find_metadata(config: dict[str, Any] | None) -> Path | None:
+    data = (config or {}).get("data") or {}
     if not isinstance(data.get("root"), str) or not isinstance(data.get("table"), str):
         return None
     candidates = [Path(data["root"]).expanduser() / f"{data['table']}{suffix}" for suffix in TABLE_SUFFIXES]

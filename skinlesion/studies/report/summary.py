@@ -1,158 +1,157 @@
-"""The plain summary: what the ensemble can and where it fails, each sentence derived from the numbers."""
+"""Summary of a report: sentences about strengths and weaknesses, derived from the results."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.subgroups import FEW_LESIONS
 from skinlesion.studies.report.formatting import decimal, percent, ranged, ranged_percent
+from skinlesion.studies.report.provenance import Provenance
+from skinlesion.studies.report.results import Results
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
 
 NAMES = {each.code: each.name for each in DIAGNOSES}
-_STRONG = 0.8  # from this share of melanomas on their recognition is a strength
-_WEAK = 0.6  # a diagnosis of which less is recognised is named among the failures
-_UNSURE = 0.05  # a calibration error from here on is told
+_STRONG = 0.8  # sensitivity for melanoma that counts as a strength
+_WEAK = 0.6  # sensitivity below which a diagnosis counts as a weakness
+_MISCALIBRATED = 0.05  # calibration error that counts as a weakness
+_FACTS = {"dataset": "image source", "dx_type": "confirmation"}
 
 
-def strengths(evidence: dict[str, Any]) -> list[str]:
-    """What it can."""
-    return list(_strengths(evidence))
+def strengths(results: Results) -> list[str]:
+    """Sentences about what the ensemble does well."""
+    return list(_strengths(results))
 
 
-def failures(evidence: dict[str, Any], material: dict[str, Any], elsewhere: Sequence[str] = ()) -> list[str]:
-    """Where it fails, and what is not known.
+def weaknesses(results: Results, provenance: Provenance, others: Sequence[str] = ()) -> list[str]:
+    """Sentences about what the ensemble does badly, and about what is unknown.
 
     Args:
-        evidence: As from `evidence.gather`.
-        material: As from `material.material`.
-        elsewhere: Failures that other verbs found, in sentences.
+        results: Results of the report.
+        provenance: Origin of the ensemble.
+        others: Weaknesses from other sections.
     """
-    return [*_failures(evidence), *elsewhere, *_unknown(evidence, material)]
+    return [*_weaknesses(results), *others, *_unknowns(results, provenance)]
 
 
-def _strengths(evidence: dict[str, Any]) -> Iterator[str]:
-    test, counts = evidence["performance"]["test"], evidence["counts"]["test"]
-    numbers = test["numbers"]
+def _strengths(results: Results) -> Iterator[str]:
+    test, counts = results.test, results.counts["test"]
+    most = max(CODES, key=lambda code: counts.by_diagnosis[code])
     yield (
-        f"On {test['images']} images of {test['lesions']} lesions that it never saw, the likeliest diagnosis is right "
-        f"for {ranged_percent(numbers['accuracy'])}. {_baseline(counts)}"
+        f"On {counts.images} test images of {counts.lesions} lesions that were not used for training, accuracy is "
+        f"{ranged_percent(test['accuracy'])}. Always predicting {NAMES[most]} would reach "
+        f"{percent(counts.by_diagnosis[most] / counts.images)}."
     )
     yield (
-        f"Averaged over the diagnoses, so that rare ones count as much as nevi, it recognises "
-        f"{ranged_percent(numbers['balanced_accuracy'])} (balanced accuracy); macro-F1 is "
-        f"{ranged(numbers['macro_f1'])}, the mean area under the ROC curves {ranged(numbers['macro_auroc'])}."
+        f"Balanced accuracy, which gives every diagnosis the same weight, is "
+        f"{ranged_percent(test['balanced_accuracy'])}; macro-F1 is {ranged(test['macro_f1'])} and macro AUROC is "
+        f"{ranged(test['macro_auroc'])}."
     )
-    yield from _melanoma(evidence, strong=True)
-    for target, name in ((MELANOMA, "melanomas"), (MALIGNANT, "malignant images")):
-        point = _point(evidence, target)
+    yield from _melanoma(results, strong=True)
+    for target, name in ((MELANOMA, "melanoma"), (MALIGNANT, "malignant diagnoses")):
+        point = _operating_point(results, target)
         if point is not None:
-            found = point["numbers"]
+            fitted, found = point
             yield (
-                f"At the threshold chosen on validation for {percent(point['sensitivity'])} sensitivity it flags "
-                f"{ranged_percent(found['sensitivity'])} of the {point['counts']['tp'] + point['counts']['fn']} {name} "
-                f"and spares {ranged_percent(found['specificity'])} of the others."
+                f"At the threshold for {name} chosen on validation for {percent(fitted['sensitivity'])} sensitivity, "
+                f"sensitivity is {ranged_percent(found.metrics['sensitivity'])} on "
+                f"{found.counts['tp'] + found.counts['fn']} images and specificity is "
+                f"{ranged_percent(found.metrics['specificity'])}."
             )
-    if isinstance(evidence["conformal"], list):
-        first = evidence["conformal"][0]
+    if results.decisions.conformal:
+        sets, found_sets = results.decisions.conformal[0]
+        overall = found_sets.overall.metrics
         yield (
-            f"Its prediction sets, made to hold the actual diagnosis in {percent(first['wanted'])} of cases, hold it "
-            f"in {ranged_percent(first['all']['coverage'])} and name {ranged(first['all']['size'])} diagnoses on "
-            "average."
+            f"Prediction sets with a nominal coverage of {percent(1 - sets['alpha'])} contain the actual diagnosis of "
+            f"{ranged_percent(overall['coverage'])} of the images, and {ranged(overall['size'])} diagnoses on average."
         )
-    kept = next(row for row in evidence["rejection"]["kept"]["confidence"] if row["wanted"] == 0.8)
+    kept = next(each for each in results.rejection.kept["confidence"] if each.wanted == 0.8)
+    error = None if test["accuracy"].value is None else 1 - test["accuracy"].value
     yield (
-        f"If the least sure images go to a person and {percent(kept['coverage'])} are kept, "
-        f"{ranged_percent(kept['risk'])} of these are wrong, instead of {percent(1 - numbers['accuracy']['value'])}."
+        f"If only the most confident {percent(kept.coverage)} of the images are kept, the error rate is "
+        f"{ranged_percent(kept.risk)} instead of {percent(error)}."
     )
 
 
-def _failures(evidence: dict[str, Any]) -> Iterator[str]:
-    numbers, counts = evidence["performance"]["test"]["numbers"], evidence["counts"]["test"]["by_diagnosis"]
-    recall = {code: numbers[f"recall_{code}"] for code in CODES if counts[code]}
-    yield from _melanoma(evidence, strong=False)
-    weak = [code for code in recall if recall[code]["value"] < _WEAK and code != MELANOMA]
+def _weaknesses(results: Results) -> Iterator[str]:
+    counts, test = results.counts["test"], results.test
+    yield from _melanoma(results, strong=False)
+    recalls = {code: test[f"recall_{code}"] for code in CODES if counts.by_diagnosis[code] and code != MELANOMA}
+    weak = [
+        f"{NAMES[code]} ({ranged_percent(recall)}, {counts.by_diagnosis[code]} images)"
+        for code, recall in recalls.items()
+        if recall.value is not None and recall.value < _WEAK
+    ]
     if weak:
-        told = "; ".join(f"{NAMES[code]}: {ranged_percent(recall[code])} of {counts[code]}" for code in weak)
-        yield f"It recognises less than {percent(_WEAK)} of these: {told}."
-    yield from _worse_groups(evidence)
-    scores = evidence["calibration"]["test"]
-    gap = evidence["counts"]["test"]["mean_confidence"] - numbers["accuracy"]["value"]
-    after = scores["after"]["ece"]
-    if scores["before"]["ece"] >= _UNSURE:
-        way = "too sure" if gap > 0 else "too unsure"
+        yield f"Sensitivity is below {percent(_WEAK)} for {_listed(weak)}."
+    yield from _weak_groups(results)
+    before, after = (scores["test"].ece for scores in (results.calibration.before, results.calibration.after))
+    if before >= _MISCALIBRATED:
+        over = counts.mean_confidence > (test["accuracy"].value or 0.0)
         yield (
-            f"As voted it is {way}: its confidence differs from its accuracy by {decimal(scores['before']['ece'])} on "
-            f"average (expected calibration error), after calibration by {decimal(after)}."
+            f"Before calibration the ensemble is {'overconfident' if over else 'underconfident'}: the expected "
+            f"calibration error is {decimal(before)}; after calibration it is {decimal(after)}."
         )
-    elif after >= _UNSURE:
-        yield f"Its calibrated confidence still differs from its accuracy by {decimal(after)} on average."
+    elif after >= _MISCALIBRATED:
+        yield f"After calibration, the expected calibration error is still {decimal(after)}."
 
 
-def _melanoma(evidence: dict[str, Any], *, strong: bool) -> Iterator[str]:
-    """How many melanomas are named as such, among the strengths or the failures."""
-    recall = evidence["performance"]["test"]["numbers"][f"recall_{MELANOMA}"]
-    if recall["value"] is None or (recall["value"] >= _STRONG) != strong:
+def _melanoma(results: Results, *, strong: bool) -> Iterator[str]:
+    """Sensitivity for melanoma, as a strength or as a weakness."""
+    recall = results.test[f"recall_{MELANOMA}"]
+    if recall.value is None or (recall.value >= _STRONG) != strong:
         return
-    yield (
-        f"Of {evidence['counts']['test']['by_diagnosis'][MELANOMA]} melanomas it names {ranged_percent(recall)} as "
-        f"melanoma; {_taken_for(evidence, MELANOMA)}"
-    )
+    missed = results.confusion[CODES.index(MELANOMA)].copy()
+    missed[CODES.index(MELANOMA)] = 0
+    other = NAMES[CODES[int(missed.argmax())]]
+    error = f"; the most frequent error is {other} ({missed.max()} of {missed.sum()})" if missed.any() else ""
+    images = results.counts["test"].by_diagnosis[MELANOMA]
+    yield f"Sensitivity for melanoma is {ranged_percent(recall)} on {images} images{error}."
 
 
-def _worse_groups(evidence: dict[str, Any]) -> Iterator[str]:
-    """Groups of enough lesions whose whole interval of accuracy lies below that of all images."""
-    overall = evidence["performance"]["test"]["numbers"]["accuracy"]["value"]
-    if "note" in evidence["subgroups"]:
-        return
-    for fact, groups in evidence["subgroups"].items():
-        worse = []
-        for name, each in groups.items():
-            number = each["numbers"]["accuracy"]
-            if "note" not in each and number["high"] is not None and number["high"] < overall:
-                worse.append(f"{name} {ranged_percent(number)} of {each['images']}")
-        if worse:
-            yield f"By {fact} it is right less often than overall for {', '.join(worse)} images."
+def _weak_groups(results: Results) -> Iterator[str]:
+    """Groups of enough lesions whose interval of accuracy lies below the overall accuracy."""
+    overall = results.test["accuracy"].value
+    for fact, groups in (results.subgroups or {}).items():
+        weak = [
+            f"{_FACTS.get(fact, fact)} {name} ({ranged_percent(accuracy)}, {each.images} images)"
+            for name, each in groups.items()
+            if not each.note
+            and (accuracy := each.metrics["accuracy"]).high is not None
+            and overall is not None
+            and accuracy.high < overall
+        ]
+        if weak:
+            yield f"Accuracy is below average for {_listed(weak)}."
 
 
-def _unknown(evidence: dict[str, Any], material: dict[str, Any]) -> Iterator[str]:
-    counts = evidence["counts"]["test"]["by_diagnosis"]
+def _unknowns(results: Results, provenance: Provenance) -> Iterator[str]:
+    counts = results.counts["test"].by_diagnosis
     few = [f"{code} ({counts[code]})" for code in CODES if counts[code] < FEW_LESIONS]
     if few:
-        yield f"Too few test images to say much: {', '.join(few)}."
-    sets = evidence["conformal"]
-    if isinstance(sets, list) and sets[0]["always"]:
-        yield (
-            f"Validation holds too few images of {', '.join(sets[0]['always'])} to rule them out: they stand in every "
-            "prediction set."
-        )
-    novelty = material["novelty"]
-    strange = "" if novelty is None else ", and flags images that look unlike those it was trained on"
+        yield f"The test part has few images of {_listed(few)}: their results are uncertain."
+    always = results.decisions.conformal[0][0]["always"] if results.decisions.conformal else []
+    if always:
+        yield f"Every prediction set contains {_listed(always)}: validation has too few images to rule them out."
+    flags = "" if provenance.novelty is None else ", and flags images that differ from the training images"
     yield (
-        "HAM10000's images come from two sites, and skin type is not recorded. Other diagnoses than these seven are "
-        f"not known to the model: it names one of the seven whatever it is shown{strange}."
+        "HAM10000 comes from two sites and does not record skin type. The ensemble knows no diagnosis other than these "
+        f"seven: it assigns one of them to every image{flags}."
     )
-    yield from (f"Not found: {each}." for each in material["absent"])
+    yield from (f"Not available: {each}." for each in provenance.absent)
 
 
-def _baseline(counts: dict[str, Any]) -> str:
-    code = max(CODES, key=lambda each: counts["by_diagnosis"][each])
-    share = counts["by_diagnosis"][code] / counts["images"]
-    return f"Always answering {NAMES[code]} would be right for {percent(share)}."
+def _operating_point(
+    results: Results, target: str, *, wanted: float = 0.9
+) -> tuple[Mapping[str, Any], FlagMetrics] | None:
+    """The operating point of a target whose desired sensitivity is nearest to the wanted one."""
+    usable = [
+        (point, found)
+        for point, _, found in results.decisions.operating_points
+        if point["target"] == target and found is not None and found.metrics["sensitivity"].value is not None
+    ]
+    return min(usable, key=lambda each: abs(each[0]["sensitivity"] - wanted), default=None)
 
 
-def _point(evidence: dict[str, Any], target: str, *, wanted: float = 0.9) -> dict[str, Any] | None:
-    """The operating point of a target whose wanted sensitivity is nearest, if it could be chosen and judged."""
-    points = evidence["operating_points"]
-    own = [each for each in points if each["target"] == target] if isinstance(points, list) else []
-    usable = [each for each in own if each["counts"] and each["numbers"]["sensitivity"]["value"] is not None]
-    return min(usable, key=lambda each: abs(each["sensitivity"] - wanted), default=None)
-
-
-def _taken_for(evidence: dict[str, Any], code: str) -> str:
-    row = np.array(evidence["confusion"]["counts"])[CODES.index(code)]
-    row[CODES.index(code)] = 0
-    if not row.any():
-        return "none is taken for another diagnosis."
-    other = CODES[int(row.argmax())]
-    return f"the others are most often taken for {NAMES[other]} ({row.max()} of {row.sum()})."
+def _listed(items: Sequence[str]) -> str:
+    *others, last = items
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,13 +1,21 @@
-"""The tables of a report: the same rows for the page, with intervals in words, and for CSV, as plain numbers."""
+"""Tables of a report, formatted with intervals for the page and as plain numbers for CSV."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from skinlesion.studies.report.formatting import change, decimal, ranged
-from skinlesion.taxonomy import CODES, DIAGNOSES
+from skinlesion.inference.posthoc_eval import Decisions
+from skinlesion.metrics.decision import SetMetrics
+from skinlesion.metrics.estimate import Estimate
+from skinlesion.metrics.subgroups import Subgroups
+from skinlesion.studies.report.formatting import NOT_COMPUTABLE, change, decimal, ranged
+from skinlesion.studies.report.results import RejectionResult, Results
+from skinlesion.taxonomy import DIAGNOSES
+
+Cell = str | float | Estimate | None
+Rows = list[list[Cell]]
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -18,208 +26,224 @@ HEADLINE = {
 }
 SCORES = {
     "nll": "negative log-likelihood",
-    "brier": "Brier",
-    "ece": "ECE, equal width",
-    "ece_mass": "ECE, equal mass",
+    "brier": "Brier score",
+    "ece": "ECE, bins of equal width",
+    "ece_mass": "ECE, bins of equal mass",
     "classwise_ece": "classwise ECE, mean",
 }
-_PARTS = {"val": "validation", "test": "test"}
-_PER_DIAGNOSIS = ("recall", "precision", "f1", "auroc", "ap")
+_RATES = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "flagged": "flagged",
+    "ppv_at_prevalence": "PPV at prevalence",
+    "npv_at_prevalence": "NPV at prevalence",
+}
+_SETS = ("coverage", "size", "single")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A named table; a cell is text, a number, None, or a number with its interval (`value`, `low`, `high`)."""
+    """A named table."""
 
-    name: str  # of its CSV
+    name: str  # name of the CSV file
     title: str
     headings: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    notes: Sequence[str] = field(default_factory=tuple)
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
 
     def shown(self) -> list[list[str]]:
-        """The cells as a page writes them."""
-        return [[_shown(cell) for cell in row] for row in self.rows]
+        """Formatted cells."""
+        return [[_format(cell) for cell in row] for row in self.rows]
 
     def csv(self) -> str:
-        """The cells as numbers: three columns, value, low and high, where a column holds intervals."""
-        ranges = [any(isinstance(row[place], dict) for row in self.rows) for place in range(len(self.headings))]
+        """Plain numbers; a column with intervals becomes three: value, low and high."""
+        wide = [any(isinstance(row[k], Estimate) for row in self.rows) for k in range(len(self.headings))]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        header = [
-            name
-            for heading, wide in zip(self.headings, ranges, strict=True)
-            for name in ([heading, f"{heading} low", f"{heading} high"] if wide else [heading])
-        ]
-        writer.writerow(header)
+        ends = ("", " low", " high")
+        columns = list(zip(self.headings, wide, strict=True))
+        writer.writerow([heading + end for heading, is_wide in columns for end in (ends if is_wide else ends[:1])])
         for row in self.rows:
-            writer.writerow([value for cell, wide in zip(row, ranges, strict=True) for value in _plain(cell, wide)])
+            writer.writerow([value for cell, is_wide in zip(row, wide, strict=True) for value in _plain(cell, is_wide)])
         return buffer.getvalue()
 
 
-def tables(evidence: dict[str, Any]) -> dict[str, Table]:
-    """All tables that the evidence allows, by name."""
+def make_tables(results: Results) -> dict[str, Table]:
+    """All tables that the results allow, by name."""
     found = [
-        _headline(evidence),
-        _diagnoses(evidence),
-        *_members(evidence),
-        *_calibration(evidence),
-        *_points(evidence["operating_points"]),
-        _kept(evidence["rejection"]),
-        *_sets(evidence["conformal"]),
-        *_groups(evidence),
+        _headline(results),
+        _diagnoses(results),
+        *_members(results),
+        *_calibration(results),
+        *_operating_points(results.decisions),
+        _rejection(results.rejection),
+        *_prediction_sets(results.decisions),
+        *_subgroups(results.subgroups),
     ]
     return {each.name: each for each in found}
 
 
-def points_table(points: list[dict[str, Any]], name: str, title: str) -> Table:
-    """What operating points do on some images, as from `applied.evaluate_operating_points`."""
-    names = ["sensitivity", "specificity", "ppv", "npv", "flagged"]
-    given = [each.get("prevalence") for each in points if each.get("prevalence")]
-    names += ["ppv_at_prevalence", "npv_at_prevalence"] if given else []
-    rows = [
-        [each["target"], each["sensitivity"], each["threshold"], *(each["numbers"].get(name) for name in names)]
-        for each in points
+def points_table(
+    points: Sequence[tuple[Mapping[str, Any], float | None, Mapping[str, Estimate]]], *, name: str, title: str
+) -> Table:
+    """Table of operating points: each with the prevalence of its target, or None, and its metrics."""
+    prevalences = {point["target"]: prevalence for point, prevalence, _ in points if prevalence}
+    rates = dict(_RATES if prevalences else list(_RATES.items())[:5])
+    rows: Rows = [
+        [point["target"], point["sensitivity"], point["threshold"], *_cells(metrics, rates)]
+        for point, _, metrics in points
     ]
-    titles = ["sensitivity", "specificity", "PPV", "NPV", "flagged", "PPV at prevalence", "NPV at prevalence"]
-    shares = dict.fromkeys((each["target"], each["prevalence"]) for each in points if each.get("prevalence"))
-    notes = [f"Prevalence of {target}: {share:g}." for target, share in shares]
-    notes.append("PPV and NPV hold for the share of the target among these images, unless a prevalence is given.")
-    headings = ("target", "wanted", "threshold", *titles[: len(names)])
-    return Table(name, title, headings, rows, notes)
+    notes = [f"Prevalence of {target}: {share:g}." for target, share in prevalences.items()]
+    notes.append("PPV and NPV apply to the share of the target among these images, unless a prevalence is given.")
+    return Table(name, title, ("target", "desired sensitivity", "threshold", *rates.values()), rows, notes)
 
 
-def _headline(evidence: dict[str, Any]) -> Table:
-    performance = evidence["performance"]
-    kinds = [
-        ("test, per image", performance["test"]["numbers"]),
-        ("validation, per image", performance["val"]["numbers"]),
+def _headline(results: Results) -> Table:
+    vote = results.performance.vote
+    columns = {"test, per image": vote["test"].metrics}
+    notes = []
+    if vote["test"].per_lesion is None:
+        notes.append("Each test lesion has one image: results per lesion equal those per image.")
+    else:
+        columns["test, per lesion"] = vote["test"].per_lesion
+    columns["validation, per image"] = vote["val"].metrics
+    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in HEADLINE.items()]
+    return Table("headline", "Main results", ("metric", *columns), rows, notes)
+
+
+def _diagnoses(results: Results) -> Table:
+    counts, metrics = results.counts["test"].by_diagnosis, ("recall", "precision", "f1", "auroc", "ap")
+    rows: Rows = [
+        [f"{each.name} ({each.code})", counts[each.code], *(results.test[f"{name}_{each.code}"] for name in metrics)]
+        for each in DIAGNOSES
     ]
-    if performance["test"]["per_lesion"]:
-        kinds.insert(1, ("test, per lesion", performance["test"]["per_lesion"]))
-    rows = [[title, *(numbers[name] for _, numbers in kinds)] for name, title in HEADLINE.items()]
-    alike = not performance["test"]["per_lesion"]
-    notes = ["Each test lesion has one image: results per lesion are those per image."] if alike else []
-    return Table("headline", "Main numbers", ("number", *(name for name, _ in kinds)), rows, notes)
-
-
-def _diagnoses(evidence: dict[str, Any]) -> Table:
-    numbers, counts = evidence["performance"]["test"]["numbers"], evidence["counts"]["test"]["by_diagnosis"]
-    names = {each.code: f"{each.name} ({each.code})" for each in DIAGNOSES}
-    rows = [[names[code], counts[code], *(numbers[f"{name}_{code}"] for name in _PER_DIAGNOSIS)] for code in CODES]
     headings = ("diagnosis", "images", "sensitivity", "precision", "F1", "AUROC", "average precision")
-    return Table("diagnoses", "By diagnosis, test part", headings, rows)
+    return Table("diagnoses", "Results by diagnosis, test part", headings, rows)
 
 
-def _members(evidence: dict[str, Any]) -> Iterator[Table]:
-    performance = evidence["performance"]
-    if "members" not in performance:
+def _members(results: Results) -> Iterator[Table]:
+    performance = results.performance
+    if not performance.members:
         return
+    models = {
+        (name, "yes" if name in performance.chosen else "no"): parts["test"].metrics
+        for name, parts in performance.members.items()
+    }
+    models |= {("mean of all members", ""): performance.all_members["test"].metrics, ("ensemble", ""): results.test}
     shown = list(HEADLINE)[:4]
-    rows = [
-        [name, "yes" if name in performance["chosen"] else "no", *(each["test"]["numbers"][key] for key in shown)]
-        for name, each in performance["members"].items()
-    ]
-    everyone, voted = performance["all_members"]["test"]["numbers"], performance["test"]["numbers"]
-    rows.append(["mean of all members", "", *(everyone[key] for key in shown)])
-    rows.append(["the ensemble", "", *(voted[key] for key in shown)])
-    yield Table("members", "Members, test part", ("model", "votes", *(HEADLINE[key] for key in shown)), rows)
-    versus = performance["against_best_member"]
-    gains = [[title, change(versus["test"][key])] for key, title in {**HEADLINE, **SCORES}.items()]
+    rows: Rows = [[*model, *_cells(metrics, shown)] for model, metrics in models.items()]
+    headings = ("model", "in the ensemble", *(HEADLINE[name] for name in shown))
+    yield Table("members", "Members, test part", headings, rows)
+    gains = performance.gains["test"]
     yield Table(
         "gain",
-        f"The ensemble less {versus['name']}, the best member on validation (paired, test part)",
-        ("number", "difference"),
-        gains,
-        ["The intervals are of differences on the same resamples of lesions; of the scores below, less is better."],
+        f"Ensemble minus {performance.best_member}, the best member on validation (paired, test part)",
+        ("metric", "difference"),
+        [[title, change(gains[name])] for name, title in {**HEADLINE, **SCORES}.items()],
+        [
+            "Intervals are of differences on the same resamples of lesions. For log-likelihood, Brier score and ECE, "
+            "lower is better."
+        ],
     )
 
 
-def _calibration(evidence: dict[str, Any]) -> Iterator[Table]:
-    performance = evidence["performance"]
-    parts = [(title, performance[part], performance["calibrated"][part]) for part, title in _PARTS.items()]
-    rows = [
-        [title, *(kind["numbers"][key] for _, before, after in parts for kind in (before, after))]
-        for key, title in SCORES.items()
-    ]
-    headings = ["score", *(f"{title}, {kind}" for title in _PARTS.values() for kind in ("as voted", "calibrated"))]
-    yield Table("calibration", "Calibration scores (less is better)", headings, rows)
-    folds = (evidence["calibration"]["fitted"] or {}).get("folds")
+def _calibration(results: Results) -> Iterator[Table]:
+    columns = {
+        f"{title}, {kind}": parts[part].metrics
+        for part, title in (("val", "validation"), ("test", "test"))
+        for kind, parts in (("before", results.performance.vote), ("after", results.performance.calibrated))
+    }
+    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in SCORES.items()]
+    title = "Calibration scores before and after calibration (lower is better)"
+    yield Table("calibration", title, ("score", *columns), rows)
+    folds = (results.calibration.fitted or {}).get("folds")
     if folds:
-        tried = [[name, *(each[key] for key in ("nll", "brier", "ece"))] for name, each in folds.items() if each]
         yield Table(
             "calibration_folds",
-            "Kinds of scaling, tried on validation lesions that they were not fitted to",
-            ("scaling", "negative log-likelihood", "Brier", "ECE"),
-            tried,
+            "Scaling methods, cross-validated over the validation lesions",
+            ("scaling", *(SCORES[name] for name in ("nll", "brier", "ece"))),
+            [[name, *_cells(each, ("nll", "brier", "ece"))] for name, each in folds.items() if each],
         )
 
 
-def _points(points: Any) -> Iterator[Table]:
-    if isinstance(points, list):
-        yield points_table(points, "operating_points", "Operating points, chosen on validation, on the test part")
+def _operating_points(decisions: Decisions) -> Iterator[Table]:
+    if decisions.operating_points:
+        points = [(point, share, found.metrics if found else {}) for point, share, found in decisions.operating_points]
+        title = "Operating points chosen on validation, test part"
+        yield points_table(points, name="operating_points", title=title)
 
 
-def _kept(found: dict[str, Any]) -> Table:
-    rows = [[name, *(row["risk"] for row in kept), found["areas"][name]] for name, kept in found["kept"].items()]
-    shares = [f"{row['wanted']:.0%}" for row in next(iter(found["kept"].values()))]
-    best, chance = (found["areas"][name] for name in ("best", "chance"))
-    notes = ["Equally sure images are kept together, so that a little more than the share may be kept."]
-    notes += [f"Area with all errors last: {ranged(best)}; in random order: {ranged(chance)}."]
-    headings = ("surest by", *(f"wrong of the surest {share}" for share in shares), "area (AURC)")
-    return Table("rejection", "The reject option, test part", headings, rows, notes)
-
-
-def _sets(sets: Any) -> Iterator[Table]:
-    if not isinstance(sets, list):
-        return
-    columns = ("coverage", "size", "single")
-    headings = ("images", "of them", "coverage", "mean size", "one diagnosis only")
-    rows = [
-        [f"all, wanted {each['wanted']:.0%}", each["all"]["images"], *_cells(each["all"], columns)] for each in sets
+def _rejection(found: RejectionResult) -> Table:
+    rows: Rows = [[name, *(each.risk for each in kept), found.areas[name]] for name, kept in found.kept.items()]
+    shares = [f"{each.wanted:.0%}" for each in next(iter(found.kept.values()))]
+    best, chance = (ranged(found.areas[name]) for name in ("best", "chance"))
+    notes = [
+        "Images of equal confidence are kept together, so slightly more than the stated share may be kept.",
+        f"AURC with all errors last: {best}; in random order: {chance}.",
     ]
-    rows += [[code, row["images"], *_cells(row, columns)] for code, row in sets[0]["by_diagnosis"].items()]
-    always = sets[0]["always"]
-    notes = [f"Rows of diagnoses: sets that were wanted to hold the actual diagnosis in {sets[0]['wanted']:.0%}."]
-    notes += [f"In every set, for want of validation images: {', '.join(always)}."] if always else []
-    yield Table("prediction_sets", "Prediction sets, test part", headings, rows, notes)
-    grouped = [
-        [fact, name, row["images"], *_cells(row, columns)]
-        for fact, groups in sets[0]["by_group"].items()
-        for name, row in groups.items()
+    headings = ("confidence score", *(f"error rate, {share} kept" for share in shares), "AURC")
+    return Table("rejection", "Reject option, test part", headings, rows, notes)
+
+
+def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
+    if not decisions.conformal:
+        return
+    headings = ("images", "coverage", "mean size", "single diagnosis")
+    rows: Rows = [
+        [f"all, nominal {1 - fitted['alpha']:.0%}", *_set_cells(found.overall)] for fitted, found in decisions.conformal
+    ]
+    fitted, first = decisions.conformal[0]
+    rows += [[code, *_set_cells(each)] for code, each in first.by_diagnosis.items()]
+    notes = [f"Rows of diagnoses: sets with a nominal coverage of {1 - fitted['alpha']:.0%}."]
+    if fitted["always"]:
+        notes.append(f"In every set, because validation has too few images: {', '.join(fitted['always'])}.")
+    yield Table("prediction_sets", "Prediction sets, test part", ("sets", *headings), rows, notes)
+    grouped: Rows = [
+        [fact, name, *_set_cells(each)] for fact, groups in first.by_group.items() for name, each in groups.items()
     ]
     if grouped:
         title = "Prediction sets by group, test part"
-        yield Table("prediction_sets_groups", title, ("fact", "group", "images", *headings[2:]), grouped)
+        yield Table("prediction_sets_groups", title, ("fact", "group", *headings), grouped)
 
 
-def _groups(evidence: dict[str, Any]) -> Iterator[Table]:
-    found = evidence["subgroups"]
-    if "note" in found:
+def _subgroups(found: Subgroups | None) -> Iterator[Table]:
+    if found is None:
         return
-    shown = ("accuracy", "balanced_accuracy", "macro_f1", "recall_mel", "ece")
-    rows = [
-        [fact, name, each["images"], each["lesions"], *_cells(each["numbers"], shown), each.get("note", "")]
+    metrics = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro-F1",
+        "recall_mel": "sensitivity for melanoma",
+        "ece": "ECE",
+    }
+    rows: Rows = [
+        [fact, name, each.images, each.lesions, *_cells(each.metrics, metrics), "few lesions" if each.note else ""]
         for fact, groups in found.items()
         for name, each in groups.items()
     ]
-    headings = ("fact", "group", "images", "lesions", "accuracy", "balanced accuracy", "macro-F1", "sensitivity mel")
-    yield Table("subgroups", "Groups of patients and images, test part", (*headings, "ECE", "note"), rows)
+    headings = ("fact", "group", "images", "lesions", *metrics.values(), "note")
+    yield Table("subgroups", "Groups of patients and images, test part", headings, rows)
 
 
-def _cells(numbers: dict[str, Any], names: Sequence[str]) -> list[Any]:
-    return [numbers.get(name) for name in names]
+def _cells(metrics: Mapping[str, Any], names: Sequence[str] | Mapping[str, str]) -> list[Cell]:
+    return [metrics.get(name) for name in names]
 
 
-def _shown(cell: Any) -> str:
+def _set_cells(found: SetMetrics) -> list[Cell]:
+    return [found.images, *_cells(found.metrics, _SETS)]
+
+
+def _format(cell: Cell) -> str:
     if cell is None:
-        return "not computable"
-    if isinstance(cell, dict):
+        return NOT_COMPUTABLE
+    if isinstance(cell, Estimate):
         return ranged(cell)
     return decimal(cell) if isinstance(cell, float) else str(cell)
 
 
-def _plain(cell: Any, wide: bool) -> list[Any]:
-    if isinstance(cell, dict):
-        return [cell["value"], cell["low"], cell["high"]]
-    return [cell, None, None] if wide else [cell]
+def _plain(cell: Cell, is_wide: bool) -> list[Any]:
+    if isinstance(cell, Estimate):
+        return [cell.value, cell.low, cell.high]
+    return [cell, None, None] if is_wide else [cell]

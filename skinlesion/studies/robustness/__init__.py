@@ -1,1 +1,1 @@
-"""Corruptions of images and facts, and what is flagged as out-of-distribution."""
+"""Robustness of a model: corrupted images, altered facts, the removed lesion, and out-of-distribution images."""

@@ -1,11 +1,13 @@
 """The service keeps to its own OpenAPI description: schemathesis makes requests from it and finds nothing."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from schemathesis import Case
+from schemathesis import Case, HookContext
 from service_doubles import RedModel, encoded, limits
 
 from skinlesion.deploy.service.app import build
@@ -22,6 +24,15 @@ schemathesis.openapi.format("binary", st.sampled_from(IMAGES))
 
 app = build(RedModel(), limits())
 schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@schema.hook
+def filter_body(context: HookContext, body: Any) -> bool:
+    """Leave out a text field with a list of one value: a form sends it like the value itself, which is valid."""
+    fields = getattr(body, "body", body)  # schemathesis wraps forms whose parts have content types
+    if not isinstance(fields, dict):
+        return True
+    return not any(isinstance(value, list) and len(value) == 1 for name, value in fields.items() if name != "image")
 
 
 @schema.parametrize()

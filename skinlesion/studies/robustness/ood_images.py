@@ -1,4 +1,4 @@
-"""Pictures that are no dermoscopy, drawn or taken elsewhere, and dermoscopic images altered beyond use."""
+"""Out-of-distribution images: drawings and photographs that are not dermoscopic, and altered dermoscopic images."""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,28 +10,28 @@ from sklearn.datasets import load_sample_images
 
 from skinlesion.data.image_io import Image
 
-Picture = Callable[[Image, np.random.Generator], Image]
-"""From a dermoscopic image (h, w, 3), of which some take only the shape, and a generator to another picture."""
+Draw = Callable[[Image, np.random.Generator], Image]
+"""From a dermoscopic image (h, w, 3), which may only give the shape, and a random generator to another image."""
 
 _WORDS = ("patient", "date of birth", "findings", "ward", "referral", "signature", "0123456789", "dose", "no. 4711")
 
 
 def noise(image: Image, rng: np.random.Generator) -> Image:
-    """Every pixel a random colour."""
+    """Pixels of random colours."""
     return rng.integers(0, 256, image.shape, dtype=np.uint8)
 
 
 def flat(image: Image, rng: np.random.Generator) -> Image:
-    """One colour, or a slope between two."""
+    """One colour, or a horizontal gradient between two."""
     first, second = rng.integers(0, 256, (2, 3))
     second = first if rng.random() < 0.5 else second
-    slope = np.linspace(0, 1, image.shape[1])[None, :, None]
-    row = first * (1 - slope) + second * slope  # (1, w, 3)
+    gradient = np.linspace(0, 1, image.shape[1])[None, :, None]
+    row = first * (1 - gradient) + second * gradient  # (1, w, 3)
     return np.broadcast_to(row, image.shape).round().astype(np.uint8)
 
 
 def text(image: Image, rng: np.random.Generator) -> Image:
-    """A page of dark words on pale paper."""
+    """A page of dark text on pale paper."""
     page = np.full(image.shape, rng.integers(225, 256), np.uint8)
     height, width = image.shape[:2]
     size = height / 450 * rng.uniform(0.7, 1.2)
@@ -43,7 +43,7 @@ def text(image: Image, rng: np.random.Generator) -> Image:
 
 
 def scene(image: Image, rng: np.random.Generator) -> Image:
-    """A drawn landscape: sky, sun, hills, a house."""
+    """A drawn landscape with sun, hills and a house."""
     height, width = image.shape[:2]
     sky = np.linspace((90, 150, 230), (210, 225, 245), height)[:, None, :].astype(np.uint8)
     drawn = np.ascontiguousarray(np.broadcast_to(sky, image.shape))
@@ -63,7 +63,7 @@ def scene(image: Image, rng: np.random.Generator) -> Image:
 
 
 def photograph(image: Image, rng: np.random.Generator) -> Image:
-    """A part of a photograph of a temple or a flower (scikit-learn's sample images, CC BY)."""
+    """A crop of a photograph of a temple or a flower (scikit-learn's sample images, CC BY)."""
     whole = _photographs()[int(rng.integers(2))]
     height, width = (round(side * rng.uniform(0.3, 0.9)) for side in whole.shape[:2])
     top, left = rng.integers(whole.shape[0] - height), rng.integers(whole.shape[1] - width)
@@ -71,12 +71,12 @@ def photograph(image: Image, rng: np.random.Generator) -> Image:
 
 
 def negative(image: Image, rng: np.random.Generator) -> Image:
-    """The dermoscopic image with its light inverted."""
+    """The dermoscopic image with inverted colours."""
     return np.asarray(255 - image, np.uint8)
 
 
 def scrambled(image: Image, rng: np.random.Generator) -> Image:
-    """The dermoscopic image cut into 8 x 8 parts, which are put together at random."""
+    """The dermoscopic image with 8 x 8 tiles in random order."""
     height, width = (side // 8 for side in image.shape[:2])
     parts = (
         image[: 8 * height, : 8 * width].reshape(8, height, 8, width, 3).swapaxes(1, 2).reshape(64, height, width, 3)
@@ -90,11 +90,11 @@ def blue_skin(image: Image, rng: np.random.Generator) -> Image:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-OTHERS = MappingProxyType({each.__name__: each for each in (noise, flat, text, scene, photograph)})
-"""Pictures that are no dermoscopy."""
+NON_DERMOSCOPIC = MappingProxyType({each.__name__: each for each in (noise, flat, text, scene, photograph)})
+"""Images that are not dermoscopic, by kind."""
 
 ALTERED = MappingProxyType({each.__name__: each for each in (negative, scrambled, blue_skin)})
-"""Dermoscopic images altered beyond use."""
+"""Altered dermoscopic images, by kind."""
 
 
 @cache
