@@ -139,7 +139,7 @@ def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> None:
     """Write the tables and their metrics, and print the headline."""
     from skinlesion.commands.console import show_metrics
     from skinlesion.files import write_json
-    from skinlesion.inference.posthoc_fit import with_calibration
+    from skinlesion.inference.posthoc import with_calibration
     from skinlesion.metrics.challenge import challenge_scores, write_submission, write_truth
     from skinlesion.metrics.classification import report
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -183,7 +183,7 @@ def _write_subgroups(found: _Evaluated, config: EvaluateConfig) -> dict[str, lis
     """Write every metric of each group of patients and images, and return the group of each image, by fact."""
     from skinlesion.files import write_text
     from skinlesion.metrics.estimate import BootstrapConfig
-    from skinlesion.metrics.subgroups import groups_of, subgroup_rows, subgroups
+    from skinlesion.metrics.summary import groups_of, subgroup_rows, subgroups
 
     groups = groups_of(found.predictions, found.facts)
     if groups:
@@ -196,8 +196,7 @@ def _write_decisions(found: _Evaluated, groups: dict[str, list[str]], config: Ev
     """Write how the ensemble's operating points and prediction sets, chosen on validation, do on these images."""
     from skinlesion.commands.console import show_points
     from skinlesion.files import write_json
-    from skinlesion.inference.posthoc_eval import evaluate_decisions
-    from skinlesion.inference.posthoc_fit import with_calibration
+    from skinlesion.inference.posthoc import evaluate_decisions, with_calibration
     from skinlesion.metrics.estimate import BootstrapConfig
 
     assert found.posthoc is not None

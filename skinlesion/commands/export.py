@@ -51,7 +51,7 @@ def _recipe(config: ExportConfig) -> "Recipe":
 
 
 def _tell(about: "Manifest", folder: Path) -> None:
-    from skinlesion.deploy.parity import sentence
+    from skinlesion.deploy.export import sentence
 
     size = sum(path.stat().st_size for path in folder.iterdir())
     log.info("%s: bundle %s, %d members, %.1f MB", folder, about.version, len(about.members), size / 1e6)

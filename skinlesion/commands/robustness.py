@@ -55,7 +55,7 @@ def _with_detector(predictor: "Predictor", config: RobustnessConfig) -> "Predict
     """The predictor with an out-of-distribution detector of the wanted `id_pass_rate`: its own, a new one, or none."""
     from skinlesion.inference import ood
     from skinlesion.inference.members import PostHoc
-    from skinlesion.inference.posthoc_fit import fit_ood
+    from skinlesion.inference.posthoc import fit_ood
     from skinlesion.inference.split_part import read_part
 
     rate, detector = config.id_pass_rate, predictor.posthoc.ood

@@ -73,7 +73,7 @@ class Manifest(_Part):
     operating_points: list[dict[str, Any]] | None
     conformal: list[dict[str, Any]] | None
     novelty: dict[str, Any] | None
-    parity: dict[str, dict[str, int | float]]  # see `parity.Agreement`, for each precision
+    parity: dict[str, dict[str, int | float]]  # see `export.Agreement`, for each precision
     versions: dict[str, str]  # version of each package that made it
     files: dict[str, str]  # SHA-256 of each file beside this one
     licence: str

@@ -70,7 +70,7 @@ def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | No
 
     Args:
         probabilities: (N, K), uncalibrated.
-        calibration: As from `posthoc_fit.fit_calibration`; None, or the method "none", leaves them as they are.
+        calibration: As from `posthoc.fit_calibration`; None, or the method "none", leaves them as they are.
 
     Returns:
         (N, K).

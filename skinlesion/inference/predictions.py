@@ -26,6 +26,7 @@ Ids = Sequence[str] | npt.NDArray[np.object_]
 
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
+_SHOWN = 40  # characters of an image's name in a table for people
 _NAMED = 5  # offending rows that a message names
 _KNOWN = ("image_id", "lesion_id", "actual")
 _PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "prediction_set", "ood_score", "ood")
@@ -161,21 +162,49 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all; `read` gives back the same probabilities."""
         with replacing(path) as beside:
-            self.to_frame().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
+            self._columns().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
 
     def to_frame(self) -> "pd.DataFrame":
-        """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted."""
+        """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted, and what the model adds.
+
+        That is `uncalibrated_CODE`, `prediction_set` (codes, the likeliest first), `ood_score` and `ood`.
+        """
+        frame = self._columns()
+        if self.uncalibrated is not None:
+            for code, values in zip(self.taxonomy.codes, self.uncalibrated.T, strict=True):
+                frame[f"uncalibrated_{code}"] = values
+        if self.prediction_set is not None:
+            order, codes = np.argsort(-self.probabilities, axis=1, kind="stable"), self.taxonomy.codes
+            rows = zip(order, self.prediction_set, strict=True)
+            frame["prediction_set"] = [" ".join(codes[k] for k in places if held[k]) for places, held in rows]
+        added = {"ood_score": self.ood_score, "ood": self.ood}
+        return frame.assign(**{name: values for name, values in added.items() if values is not None})
+
+    def _columns(self) -> "pd.DataFrame":
+        """The columns that `write` writes."""
         import pandas as pd
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
         return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
 
+    def _shown(self) -> "pd.DataFrame":
+        """The table for people: long paths by their ends, without empty columns and uncalibrated probabilities."""
+        frame = self.to_frame().drop(columns=[f"uncalibrated_{code}" for code in self.taxonomy.codes], errors="ignore")
+        names = [name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}" for name in map(str, self.image_id)]
+        frame = frame.assign(image_id=names)
+        return frame.drop(columns=[name for name in ("lesion_id", "actual") if (frame[name] == "").all()])
+
     def __len__(self) -> int:
         return len(self.image_id)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} of {len(self)} images, {self.taxonomy.name}\n{self.to_frame()}"
+        title = f"{type(self).__name__} of {len(self)} images, {self.taxonomy.name}"
+        return f"{title}\n{self._shown().to_string(max_rows=20, float_format='{:.3f}'.format)}"
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return str(self._shown().to_html(max_rows=20, float_format="{:.3f}".format, index=False))
 
     @property
     def predicted(self) -> npt.NDArray[np.object_]:

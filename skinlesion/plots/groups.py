@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from skinlesion.metrics.estimate import Estimates
-from skinlesion.metrics.subgroups import Subgroups
+from skinlesion.metrics.summary import Subgroups
 from skinlesion.plots.style import BLACK, canvas, intervals
 
 TITLES = {

@@ -17,7 +17,7 @@ from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import ood
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.ood import Embedded, components, energy, fit, flag, score
-from skinlesion.inference.posthoc_fit import fit_ood
+from skinlesion.inference.posthoc import fit_ood
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
 from skinlesion.training.checkpoint import load_model

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.inference.posthoc_eval import Decisions, evaluate_decisions
+from skinlesion.inference.posthoc import Decisions, evaluate_decisions
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import CalibrationScores, calibration_scores
 from skinlesion.metrics.classification import confusion_of
@@ -16,7 +16,7 @@ from skinlesion.metrics.compare import EnsembleMetrics, ensemble_metrics
 from skinlesion.metrics.decision import net_benefit
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, risk_at_share, risk_coverage
-from skinlesion.metrics.subgroups import Subgroups, groups_of, subgroups
+from skinlesion.metrics.summary import Subgroups, groups_of, subgroups
 from skinlesion.progress import track
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import CODES, TARGETS

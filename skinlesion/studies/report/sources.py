@@ -13,7 +13,7 @@ from skinlesion.data.csv_io import read_rows
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
-from skinlesion.inference.posthoc_fit import with_calibration
+from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
 
 PARTS = ("val", "test")

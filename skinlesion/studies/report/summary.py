@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.subgroups import FEW_LESIONS
+from skinlesion.metrics.summary import FEW_LESIONS
 from skinlesion.studies.report.formatting import decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.provenance import Provenance
 from skinlesion.studies.report.results import Results

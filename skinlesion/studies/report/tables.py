@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skinlesion.inference.posthoc_eval import Decisions
+from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
 from skinlesion.metrics.estimate import Estimate
-from skinlesion.metrics.subgroups import Subgroups
+from skinlesion.metrics.summary import Subgroups
 from skinlesion.studies.report.formatting import NOT_COMPUTABLE, change, decimal, ranged
 from skinlesion.studies.report.results import RejectionResult, Results
 from skinlesion.taxonomy import DIAGNOSES
