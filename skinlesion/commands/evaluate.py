@@ -41,12 +41,14 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         SkinlesionError: The model or the data cannot be used.
     """
+    from skinlesion.inference.predictor import Predictor
+
     if config.submission is not None:
         found = _read_submission(config, Path(config.submission))
     elif config.external.images is not None:
-        found = _predict_external(_load(config), config)
+        found = _predict_external(Predictor.from_config(config), config)
     else:
-        found = _predict_part(_load(config), config)
+        found = _predict_part(Predictor.from_config(config), config)
     log_to(found.folder)
     _write_metrics(found, config)
     _draw(found, config)
@@ -54,13 +56,6 @@ def run(config: EvaluateConfig) -> None:
     if found.posthoc is not None:
         _write_decisions(found, groups, config)
     log.info("Tables and figures: %s", found.folder)
-
-
-def _load(config: EvaluateConfig) -> "Predictor":
-    from skinlesion.inference.predictor import Predictor
-
-    path = str(config.checkpoint or config.ensemble)
-    return Predictor.load(path, tta=config.tta, accelerator=config.accelerator)
 
 
 def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:

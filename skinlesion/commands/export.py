@@ -40,14 +40,12 @@ def run(config: ExportConfig) -> None:
 def _recipe(config: ExportConfig) -> "Recipe":
     from skinlesion.deploy.export import Recipe
     from skinlesion.inference.ensemble import read_ensemble
-    from skinlesion.inference.members import PostHoc
     from skinlesion.training.checkpoint import load_model
 
     if config.checkpoint is not None:
         return Recipe([load_model(Path(config.checkpoint))], config.tta or "none", config.precision)
     file = read_ensemble(Path(str(config.ensemble)))
-    posthoc = PostHoc(file.calibration, file.operating_points, file.conformal, file.novelty)
-    return Recipe(file.models(), file.tta, config.precision, posthoc)
+    return Recipe(file.models(), file.tta, config.precision, file.posthoc)
 
 
 def _tell(about: "Manifest", folder: Path) -> None:

@@ -29,10 +29,7 @@ def run(config: RobustnessConfig) -> None:
     from skinlesion.studies.robustness.study import study_robustness
 
     check_steps(config.steps)
-    predictor = Predictor.load(
-        str(config.checkpoint or config.ensemble), tta=config.tta, accelerator=config.accelerator
-    )
-    predictor = _with_detector(predictor, config)
+    predictor = _with_detector(Predictor.from_config(config), config)
     model, part = predictor.networks.models[0], cast("Part", config.split)
     found = study_robustness(
         predictor,

@@ -97,7 +97,11 @@ class Manifest(_Part):
         try:
             manifest = cls.model_validate(values, extra="ignore" if newer else "forbid")
         except ValidationError as error:
-            raise BundleError(f"{path}: {_first_fault(error)}; copy or export the bundle again") from error
+            fault = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            reason = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            raise BundleError(f"{path}: {where}: {reason}{more}; copy or export the bundle again") from error
         manifest._check(path, values)
         return manifest
 
@@ -174,14 +178,6 @@ def _check_format(values: Any, path: Path) -> bool:
             f"Use {update}, or export the ensemble again: skinlesion export ensemble=… out={path.parent}"
         )
     return int(minor) > FORMAT[1]
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    said = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {said}{more}"
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -99,7 +99,11 @@ def fit(
     penalty, free_ranks = (penalty, free_ranks) if method == "raps" else (0.0, 0)
     own = scores(values, penalty=penalty, free_ranks=free_ranks)[np.arange(len(actual)), actual]
     chosen = [actual == k for k in range(len(taxonomy))]
-    limits = [_limit(own[each] if by_class else own, alpha=alpha) for each in chosen]
+    limits: list[float | None] = []
+    for each in chosen:
+        own_scores = own[each] if by_class else own
+        rank = int(np.ceil((len(own_scores) + 1) * (1 - alpha) - _ROUNDING))  # ceil((n + 1)(1 - alpha))-th least
+        limits.append(None if rank > len(own_scores) else float(np.sort(own_scores)[rank - 1]))
     return {
         "method": method,
         "alpha": alpha,
@@ -122,9 +126,3 @@ def prediction_sets(probabilities: npt.ArrayLike, fitted: Mapping[str, Any]) -> 
     highest = np.array([np.inf if limit is None else limit for limit in fitted["thresholds"].values()])
     given = scores(probabilities, penalty=fitted["penalty"], free_ranks=fitted["free_ranks"])
     return np.asarray(given <= highest + _TOLERANCE)
-
-
-def _limit(own: Floats, *, alpha: float) -> float | None:
-    """The ceil((n + 1)(1 - alpha))-th least of n scores; None where that is more than n."""
-    rank = int(np.ceil((len(own) + 1) * (1 - alpha) - _ROUNDING))
-    return None if rank > len(own) else float(np.sort(own)[rank - 1])

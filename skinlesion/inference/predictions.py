@@ -4,7 +4,7 @@ Models make `Predictions`; metrics, figures and studies take them. Needs numpy a
 shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -89,14 +89,14 @@ class Predictions:
             DataError: A row cannot be right (no number, outside 0..1, wrong sum, unknown code, id twice).
             ValueError: The shapes do not fit.
         """
-        ids = _text(image_id)
+        ids = object_array(image_id)
         with np.errstate(over="ignore"):  # too large becomes infinite, which the check of the range names
             values = np.asarray(probabilities).astype(np.float32)
-        lesions, codes = (_text(each if each is not None else [""] * len(ids)) for each in (lesion_id, actual))
+        lesions, codes = (object_array(each if each is not None else [""] * len(ids)) for each in (lesion_id, actual))
         if not len(ids) == len(lesions) == len(codes) or values.shape != (len(ids), len(taxonomy)):
             given = f"{len(ids)} image ids, {len(lesions)} lesion ids, {len(codes)} diagnoses"
-            expected = f"expected N, N, N and (N, {len(taxonomy)})"
-            raise ValueError(f"{given} and probabilities of shape {values.shape} do not fit: {expected}")
+            shape = f"probabilities of shape {values.shape} do not fit: expected N, N, N and (N, {len(taxonomy)})"
+            raise ValueError(f"{given} and {shape}")
         made = cls(ids, values, lesions, codes, taxonomy)
         made._check(source, predicted)
         return made.sorted()
@@ -116,10 +116,8 @@ class Predictions:
             hint = "Give a CSV file that `skinlesion evaluate` wrote."
             raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
         columns = (*_KNOWN[:2], *taxonomy.codes, "actual", "predicted")
-        missing, unknown = (
-            [each for each in columns if each not in text],
-            [each for each in text if each not in columns],
-        )
+        missing = [name for name in columns if name not in text]
+        unknown = [name for name in text if name not in columns]
         if missing or unknown:
             raise DataError(f"{path}: missing columns {missing}, unknown columns {unknown}; expected {list(columns)}.")
         return cls.build(
@@ -190,10 +188,10 @@ class Predictions:
 
     def _shown(self) -> "pd.DataFrame":
         """The table for people: long paths by their ends, without empty columns and uncalibrated probabilities."""
-        frame = self.to_frame().drop(columns=[f"uncalibrated_{code}" for code in self.taxonomy.codes], errors="ignore")
+        frame = replace(self, uncalibrated=None).to_frame()
+        empty = [name for name in ("lesion_id", "actual") if (frame[name] == "").all()]
         names = [name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}" for name in map(str, self.image_id)]
-        frame = frame.assign(image_id=names)
-        return frame.drop(columns=[name for name in ("lesion_id", "actual") if (frame[name] == "").all()])
+        return frame.assign(image_id=names).drop(columns=empty)
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -209,7 +207,7 @@ class Predictions:
     @property
     def predicted(self) -> npt.NDArray[np.object_]:
         """(N,) codes of the likeliest diagnoses, of equals the first in class order."""
-        return _text(self.taxonomy.codes)[self.predicted_targets]
+        return object_array(self.taxonomy.codes)[self.predicted_targets]
 
     @property
     def predicted_targets(self) -> npt.NDArray[np.int64]:
@@ -302,7 +300,7 @@ def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
 
     An image of unknown lesion, "", is a lesion of its own.
     """
-    order = np.argsort(_text(image_id), kind="stable")
+    order = np.argsort(object_array(image_id), kind="stable")
     number: dict[tuple[str, bool], int] = {}
     index = np.empty(len(order), dtype=np.int64)
     for place in order:
@@ -325,5 +323,9 @@ def refuse_other_images(first: Predictions, other: Predictions, *, number: int =
             raise DataError(f"Tables 1 and {number} differ in {name}: {first._rows(differ)}.")
 
 
-def _text(values: Ids) -> npt.NDArray[np.object_]:
-    return np.array(list(values), dtype=object)
+def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    """An array (N,) of Python objects."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array

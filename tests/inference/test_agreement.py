@@ -25,7 +25,7 @@ from skinlesion.deploy.service.app import build
 from skinlesion.inference.predictor import Predictor
 from skinlesion.taxonomy import CODES
 
-FAST = ("resamples=20", "interval=percentile")
+FAST = ("resamples=100", "interval=percentile")
 
 
 @pytest.fixture(scope="module", params=["checkpoint", "ensemble"])

@@ -198,11 +198,11 @@ def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest
     models = kept.models()
     train, val = (read_part(models[0], part, SourceConfig(None, None), seed=1).frame for part in ("train", "val"))
     expected = fit_ood(Predictor.of(models), train=train, val=val, id_pass_rate=0.95)
-    assert kept.novelty is not None
-    assert all(np.array_equal(kept.novelty[name], values) for name, values in expected.items())
+    assert kept.posthoc.ood is not None
+    assert all(np.array_equal(kept.posthoc.ood[name], values) for name, values in expected.items())
     ood.write(FITTED, tmp_path / "with" / "novelty.npz")
     with pytest.raises(CheckpointError, match="has changed"):
         read_ensemble(tmp_path / "with")
     run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'gone'}", "data.root=nowhere"))
-    assert read_ensemble(tmp_path / "gone").novelty is None
+    assert read_ensemble(tmp_path / "gone").posthoc.ood is None
     assert "Out-of-distribution images will not be flagged" in caplog.text
