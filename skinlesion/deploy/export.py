@@ -55,7 +55,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two votes on N images are from each other."""
+    """Differences between two votes on N images."""
 
     images: int  # N
     largest_difference: float  # of a probability of the vote

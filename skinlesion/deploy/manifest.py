@@ -130,9 +130,7 @@ class Manifest(_Part):
             raise BundleError(f"{path}: has been changed since it was exported; copy or export the bundle again")
         codes = tuple(entry.code for entry in self.classes)
         if codes != CODES:
-            raise BundleError(
-                f"{path}: its classes are {', '.join(codes)}; this program tells {', '.join(CODES)} apart"
-            )
+            raise BundleError(f"{path}: its classes are {', '.join(codes)}; this program expects {', '.join(CODES)}")
         try:
             self.encoder  # noqa: B018
         except SkinlesionError as error:

@@ -132,7 +132,7 @@ def describe(
         models: All members.
         chosen: Positions of those that vote.
         folder: From which the checkpoints are named.
-        tta: Which flips and turns of an image vote.
+        tta: Views of an image that vote, see `inference.tta`.
         fitted: What was fitted on validation after the vote: `calibration`, `operating_points`, `conformal`,
             `novelty`.
     """

@@ -60,11 +60,13 @@ def fit_calibration(predictions: Predictions, *, method: str, bins: int) -> Cali
         "vector": lambda part: {"vector": fit_vector(part.probabilities, part.targets)},
     }
     try:
-        fitted: Any = {**fits["temperature"](predictions), **fits["vector"](predictions)}
+        temperature = fit_temperature(predictions.probabilities, predictions.targets)
+        vector = fit_vector(predictions.probabilities, predictions.targets)
     except DataError as error:
         return {"method": "none", "images": len(predictions), "note": str(error)}
     folds = {name: _cross_validated(predictions, name, fit, bins=bins) for name, fit in fits.items()}
-    return {"method": method, **fitted, "images": len(predictions), "folds": folds}
+    scaling: Calibration = {"method": method, "temperature": temperature, "vector": vector, "images": len(predictions)}
+    return {**scaling, "folds": folds}
 
 
 def worsens_nll(calibration: Mapping[str, Any]) -> bool:
@@ -129,7 +131,7 @@ def _folds(predictions: Predictions) -> npt.NDArray[np.int64]:
 def fit_ood(
     predictor: Predictor, *, train: "pd.DataFrame", val: "pd.DataFrame", id_pass_rate: float
 ) -> ood.OodStatistics:
-    """Fit the statistics of training images that tell which images are out-of-distribution; see `ood.fit`.
+    """Fit out-of-distribution detection to training images; see `ood.fit`.
 
     Args:
         predictor: The members that vote.

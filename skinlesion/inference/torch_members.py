@@ -48,7 +48,7 @@ class TorchMembers:
 
     @property
     def encoder(self) -> MetadataEncoder:
-        """Of the first member."""
+        """Encoder of the first member; the others encode equal facts."""
         return self.models[0].encoder
 
     @property

@@ -132,7 +132,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(DataError, match="400 training and 1 validation"):
         fit(TRAIN, TARGETS, one, id_pass_rate=0.9)
     broken = [Embedded(np.full_like(VAL[0].logits, np.nan), VAL[0].pooled), VAL[1]]
-    with pytest.raises(DataError, match="no finite number"):
+    with pytest.raises(DataError, match="a logit or feature is not finite"):
         fit(TRAIN, TARGETS, broken, id_pass_rate=0.9)
     with pytest.raises(ValueError, match="do not fit"):
         fit(TRAIN, TARGETS[:3], VAL, id_pass_rate=0.9)
