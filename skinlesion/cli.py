@@ -52,12 +52,12 @@ COMMANDS = {
         ),
     ),
     "ensemble": Command(
-        "ensemble.EnsembleConfig",
+        "inference.EnsembleConfig",
         "Average the members of a sweep; the best subset is chosen on validation.",
         ("ensemble members=runs/six", "ensemble members=[a/best.ckpt,b/best.ckpt] out=runs/ensemble"),
     ),
     "evaluate": Command(
-        "evaluate.EvaluateConfig",
+        "inference.EvaluateConfig",
         "Evaluate a checkpoint or an ensemble on a part of the split or on other images.",
         (
             "evaluate checkpoint=runs/resnet50/best.ckpt split=val",
@@ -65,12 +65,12 @@ COMMANDS = {
         ),
     ),
     "compare": Command(
-        "evaluate.CompareConfig",
+        "inference.CompareConfig",
         "Compare predictions tables of the same images with the first, with intervals.",
         ("compare tables=[a/predictions_val.csv,b/predictions_val.csv]",),
     ),
     "predict": Command(
-        "predict.PredictConfig",
+        "inference.PredictConfig",
         "Diagnose images with a checkpoint, an ensemble or a bundle.",
         (
             "predict photo.jpg bundle=bundle age=55 sex=female localization=back",

@@ -1,15 +1,24 @@
-"""Messages of a command: lines on the terminal, a log file beside the results, and the noise of libraries left out."""
+"""Messages and progress of a command: lines and bars on the terminal, a log file beside the results."""
 
 import logging
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LOG_FILE = "run.log"
 
+Item = TypeVar("Item")
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 20.0  # between two lines, at least
 _messages: MemoryHandler | None = None
 
 
@@ -81,3 +90,30 @@ def quiet(rank: int) -> None:
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 on newer torch
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Go through `items` and show on stderr how many are done.
+
+    Args:
+        items: Worked on by the caller, one by one.
+        label: Describes the work.
+        total: Number of items.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from _with_lines(items, label, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(items, total=total, description=label)
+
+
+def _with_lines(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Log a line for each tenth that is done, unless the last one is fresh; short work stays silent."""
+    tenth, said = 0, time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if done * 10 // max(total, 1) > tenth and time.monotonic() - said >= _SECONDS:
+            tenth, said = done * 10 // total, time.monotonic()
+            log.info("%s: %d of %d", label, done, total)

@@ -17,7 +17,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from skinlesion.config.hints import unknown_key
+from skinlesion.config.overrides import unknown_key
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir

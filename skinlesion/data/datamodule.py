@@ -18,12 +18,12 @@ from skinlesion.config.schema import check_annotations
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
-from skinlesion.data.frame import assign, read_data, targets
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.splits import fingerprint
+from skinlesion.data.readers import read_data, targets
+from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.transforms import PUBLISHED, Augment, augmentation
 from skinlesion.taxonomy import CODES
 
@@ -142,7 +142,7 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def split(self) -> pd.DataFrame:
         """The part of each image: image_id, lesion_id, split."""
-        return assign(self.frame, self._split)
+        return assign(self.frame, **asdict(self._split))
 
     @cached_property
     def encoder(self) -> MetadataEncoder:

@@ -5,16 +5,16 @@ not fit into the device's memory, it brings its pixels along; the result is the 
 """
 
 import logging
-from collections.abc import Callable
-from typing import NotRequired, TypedDict
+from collections.abc import Callable, Sequence
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment, per_channel
-from skinlesion.data.counter_rng import PARTS, random_integers
 from skinlesion.data.dataset import Batch, Draw, LesionDataset, draw_of
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import ImageInput
@@ -23,6 +23,47 @@ log = logging.getLogger(__name__)
 
 _SHARE = 0.5  # of the free memory that images may take: the network and its activations need the rest
 _AT_ONCE = 256  # images copied to the device at a time
+
+_BITS = 24  # that float32 holds of a number below 1
+PARTS = 2**_BITS
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio, odd
+_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+Words = npt.NDArray[np.uint64]
+
+
+def random_integers(draws: Sequence[int], *, seed: int, count: int) -> npt.NDArray[np.int32]:
+    """Uniform random numbers for some draws, as integers, which half precision does not round.
+
+    Each depends on seed and draw alone, not on its neighbours. splitmix64: Steele, Lea & Flood, OOPSLA 2014,
+    doi:10.1145/2660193.2660195; one of numpy's generators for each draw takes longer to set up than an image on a GPU.
+
+    Args:
+        draws: Of the batch's items, each 0 to 2**64 - 1.
+        seed: 0 or more, less than 2**64.
+        count: Numbers a draw.
+
+    Returns:
+        (B, count), 0 to PARTS - 1: a fraction once divided by PARTS.
+    """
+    starts = _mixed(np.array(draws, np.uint64) ^ splitmix64(np.array([seed], np.uint64), 1)[:, 0])  # (B,)
+    return (splitmix64(starts, count) >> np.uint64(64 - _BITS)).astype(np.int32)
+
+
+def splitmix64(states: Words, count: int) -> Words:
+    """The first numbers of the generator from some states: (B,) -> (B, count)."""
+    steps = np.arange(1, count + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # modulo 2**64, as the paper has it
+        return _mixed(states[:, None] + steps * _GAMMA)
+
+
+def _mixed(words: Words) -> Words:
+    with np.errstate(over="ignore"):
+        words = (words ^ (words >> _SHIFTS[0])) * _FACTORS[0]
+        words = (words ^ (words >> _SHIFTS[1])) * _FACTORS[1]
+    return cast(Words, words ^ (words >> _SHIFTS[2]))
 
 
 class RawBatch(TypedDict):

@@ -16,7 +16,7 @@ import pandas as pd
 from skinlesion.data.image_io import Image, decode
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
-from skinlesion.progress import track
+from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.data.csv_io import conflicts, read_rows
-from skinlesion.data.image_io import file_problems, find_files, find_folders, relative_names
-from skinlesion.data.labels import (
+from skinlesion.config.data import DataConfig
+from skinlesion.data.csv_io import (
     SYNONYMS,
     LabelCount,
+    conflicts,
     fact_problems,
     facts_by_image,
     id_problems,
@@ -25,8 +26,10 @@ from skinlesion.data.labels import (
     label_counts,
     named_by_file,
     read_labels,
+    read_rows,
     unknown_words,
 )
+from skinlesion.data.image_io import file_problems, find_files, find_folders, relative_names
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.taxonomy import CODES
@@ -53,6 +56,43 @@ class LabelledData:
     label_counts: dict[str, LabelCount]  # by word of the label file
     without_lesion_id: int  # images of unknown lesion: each counts as a lesion
     dropped: tuple[str, ...]  # ids of images whose word is left out
+
+
+def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
+    """Read the checked frame of a configuration: HAM10000's table, or labels whose words `classes` explains.
+
+    Args:
+        config: Where the data are.
+        only: Image ids to read; all other rows and images are ignored. None: all.
+
+    Raises:
+        DataError: The data cannot be used.
+    """
+    root = Path(config.root).expanduser()
+    if config.classes is not None:
+        return read_labelled(
+            root / config.table,
+            images=[root / name for name in config.images],
+            metadata=None if config.metadata is None else root / config.metadata,
+            classes=config.classes,
+            missing_images=config.missing_images,
+            extra_images=config.extra_images,
+            key="data",
+            only=only,
+        ).frame
+    return read_ham10000(
+        root,
+        table=config.table,
+        images=config.images,
+        missing_images=config.missing_images,
+        extra_images=config.extra_images,
+        only=only,
+    )
+
+
+def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Class indices (N,) of the diagnoses of a checked frame."""
+    return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
 
 
 def read_ham10000(

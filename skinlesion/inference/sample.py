@@ -13,14 +13,14 @@ from torch import Tensor
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.data.datamodule import Part
-from skinlesion.data.frame import read_data
 from skinlesion.data.image_io import Image, decode, fit, read
 from skinlesion.data.metadata import FACTS
+from skinlesion.data.readers import read_data
 from skinlesion.data.transforms import normalise
 from skinlesion.errors import DataError
 from skinlesion.inference.ood import Embedded
 from skinlesion.inference.tta import views
-from skinlesion.progress import track
+from skinlesion.terminal import track
 from skinlesion.training.checkpoint import TrainedModel
 from skinlesion.training.feature_cache import backbone_maps
 

@@ -3,7 +3,7 @@
 import pytest
 
 from skinlesion.cli import COMMANDS
-from skinlesion.config.hints import RENAMED, SYNONYMS, check_backbone, check_key, is_known
+from skinlesion.config.overrides import RENAMED, SYNONYMS, check_backbone, check_key, is_known
 from skinlesion.config.reference import keys
 from skinlesion.errors import ConfigError
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import composed
 
 from skinlesion.commands.compare import run
-from skinlesion.config.evaluate import CompareConfig
+from skinlesion.config.inference import CompareConfig
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.posthoc_eval import pooled_points

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.service.model import Floats, ImagePrediction
+from skinlesion.deploy.service.queue import Floats, ImagePrediction
 from skinlesion.inference.conformal import prediction_sets
 from skinlesion.taxonomy import CODES, DIAGNOSES
 

@@ -15,8 +15,7 @@ from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.errors import RequestError, busy
 from skinlesion.deploy.service.forms import Form, read_form, text_fields
 from skinlesion.deploy.service.middleware import ServiceMetrics
-from skinlesion.deploy.service.model import Model
-from skinlesion.deploy.service.queue import InferenceQueue
+from skinlesion.deploy.service.queue import InferenceQueue, Model
 from skinlesion.deploy.service.uploads import decode_upload
 
 T = TypeVar("T")
