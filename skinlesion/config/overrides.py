@@ -185,7 +185,7 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
         ConfigError: An unknown or renamed key, an unknown flag, or a list where one path is expected.
     """
     flags, rest = _split_flags(words, command, schema)
-    is_multirun = bool({"-m", "--multirun"} & {*flags})
+    is_multirun = not {"-m", "--multirun"}.isdisjoint(flags)
     has_own_folder = bool({"--config-dir", "-cd", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags})
     known, overrides, given = keys(schema), [], {}
     for word in rest:
@@ -248,7 +248,7 @@ def _literal(key: Key, value: str, *, is_multirun: bool) -> str:
     if not value:
         raise ConfigError(f"{key.name}=: expected a file or folder")
     is_list = value.startswith("[") and value.endswith("]") and not Path(value).exists()
-    if is_multirun and not is_list and not Path(value).exists() and _is_sweep(f"{key.name}={value}"):
+    if is_multirun and not is_list and not Path(value).exists() and is_sweep(f"{key.name}={value}"):
         return value
     if not is_list:
         return f"[{_quote(value)}]" if key.is_list else _quote(value)
@@ -263,7 +263,8 @@ def _quote(path: str) -> str:
     return path if _QUOTED.fullmatch(path) else str(QuotedString(text=path, quote=Quote.single).with_quotes())
 
 
-def _is_sweep(word: str) -> bool:
+def is_sweep(word: str) -> bool:
+    """Whether Hydra reads a word as several values of a key; a word that it cannot read is none."""
     try:
         return OverridesParser.create().parse_override(word).is_sweep_override()
     except HydraException:
