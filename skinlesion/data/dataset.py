@@ -70,17 +70,17 @@ class LesionDataset(Dataset[Batch]):
     def __getitems__(self, draws: list[Draw]) -> Batch:
         """The batch of some draws."""
         indices = [index for index, _ in draws]
-        pixels = np.stack([self._pixels(index, draw) for index, draw in draws])  # (B, H, W, 3)
+        images = [self.cache.images[self.rows[index]] for index in indices]
+        if self.augment is not None:
+            numbers = [draw_of(self.image_ids[index], draw) for index, draw in draws]
+            images = [self.augment(np.array(image), number) for image, number in zip(images, numbers, strict=True)]
+        pixels = np.stack(images)  # (B, H, W, 3)
         return {
             "image": normalise(pixels, self.spec),
             "metadata": self.metadata[indices],
             "target": self.targets[indices],
             "image_id": [self.image_ids[index] for index in indices],
         }
-
-    def _pixels(self, index: int, draw: int) -> npt.NDArray[np.uint8]:
-        image = self.cache.images[self.rows[index]]
-        return image if self.augment is None else self.augment(np.array(image), draw_of(self.image_ids[index], draw))
 
 
 def draw_of(image_id: str, draw: int) -> int:

@@ -151,7 +151,7 @@ def upload(
     """
     if device.type != "cuda" and free is None:
         return None
-    room = int((free or _free)(device) * _SHARE)
+    room = int((free(device) if free else torch.cuda.mem_get_info(device)[0]) * _SHARE)
     if cache.images.nbytes > room:
         log.info(
             "The images take %.1f GB, %.1f GB of the GPU's memory may be used for them: they stay on the disk and come "
@@ -164,7 +164,3 @@ def upload(
     for start in range(0, len(images), _AT_ONCE):
         images[start : start + _AT_ONCE] = torch.from_numpy(np.array(cache.images[start : start + _AT_ONCE]))
     return images
-
-
-def _free(device: torch.device) -> int:
-    return int(torch.cuda.mem_get_info(device)[0])

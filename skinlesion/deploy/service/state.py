@@ -49,18 +49,14 @@ class AppState:
         """Work on the queue; the server ends this context only after every request has been answered."""
         # One thread: decoding takes milliseconds, and two large images at once would double the peak of memory.
         with ThreadPoolExecutor(1, "decoder") as self._decoder:
-            await self._warm_up()
+            height, width = self.model.about.sizes[0]
+            images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
+            for _ in range(2):  # full batches that warm up; the second tells how long an image takes
+                start = time.perf_counter()
+                await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
+                self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
             async with self.queue.running():
                 yield
-
-    async def _warm_up(self) -> None:
-        """Predict two full batches; the second tells how long an image takes."""
-        height, width = self.model.about.sizes[0]
-        images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
-        for _ in range(2):
-            start = time.perf_counter()
-            await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
-            self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
 
     def refuse_too_much_work(self, images: int) -> None:
         """Refuse a request for more predictions than fit into the timeout, even on an idle service.
