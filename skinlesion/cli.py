@@ -111,7 +111,7 @@ def main() -> None:
     """Run the command that the command line names, or list the commands.
 
     Raises:
-        SystemExit: With status 1 for an unknown command, or where a command refuses its keys.
+        SystemExit: Status 1 for an unknown command or keys that a command refuses.
     """
     name, *words = sys.argv[1:] or ["--help"]
     if name == "help" and words:
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def usage() -> str:
-    """The list of commands, for people."""
+    """Return the list of commands, for people."""
     rows = [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         (

@@ -52,10 +52,10 @@ def collect_messages() -> Iterator[None]:
 def log_to(folder: Path) -> None:
     """Write the run's messages, those so far and those to come, to run.log in a folder.
 
-    Does nothing where no command runs: who calls from Python has logging of their own.
+    Does nothing outside a command: callers from Python configure logging themselves.
 
     Args:
-        folder: Of the results; made if it is missing. A log that is there is continued.
+        folder: Folder of the results; created if missing. An existing log is continued.
     """
     if _messages is not None and _messages.target is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def quiet(rank: int) -> None:
     """Silence advice of libraries that does not apply here; everything else still comes through.
 
     Args:
-        rank: Of this process; from those after the first, warnings and errors are enough.
+        rank: Rank of this process, 0 or more; processes after the first log warnings and errors only.
     """
     if rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
@@ -96,7 +96,7 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
     """Go through `items` and show on stderr how many are done.
 
     Args:
-        items: Worked on by the caller, one by one.
+        items: Items that the caller works on, one by one.
         label: Describes the work.
         total: Number of items.
     """

@@ -22,9 +22,9 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
     """The help of a command, at most 100 columns wide.
 
     Args:
-        command: Its name.
-        schema: Its dataclass.
-        about: One line.
+        command: Name of the command.
+        schema: Dataclass of the command.
+        about: One-line help.
         examples: Command lines without the program's name.
         words: The user's command line; the defaults are those that it leads to, such as with `model=resnet50`.
 

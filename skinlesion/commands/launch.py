@@ -35,12 +35,12 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
     A job of a multirun that fails does not stop the others; the end names every one that failed.
 
     Args:
-        command: Names `conf/COMMAND.yaml`, the module in `skinlesion.commands` and the program in messages.
+        command: Name of the command, of `conf/COMMAND.yaml` and of the module in `skinlesion.commands`.
         schema: The dataclass that the configuration is checked against.
-        words: Behind the command's name.
+        words: Words after the command's name.
 
     Raises:
-        SystemExit: With status 1, after one to three lines on stderr, when the user can mend what is wrong.
+        SystemExit: Status 1, after one to three lines on stderr, for an error that the user can correct.
     """
     _COMMAND[:] = [sys.executable, "-m", "skinlesion", command, *words]
     try:

@@ -59,10 +59,10 @@ def check_key(name: str, value: str, command: str, schema: type) -> None:
     """Refuse a key that a command does not have, and name the one that is meant.
 
     Args:
-        name: Dotted.
-        value: Of that key, for the example.
-        command: Names its YAML file.
-        schema: Its dataclass.
+        name: Dotted key.
+        value: Value of the key, for the example.
+        command: Name of the command and of its YAML file.
+        schema: Dataclass of the command.
 
     Raises:
         ConfigError: The key is unknown or renamed, or a folder is given where the name of a choice is expected.
@@ -83,7 +83,7 @@ def check_backbone(given: dict[str, str], command: str) -> None:
 
     Args:
         given: Values by key, as the user gave them.
-        command: Names its YAML file.
+        command: Name of the command and of its YAML file.
 
     Raises:
         ConfigError: `model.backbone` is given, and neither `model.high` nor `model.middle`.
@@ -114,9 +114,9 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
     """Say that a key is unknown and which one is meant.
 
     Args:
-        name: Dotted.
-        schema: The command's dataclass.
-        value: Of that key, for the example.
+        name: Dotted key.
+        schema: Dataclass of the command.
+        value: Value of the key, for the example.
     """
     known = list(keys(schema))
     for old, new in RENAMED.items():
@@ -176,10 +176,10 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     """Read a command line; nothing is composed, and nothing heavy imported.
 
     Args:
-        words: Behind the command's name. Where the schema has a key `image`, a word that is no `key=value` is its
+        words: Words after the command's name. Where the schema has a key `image`, a word that is no `key=value` is its
             value. `~KEY` deletes a key, as Hydra has it.
-        command: Names its YAML file.
-        schema: Its dataclass.
+        command: Name of the command and of its YAML file.
+        schema: Dataclass of the command.
 
     Raises:
         ConfigError: An unknown or renamed key, an unknown flag, or a list where one path is expected.

@@ -157,7 +157,7 @@ def match_files(
     """Pick the image files of some ids, and list the problems that the policies do not allow.
 
     Args:
-        ids: Of the rows.
+        ids: Image ids of the rows.
         found: All files by image id, as from `find_files`.
         root: Folder that the messages name files from.
         policies: For rows without a file ("error" or "drop") and files without a row ("error" or "ignore").

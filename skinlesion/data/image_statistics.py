@@ -27,9 +27,9 @@ def describe_images(frame: pd.DataFrame, cache: ImageCache, *, label: str) -> It
     """Describe images a block at a time, so that memory does not grow with their number.
 
     Args:
-        frame: `image_id` and `path`.
-        cache: Holds their decoded images.
-        label: Of the progress bar.
+        frame: Columns `image_id` and `path`.
+        cache: Their decoded images.
+        label: Label of the progress bar.
 
     Raises:
         DataError: A file cannot be read as an image.
@@ -51,9 +51,9 @@ def stored_descriptors(frame: pd.DataFrame, cache: ImageCache, *, label: str) ->
     """Describe all images of a frame: once, then from a file beside the cache.
 
     Args:
-        frame: `image_id` and `path`, of all images of the cache.
-        cache: Holds their decoded images.
-        label: Of the progress bar.
+        frame: Columns `image_id` and `path`, of all images of the cache.
+        cache: Their decoded images.
+        label: Label of the progress bar.
 
     Raises:
         DataError: A file cannot be read as an image.

@@ -93,7 +93,7 @@ def duplicate_pairs(
     Args:
         frame: image_id and lesion_id, one row per image, in any order.
         split: image_id and split.
-        hashes: Of the images of `frame`, in its order.
+        hashes: Hashes of the images of `frame`, in its order.
         distance: Bits of 64 in which the perceptual hashes of near duplicates differ at most.
         similarity: Least correlation of their detail, up to 1.
 
@@ -133,7 +133,7 @@ def find_by_id(image_ids: Sequence[str], part_of: Mapping[str, str]) -> pd.DataF
     """Find images of the training data by their id; an archive's image and its reduced copy are one.
 
     Args:
-        image_ids: To look for.
+        image_ids: Ids to look for.
         part_of: Part by image id, as from `parts_of_training`.
 
     Returns:
@@ -156,8 +156,8 @@ def find_by_hash(
     """Find images of the training data by similarity: for each image the most similar one, if it is similar enough.
 
     Args:
-        images: To look for.
-        training: Of the training data; images in no part of `part_of` are skipped.
+        images: Descriptors of the images to look for.
+        training: Descriptors of the training data; images in no part of `part_of` are skipped.
         part_of: Part by image id.
         distance: Bits of 64 in which the perceptual hashes differ at most.
         similarity: Least correlation of the fine detail, up to 1.

@@ -62,7 +62,7 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     """Read the checked frame of a configuration: HAM10000's table, or labels whose words `classes` explains.
 
     Args:
-        config: Where the data are.
+        config: Location and layout of the data.
         only: Image ids to read; all other rows and images are ignored. None: all.
 
     Raises:

@@ -49,8 +49,8 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
     """Build the service around a model.
 
     Args:
-        model: Loaded.
-        limits: Of requests.
+        model: Loaded model.
+        limits: Limits of requests.
         token: Bearer token that the API requires; None: it requires none.
     """
     state = AppState(model, limits)

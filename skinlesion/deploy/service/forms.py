@@ -69,7 +69,7 @@ def request_body(fields: Mapping[str, FieldSchema], *, max_images: int | None) -
     """The OpenAPI description of a form.
 
     Args:
-        fields: Its text fields.
+        fields: Text fields of the form.
         max_images: How many images may be sent; None: one, and no list.
     """
     file = {"type": "string", "format": "binary"}
@@ -104,9 +104,9 @@ async def read_form(request: Request, fields: Mapping[str, FieldSchema], limits:
     """Read a form of images and text fields.
 
     Args:
-        request: Its body has not been read.
+        request: Request whose body has not been read.
         fields: The text fields that are allowed.
-        limits: Of bytes and images.
+        limits: Limits on bytes and images.
 
     Raises:
         RequestError: The request is too large, cut off or no form, or a field is unknown, repeated or invalid.

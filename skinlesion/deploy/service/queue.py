@@ -94,9 +94,9 @@ class InferenceQueue:
     """Images on their way to the model.
 
     Args:
-        model: Called from one thread.
-        capacity: Predictions admitted and not yet answered, in images.
-        batch: Images that the model takes at once.
+        model: Model that predicts, called from one thread.
+        capacity: Most images admitted and not yet answered.
+        batch: Most images that the model takes at once.
         timeout: Seconds within which a request is answered.
         on_batch: Called after each batch with its number of images and its seconds.
 
@@ -172,9 +172,9 @@ class InferenceQueue:
         """Wait for the predictions of images for which places are reserved.
 
         Args:
-            images: As `Model.prepare` gave them.
-            facts: About the patient of each image.
-            lane: Where they wait.
+            images: Images from `Model.prepare`.
+            facts: Facts about the patient of each image.
+            lane: Lane in which the images wait.
 
         Raises:
             RequestError: 500, the model failed.

@@ -103,7 +103,7 @@ def image_answer(
     """The answer for one image.
 
     Args:
-        prediction: With all known facts.
+        prediction: Prediction with all known facts.
         about: The bundle's members and thresholds.
         risk: Error rate of the prediction set, one of the bundle's; None: no set.
         without: Predictions for the same image, by the fact that was left out; None: not asked for.

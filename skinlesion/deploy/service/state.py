@@ -25,8 +25,8 @@ class AppState:
     """The state of a running service.
 
     Args:
-        model: Loaded.
-        limits: Of requests.
+        model: Loaded model.
+        limits: Limits of requests.
     """
 
     def __init__(self, model: Model, limits: LimitsConfig) -> None:
@@ -74,7 +74,7 @@ class AppState:
             )
 
     def deadline(self) -> float:
-        """The time of the event loop by which a request that begins now is answered."""
+        """Return the latest time, on the event loop's clock, to answer a request that begins now."""
         return asyncio.get_running_loop().time() + self.limits.timeout
 
     async def receive(self, request: Request, names: Sequence[str], deadline: float) -> Form:
@@ -107,7 +107,7 @@ class AppState:
         """Decode uploads and keep of each what `prepare` makes of it, so that waiting requests take little memory.
 
         Raises:
-            RequestError: Of the first image that cannot be decoded.
+            RequestError: An image cannot be decoded; the error names the first one.
         """
 
         def decode_one(data: bytes) -> T:
