@@ -173,7 +173,7 @@ def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure a bundle's service and write the numbers."""
-    from skinlesion.deploy.service.routes import example
+    from skinlesion.deploy.service.app import example
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="demo/bundle", help="folder that `skinlesion export` wrote")

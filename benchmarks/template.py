@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.data.frame import targets
+from skinlesion.data.readers import targets
 
 
 class Images(Dataset[tuple[Tensor, int]]):

@@ -52,12 +52,12 @@ COMMANDS = {
         ),
     ),
     "ensemble": Command(
-        "ensemble.EnsembleConfig",
+        "inference.EnsembleConfig",
         "Average the members of a sweep; the best subset is chosen on validation.",
         ("ensemble members=runs/six", "ensemble members=[a/best.ckpt,b/best.ckpt] out=runs/ensemble"),
     ),
     "evaluate": Command(
-        "evaluate.EvaluateConfig",
+        "inference.EvaluateConfig",
         "Evaluate a checkpoint or an ensemble on a part of the split or on other images.",
         (
             "evaluate checkpoint=runs/resnet50/best.ckpt split=val",
@@ -65,12 +65,12 @@ COMMANDS = {
         ),
     ),
     "compare": Command(
-        "evaluate.CompareConfig",
+        "inference.CompareConfig",
         "Compare predictions tables of the same images with the first, with intervals.",
         ("compare tables=[a/predictions_val.csv,b/predictions_val.csv]",),
     ),
     "predict": Command(
-        "predict.PredictConfig",
+        "inference.PredictConfig",
         "Diagnose images with a checkpoint, an ensemble or a bundle.",
         (
             "predict photo.jpg bundle=bundle age=55 sex=female localization=back",
@@ -111,7 +111,7 @@ def main() -> None:
     """Run the command that the command line names, or list the commands.
 
     Raises:
-        SystemExit: With status 1 for an unknown command, or where a command refuses its keys.
+        SystemExit: Status 1 for an unknown command or keys that a command refuses.
     """
     name, *words = sys.argv[1:] or ["--help"]
     if name == "help" and words:
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def usage() -> str:
-    """The list of commands, for people."""
+    """Return the list of commands, for people."""
     rows = [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         (

@@ -1,15 +1,24 @@
-"""Messages of a command: lines on the terminal, a log file beside the results, and the noise of libraries left out."""
+"""Messages and progress of a command: lines and bars on the terminal, a log file beside the results."""
 
 import logging
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LOG_FILE = "run.log"
 
+Item = TypeVar("Item")
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 20.0  # between two lines, at least
 _messages: MemoryHandler | None = None
 
 
@@ -43,10 +52,10 @@ def collect_messages() -> Iterator[None]:
 def log_to(folder: Path) -> None:
     """Write the run's messages, those so far and those to come, to run.log in a folder.
 
-    Does nothing where no command runs: who calls from Python has logging of their own.
+    Does nothing outside a command: callers from Python configure logging themselves.
 
     Args:
-        folder: Of the results; made if it is missing. A log that is there is continued.
+        folder: Folder of the results; created if missing. An existing log is continued.
     """
     if _messages is not None and _messages.target is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +75,7 @@ def quiet(rank: int) -> None:
     """Silence advice of libraries that does not apply here; everything else still comes through.
 
     Args:
-        rank: Of this process; from those after the first, warnings and errors are enough.
+        rank: Rank of this process, 0 or more; processes after the first log warnings and errors only.
     """
     if rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
@@ -81,3 +90,30 @@ def quiet(rank: int) -> None:
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 on newer torch
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Go through `items` and show on stderr how many are done.
+
+    Args:
+        items: Items that the caller works on, one by one.
+        label: Describes the work.
+        total: Number of items.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from _with_lines(items, label, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(items, total=total, description=label)
+
+
+def _with_lines(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Log a line for each tenth that is done, unless the last one is fresh; short work stays silent."""
+    tenth, said = 0, time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if done * 10 // max(total, 1) > tenth and time.monotonic() - said >= _SECONDS:
+            tenth, said = done * 10 // total, time.monotonic()
+            log.info("%s: %d of %d", label, done, total)

@@ -12,7 +12,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 # Each row may import from itself and from rows above it.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("skinlesion", "errors", "files", "taxonomy", "progress", "terminal", "config", "model", "inference.predictions"),
+    ("skinlesion", "errors", "files", "taxonomy", "terminal", "config", "model", "inference.predictions"),
     ("data", "metrics"),
     ("training", "inference"),
     ("plots", "studies", "deploy", "synthetic"),

@@ -12,7 +12,7 @@ from conftest import composed
 from nbclient import NotebookClient
 
 from skinlesion.commands.ensemble import run
-from skinlesion.config.ensemble import EnsembleConfig
+from skinlesion.config.inference import EnsembleConfig
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ("01_dataset", "02_ensemble", "03_errors")

@@ -3,10 +3,12 @@
 import io
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from skinlesion import terminal
 from skinlesion.terminal import LineHandler, collect_messages, log_to, log_to_file_alone
 
 log = logging.getLogger("skinlesion.here")
@@ -46,3 +48,21 @@ def test_without_a_command_nothing_is_written(tmp_path: Path) -> None:
     with collect_messages():
         log.warning("no folder is named")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.01, []), (2.0, range(10, 101, 10)), (1.0, range(20, 101, 20))])
+def test_progress_lines_are_few(
+    seconds: float, shown: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+
+    def items() -> Iterator[int]:
+        nonlocal now
+        for number in range(100):
+            now += seconds
+            yield number
+
+    with caplog.at_level(logging.INFO):
+        assert list(terminal.track(items(), "reading", 100)) == list(range(100))
+    assert [record.message for record in caplog.records] == [f"reading: {done} of 100" for done in shown]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,18 +23,18 @@ def run(config: AuditConfig) -> None:
     Raises:
         SkinlesionError: The data set cannot be read or split.
     """
-    from skinlesion.data.frame import assign, read_data
     from skinlesion.data.image_cache import open_cache
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
-    from skinlesion.data.splits import fingerprint, write_split
+    from skinlesion.data.readers import read_data
+    from skinlesion.data.splits import assign, fingerprint, write_split
     from skinlesion.files import write_json, write_text
-    from skinlesion.progress import track
     from skinlesion.studies.audit.shortcuts import shortcuts
     from skinlesion.studies.audit.summary import leaking_pairs, summarize
+    from skinlesion.terminal import track
 
     out = Path(config.out)
     frame = read_data(config.data)
-    split = assign(frame, config.split)
+    split = assign(frame, **asdict(config.split))
     height, width = config.image_size
     cache = open_cache(frame, size=(height, width), cache_dir=Path(config.data.cache_dir))
     hashes = hash_images(track(cache.images, "hashing images", len(frame)))

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from skinlesion.config.evaluate import CompareConfig
+from skinlesion.config.inference import CompareConfig
 
 log = logging.getLogger(__name__)
 

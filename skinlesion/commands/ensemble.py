@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from skinlesion.config.ensemble import EnsembleConfig
+from skinlesion.config.inference import EnsembleConfig
 from skinlesion.errors import DataError
 from skinlesion.terminal import log_to
 

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.inference import EvaluateConfig
 from skinlesion.terminal import log_to
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
     """The help of a command, at most 100 columns wide.
 
     Args:
-        command: Its name.
-        schema: Its dataclass.
-        about: One line.
+        command: Name of the command.
+        schema: Dataclass of the command.
+        about: One-line help.
         examples: Command lines without the program's name.
         words: The user's command line; the defaults are those that it leads to, such as with `model=resnet50`.
 
@@ -61,10 +61,12 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
 def _row(key: Key, composed: dict[str, Any]) -> str:
     value = default(key.name, composed)
     required = value == "???"
+    wanted = "PATH" if key.is_path else "|".join(key.values) or "VALUE"
     meaning = key.meaning + (f" ({key.allowed})" if key.allowed else "") + (" [required]" if required else "")
-    left = f"  {key.name}={_wanted(key) if required else value}"
+    left = f"  {key.name}={wanted if required else value}"
     if ANY in key.name or key.is_mapping:
-        left, meaning = f"  {key.name}{'.NAME' if key.is_mapping else ''}", f"{meaning} [{_short(value.strip('{}'))}]"
+        short = textwrap.shorten(value.strip("{}"), 2 * (WIDTH - _INDENT), placeholder=" ...") or "none"
+        left, meaning = f"  {key.name}{'.NAME' if key.is_mapping else ''}", f"{meaning} [{short}]"
     if len(left) > WIDTH:
         left = f"{left[: WIDTH - 3]}..."
     wrapped = textwrap.wrap(meaning, WIDTH - _INDENT)
@@ -72,14 +74,6 @@ def _row(key: Key, composed: dict[str, Any]) -> str:
         wrapped[0] = f"{left:<{_INDENT}}{wrapped[0]}"
         return "\n".join((wrapped[0], *(" " * _INDENT + line for line in wrapped[1:])))
     return "\n".join((left, *(" " * _INDENT + line for line in wrapped)))
-
-
-def _wanted(key: Key) -> str:
-    return "PATH" if key.is_path else "|".join(key.values) or "VALUE"
-
-
-def _short(text: str) -> str:
-    return textwrap.shorten(text, 2 * (WIDTH - _INDENT), placeholder=" ...") or "none"
 
 
 def _groups(command: str) -> list[str]:

@@ -6,20 +6,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from skinlesion.config.overrides import read_words
+from skinlesion.config.overrides import is_sweep, read_words
 from skinlesion.config.reference import groups
 from skinlesion.config.validation import explain, typed
 from skinlesion.errors import ConfigError, SkinlesionError
@@ -37,12 +35,12 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
     A job of a multirun that fails does not stop the others; the end names every one that failed.
 
     Args:
-        command: Names `conf/COMMAND.yaml`, the module in `skinlesion.commands` and the program in messages.
+        command: Name of the command, of `conf/COMMAND.yaml` and of the module in `skinlesion.commands`.
         schema: The dataclass that the configuration is checked against.
-        words: Behind the command's name.
+        words: Words after the command's name.
 
     Raises:
-        SystemExit: With status 1, after one to three lines on stderr, when the user can mend what is wrong.
+        SystemExit: Status 1, after one to three lines on stderr, for an error that the user can correct.
     """
     _COMMAND[:] = [sys.executable, "-m", "skinlesion", command, *words]
     try:
@@ -53,7 +51,7 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
     if line.is_multirun and "sweep" in groups(command) and not any(word.startswith("sweep=") for word in overrides):
         overrides.append("sweep=by_hand")
     sys.argv = [f"skinlesion {command}", *overrides, *line.flags]
-    os.environ[_SWEPT] = json.dumps(_swept(overrides))
+    os.environ[_SWEPT] = json.dumps([word.partition("=")[0].lstrip("+") for word in overrides if is_sweep(word)])
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages of its own
     with tempfile.TemporaryDirectory() as folder:
@@ -103,15 +101,6 @@ def command() -> list[str]:
     if not _COMMAND:
         raise ConfigError("trainer.devices: several processes can be started from the command line only")
     return list(_COMMAND)
-
-
-def _swept(overrides: Sequence[str]) -> list[str]:
-    parser, found = OverridesParser.create(), []
-    for word in overrides:
-        with suppress(HydraException):  # what cannot be read, Hydra will refuse
-            if (override := parser.parse_override(word)).is_sweep_override():
-                found.append(override.get_key_element().lstrip("+"))
-    return found
 
 
 def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConfig], None]:

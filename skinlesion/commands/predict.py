@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.config.predict import PredictConfig
+from skinlesion.config.inference import PredictConfig
 from skinlesion.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _predict(
     """
     from skinlesion.data.image_io import read
     from skinlesion.inference.predictions import Predictions
-    from skinlesion.progress import track
+    from skinlesion.terminal import track
 
     parts, unreadable, size = [], [], config.loader.batch_size
     for start in track(range(0, len(files), size), "predicting", -(-len(files) // size)):

@@ -1,17 +1,19 @@
-"""The words of a command line before Hydra reads them: flags, bare image paths, and paths taken literally."""
+"""The words of a command line before Hydra reads them: keys that are meant, flags, bare image paths, literal paths."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from skinlesion.config.hints import check_backbone, check_key, is_known, unknown_key
-from skinlesion.config.reference import Key, groups, keys
+from skinlesion.config.reference import ANY, Key, choices, groups, keys
 from skinlesion.errors import ConfigError
+from skinlesion.files import config_dir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 _OPTIONAL = {"--info", "-i"}  # with a value or without
@@ -19,6 +21,140 @@ _ALONE = {"--multirun", "-m", "--resolve", "--run", "-r", "--hydra-help"}
 _GRAMMAR = ("null", "none", "true", "false", "???")  # Hydra's own words, and no paths
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 _PAIR = re.compile(r"(\+{0,2}[^=~+]+)=(.*)", re.DOTALL)
+
+# Keys of the last release, refused with the new name for one release.
+RENAMED = {
+    "schedule.phases.NAME.rate": "schedule.phases.NAME.lr",
+    "schedule.phases.NAME.backbone_rate": "schedule.phases.NAME.backbone_lr",
+    "schedule.phases.NAME.final_rate_fraction": "schedule.phases.NAME.final_lr_fraction",
+    "schedule.phases.NAME.average": "schedule.phases.NAME.ema_decay",
+    "schedule.phases.NAME.views": "schedule.phases.NAME.cached_views",
+    "passing": "id_pass_rate",
+    "each": "samples_per_class",
+    "entry": "submission",
+    "external.seen": "external.leakage",
+}
+
+# Words of other programs, and the keys that stand for them here; the first that a command has is named.
+SYNONYMS = {
+    ("epochs", "max_epochs", "num_epochs"): ("schedule.phases.NAME.epochs",),
+    ("lr", "learning_rate", "max_lr"): ("schedule.phases.NAME.lr",),
+    ("bs", "batch"): ("loader.batch_size",),
+    ("num_workers",): ("loader.workers",),
+    ("device", "cuda", "gpu"): ("trainer.accelerator", "accelerator"),
+    ("gpus", "num_gpus", "devices"): ("trainer.devices", "accelerator"),
+    ("img_size", "size", "input_size", "resolution"): ("model.image_size", "image_size"),
+    ("output", "output_dir", "out_dir", "outdir", "save_dir"): ("out",),
+    ("root", "data", "data_dir", "data_path", "data_root", "dataset"): ("data.root",),
+    ("images", "img", "input", "photo", "file"): ("image",),
+    ("model", "ckpt", "checkpoint_path", "model_path", "weights"): ("checkpoint", "ensemble", "model.pretrained"),
+    ("site", "location", "loc"): ("localization",),
+    ("gender",): ("sex",),
+}
+
+_STAGES = "model.high=1 and model.middle=2 (where its stages begin: a number from the top, or a module's name)"
+
+
+def check_key(name: str, value: str, command: str, schema: type) -> None:
+    """Refuse a key that a command does not have, and name the one that is meant.
+
+    Args:
+        name: Dotted key.
+        value: Value of the key, for the example.
+        command: Name of the command and of its YAML file.
+        schema: Dataclass of the command.
+
+    Raises:
+        ConfigError: The key is unknown or renamed, or a folder is given where the name of a choice is expected.
+    """
+    group = next((each for each in groups(command) if name in (each, each.partition("@")[0])), None)
+    root = f"{group}.root"
+    if group is None:
+        is_node = any(known.startswith(f"{name}.") for known in keys(schema))
+        if not (name.startswith("hydra") or is_known(name, schema) or (is_node and value.startswith("{"))):
+            raise ConfigError(unknown_key(name, schema, value=value))
+    elif root in keys(schema) and value not in choices(group) and ("/" in value or Path(value).exists()):
+        expected = f"one of {', '.join(choices(group))}; a folder is given as {root}={value}"
+        raise ConfigError(f"{group}={value}: expected {expected}")
+
+
+def check_backbone(given: dict[str, str], command: str) -> None:
+    """Refuse a backbone of another architecture than the preset's without the places where its stages begin.
+
+    Args:
+        given: Values by key, as the user gave them.
+        command: Name of the command and of its YAML file.
+
+    Raises:
+        ConfigError: `model.backbone` is given, and neither `model.high` nor `model.middle`.
+    """
+    backbone = given.get("model.backbone", "")
+    path = config_dir() / "model" / f"{given.get('model') or groups(command).get('model')}.yaml"
+    if not backbone or "," in backbone or not path.is_file() or {"model.high", "model.middle"} & given.keys():
+        return
+    preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if backbone.partition(".")[0] != preset["backbone"].partition(".")[0] and isinstance(preset["high"], str):
+        presets = ", ".join(choices("model"))
+        raise ConfigError(
+            f"model.backbone={backbone}: {_STAGES} are needed too; or give model=timm, which finds them, "
+            f"or another of the presets {presets}"
+        )
+
+
+def is_known(name: str, schema: type) -> bool:
+    """Whether a dotted key is one of a schema's, or in a mapping of it."""
+    depth = name.count(".")
+    return any(
+        _matches(name, known) and (depth == known.count(".") or (key.is_mapping and depth > known.count(".")))
+        for known, key in keys(schema).items()
+    )
+
+
+def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
+    """Say that a key is unknown and which one is meant.
+
+    Args:
+        name: Dotted key.
+        schema: Dataclass of the command.
+        value: Value of the key, for the example.
+    """
+    known = list(keys(schema))
+    for old, new in RENAMED.items():
+        target = _filled(new, name)
+        if _matches(name, old) and len(name.split(".")) == len(old.split(".")) and is_known(target, schema):
+            return f"{name}: is called {target} now; give {target}={value}"
+    if name == "backbone" and "model.backbone" in known:
+        presets = ", ".join(choices("model"))
+        return f"{name}: unknown key; give model=, one of {presets}, or model.backbone with {_STAGES}"
+    leaf = name.rpartition(".")[2]
+    usual = [key for words, targets in SYNONYMS.items() if name in words for key in targets if key in known]
+    same = [key for key in known if key.rpartition(".")[2] == leaf]
+    if usual or len(same) == 1:
+        return f"{name}: unknown key; did you mean {_example((usual or same)[0], value)}?"
+    if close := difflib.get_close_matches(name, known, n=2, cutoff=0.75):
+        return f"{name}: unknown key; did you mean {' or '.join(close)}?"
+    beside = [key for key in known if key.rpartition(".")[0] == name.rpartition(".")[0]]
+    return f"{name}: unknown key" + (f"; known here: {', '.join(beside)}" if beside else "")
+
+
+def _example(key: str, value: str) -> str:
+    if key.endswith("accelerator"):
+        return f"{key}={'cpu' if value == 'cpu' else 'gpu'}"
+    if key == "trainer.devices":
+        return f"trainer.accelerator=gpu trainer.devices={value}"
+    return f"{key.replace(ANY, 'head')}={value}" + (f" ({key}, for each phase)" if ANY in key else "")
+
+
+def _matches(name: str, known: str) -> bool:
+    """Whether the parts that both have are equal, or any name stands there."""
+    return all(theirs in (mine, ANY) for mine, theirs in zip(name.split("."), known.split("."), strict=False))
+
+
+def _filled(pattern: str, name: str) -> str:
+    """The pattern with the user's own names in their places."""
+    mine = name.split(".")
+    parts = enumerate(pattern.split("."))
+    return ".".join(mine[place] if part == ANY and place < len(mine) else part for place, part in parts)
 
 
 @dataclass(frozen=True)
@@ -40,16 +176,16 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     """Read a command line; nothing is composed, and nothing heavy imported.
 
     Args:
-        words: Behind the command's name. Where the schema has a key `image`, a word that is no `key=value` is its
+        words: Words after the command's name. Where the schema has a key `image`, a word that is no `key=value` is its
             value. `~KEY` deletes a key, as Hydra has it.
-        command: Names its YAML file.
-        schema: Its dataclass.
+        command: Name of the command and of its YAML file.
+        schema: Dataclass of the command.
 
     Raises:
         ConfigError: An unknown or renamed key, an unknown flag, or a list where one path is expected.
     """
     flags, rest = _split_flags(words, command, schema)
-    is_multirun = bool({"-m", "--multirun"} & {*flags})
+    is_multirun = not {"-m", "--multirun"}.isdisjoint(flags)
     has_own_folder = bool({"--config-dir", "-cd", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags})
     known, overrides, given = keys(schema), [], {}
     for word in rest:
@@ -112,7 +248,7 @@ def _literal(key: Key, value: str, *, is_multirun: bool) -> str:
     if not value:
         raise ConfigError(f"{key.name}=: expected a file or folder")
     is_list = value.startswith("[") and value.endswith("]") and not Path(value).exists()
-    if is_multirun and not is_list and not Path(value).exists() and _is_sweep(f"{key.name}={value}"):
+    if is_multirun and not is_list and not Path(value).exists() and is_sweep(f"{key.name}={value}"):
         return value
     if not is_list:
         return f"[{_quote(value)}]" if key.is_list else _quote(value)
@@ -127,7 +263,8 @@ def _quote(path: str) -> str:
     return path if _QUOTED.fullmatch(path) else str(QuotedString(text=path, quote=Quote.single).with_quotes())
 
 
-def _is_sweep(word: str) -> bool:
+def is_sweep(word: str) -> bool:
+    """Whether Hydra reads a word as several values of a key; a word that it cannot read is none."""
     try:
         return OverridesParser.create().parse_override(word).is_sweep_override()
     except HydraException:

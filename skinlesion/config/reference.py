@@ -26,7 +26,7 @@ class Key:
 
     Attributes:
         name: Dotted, such as "loss.gamma"; "NAME" stands for a name that the user chooses.
-        meaning: From the comment of the schema's field.
+        meaning: Comment of the schema's field.
         allowed: Range or choices, "" where the type says all.
         values: Words that can be completed: choices, or true and false.
         is_path: Whether its value is a file or folder.

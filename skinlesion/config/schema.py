@@ -90,7 +90,7 @@ def check_annotations(node: Any, prefix: str = "") -> None:
 
     Args:
         node: A schema's instance.
-        prefix: Its dotted key, with a dot behind it.
+        prefix: Dotted key of the node, with a dot at the end.
 
     Raises:
         ConfigError: A value is out of range, or none of the choices.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
-from skinlesion.config.predict import Age
+from skinlesion.config.inference import Age
 from skinlesion.config.schema import (
     BootstrapKeys,
     OneOf,

@@ -17,7 +17,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from skinlesion.config.hints import unknown_key
+from skinlesion.config.overrides import unknown_key
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
@@ -29,7 +29,7 @@ def configuration(command: str, schema: type[Schema], *overrides: str) -> Schema
     """Compose the checked configuration of a command, as the command line does: for notebooks and scripts.
 
     Args:
-        command: train, evaluate and so on.
+        command: Name of the command, such as train.
         schema: The command's dataclass.
         overrides: As on the command line, such as `data.root=demo/data`.
 
@@ -45,7 +45,7 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     """Merge a composed configuration into its dataclasses.
 
     Args:
-        config: As Hydra composed it.
+        config: Configuration from Hydra.
         schema: The command's dataclass.
 
     Raises:

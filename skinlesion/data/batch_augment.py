@@ -1,4 +1,4 @@
-"""The random changes of training images, a whole batch at a time on the device where it lies.
+"""Random changes of training images, a whole batch at a time, on the batch's own device.
 
 The policy is that of `transforms.augmentation`, in the same order and over the same ranges. Flips, rotation, zoom,
 shift and square part are one sampling of the image instead of three, so that pixels are interpolated once.
@@ -156,7 +156,7 @@ def shift_hue(images: Tensor, turn: Tensor) -> Tensor:
 
     Args:
         images: RGB, (B, 3, H, W), 0..255.
-        turn: In fractions of the colour circle; broadcasts to (B, 1, 1, 1).
+        turn: Shift of the hue as a fraction of the colour circle; broadcasts to (B, 1, 1, 1).
     """
     value, place = images.max(dim=1, keepdim=True)  # (B, 1, H, W)
     chroma = value - images.amin(dim=1, keepdim=True)

@@ -18,12 +18,12 @@ from skinlesion.config.schema import check_annotations
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
-from skinlesion.data.frame import assign, read_data, targets
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.splits import fingerprint
+from skinlesion.data.readers import read_data, targets
+from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.transforms import PUBLISHED, Augment, augmentation
 from skinlesion.taxonomy import CODES
 
@@ -48,7 +48,7 @@ class LesionDataModule(LightningDataModule):
         missing_images: "error" or "drop": what to do with rows without an image.
         extra_images: "error" or "ignore": what to do with images without a row.
         policy: "published", "grouped" or "file": how lesions are split.
-        split_seed: Of the shuffles of the split.
+        split_seed: Seed of the split.
         folds: Number of folds, "grouped".
         fold: 0 .. folds - 1: the fold that is the test part, "grouped".
         val_fraction: Share of the remaining images that validates, "grouped".
@@ -56,12 +56,12 @@ class LesionDataModule(LightningDataModule):
         augment: Options of `transforms.augmentation` that differ from the published ones.
         augment_on: "cpu" or "device": where training images are changed.
         image_size: (height, width) in pixels.
-        mean: Of RGB in 0..1.
-        std: Of RGB in 0..1.
-        batch_size: Batch size in images, of one process.
+        mean: Mean of red, green and blue, 0 to 1.
+        std: Standard deviation of red, green and blue, 0 to 1.
+        batch_size: Batch size of one process, in images.
         num_workers: Processes that prepare batches; 0: the training process itself.
         cache_dir: Folder of decoded images and feature maps; safe to delete.
-        seed: Of shuffles and augmentation.
+        seed: Seed of shuffles and augmentation.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -142,7 +142,7 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def split(self) -> pd.DataFrame:
         """The part of each image: image_id, lesion_id, split."""
-        return assign(self.frame, self._split)
+        return assign(self.frame, **asdict(self._split))
 
     @cached_property
     def encoder(self) -> MetadataEncoder:
@@ -196,7 +196,7 @@ class LesionDataModule(LightningDataModule):
         return self._dataset(self.part_frame(part), augment)
 
     def whole(self, augment: Augment | None) -> LesionDataset:
-        """Every image of the table, in the order of the image cache, whatever its part."""
+        """Every image of the table, in the order of the image cache, in any part."""
         return self._dataset(self.frame, augment)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -220,7 +220,7 @@ class LesionDataModule(LightningDataModule):
         return self.gpu_augmenter(batch["row"].device)(batch) if "row" in batch else batch
 
     def gpu_augmenter(self, device: torch.device) -> GpuAugmenter:
-        """What changes images on a device; it holds all images there, where they fit."""
+        """Return the augmenter of a device, which holds all images there if they fit."""
         if device not in self._augmenters:
             augment = BatchAugment(**self.augment_options)
             self._augmenters[device] = GpuAugmenter(augment, self.spec, upload(self.cache, device))

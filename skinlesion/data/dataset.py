@@ -34,8 +34,8 @@ class LesionDataset(Dataset[Batch]):
     """One part of a split; items are fetched a batch at a time, by draws.
 
     Args:
-        cache: Holds the images.
-        image_ids: Of this part, in order.
+        cache: Decoded images.
+        image_ids: Ids of this part's images, in order.
         metadata: Encoded, (N, M) float32.
         targets: (N,) int64, class indices.
         spec: The size, mean and std at which the network takes images.
@@ -64,23 +64,23 @@ class LesionDataset(Dataset[Batch]):
         return len(self.image_ids)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        """A batch of one."""
+        """Make a batch of one."""
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: list[Draw]) -> Batch:
-        """The batch of some draws."""
+        """Make a batch from several draws."""
         indices = [index for index, _ in draws]
-        pixels = np.stack([self._pixels(index, draw) for index, draw in draws])  # (B, H, W, 3)
+        images = [self.cache.images[self.rows[index]] for index in indices]
+        if self.augment is not None:
+            numbers = [draw_of(self.image_ids[index], draw) for index, draw in draws]
+            images = [self.augment(np.array(image), number) for image, number in zip(images, numbers, strict=True)]
+        pixels = np.stack(images)  # (B, H, W, 3)
         return {
             "image": normalise(pixels, self.spec),
             "metadata": self.metadata[indices],
             "target": self.targets[indices],
             "image_id": [self.image_ids[index] for index in indices],
         }
-
-    def _pixels(self, index: int, draw: int) -> npt.NDArray[np.uint8]:
-        image = self.cache.images[self.rows[index]]
-        return image if self.augment is None else self.augment(np.array(image), draw_of(self.image_ids[index], draw))
 
 
 def draw_of(image_id: str, draw: int) -> int:
@@ -97,7 +97,7 @@ class Share:
 
     @classmethod
     def current(cls) -> Self:
-        """The share of this process: all items, unless torch.distributed has joined it to others."""
+        """Return the share of this process: all items, unless torch.distributed runs several."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls(rank=0, of=1)
@@ -111,7 +111,7 @@ class InOrder(Sampler[Draw]):
 
     Args:
         length: Number of items.
-        draw: Of all items.
+        draw: Draw number of every item.
     """
 
     def __init__(self, length: int, *, draw: int = 0) -> None:
@@ -132,8 +132,8 @@ class EvenBatches(Sampler[list[Draw]]):
 
     Args:
         length: Number of items, at least one a process.
-        batch_size: At most, in a process.
-        share: Of this process.
+        batch_size: Largest batch of a process, in images.
+        share: Share of this process.
 
     Raises:
         ConfigError: There are more processes than items.
@@ -157,9 +157,10 @@ class Shuffled(Sampler[Draw]):
 
     Args:
         length: Number of items.
-        seed: Of the orders.
+        seed: Seed of the orders, 0 or more.
         first_draw: Draw of epoch 0: the number of epochs in earlier phases.
-        share: Of this process. All have equally many items, so up to `share.of - 1` are left out, others each epoch.
+        share: Share of this process. All have equally many items, so up to `share.of - 1` are left out, others each
+            epoch.
     """
 
     def __init__(self, length: int, *, seed: int, first_draw: int, share: Share = WHOLE) -> None:
@@ -188,7 +189,7 @@ def loader(
     A last training batch of one image is left out, since batch norm cannot be trained on it.
 
     Args:
-        dataset: Gives a batch for a list of draws.
+        dataset: Returns a batch for a list of draws.
         sampler: The order of the draws.
         batch_size: Batch size in images.
         workers: Processes that prepare batches; 0: this process itself.

@@ -16,7 +16,7 @@ import pandas as pd
 from skinlesion.data.image_io import Image, decode
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
-from skinlesion.progress import track
+from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ class ImageCache:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def rows(self, image_ids: Sequence[str]) -> list[int]:
-        """The rows of some images."""
+        """Return the rows of images, by id."""
         return [self._rows[image_id] for image_id in image_ids]
 
     def image(self, image_id: str) -> Image:
-        """One image, (H, W, 3) uint8."""
+        """Return one image, (H, W, 3) uint8."""
         return cast(Image, self.images[self._rows[image_id]])
 
     def __getstate__(self) -> dict[str, object]:
@@ -57,7 +57,7 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
     """Open the decoded images of a checked frame; decode them if they are not there or the files have changed.
 
     Args:
-        frame: With `image_id` and `path`.
+        frame: Columns `image_id` and `path`.
         size: (height, width) in pixels.
         cache_dir: The folder of caches. The file's name holds the key, so a changed image file, list of images or
             size leads to a new one.

@@ -4,8 +4,9 @@ Training, evaluation and a deployed bundle read images by these functions alone.
 but neither torch nor pandas, so that a service starts fast.
 """
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import numpy.typing as npt
 from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PillowImage
 
-from skinlesion.errors import DataError, first_five
+from skinlesion.errors import ConfigError, DataError, first_five
 
 # OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
 cv2.setNumThreads(0)
 
 Image = npt.NDArray[np.uint8]
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _TAIL = 4096  # bytes searched for the end marker; cameras, editors and disks append a little after it
@@ -138,6 +141,69 @@ def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
                 if suffix.lower() in SUFFIXES and not stem.startswith(".") and not entry.is_dir():
                     files.setdefault(stem, []).append(Path(entry.path))
     return {stem: sorted(files[stem]) for stem in sorted(files)}
+
+
+def match_files(
+    ids: Sequence[str],
+    found: dict[str, list[Path]],
+    *,
+    root: Path,
+    policies: tuple[str, str],
+    key: str,
+    only: Collection[str] | None,
+    absent: Sequence[Path] = (),
+    dropped: Collection[str] = (),
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """Pick the image files of some ids, and list the problems that the policies do not allow.
+
+    Args:
+        ids: Image ids of the rows.
+        found: All files by image id, as from `find_files`.
+        root: Folder that the messages name files from.
+        policies: For rows without a file ("error" or "drop") and files without a row ("error" or "ignore").
+        key: Configuration group of the policies, for messages.
+        only: Image ids; all other rows and files are skipped. None: all count.
+        absent: Folders that are not there, for messages.
+        dropped: Ids whose rows are left out, so that their files have a row all the same.
+
+    Raises:
+        ConfigError: A policy is not one of its choices.
+    """
+    for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
+        if value not in ("error", other):
+            raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
+    if only is not None:
+        chosen = {*only}
+        ids = [image_id for image_id in ids if image_id in chosen]
+        found = {image_id: found[image_id] for image_id in ids if image_id in found}
+    files = {image_id: found[image_id] for image_id in ids if image_id in found}
+    missing = [image_id for image_id in ids if image_id not in files]
+    labelled = {*ids, *dropped}
+    extra = relative_names(root, (copies[0] for image_id, copies in found.items() if image_id not in labelled))
+    problems = [*_missing_problems(missing, len(ids), absent, policy=policies[0], key=key)]
+    if extra:
+        problem = f"no row for {len(extra):,} image files ({first_five(extra)})"
+        if policies[1] == "error":
+            problems.append(f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore.")
+        else:
+            log.info("%s: they are not used.", problem)
+    return files, [*problems, *file_problems(root, files)]
+
+
+def _missing_problems(
+    missing: Sequence[str], total: int, absent: Sequence[Path], *, policy: str, key: str
+) -> Iterator[str]:
+    folders = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
+    problem = f"no image file for {len(missing):,} of {total:,} rows ({first_five(missing)}{folders})"
+    if not missing:
+        if absent:
+            log.info("All rows have their image%s.", folders)
+    elif len(missing) == total:
+        yield f"{problem}: no row would be left; expected files named IMAGE_ID.jpg or .png of the same images."
+    elif policy == "error":
+        yield f"{problem}; add the files, or leave these rows out with {key}.missing_images=drop."
+    else:
+        log.warning("%s: these rows are dropped.", problem)
 
 
 def file_faults(paths: Iterable[Path]) -> dict[Path, str]:

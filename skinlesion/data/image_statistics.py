@@ -4,19 +4,17 @@ Everything is computed from the decoded images at the working size, without thei
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import Image, dimensions, unpadded_area
-from skinlesion.data.near_duplicates import Hashes, hash_images
+from skinlesion.data.near_duplicates import Hashes, ImageDescriptors, hash_images
 from skinlesion.files import build_once, replacing
-from skinlesion.progress import track
+from skinlesion.terminal import track
 
 STATISTICS = ("width", "height", "brightness", "contrast", "red", "green", "blue", "saturation")
 """Columns: width and height of the file in pixels; the others in 0..1: mean and standard deviation of the grey values,
@@ -25,22 +23,13 @@ mean of each channel, mean saturation (of HSV)."""
 _BLOCK = 256  # images described at a time
 
 
-@dataclass(frozen=True)
-class ImageDescriptors:
-    """Descriptors of N images."""
-
-    image_ids: tuple[str, ...]
-    statistics: npt.NDArray[np.float32]  # (N, 8) columns STATISTICS
-    hashes: Hashes
-
-
 def describe_images(frame: pd.DataFrame, cache: ImageCache, *, label: str) -> Iterator[ImageDescriptors]:
     """Describe images a block at a time, so that memory does not grow with their number.
 
     Args:
-        frame: `image_id` and `path`.
-        cache: Holds their decoded images.
-        label: Of the progress bar.
+        frame: Columns `image_id` and `path`.
+        cache: Their decoded images.
+        label: Label of the progress bar.
 
     Raises:
         DataError: A file cannot be read as an image.
@@ -62,9 +51,9 @@ def stored_descriptors(frame: pd.DataFrame, cache: ImageCache, *, label: str) ->
     """Describe all images of a frame: once, then from a file beside the cache.
 
     Args:
-        frame: `image_id` and `path`, of all images of the cache.
-        cache: Holds their decoded images.
-        label: Of the progress bar.
+        frame: Columns `image_id` and `path`, of all images of the cache.
+        cache: Their decoded images.
+        label: Label of the progress bar.
 
     Raises:
         DataError: A file cannot be read as an image.

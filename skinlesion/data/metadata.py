@@ -43,7 +43,7 @@ def parse_ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.N
         outside 0 to 120.
     """
     words = normalize_words(values)
-    years = np.array([_number(word) for word in words], dtype=np.float64)
+    years = np.array([parse_number(word) for word in words], dtype=np.float64)
     known = np.array([word != UNKNOWN for word in words], dtype=np.bool_)
     return years, known & ~((years >= AGES[0]) & (years <= AGES[1]))
 
@@ -190,7 +190,7 @@ def _checked_ages(columns: _Columns) -> npt.NDArray[np.float64]:
     return years
 
 
-def _number(entry: str) -> float:
+def parse_number(entry: str) -> float:
     """Return the number that `entry` spells in plain digits; NaN if it spells none."""
     try:
         return float(entry) if entry.isascii() and "_" not in entry else np.nan

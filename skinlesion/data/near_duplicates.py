@@ -1,11 +1,11 @@
-"""Exact and near duplicates among images.
+"""Exact and near duplicates among images, and images that a model was trained on or selected by.
 
 Candidates are found by perceptual hash and confirmed by their fine detail: on HAM10000 the hash alone finds hundreds of
 pairs that are not alike, because round dark spots on pale skin share their coarse structure.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,15 @@ from skinlesion.data.image_io import Image
 COLUMNS = ("image_a", "image_b", "distance", "similarity", "exact", "same_lesion", "split_a", "split_b")
 """The columns of the frame that `duplicate_pairs` returns."""
 
+LEAKAGE_COLUMNS = ("image_id", "known_as", "part", "found_by", "distance", "similarity")
+"""Columns of leaked images: an image; the same image in the training data; its part, train or val; "id" or "hash";
+and, for "hash", the number of differing bits (0 to 64) and the correlation of the fine detail."""
+
+PARTS = ("train", "val")
+"""Parts that leak: weights come from train; the epoch, the members and the calibration from val."""
+
+_TYPES = {"distance": "Int64", "similarity": "Float64"}  # nullable: an image found by id has neither
+_SUFFIX = "_downsampled"  # of ISIC 2019's reduced copies of an archive's image
 _ROWS = 256  # hashes compared with all others at a time: 20 MB for 10,000 images
 _PAIRS = 1024  # details compared at a time: 25 MB
 _DETAIL = (64, 48)  # width and height at which detail is compared, pixels
@@ -34,6 +43,15 @@ class Hashes:
     perceptual: npt.NDArray[np.uint64]  # (N,) similar images differ in few bits
     detail: npt.NDArray[np.float16]  # (N, 3072) of unit length: fine structure in grey, without the coarse one
     exact: tuple[str, ...]  # SHA-256 of size and pixels: equal for equal images only
+
+
+@dataclass(frozen=True)
+class ImageDescriptors:
+    """Descriptors of N images."""
+
+    image_ids: tuple[str, ...]
+    statistics: npt.NDArray[np.float32]  # (N, 8) columns `image_statistics.STATISTICS`
+    hashes: Hashes
 
 
 class Pairs(NamedTuple):
@@ -75,7 +93,7 @@ def duplicate_pairs(
     Args:
         frame: image_id and lesion_id, one row per image, in any order.
         split: image_id and split.
-        hashes: Of the images of `frame`, in its order.
+        hashes: Hashes of the images of `frame`, in its order.
         distance: Bits of 64 in which the perceptual hashes of near duplicates differ at most.
         similarity: Least correlation of their detail, up to 1.
 
@@ -104,6 +122,58 @@ def duplicate_pairs(
     return found.sort_values(
         ["exact", "similarity", "image_a", "image_b"], ascending=[False, False, True, True], ignore_index=True
     )
+
+
+def parts_of_training(split: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Map each image id of `PARTS` to its part."""
+    return {image_id: part for part in PARTS for image_id in split.get(part, ())}
+
+
+def find_by_id(image_ids: Sequence[str], part_of: Mapping[str, str]) -> pd.DataFrame:
+    """Find images of the training data by their id; an archive's image and its reduced copy are one.
+
+    Args:
+        image_ids: Ids to look for.
+        part_of: Part by image id, as from `parts_of_training`.
+
+    Returns:
+        Columns `LEAKAGE_COLUMNS`.
+    """
+    known = {image_id.removesuffix(_SUFFIX): image_id for image_id in part_of}
+    pairs = [(image_id, known.get(image_id.removesuffix(_SUFFIX))) for image_id in image_ids]
+    rows = [(image_id, other, part_of[other], "id", None, None) for image_id, other in pairs if other is not None]
+    return pd.DataFrame(rows, columns=list(LEAKAGE_COLUMNS)).astype(_TYPES)
+
+
+def find_by_hash(
+    images: ImageDescriptors,
+    training: ImageDescriptors,
+    part_of: Mapping[str, str],
+    *,
+    distance: int,
+    similarity: float,
+) -> pd.DataFrame:
+    """Find images of the training data by similarity: for each image the most similar one, if it is similar enough.
+
+    Args:
+        images: Descriptors of the images to look for.
+        training: Descriptors of the training data; images in no part of `part_of` are skipped.
+        part_of: Part by image id.
+        distance: Bits of 64 in which the perceptual hashes differ at most.
+        similarity: Least correlation of the fine detail, up to 1.
+
+    Returns:
+        Columns `LEAKAGE_COLUMNS`, sorted by image_id.
+    """
+    pairs = similar_pairs(images.hashes, training.hashes, distance=distance, similarity=similarity)
+    rows = [
+        (images.image_ids[a], known, part_of[known], "hash", int(bits), float(correlation))
+        for a, b, bits, correlation in zip(pairs.a, pairs.b, pairs.distance, pairs.similarity, strict=True)
+        if (known := training.image_ids[b]) in part_of
+    ]
+    found = pd.DataFrame(rows, columns=list(LEAKAGE_COLUMNS)).astype(_TYPES)
+    found = found.sort_values(["image_id", "similarity", "known_as"], ascending=[True, False, True], kind="stable")
+    return found.drop_duplicates("image_id", ignore_index=True)
 
 
 def similar_pairs(first: Hashes, second: Hashes | None = None, *, distance: int, similarity: float) -> Pairs:

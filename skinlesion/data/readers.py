@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.data.csv_io import conflicts, read_rows
-from skinlesion.data.image_io import file_problems, find_files, find_folders, relative_names
-from skinlesion.data.labels import (
+from skinlesion.config.data import DataConfig
+from skinlesion.data.csv_io import (
     SYNONYMS,
     LabelCount,
+    conflicts,
     fact_problems,
     facts_by_image,
     id_problems,
@@ -25,10 +26,12 @@ from skinlesion.data.labels import (
     label_counts,
     named_by_file,
     read_labels,
+    read_rows,
     unknown_words,
 )
+from skinlesion.data.image_io import find_files, find_folders, match_files
 from skinlesion.data.metadata import normalize_words, parse_ages
-from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES
 
 COLUMNS = ("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization", "dataset", "path")
@@ -53,6 +56,36 @@ class LabelledData:
     label_counts: dict[str, LabelCount]  # by word of the label file
     without_lesion_id: int  # images of unknown lesion: each counts as a lesion
     dropped: tuple[str, ...]  # ids of images whose word is left out
+
+
+def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
+    """Read the checked frame of a configuration: HAM10000's table, or labels whose words `classes` explains.
+
+    Args:
+        config: Location and layout of the data.
+        only: Image ids to read; all other rows and images are ignored. None: all.
+
+    Raises:
+        DataError: The data cannot be used.
+    """
+    root = Path(config.root).expanduser()
+    policies = {"missing_images": config.missing_images, "extra_images": config.extra_images}
+    if config.classes is None:
+        return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
+    return read_labelled(
+        root / config.table,
+        images=[root / name for name in config.images],
+        metadata=None if config.metadata is None else root / config.metadata,
+        classes=config.classes,
+        key="data",
+        only=only,
+        **policies,
+    ).frame
+
+
+def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Class indices (N,) of the diagnoses of a checked frame."""
+    return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
 
 
 def read_ham10000(
@@ -94,8 +127,8 @@ def read_ham10000(
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
     rows = rows.assign(diagnosis=normalize_words(rows["dx"]))
-    files, more = _match_files(
-        rows.loc[is_known(rows["image_id"]), "image_id"],
+    files, more = match_files(
+        rows.loc[is_known(rows["image_id"]), "image_id"].tolist(),
         find_files(folders),
         root=root,
         policies=(missing_images, extra_images),
@@ -145,14 +178,14 @@ def read_labelled(
     kept = rows[rows["diagnosis"] != ""]
     files: dict[str, list[Path]] | None = None
     if images is not None:
-        files, problems = _match_files(
-            kept["image_id"],
+        files, problems = match_files(
+            kept["image_id"].tolist(),
             find_files(images),
             root=images[0],
             policies=(missing_images, extra_images),
             key=key,
             only=only,
-            dropped=rows["image_id"],
+            dropped=rows["image_id"].tolist(),
         )
     frame = _checked_frame(kept, facts, files)
     if problems := [*problems, *_lesion_problems(frame["lesion_id"], frame["diagnosis"])]:
@@ -207,60 +240,6 @@ def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
 def _lesion_problems(lesion_ids: "pd.Series[str]", diagnoses: "pd.Series[str]") -> Iterator[str]:
     if several := conflicts(diagnoses, lesion_ids):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
-
-
-def _match_files(
-    ids: "pd.Series[str]",
-    found: dict[str, list[Path]],
-    *,
-    root: Path,
-    policies: tuple[str, str],
-    key: str,
-    only: Collection[str] | None,
-    absent: Sequence[Path] = (),
-    dropped: Collection[str] = (),
-) -> tuple[dict[str, list[Path]], list[str]]:
-    """Pick the image files of some ids out of all found; and list the problems that the policies do not allow."""
-    missing_images, extra_images = policies
-    for name, value, other in (("missing_images", missing_images, "drop"), ("extra_images", extra_images, "ignore")):
-        if value not in ("error", other):
-            raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
-    if only is not None:
-        ids = ids[ids.isin(only)]
-        found = {image_id: found[image_id] for image_id in ids if image_id in found}
-    files = {image_id: found[image_id] for image_id in ids if image_id in found}
-    labelled = {*ids, *dropped}
-    extra = [copies[0] for image_id, copies in found.items() if image_id not in labelled]
-    problems = [
-        *_missing_problems(ids[~ids.isin(list(files))], len(ids), absent, policy=missing_images, key=key),
-        *_extra_problems(relative_names(root, extra), policy=extra_images, key=key),
-        *file_problems(root, files),
-    ]
-    return files, problems
-
-
-def _missing_problems(
-    missing: "pd.Series[str]", total: int, absent: Sequence[Path], *, policy: str, key: str
-) -> Iterator[str]:
-    folders = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
-    problem = f"no image file for {len(missing):,} of {total:,} rows ({first_five(missing)}{folders})"
-    if missing.empty:
-        if absent:
-            log.info("All rows have their image%s.", folders)
-    elif len(missing) == total:
-        yield f"{problem}: no row would be left; expected files named IMAGE_ID.jpg or .png of the same images."
-    elif policy == "error":
-        yield f"{problem}; add the files, or leave these rows out with {key}.missing_images=drop."
-    else:
-        log.warning("%s: these rows are dropped.", problem)
-
-
-def _extra_problems(extra: Sequence[str], *, policy: str, key: str) -> Iterator[str]:
-    problem = f"no row for {len(extra):,} image files ({first_five(extra)})"
-    if extra and policy == "error":
-        yield f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore."
-    elif extra:
-        log.info("%s: they are not used.", problem)
 
 
 def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:

@@ -25,6 +25,21 @@ COLUMNS = ("image_id", "lesion_id", "split")
 log = logging.getLogger(__name__)
 
 
+def assign(
+    frame: pd.DataFrame, *, policy: str, seed: int, folds: int, fold: int, val_fraction: float, file: str | None
+) -> pd.DataFrame:
+    """Split a checked frame as the options of `SplitConfig` say: image_id, lesion_id, split."""
+    if policy == "published":
+        return published(frame, seed=seed)
+    if policy == "grouped":
+        return grouped(frame, seed=seed, folds=folds, fold=fold, val_fraction=val_fraction)
+    path = Path(str(file)).expanduser()
+    rows, _ = read_rows(path, columns=())
+    if "fold" in rows and "split" not in rows:
+        return from_folds(frame, path, fold=fold, seed=seed, val_fraction=val_fraction)
+    return from_file(frame, path)
+
+
 def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Split the lesions with one image 72/16.8/11.2 into train, val and test, stratified by diagnosis.
 
@@ -100,12 +115,6 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     split_of = dict(zip(rows["image_id"], rows["split"].str.lower(), strict=True))
     names = [split_of.get(image_id) for image_id in frame["image_id"]]
     return _checked(frame, names, origin=str(path))
-
-
-def has_folds(path: Path) -> bool:
-    """Tell whether a CSV assigns images to folds (column fold), not to train, val and test (column split)."""
-    rows, _ = read_rows(path, columns=())
-    return "fold" in rows and "split" not in rows
 
 
 def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fraction: float) -> pd.DataFrame:

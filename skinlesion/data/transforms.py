@@ -57,18 +57,18 @@ def augmentation(
     Args:
         flip: Probability of each of the two flips.
         rotation: Degrees, drawn from -rotation to rotation.
-        shift: Fraction of the side, drawn likewise for each axis.
+        shift: Fraction of the side, drawn in the same way for each axis.
         zoom: The scale is drawn from 1 - zoom to 1 + zoom.
-        brightness: Fraction of the full range, drawn likewise.
+        brightness: Fraction of the full range, drawn in the same way.
         contrast: The factor is drawn from 1 - contrast to 1 + contrast.
-        hue: Fraction of the colour circle, drawn likewise.
+        hue: Fraction of the colour circle, drawn in the same way.
         saturation: The factor is drawn from 1 - saturation to 1 + saturation.
         square: Probability that only a square part of the image is shown.
         square_side: Least side of that square, as a fraction of the image's shorter side.
         seed: Determines the change, together with a draw.
 
     Returns:
-        A function of an image and a draw, whatever process calls it and in whatever order.
+        A function of an image and a draw; processes and the order of calls do not change its result.
     """
     # colours only where they change, so that they draw no random numbers otherwise
     colours = [
@@ -117,7 +117,7 @@ def normalise(images: Image, spec: ImageInput) -> Tensor:
 
     Args:
         images: RGB, (B, H, W, 3).
-        spec: Its mean and std are used.
+        spec: Mean and std of each channel.
 
     Returns:
         (B, 3, H, W), float32, channels last in memory.

@@ -240,7 +240,7 @@ class Predictor:
         embed: bool = False,
     ) -> Outputs:
         """Run the members over all images, a batch at a time."""
-        from skinlesion.progress import track
+        from skinlesion.terminal import track
 
         starts: Iterable[int] = range(0, len(metadata), batch)
         starts = track(starts, label, -(-len(metadata) // batch)) if label else starts

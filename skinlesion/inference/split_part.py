@@ -9,8 +9,8 @@ import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.data.datamodule import Part
-from skinlesion.data.frame import read_data
 from skinlesion.data.image_cache import ImageCache, open_cache
+from skinlesion.data.readers import read_data
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.members import Size
 from skinlesion.training.checkpoint import TrainedModel

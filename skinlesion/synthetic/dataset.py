@@ -17,9 +17,9 @@ import pandas as pd
 from PIL import Image
 
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.progress import track
 from skinlesion.synthetic.images import SOURCES, paint, photograph
 from skinlesion.taxonomy import CODES, NEVUS
+from skinlesion.terminal import track
 
 MARKER = "synthetic.json"  # marks a folder as synthetic and holds its settings
 TABLE = "HAM10000_metadata"

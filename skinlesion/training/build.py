@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import timm
 import torch
 
-from skinlesion.config.model import ModelConfig
+from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.model.backbone import Backbone

@@ -24,7 +24,7 @@ from skinlesion.files import build_once, replacing
 from skinlesion.inference.predictions import Predictions
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
-from skinlesion.progress import track
+from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
 

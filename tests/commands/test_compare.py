@@ -8,7 +8,7 @@ import pytest
 from conftest import composed
 
 from skinlesion.commands.compare import run
-from skinlesion.config.evaluate import CompareConfig
+from skinlesion.config.inference import CompareConfig
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.taxonomy import CODES

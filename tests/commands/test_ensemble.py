@@ -15,8 +15,7 @@ from conftest import composed
 from scipy.special import softmax
 
 from skinlesion.commands.ensemble import run
-from skinlesion.config.ensemble import EnsembleConfig
-from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.inference import EnsembleConfig, EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.inference import operating_points
@@ -314,7 +313,7 @@ def test_evaluate_reads_the_images_of_its_part_alone(
 ) -> None:
     """Without the other parts' images, one of them broken: the same answer, from one reading of the table."""
     from skinlesion.commands.evaluate import run as evaluate
-    from skinlesion.data import frame
+    from skinlesion.data import readers
 
     run(ensemble(f"members={sweep}"))
     root = Path(shutil.copytree(synthetic_root, tmp_path / "data"))
@@ -324,8 +323,8 @@ def test_evaluate_reads_the_images_of_its_part_alone(
     for path in others[1:]:
         path.unlink()
     others[0].write_bytes(others[0].read_bytes()[:200])
-    read, calls = frame.read_ham10000, []
-    monkeypatch.setattr(frame, "read_ham10000", lambda *args, **given: calls.append(1) or read(*args, **given))
+    read, calls = readers.read_ham10000, []
+    monkeypatch.setattr(readers, "read_ham10000", lambda *args, **given: calls.append(1) or read(*args, **given))
     places = (f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'judged'}")
     evaluate(
         composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=test", *places, "resamples=200")

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from skinlesion.commands.explain import run
 from skinlesion.commands.predict import run as predict
-from skinlesion.config.predict import PredictConfig
+from skinlesion.config.inference import PredictConfig
 from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.image_io import read

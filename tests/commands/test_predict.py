@@ -11,7 +11,7 @@ from conftest import composed
 from scipy.special import softmax
 
 from skinlesion.commands.predict import records, run, show
-from skinlesion.config.predict import PredictConfig
+from skinlesion.config.inference import PredictConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
@@ -118,7 +118,7 @@ def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys:
     from conftest import composed as compose
 
     from skinlesion.commands.ensemble import run as ensemble
-    from skinlesion.config.ensemble import EnsembleConfig
+    from skinlesion.config.inference import EnsembleConfig
 
     members = [sweep_folder / name for name in ("first", "second")]
     out = sweep_folder.parent / "pair"

@@ -1,4 +1,4 @@
-"""The words of a command line: bare image paths, paths taken literally, flags."""
+"""The words of a command line: bare image paths, literal paths, flags; unknown and renamed keys name the one meant."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from skinlesion.cli import COMMANDS
-from skinlesion.config.overrides import CommandLine, read_words
+from skinlesion.config.overrides import RENAMED, SYNONYMS, CommandLine, check_backbone, check_key, is_known, read_words
+from skinlesion.config.reference import keys
 from skinlesion.errors import ConfigError
 
 
@@ -97,3 +98,89 @@ def test_refusals(command: str, words: list[str], said: str) -> None:
         line(command, *words)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def refusal(command: str, word: str) -> str:
+    key, _, value = word.partition("=")
+    with pytest.raises(ConfigError) as caught:
+        check_key(key, value, command, COMMANDS[command].load_schema())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "meant"),
+    [
+        ("train", "epochs=3", "schedule.phases.head.epochs=3 (schedule.phases.NAME.epochs, for each phase)"),
+        ("train", "batch_size=8", "loader.batch_size=8"),
+        ("train", "lr=0.1", "schedule.phases.head.lr=0.1"),
+        ("train", "learning_rate=0.1", "schedule.phases.head.lr=0.1"),
+        ("train", "device=cuda", "trainer.accelerator=gpu"),
+        ("train", "device=cpu", "trainer.accelerator=cpu"),
+        ("train", "gpus=2", "trainer.accelerator=gpu trainer.devices=2"),
+        ("predict", "device=cuda", "accelerator=gpu"),
+        ("train", "num_workers=4", "loader.workers=4"),
+        ("train", "pretrained=false", "model.pretrained=false"),
+        ("train", "image_size=[64,64]", "model.image_size=[64,64]"),
+        ("train", "gamma=2", "loss.gamma=2"),
+        ("train", "backbone=resnet18", "model.high=1 and model.middle=2"),
+        ("train", "loss.gama=1", "did you mean loss.gamma"),
+        ("train", "model.backbone_kwarg=1", "did you mean model.backbone_kwargs"),
+        ("train", "schedule.phases.head.rates=1", "schedule.phases.head.rates: unknown key"),
+        ("train", "data=/photos", "expected one of ham10000, isic2019; a folder is given as data.root=/photos"),
+        ("evaluate", "data=/photos", "data.root=/photos"),
+        ("predict", "model=best.ckpt", "checkpoint=best.ckpt"),
+        ("predict", "gender=female", "sex=female"),
+        ("train", "nonsense=1", "nonsense: unknown key; known here: out, "),
+        # keys of the last release
+        ("train", "schedule.phases.head.rate=0.1", "is called schedule.phases.head.lr now"),
+        ("train", "schedule.phases.mine.average=0.1", "give schedule.phases.mine.ema_decay=0.1"),
+        ("ensemble", "passing=0.9", "give id_pass_rate=0.9"),
+        ("robustness", "passing=0.9", "give id_pass_rate=0.9"),
+        ("audit", "each=3", "give samples_per_class=3"),
+        ("evaluate", "entry=a.csv", "give submission=a.csv"),
+        ("evaluate", "external.seen=keep", "give external.leakage=keep"),
+    ],
+)
+def test_the_key_that_is_meant_is_named(command: str, word: str, meant: str) -> None:
+    assert meant in refusal(command, word)
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("train", "schedule.phases.mine.lr=1"),
+        ("train", "model.backbone_kwargs.drop_rate=0.1"),
+        ("train", "seed=1"),
+        ("train", "data=isic2019"),
+        ("train", "loss={gamma: 1}"),
+        ("train", "hydra.launcher.n_jobs=2"),
+        ("train", "hydra/launcher=joblib"),
+        ("evaluate", "external.classes.scc=drop"),
+        ("explain", "class=mel"),
+    ],
+)
+def test_keys_that_exist_pass(command: str, word: str) -> None:
+    key, _, value = word.partition("=")
+    check_key(key, value, command, COMMANDS[command].load_schema())
+
+
+def test_each_renamed_key_leads_to_one_that_exists_and_is_gone_itself() -> None:
+    schemas = [command.load_schema() for command in COMMANDS.values()]
+    for old, new in RENAMED.items():
+        assert any(is_known(new, schema) for schema in schemas), new
+        assert not any(is_known(old, schema) for schema in schemas), old
+
+
+def test_each_synonym_leads_to_a_key() -> None:
+    known = {name for command in COMMANDS.values() for name in keys(command.load_schema())}
+    assert {target for targets in SYNONYMS.values() for target in targets} <= known
+
+
+def test_a_backbone_needs_its_stages() -> None:
+    with pytest.raises(ConfigError, match=r"model\.backbone=resnet18: model\.high=1 and model\.middle=2"):
+        check_backbone({"model.backbone": "resnet18"}, "train")
+    check_backbone({"model.backbone": "resnet18", "model.high": "1", "model.middle": "2"}, "train")
+    check_backbone({"model.backbone": "resnet50.a1_in1k", "model": "resnet50"}, "train")
+    check_backbone({"model.backbone": "resnet18", "model": "timm"}, "train")
+    check_backbone({"model": "resnet50"}, "train")

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from skinlesion.cli import COMMANDS
-from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import typed
 from skinlesion.errors import ConfigError

@@ -10,7 +10,7 @@ from scipy import stats
 from torchvision.transforms.v2 import functional as vision
 
 from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment, saturate, shift_hue
-from skinlesion.data.counter_rng import PARTS, random_integers, splitmix64
+from skinlesion.data.gpu_augmenter import PARTS, random_integers, splitmix64
 from skinlesion.data.image_io import fit
 from skinlesion.data.transforms import augmentation
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import STATISTICS, describe_images, stored_descriptors
-from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
+from skinlesion.data.near_duplicates import find_by_hash, find_by_id, parts_of_training
 from skinlesion.synthetic.dataset import write_synthetic
 
 

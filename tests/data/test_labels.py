@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from conftest import composed
 from PIL import Image
 
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.frame import assign, read_data
-from skinlesion.data.readers import COLUMNS, LabelledData, read_labelled
+from skinlesion.data.readers import COLUMNS, LabelledData, read_data, read_labelled
+from skinlesion.data.splits import assign
 from skinlesion.errors import ConfigError, DataError
 
 CLASSES = {"ak": "akiec", "scc": "akiec", "unk": "error", "unknown": "error"}
@@ -171,7 +172,7 @@ def test_isic2019_agrees_with_ham10000_on_the_images_they_share(caplog: pytest.L
     back = frame["localization"] == "posterior torso"
     assert back.equals(ham["localization"] == "back")
     for policy in ("published", "grouped"):
-        split = assign(frame, composed("train", TrainConfig, f"split.policy={policy}").split)
+        split = assign(frame, **asdict(composed("train", TrainConfig, f"split.policy={policy}").split))
         assert len(split.drop_duplicates(["lesion_id", "split"])) == split["lesion_id"].nunique()
 
 

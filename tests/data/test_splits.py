@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from skinlesion.data.splits import fingerprint, from_file, from_folds, grouped, has_folds, published, write_split
+from skinlesion.data.splits import assign, fingerprint, from_file, from_folds, grouped, published, write_split
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.taxonomy import CODES, NEVUS
 
@@ -379,9 +379,10 @@ def folded(tmp_path: Path) -> Made:
 def test_a_fold_of_a_file_is_the_test_part(folded: Made, column: str) -> None:
     frame, folds, path = folded
     folds.rename(columns={"image_id": column}).drop(columns="lesion_id").to_csv(path, index=False)
-    assert has_folds(path)
     for fold in range(3):
         split = from_folds(frame, path, fold=fold, seed=0, val_fraction=0.2)
+        options = {"seed": 0, "folds": 5, "fold": fold, "val_fraction": 0.2, "file": str(path)}
+        pd.testing.assert_frame_equal(assign(frame, policy="file", **options), split)
         assert split["image_id"].tolist() == frame["image_id"].tolist()
         test = split.loc[split["split"] == "test", "image_id"]
         assert set(test) == set(folds.loc[folds["fold"] == fold, "image_id"])
@@ -400,9 +401,10 @@ def test_the_seed_decides_which_lesions_of_the_other_folds_validate(folded: Made
 
 
 def test_a_split_is_no_file_of_folds(made: Made) -> None:
-    _, split, path = made
+    frame, split, path = made
     split.assign(fold=0).to_csv(path, index=False)
-    assert not has_folds(path)
+    options = {"seed": 0, "folds": 5, "fold": 0, "val_fraction": 0.2, "file": str(path)}
+    pd.testing.assert_frame_equal(assign(frame, policy="file", **options), from_file(frame, path))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from skinlesion.commands.export import run
 from skinlesion.commands.predict import run as predict
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.deploy import ExportConfig
-from skinlesion.config.predict import PredictConfig
+from skinlesion.config.inference import PredictConfig
 from skinlesion.data.image_io import decode
 from skinlesion.data.metadata import FACTS, MetadataEncoder
 from skinlesion.deploy import export as building

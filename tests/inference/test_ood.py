@@ -189,7 +189,7 @@ def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest
     from conftest import composed
 
     from skinlesion.commands.ensemble import run
-    from skinlesion.config.ensemble import EnsembleConfig
+    from skinlesion.config.inference import EnsembleConfig
     from skinlesion.inference.ensemble import read_ensemble
 
     settings = (f"members={sweep_folder}", "resamples=100", "largest=2")

@@ -10,7 +10,7 @@ from conftest import composed
 from scipy.special import softmax
 
 from skinlesion.commands.compare import run
-from skinlesion.config.evaluate import CompareConfig
+from skinlesion.config.inference import CompareConfig
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.calibration import calibrated, fit_temperature
 from skinlesion.inference.posthoc import (

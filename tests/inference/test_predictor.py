@@ -11,7 +11,7 @@ from conftest import composed
 from PIL import Image as PillowImage
 
 import skinlesion
-from skinlesion.config.ensemble import EnsembleConfig
+from skinlesion.config.inference import EnsembleConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.predictor import Predictor

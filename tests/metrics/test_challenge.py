@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from skinlesion.commands.evaluate import run
-from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.inference import EvaluateConfig
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.challenge import (

@@ -10,7 +10,7 @@ from conftest import composed
 from PIL import Image
 
 from skinlesion.commands.evaluate import run
-from skinlesion.config.evaluate import EvaluateConfig
+from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import from_file

@@ -14,8 +14,7 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from skinlesion.config.model import ModelConfig
-from skinlesion.config.train import PhaseConfig, TrainConfig
+from skinlesion.config.train import ModelConfig, PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import ConfigError

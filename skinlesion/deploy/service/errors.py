@@ -48,15 +48,11 @@ class RequestError(Exception):
 
     def response(self) -> JSONResponse:
         """The problem details as an HTTP response."""
-        body: dict[str, Any] = {
-            "type": f"{_PREFIX}{self.kind}",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.image is not None:
-            body["image"] = self.image
-        return JSONResponse(body, self.status, self.headers, MEDIA_TYPE)
+        title = HTTPStatus(self.status).phrase
+        problem = ProblemDetails(
+            type=f"{_PREFIX}{self.kind}", title=title, status=self.status, detail=self.detail, image=self.image
+        )
+        return JSONResponse(problem.model_dump(exclude_none=True), self.status, self.headers, MEDIA_TYPE)
 
 
 def busy(detail: str, seconds: float) -> RequestError:

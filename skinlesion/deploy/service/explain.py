@@ -154,7 +154,7 @@ def cell_effects(changes: npt.ArrayLike, grid: Grid) -> Effects:
 
     Args:
         changes: The probability lost by covering each window, in the order of `Grid.windows`.
-        grid: Of these windows.
+        grid: Grid of these windows.
 
     Returns:
         (rows, columns), above 0 where the cell supports the diagnosis.

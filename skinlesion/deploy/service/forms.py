@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.metadata import AGES, FACTS, UNKNOWN
+from skinlesion.data.metadata import AGES, FACTS, UNKNOWN, parse_number
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.errors import RequestError
 from skinlesion.deploy.service.middleware import content_length
@@ -69,7 +69,7 @@ def request_body(fields: Mapping[str, FieldSchema], *, max_images: int | None) -
     """The OpenAPI description of a form.
 
     Args:
-        fields: Its text fields.
+        fields: Text fields of the form.
         max_images: How many images may be sent; None: one, and no list.
     """
     file = {"type": "string", "format": "binary"}
@@ -104,9 +104,9 @@ async def read_form(request: Request, fields: Mapping[str, FieldSchema], limits:
     """Read a form of images and text fields.
 
     Args:
-        request: Its body has not been read.
+        request: Request whose body has not been read.
         fields: The text fields that are allowed.
-        limits: Of bytes and images.
+        limits: Limits on bytes and images.
 
     Raises:
         RequestError: The request is too large, cut off or no form, or a field is unknown, repeated or invalid.
@@ -168,21 +168,13 @@ def _add_text(form: Form, name: str, text: str, fields: Mapping[str, FieldSchema
         raise RequestError(422, "wrong-field", f"field {name!r} was given twice; give it once")
     schema = fields[name]
     if schema["type"] == "number":
-        form.numbers[name] = value = _number(text)
+        form.numbers[name] = value = parse_number(text) if text == text.strip() else float("nan")
         valid = value in schema["enum"] if "enum" in schema else schema["minimum"] <= value <= schema["maximum"]
     else:
         form.choices[name] = text
         valid = text in schema["enum"]
     if not valid:
         raise RequestError(422, "wrong-value", f"{name}={text[:40]!r}; expected {_expected(schema)}")
-
-
-def _number(text: str) -> float:
-    """A number in plain digits; NaN for any other text."""
-    try:
-        return float(text) if text.isascii() and "_" not in text and text == text.strip() else float("nan")
-    except ValueError:
-        return float("nan")
 
 
 def _expected(schema: FieldSchema) -> str:

@@ -15,15 +15,65 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from skinlesion.data.image_io import Image
+from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.errors import RequestError, busy
-from skinlesion.deploy.service.model import ImagePrediction, Model, predict_each
 from skinlesion.inference.members import Facts, Prepared
+from skinlesion.inference.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
 _MAX_WAIT = 0.5  # share of the timeout that the estimated wait may take: estimates are inexact
 _SMOOTHING = 0.2  # weight of the newest batch in the running mean of seconds per image
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Model(Protocol):
+    """A loaded bundle. The service calls `prepare` and `predict_prepared` in threads of their own."""
+
+    @property
+    def about(self) -> Manifest:
+        """The bundle's version, members, vocabulary and thresholds."""
+
+    def prepare(self, image: Image) -> Prepared:
+        """Fit an image (h, w, 3) into each of the members' input sizes."""
+
+    def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
+        """Predict images that `prepare` gave, each with the facts about its patient."""
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """The model's prediction for one image."""
+
+    probabilities: Floats  # (7,), calibrated if the ensemble was
+    uncalibrated: Floats  # (7,), mean of the members
+    members: Floats  # (M, 7)
+    ood_score: float | None  # None: the model has no statistics of its training images
+    ood: bool | None  # whether the score is above the threshold
+
+
+def predict_each(model: Model, images: Sequence[Prepared], facts: Sequence[Facts]) -> list[ImagePrediction]:
+    """Predict B images as one batch, one result an image."""
+    found = model.predict_prepared(images, facts)
+    uncalibrated = found.probabilities if found.uncalibrated is None else found.uncalibrated
+    assert found.members is not None
+    return [
+        ImagePrediction(
+            probabilities=found.probabilities[b],
+            uncalibrated=uncalibrated[b],
+            members=found.members[:, b],
+            ood_score=None if found.ood_score is None else float(found.ood_score[b]),
+            ood=None if found.ood is None else bool(found.ood[b]),
+        )
+        for b in range(len(images))
+    ]
 
 
 class Lane(Enum):
@@ -44,9 +94,9 @@ class InferenceQueue:
     """Images on their way to the model.
 
     Args:
-        model: Called from one thread.
-        capacity: Predictions admitted and not yet answered, in images.
-        batch: Images that the model takes at once.
+        model: Model that predicts, called from one thread.
+        capacity: Most images admitted and not yet answered.
+        batch: Most images that the model takes at once.
         timeout: Seconds within which a request is answered.
         on_batch: Called after each batch with its number of images and its seconds.
 
@@ -122,9 +172,9 @@ class InferenceQueue:
         """Wait for the predictions of images for which places are reserved.
 
         Args:
-            images: As `Model.prepare` gave them.
-            facts: About the patient of each image.
-            lane: Where they wait.
+            images: Images from `Model.prepare`.
+            facts: Facts about the patient of each image.
+            lane: Lane in which the images wait.
 
         Raises:
             RequestError: 500, the model failed.

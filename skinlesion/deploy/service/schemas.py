@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.manifest import Manifest
-from skinlesion.deploy.service.model import Floats, ImagePrediction
+from skinlesion.deploy.service.queue import Floats, ImagePrediction
 from skinlesion.inference.conformal import prediction_sets
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
@@ -103,7 +103,7 @@ def image_answer(
     """The answer for one image.
 
     Args:
-        prediction: With all known facts.
+        prediction: Prediction with all known facts.
         about: The bundle's members and thresholds.
         risk: Error rate of the prediction set, one of the bundle's; None: no set.
         without: Predictions for the same image, by the fact that was left out; None: not asked for.

@@ -15,8 +15,7 @@ from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.errors import RequestError, busy
 from skinlesion.deploy.service.forms import Form, read_form, text_fields
 from skinlesion.deploy.service.middleware import ServiceMetrics
-from skinlesion.deploy.service.model import Model
-from skinlesion.deploy.service.queue import InferenceQueue
+from skinlesion.deploy.service.queue import InferenceQueue, Model
 from skinlesion.deploy.service.uploads import decode_upload
 
 T = TypeVar("T")
@@ -26,8 +25,8 @@ class AppState:
     """The state of a running service.
 
     Args:
-        model: Loaded.
-        limits: Of requests.
+        model: Loaded model.
+        limits: Limits of requests.
     """
 
     def __init__(self, model: Model, limits: LimitsConfig) -> None:
@@ -50,18 +49,14 @@ class AppState:
         """Work on the queue; the server ends this context only after every request has been answered."""
         # One thread: decoding takes milliseconds, and two large images at once would double the peak of memory.
         with ThreadPoolExecutor(1, "decoder") as self._decoder:
-            await self._warm_up()
+            height, width = self.model.about.sizes[0]
+            images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
+            for _ in range(2):  # full batches that warm up; the second tells how long an image takes
+                start = time.perf_counter()
+                await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
+                self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
             async with self.queue.running():
                 yield
-
-    async def _warm_up(self) -> None:
-        """Predict two full batches; the second tells how long an image takes."""
-        height, width = self.model.about.sizes[0]
-        images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
-        for _ in range(2):
-            start = time.perf_counter()
-            await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
-            self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
 
     def refuse_too_much_work(self, images: int) -> None:
         """Refuse a request for more predictions than fit into the timeout, even on an idle service.
@@ -79,7 +74,7 @@ class AppState:
             )
 
     def deadline(self) -> float:
-        """The time of the event loop by which a request that begins now is answered."""
+        """Return the latest time, on the event loop's clock, to answer a request that begins now."""
         return asyncio.get_running_loop().time() + self.limits.timeout
 
     async def receive(self, request: Request, names: Sequence[str], deadline: float) -> Form:
@@ -112,7 +107,7 @@ class AppState:
         """Decode uploads and keep of each what `prepare` makes of it, so that waiting requests take little memory.
 
         Raises:
-            RequestError: Of the first image that cannot be decoded.
+            RequestError: An image cannot be decoded; the error names the first one.
         """
 
         def decode_one(data: bytes) -> T:

@@ -1,6 +1,6 @@
 """From the bytes of an uploaded image to pixels, in memory.
 
-The type is found by content, whatever name or content type came with it. Only formats with small, well-tried decoders
+The type is found by content, not by its name or declared content type. Only formats with small, well-tried decoders
 are accepted: not TIFF, GIF, HEIC or DICOM. EXIF orientation turns a photograph upright, as in training; no other EXIF
 is used.
 """
@@ -52,7 +52,7 @@ def decode_upload(data: bytes, limits: LimitsConfig) -> Image:
 
     Args:
         data: The file's bytes.
-        limits: Of its bytes and pixels.
+        limits: Limits on bytes and pixels.
 
     Returns:
         RGB, upright, (h, w, 3).

@@ -20,7 +20,6 @@ from skinlesion.inference.predictor import BATCH, Predictor
 from skinlesion.metrics.classification import Floats
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.model.network import Network
-from skinlesion.progress import track
 from skinlesion.studies.explain.saliency import Map, Maps, class_maps, project
 from skinlesion.studies.explain.saliency_metrics import (
     ReplacementCurves,
@@ -35,6 +34,7 @@ from skinlesion.studies.explain.saliency_metrics import (
     replace_pixels,
     replacement_curves,
 )
+from skinlesion.terminal import track
 from skinlesion.training.checkpoint import TrainedModel
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of replaced pixels

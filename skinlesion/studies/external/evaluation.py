@@ -11,14 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
-from skinlesion.config.evaluate import ExternalConfig
-from skinlesion.data.frame import read_data
+from skinlesion.config.inference import ExternalConfig
+from skinlesion.data.csv_io import LabelCount
 from skinlesion.data.image_cache import ImageCache, open_cache
-from skinlesion.data.image_statistics import ImageDescriptors, describe_images, stored_descriptors
-from skinlesion.data.labels import LabelCount
-from skinlesion.data.leakage import find_by_hash, find_by_id, parts_of_training
+from skinlesion.data.image_statistics import describe_images, stored_descriptors
 from skinlesion.data.metadata import UNKNOWN
-from skinlesion.data.readers import read_labelled
+from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
+from skinlesion.data.readers import read_data, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
@@ -80,7 +79,7 @@ class ExternalPredictions:
 
     predictions: Predictions
     frame: pd.DataFrame  # checked frame of the predicted images
-    known: pd.DataFrame  # images known from training or validation, columns as in `data.leakage`
+    known: pd.DataFrame  # images known from training or validation, columns `near_duplicates.LEAKAGE_COLUMNS`
     source: ExternalSource
     populations: tuple[Population, Population]  # of training and of the predicted images
     cache: ImageCache  # decoded images

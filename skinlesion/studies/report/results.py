@@ -17,9 +17,9 @@ from skinlesion.metrics.decision import net_benefit
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, risk_at_share, risk_coverage
 from skinlesion.metrics.summary import Subgroups, groups_of, subgroups
-from skinlesion.progress import track
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import CODES, TARGETS
+from skinlesion.terminal import track
 
 THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 36))  # of the decision curve, 0.02 to 0.7
 KEPT = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # shares of images in the table of the reject option

@@ -1,19 +1,53 @@
-"""The schemas of `skinlesion evaluate` and `skinlesion compare`."""
+"""The schemas of `skinlesion ensemble`, `evaluate`, `compare` and `predict`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from skinlesion.config.data import LoaderConfig, SourceConfig
 from skinlesion.config.schema import (
+    PATH,
     BootstrapKeys,
+    Count,
     OneOf,
     PathText,
     Range,
+    Share,
     Tta,
     require,
     require_classes,
     require_one_model,
+    require_shares,
 )
+
+
+@dataclass
+class EnsembleConfig(BootstrapKeys):
+    """`skinlesion ensemble`."""
+
+    members: Annotated[Any, PATH]  # folder of a sweep, or a list of checkpoints
+    expected: Annotated[int, Range(2)] | None  # number of members; null: the number that the sweep announced, or any
+    out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
+    tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
+    smallest: Count  # smallest number of members in the subsets that are searched
+    largest: Count  # largest number of members in the subsets that are searched
+    calibration: Annotated[str, OneOf(("temperature", "vector", "none"))]  # how the members' mean is calibrated
+    sensitivities: list[float]  # sensitivities that the operating points reach on validation, 0 to 1
+    alphas: list[float]  # shares of images whose prediction set may miss the diagnosis, 0 to 1; the first is in use
+    conformal: Annotated[str, OneOf(("aps", "raps"))]  # score of the prediction sets
+    id_pass_rate: Share | None  # share of validation images not flagged out-of-distribution; null: nothing is flagged
+    bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
+    accelerator: str  # device for members without predictions tables: auto, cpu, gpu
+    data: SourceConfig
+    loader: LoaderConfig
+
+    def __post_init__(self) -> None:
+        listed = isinstance(self.members, list) and all(isinstance(member, str) for member in self.members)
+        named = (isinstance(self.members, str) or listed) and len(self.members) > 0
+        require(named, "members", self.members, "a sweep's folder or a list of checkpoints")
+        require(self.smallest <= self.largest, "smallest", self.smallest, f"1 to {self.largest} (largest)")
+        require(not listed or self.out is not None, "out", self.out, "a folder, where members is a list")
+        require_shares("sensitivities", self.sensitivities, "0.9")
+        require_shares("alphas", self.alphas, "0.1")
 
 
 @dataclass
@@ -85,3 +119,31 @@ class CompareConfig(BootstrapKeys):
     def __post_init__(self) -> None:
         require(len(self.tables) > 0, "tables", self.tables, "at least one predictions table")
         require(len(set(self.tables)) == len(self.tables), "tables", self.tables, "each table once")
+
+
+Age = Annotated[float, Range(0, 120)]
+
+
+@dataclass
+class PredictConfig:
+    """`skinlesion predict`."""
+
+    image: PathText  # image file, or a folder of images
+    checkpoint: PathText | None  # checkpoint that predicts, such as best.ckpt of a run
+    ensemble: PathText | None  # ensemble that predicts: ensemble.json, or its folder
+    bundle: PathText | None  # folder of an exported bundle that predicts, which needs no torch and runs on the CPU
+    age: Age | None  # age of the patient in years; null: unknown
+    sex: str | None  # sex of the patient: female or male; null: unknown
+    localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
+    tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
+    calibrated: bool  # whether an ensemble's probabilities are calibrated; false: the members' mean
+    format: Annotated[str, OneOf(("table", "json"))]  # output format on stdout
+    accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
+    loader: LoaderConfig
+
+    def __post_init__(self) -> None:
+        if self.bundle is None:
+            require_one_model(self.checkpoint, self.ensemble, otherwise=" or bundle=FOLDER")
+        alone = self.bundle is None or (self.checkpoint is None and self.ensemble is None)
+        require(alone, "bundle", self.bundle, "no checkpoint and no ensemble beside it")
+        require(self.bundle is None or self.tta is None, "tta", self.tta, "null with a bundle, which has its own")
