@@ -15,9 +15,8 @@ from omegaconf import OmegaConf
 
 from skinlesion.data.image_io import decode, find_files, find_folders
 from skinlesion.errors import DataError
+from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
-from skinlesion.plots.decision import before_and_after, decision_curves, risk_against_coverage, sets_by_diagnosis
-from skinlesion.plots.groups import groups, models
 from skinlesion.studies.report.formatting import decimal, percent
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
@@ -71,7 +70,7 @@ def draw_figures(sources: Sources, results: Results, *, bins: int) -> dict[str, 
     before, after = (
         decimal(parts["test"].ece_mass) for parts in (results.calibration.before, results.calibration.after)
     )
-    reliability = before_and_after(sources.vote["test"], sources.calibrated["test"], bins=bins)
+    reliability = plots.before_and_after(sources.vote["test"], sources.calibrated["test"], bins=bins)
     rejection = results.rejection
     found = [
         *_performance(sources, results),
@@ -85,7 +84,7 @@ def draw_figures(sources: Sources, results: Results, *, bins: int) -> dict[str, 
             "risk_coverage",
             "Error rate against the share of images kept; the area under the curve of the confidence is "
             f"{decimal(rejection.areas['confidence'].value)}.",
-            risk_against_coverage(rejection.curves, rejection.areas),
+            plots.risk_against_coverage(rejection.curves, rejection.areas),
         ),
         *_decisions(results),
         *_subgroups(results),
@@ -132,7 +131,7 @@ def _performance(sources: Sources, results: Results) -> Iterator[ReportFigure]:
     }
     rows |= {"all members": performance.all_members["test"].metrics, "ensemble": metrics}
     alt = f"Accuracy, macro-F1 and balanced accuracy of {len(performance.members)} members and of the ensemble."
-    figure = models(rows, metrics=("accuracy", "macro_f1", "balanced_accuracy"))
+    figure = plots.models(rows, metrics=("accuracy", "macro_f1", "balanced_accuracy"))
     yield ReportFigure("members", alt, figure)
 
 
@@ -140,16 +139,16 @@ def _decisions(results: Results) -> Iterator[ReportFigure]:
     curves = {_TARGETS[name]: curve for name, curve in results.net_benefit.items() if curve is not None}
     if curves:
         alt = f"Net benefit against the threshold probability for {' and '.join(curves)}."
-        yield ReportFigure("decision_curve", alt, decision_curves(curves))
+        yield ReportFigure("decision_curve", alt, plots.decision_curves(curves))
     if results.decisions.conformal:
         fitted, first = results.decisions.conformal[0]
         coverage, size = (decimal(first.overall.metrics[name].value) for name in ("coverage", "size"))
         nominal = 1 - fitted["alpha"]
         alt = f"The coverage of the sets is {coverage} (nominal: {nominal:.2f}); their mean size is {size}."
-        yield ReportFigure("prediction_sets", alt, sets_by_diagnosis(first, wanted=nominal))
+        yield ReportFigure("prediction_sets", alt, plots.sets_by_diagnosis(first, nominal=nominal))
 
 
 def _subgroups(results: Results) -> Iterator[ReportFigure]:
     if results.subgroups:
         alt = f"Accuracy and balanced accuracy with intervals by {', '.join(results.subgroups)}, as in the table."
-        yield ReportFigure("subgroups", alt, groups(results.subgroups, results.test))
+        yield ReportFigure("subgroups", alt, plots.groups(results.subgroups, results.test))
