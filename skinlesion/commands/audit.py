@@ -28,8 +28,7 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.splits import fingerprint, write_split
     from skinlesion.files import write_json, write_text
     from skinlesion.progress import track
-    from skinlesion.studies.audit.shortcuts import shortcuts
-    from skinlesion.studies.audit.summary import leaking_pairs, summarize
+    from skinlesion.studies.audit.summary import leaking_pairs, shortcuts, summarize
 
     out = Path(config.out)
     frame = read_data(config.data)

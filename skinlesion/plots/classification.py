@@ -187,9 +187,10 @@ def _draw(axes: Axes, lines: Mapping[str, Line], measured: ClassificationReport,
     """Draw the line of each diagnosis and "macro", with its `area`, "auroc" or "ap", in the legend."""
     styles = zip(measured.per_diagnosis.items(), cycle(_COLOURS), cycle(("-", "--")))  # dashes distinguish them too
     for (code, own), colour, dashes in styles:
-        value, line = asdict(own)[area], lines.get(code, ([], []))  # without a line, in the legend alone
+        value = asdict(own)[area]
         label = f"{code}: {'undefined' if value is None else f'{value:.3f}'} (n = {own.support})"
-        axes.plot(*line, drawstyle=drawstyle, label=label, color=colour, linestyle=dashes, linewidth=1.5)
+        style: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.5}
+        axes.plot(*lines.get(code, ([], [])), drawstyle=drawstyle, label=label, **style)  # maybe in the legend alone
     if "macro" in lines:
         label = f"macro: {asdict(measured)[f'macro_{area}']:.3f}"
         axes.plot(*lines["macro"], drawstyle=drawstyle, label=label, color=BLACK, linewidth=3, zorder=1.5)

@@ -1,6 +1,6 @@
 """Figures of robustness: metrics by step of each corruption, altered facts, and out-of-distribution scores."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def _draw_steps(axes: Axes, found: "RobustnessResult", name: str) -> None:
     shifts = np.linspace(-0.09, 0.09, 4)
     for shift, (number, (label, colour, marker, dashes)) in zip(shifts, shown.items(), strict=False):
         values, whiskers = points([numbers[number] for _, numbers in steps])
-        style = {"fmt": marker, "linestyle": dashes, "color": colour, "label": label}
+        style: dict[str, Any] = {"fmt": marker, "linestyle": dashes, "color": colour, "label": label}
         axes.errorbar(np.arange(len(steps)) + shift, values, whiskers, capsize=2, ms=4, linewidth=1.2, **style)
     labels = [f"{step:g}" + ("\n(original)" if step == neutral else "") for step, _ in steps]
     axes.set_xticks(range(len(steps)), labels)

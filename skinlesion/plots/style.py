@@ -6,7 +6,7 @@ Figures are returned, neither shown nor saved; `save` writes one.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -72,10 +72,10 @@ def label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def legend(figure: Figure, axes: Axes, where: str, *, ncols: int) -> None:
-    """Draw the legend of one panel outside all panels, at the "upper" or "lower" edge of the figure."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=f"outside {where} center", ncols=ncols, fontsize=8, frameon=False)
+def legend(figure: Figure, axes: Axes, where: Literal["upper", "lower"], *, ncols: int) -> None:
+    """Draw the legend of one panel outside all panels, at the upper or lower edge of the figure."""
+    style: dict[str, Any] = {"loc": f"outside {where} center", "ncols": ncols, "fontsize": 8, "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), **style)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -17,9 +17,9 @@ from skinlesion.data.image_io import decode, find_files, find_folders
 from skinlesion.errors import DataError
 from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
-from skinlesion.studies.report.formatting import decimal, percent
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
+from skinlesion.studies.report.tables import decimal, percent
 from skinlesion.taxonomy import MALIGNANT, MELANOMA
 
 _HASHSALT = "skinlesion"  # makes equal figures equal byte by byte

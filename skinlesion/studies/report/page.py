@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from omegaconf import OmegaConf
 
-from skinlesion.studies.report import formatting
+from skinlesion.studies.report import tables
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 HERE = Path(__file__).parent
@@ -70,6 +70,6 @@ def _environment(*, escape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
+    environment.filters |= {name: getattr(tables, name) for name in _FILTERS}
     environment.globals |= {"codes": CODES, "diagnoses": DIAGNOSES, "unanswered": UNANSWERED}
     return environment

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
-from skinlesion.studies.report.formatting import change, decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
-from skinlesion.studies.report.tables import Rows, Table
+from skinlesion.studies.report.tables import Rows, Table, change, decimal, percent, ranged, ranged_percent
 
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
 _REMOVED = "lesion_removed"

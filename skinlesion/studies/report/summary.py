@@ -5,9 +5,9 @@ from typing import Any
 
 from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.subgroups import FEW_LESIONS
-from skinlesion.studies.report.formatting import decimal, percent, ranged, ranged_percent
-from skinlesion.studies.report.provenance import Provenance
 from skinlesion.studies.report.results import Results
+from skinlesion.studies.report.sources import Provenance
+from skinlesion.studies.report.tables import decimal, percent, ranged, ranged_percent
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
 
 NAMES = {each.code: each.name for each in DIAGNOSES}
