@@ -41,7 +41,7 @@ def test_the_wheel_brings_its_configuration(unpacked: Path) -> None:
         for path in (unpacked / "skinlesion" / "conf").rglob("*.yaml")
     }
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
-    assert (unpacked / "skinlesion" / "data" / "table.py").exists()
+    assert (unpacked / "skinlesion" / "data" / "readers.py").exists()
     page = {path.name for path in (unpacked / "skinlesion" / "deploy" / "service" / "assets").iterdir()}
     assert page == {"index.html", "page.css", "page.js", "result.js", "icon.svg"}
     for name in ("captions.yaml", "templates/report.html.j2", "templates/style.css", "checklists/claim.yaml"):

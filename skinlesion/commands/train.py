@@ -3,7 +3,7 @@
 import logging
 import re
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,7 +137,8 @@ def _evaluate(
 
     measured: dict[str, object] = {}
     cached = all(phase.cached_views > 0 for phase in config.schedule.phases.values())
-    predictor = None if cached else Predictor.of([load_model(folder)], device=device)
+    trained = replace(load_model(folder), network=module.network)  # in its layout: others round differently
+    predictor = None if cached else Predictor.of([trained], device=device)
     for part in HELD_OUT:
         frame = datamodule.part_frame(part)
         if predictor is None:

@@ -230,8 +230,7 @@ class Predictions:
             DataError: Images of one lesion have different actual diagnoses.
         """
         ordered = self.sorted()
-        group = ordered.group
-        first = np.unique(group, return_index=True)[1]
+        group, first = ordered.group, np.unique(ordered.group, return_index=True)[1]
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")

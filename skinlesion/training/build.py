@@ -17,7 +17,7 @@ BACKBONE_KEYS = ("backbone", "backbone_kwargs", "feature_level", "batch_norm_eps
 
 
 class HeadOptions(TypedDict, total=False):
-    """Arguments of `Head` that are free to choose; those left out are the published ones."""
+    """Arguments of `Head` that are free to choose; its defaults are the published ones."""
 
     fusion: Fusion  # gate | concatenate | none: how metadata enter
     gate_hidden: int  # units of the gate's hidden layer
@@ -29,21 +29,6 @@ class HeadOptions(TypedDict, total=False):
     spatial_kernel: int  # side of the spatial attention's kernel, odd
     funnel: Sequence[int]  # widths of the dense layers
     dropout: float  # after the first dense layer, halved at each further one
-
-
-PUBLISHED: HeadOptions = {
-    "fusion": "gate",
-    "gate_hidden": 64,
-    "gate_noise": 0.05,
-    "gate_alpha": 1.0,
-    "fact_dropout": 0.1,
-    "attention": "cbam",
-    "reduction": 16,
-    "spatial_kernel": 5,
-    "funnel": (512, 256, 128),
-    "dropout": 0.5,
-}
-"""Head of the published recipe (Corvus333-dev/SkinCancer, README of 2025)."""
 
 
 def architecture(config: ModelConfig) -> dict[str, Any]:
@@ -73,7 +58,7 @@ def build_network(hparams: Mapping[str, Any], backbone: Backbone, *, classes: in
         CheckpointError: `hparams["encoder"]` is no state of a metadata encoder.
     """
     encoder = MetadataEncoder.from_state(dict(hparams["encoder"]))
-    options: dict[str, Any] = {key: hparams.get(key, published) for key, published in PUBLISHED.items()}
+    options: dict[str, Any] = {key: hparams[key] for key in HeadOptions.__annotations__ if key in hparams}
     head = Head(
         backbone.channels,
         classes=classes,

@@ -213,7 +213,11 @@ def test_refuses_a_foreign_checkpoint(sweep: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"), [("fingerprint", "0" * 64, "another split"), ("classes", ["a"], "classes")]
+    ("key", "value", "said"),
+    [
+        ("fingerprint", "0" * 64, "another split"),
+        ("classes", ["vasc", "nv", "mel", "df", "bkl", "bcc", "akiec"], "classes"),
+    ],
 )
 def test_refuses_members_that_do_not_go_together(sweep: Path, key: str, value: object, said: str) -> None:
     path = sweep / "third" / "best.ckpt"
@@ -310,7 +314,7 @@ def test_evaluate_reads_the_images_of_its_part_alone(
 ) -> None:
     """Without the other parts' images, one of them broken: the same answer, from one reading of the table."""
     from skinlesion.commands.evaluate import run as evaluate
-    from skinlesion.data import datamodule
+    from skinlesion.data import frame
 
     run(ensemble(f"members={sweep}"))
     root = Path(shutil.copytree(synthetic_root, tmp_path / "data"))
@@ -320,8 +324,8 @@ def test_evaluate_reads_the_images_of_its_part_alone(
     for path in others[1:]:
         path.unlink()
     others[0].write_bytes(others[0].read_bytes()[:200])
-    read, calls = datamodule.read_ham10000, []
-    monkeypatch.setattr(datamodule, "read_ham10000", lambda *args, **given: calls.append(1) or read(*args, **given))
+    read, calls = frame.read_ham10000, []
+    monkeypatch.setattr(frame, "read_ham10000", lambda *args, **given: calls.append(1) or read(*args, **given))
     places = (f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'judged'}")
     evaluate(
         composed("evaluate", EvaluateConfig, f"ensemble={sweep / 'ensemble'}", "split=test", *places, "resamples=200")

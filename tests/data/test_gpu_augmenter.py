@@ -83,6 +83,7 @@ def test_images_that_do_not_fit_come_along_and_look_the_same(
     assert upload(datamodule.cache, CPU) is None  # the file is there to be read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [ON_DEVICE, "loader.workers=2"])
 def test_a_run_that_is_broken_off_ends_as_one_that_is_not(
     batches: str, small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

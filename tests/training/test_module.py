@@ -74,6 +74,7 @@ def test_one_batch_can_be_overfitted(datamodule: LesionDataModule) -> None:
     assert torch.equal(module(batch["image"], batch["metadata"]).argmax(dim=1), batch["target"])
 
 
+@pytest.mark.slow
 def test_a_notebook_training_beats_the_majority_and_comes_back(datamodule: LesionDataModule, tmp_path: Path) -> None:
     """Plain Lightning from end to end, and a fresh process that knows nothing but the checkpoint's path."""
     seed_everything(1, verbose=False)
