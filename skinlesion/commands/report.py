@@ -23,8 +23,7 @@ def run(config: ReportConfig) -> None:
     from skinlesion.files import write_json, write_text
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.plots.style import save
-    from skinlesion.studies.report.figures import draw_figures, photographs
-    from skinlesion.studies.report.page import fill_checklists, render_card, render_page
+    from skinlesion.studies.report.page import draw_figures, fill_checklists, photographs, render_card, render_page
     from skinlesion.studies.report.results import compute_results
     from skinlesion.studies.report.sources import describe_provenance, read_sources
     from skinlesion.studies.report.summary import strengths, weaknesses

@@ -13,7 +13,7 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
-from skinlesion.studies.report.figures import captions, data_uri
+from skinlesion.studies.report.page import captions, data_uri
 from skinlesion.studies.report.tables import (
     HEADLINE,
     Rows,
@@ -217,20 +217,19 @@ def populations_table(folder: Path, about: dict[str, Any]) -> Table | None:
     Args:
         folder: Folder written by `evaluate external.images=…`.
         about: Description of the source from its results.
-
-    Raises:
-        DataError: The file is not readable.
     """
     path = folder / "populations.json"
     if not path.exists():
         return None
     found = read_results(path, ("populations", "apart"), command="evaluate")
-    both, apart = list(found["populations"].values()), found["apart"]
+    both, distances = list(found["populations"].values()), found["apart"]
     rows: Rows = [
         [f"share of {each.name}", *(one["diagnoses"][each.code]["share"] for one in both), ""] for each in DIAGNOSES
     ]
-    rows.append(["all diagnoses", "", "", apart["diagnoses"]])
-    rows += [[f"median {name}", *((one[name] or {}).get("median") for one in both), apart[name]] for name in _MEASURES]
+    rows.append(["all diagnoses", "", "", distances["diagnoses"]])
+    rows += [
+        [f"median {name}", *((one[name] or {}).get("median") for one in both), distances[name]] for name in _MEASURES
+    ]
     headings = ("property", *found["populations"], "distance, 0 to 1")
     return Table(f"external_{folder.name}_populations", "Both populations", headings, rows, _notes(about))
 
