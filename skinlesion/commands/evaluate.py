@@ -79,7 +79,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
 
 def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
     from skinlesion.files import write_json, write_text
-    from skinlesion.plots.populations import compared
+    from skinlesion.plots import audit as figures
     from skinlesion.plots.style import save
     from skinlesion.studies.external.evaluation import predict_external
     from skinlesion.studies.external.populations import compare_populations
@@ -87,8 +87,9 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
     found = predict_external(predictor, config.external, source=config.data)
     folder = Path(config.out) if config.out else predictor.folder / "external"
     write_text(folder / "seen.csv", found.known.to_csv(index=False, lineterminator="\n"))
-    write_json(folder / "populations.json", compare_populations(*found.populations))
-    save(compared(*found.populations), folder / "populations.png")
+    comparison = compare_populations(*found.populations)
+    write_json(folder / "populations.json", comparison)
+    save(figures.compare_populations(*found.populations, comparison.apart), folder / "populations.png")
     return _Evaluated(
         predictions=found.predictions,
         facts=found.frame,

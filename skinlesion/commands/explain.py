@@ -32,7 +32,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
     from skinlesion.inference.predictor import Predictor
-    from skinlesion.plots.explanation import explanation_page
+    from skinlesion.plots.saliency import explanation_page
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
 
