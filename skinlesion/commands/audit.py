@@ -28,8 +28,7 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.readers import read_data
     from skinlesion.data.splits import assign, fingerprint, write_split
     from skinlesion.files import write_json, write_text
-    from skinlesion.studies.audit.shortcuts import shortcuts
-    from skinlesion.studies.audit.summary import leaking_pairs, summarize
+    from skinlesion.studies.audit.summary import leaking_pairs, shortcuts, summarize
     from skinlesion.terminal import track
 
     out = Path(config.out)

@@ -18,7 +18,7 @@ def run(config: CompareConfig) -> None:
     """
     from skinlesion.commands.console import HEADLINE, show_metrics, show_points, show_table, with_interval
     from skinlesion.files import write_json
-    from skinlesion.inference.posthoc_eval import pooled_points
+    from skinlesion.inference.posthoc import pooled_points
     from skinlesion.metrics.compare import compare_tables, names_of, paths_of, read_pooled
     from skinlesion.metrics.estimate import BootstrapConfig
 

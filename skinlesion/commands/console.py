@@ -13,25 +13,13 @@ _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PP
 
 
 def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: str = "model") -> None:
-    """Print the headline metrics of each model.
-
-    Args:
-        title: Stands above the table.
-        rows: Names and metrics.
-        heading: Heading of the names.
-    """
+    """Print the headline metrics of each model: rows of its name, under `heading`, and metrics."""
     cells = [(name, *(with_interval(metrics[metric]) for metric in HEADLINE)) for name, metrics in rows]
     show_table(title, (heading, *HEADLINE.values()), cells)
 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, its first column aligned to the left and the others to the right; without rows, one line.
-
-    Args:
-        title: Printed above the table.
-        headings: One a column.
-        rows: Cells of each row.
-    """
+    """Print a table, its first column aligned to the left and the others to the right; without rows, one line."""
     console = Console(width=120)
     if not rows:
         console.print(f"{title}: none")

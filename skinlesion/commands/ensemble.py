@@ -29,7 +29,7 @@ def run(config: EnsembleConfig) -> None:
     """
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
-    from skinlesion.inference.posthoc_fit import with_calibration
+    from skinlesion.inference.posthoc import with_calibration
     from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -101,7 +101,7 @@ def _fit(
     val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig
 ) -> dict[str, Any]:
     """Fit on validation what ensemble.json keeps: calibration, operating points, prediction sets."""
-    from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration, worsens_nll
+    from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration, worsens_nll
     from skinlesion.inference.predictions import Predictions
 
     vote = Predictions.soft_vote([val[k] for k in chosen])
@@ -132,7 +132,7 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
     """Write novelty.npz, fitted to training images; None where that is not asked for, or they are not there."""
     from skinlesion.files import file_digest
     from skinlesion.inference import ood
-    from skinlesion.inference.posthoc_fit import fit_ood
+    from skinlesion.inference.posthoc import fit_ood
     from skinlesion.inference.predictor import Predictor
     from skinlesion.inference.split_part import read_part
 

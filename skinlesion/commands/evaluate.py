@@ -41,12 +41,14 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         SkinlesionError: The model or the data cannot be used.
     """
+    from skinlesion.inference.predictor import Predictor
+
     if config.submission is not None:
         found = _read_submission(config, Path(config.submission))
     elif config.external.images is not None:
-        found = _predict_external(_load(config), config)
+        found = _predict_external(Predictor.from_config(config), config)
     else:
-        found = _predict_part(_load(config), config)
+        found = _predict_part(Predictor.from_config(config), config)
     log_to(found.folder)
     _write_metrics(found, config)
     _draw(found, config)
@@ -54,13 +56,6 @@ def run(config: EvaluateConfig) -> None:
     if found.posthoc is not None:
         _write_decisions(found, groups, config)
     log.info("Tables and figures: %s", found.folder)
-
-
-def _load(config: EvaluateConfig) -> "Predictor":
-    from skinlesion.inference.predictor import Predictor
-
-    path = str(config.checkpoint or config.ensemble)
-    return Predictor.load(path, tta=config.tta, accelerator=config.accelerator)
 
 
 def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
@@ -84,7 +79,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
 
 def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
     from skinlesion.files import write_json, write_text
-    from skinlesion.plots.populations import compared
+    from skinlesion.plots import audit as figures
     from skinlesion.plots.style import save
     from skinlesion.studies.external.evaluation import predict_external
     from skinlesion.studies.external.populations import compare_populations
@@ -92,8 +87,9 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
     found = predict_external(predictor, config.external, source=config.data)
     folder = Path(config.out) if config.out else predictor.folder / "external"
     write_text(folder / "seen.csv", found.known.to_csv(index=False, lineterminator="\n"))
-    write_json(folder / "populations.json", compare_populations(*found.populations))
-    save(compared(*found.populations), folder / "populations.png")
+    comparison = compare_populations(*found.populations)
+    write_json(folder / "populations.json", comparison)
+    save(figures.compare_populations(*found.populations, comparison.apart), folder / "populations.png")
     return _Evaluated(
         predictions=found.predictions,
         facts=found.frame,
@@ -139,7 +135,7 @@ def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> None:
     """Write the tables and their metrics, and print the headline."""
     from skinlesion.commands.console import show_metrics
     from skinlesion.files import write_json
-    from skinlesion.inference.posthoc_fit import with_calibration
+    from skinlesion.inference.posthoc import with_calibration
     from skinlesion.metrics.challenge import challenge_scores, write_submission, write_truth
     from skinlesion.metrics.classification import report
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -183,7 +179,7 @@ def _write_subgroups(found: _Evaluated, config: EvaluateConfig) -> dict[str, lis
     """Write every metric of each group of patients and images, and return the group of each image, by fact."""
     from skinlesion.files import write_text
     from skinlesion.metrics.estimate import BootstrapConfig
-    from skinlesion.metrics.subgroups import groups_of, subgroup_rows, subgroups
+    from skinlesion.metrics.summary import groups_of, subgroup_rows, subgroups
 
     groups = groups_of(found.predictions, found.facts)
     if groups:
@@ -196,8 +192,7 @@ def _write_decisions(found: _Evaluated, groups: dict[str, list[str]], config: Ev
     """Write how the ensemble's operating points and prediction sets, chosen on validation, do on these images."""
     from skinlesion.commands.console import show_points
     from skinlesion.files import write_json
-    from skinlesion.inference.posthoc_eval import evaluate_decisions
-    from skinlesion.inference.posthoc_fit import with_calibration
+    from skinlesion.inference.posthoc import evaluate_decisions, with_calibration
     from skinlesion.metrics.estimate import BootstrapConfig
 
     assert found.posthoc is not None

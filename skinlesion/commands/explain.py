@@ -1,6 +1,7 @@
 """`skinlesion explain`: explain the prediction for one image, or check the saliency maps on a part of the split."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -31,15 +32,13 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
     from skinlesion.inference.predictor import Predictor
-    from skinlesion.plots.explanation import explanation_page
+    from skinlesion.plots.saliency import explanation_page
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
 
     if not path.is_file():
         raise DataError(f"image={config.image}: no such file")
-    predictor = Predictor.load(
-        str(config.checkpoint or config.ensemble), tta=config.tta, accelerator=config.accelerator
-    )
+    predictor = Predictor.from_config(config)
     facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
     found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
@@ -61,9 +60,8 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.saliency_checks import check_maps
 
-    predictor = Predictor.load(str(config.checkpoint or config.ensemble), tta="none", accelerator=config.accelerator)
-    model = predictor.networks.models[0]
-    frame = read_part(model, part, config.data, images=config.images, seed=config.seed).frame
+    predictor = Predictor.from_config(replace(config, tta="none"))
+    frame = read_part(predictor.networks.models[0], part, config.data, images=config.images, seed=config.seed).frame
     masks = None if config.masks is None else Path(config.masks)
     checks = check_maps(predictor, frame, masks=masks, config=BootstrapConfig.of(config))
     folder = Path(config.out) if config.out else predictor.folder / "explanations"

@@ -10,6 +10,7 @@ from skinlesion.config.inference import PredictConfig
 from skinlesion.errors import DataError
 
 if TYPE_CHECKING:
+    from skinlesion.inference.members import Facts
     from skinlesion.inference.predictions import Predictions
     from skinlesion.inference.predictor import Predictor
 
@@ -24,13 +25,13 @@ def run(config: PredictConfig) -> None:
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
     """
-    from skinlesion.inference.predictor import Predictor, check_facts, image_paths
+    from skinlesion.inference.inputs import check_facts, image_paths
+    from skinlesion.inference.predictor import Predictor
 
-    model = Predictor.load(
-        str(config.checkpoint or config.ensemble or config.bundle), tta=config.tta, accelerator=config.accelerator
-    )
-    check_facts(model.encoder, _facts(config))
-    found, unreadable = _predict(model, image_paths(Path(config.image).expanduser()), config)
+    model = Predictor.from_config(config)
+    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
+    check_facts(model.encoder, facts)
+    found, unreadable = _predict(model, image_paths(Path(config.image).expanduser()), facts, config)
     for message in unreadable:
         log.warning("%s", message)
     if found is None:
@@ -42,11 +43,9 @@ def run(config: PredictConfig) -> None:
         show(rows)
 
 
-def _facts(config: PredictConfig) -> dict[str, float | str | None]:
-    return {"age": config.age, "sex": config.sex, "localization": config.localization}
-
-
-def _predict(model: "Predictor", files: list[Path], config: PredictConfig) -> "tuple[Predictions | None, list[str]]":
+def _predict(
+    model: "Predictor", files: list[Path], facts: "Facts", config: PredictConfig
+) -> "tuple[Predictions | None, list[str]]":
     """A batch of files at a time, so that a large folder needs no more memory than a small one.
 
     Returns:
@@ -66,7 +65,7 @@ def _predict(model: "Predictor", files: list[Path], config: PredictConfig) -> "t
                 unreadable.append(str(error))
         if images:
             names, pixels = list(images), list(images.values())
-            parts.append(model.predict(pixels, _facts(config), names=names, calibrated=config.calibrated, batch=size))
+            parts.append(model.predict(pixels, facts, names=names, calibrated=config.calibrated, batch=size))
     return (Predictions.concatenate(parts) if parts else None), unreadable
 
 

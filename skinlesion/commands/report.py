@@ -23,11 +23,9 @@ def run(config: ReportConfig) -> None:
     from skinlesion.files import write_json, write_text
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.plots.style import save
-    from skinlesion.studies.report.figures import draw_figures, photographs
-    from skinlesion.studies.report.page import fill_checklists, render_card, render_page
-    from skinlesion.studies.report.provenance import describe_provenance
+    from skinlesion.studies.report.page import draw_figures, fill_checklists, photographs, render_card, render_page
     from skinlesion.studies.report.results import compute_results
-    from skinlesion.studies.report.sources import read_sources
+    from skinlesion.studies.report.sources import describe_provenance, read_sources
     from skinlesion.studies.report.summary import strengths, weaknesses
     from skinlesion.studies.report.tables import make_tables
 
@@ -65,9 +63,8 @@ def run(config: ReportConfig) -> None:
 
 def _sections(sources: "Sources", config: ReportConfig) -> "list[Section]":
     """Sections made from the results of other commands that are given or lie beside the ensemble."""
-    from skinlesion.studies.report.external import external_section
     from skinlesion.studies.report.robustness import robustness_section
-    from skinlesion.studies.report.sections import explanations_section, section_folder
+    from skinlesion.studies.report.sections import explanations_section, external_section, section_folder
 
     beside = sources.path.parent
     robustness = section_folder(config.robustness, beside / "robustness", key="robustness")

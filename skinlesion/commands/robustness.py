@@ -29,10 +29,7 @@ def run(config: RobustnessConfig) -> None:
     from skinlesion.studies.robustness.study import study_robustness
 
     check_steps(config.steps)
-    predictor = Predictor.load(
-        str(config.checkpoint or config.ensemble), tta=config.tta, accelerator=config.accelerator
-    )
-    predictor = _with_detector(predictor, config)
+    predictor = _with_detector(Predictor.from_config(config), config)
     model, part = predictor.networks.models[0], cast("Part", config.split)
     found = study_robustness(
         predictor,
@@ -55,7 +52,7 @@ def _with_detector(predictor: "Predictor", config: RobustnessConfig) -> "Predict
     """The predictor with an out-of-distribution detector of the wanted `id_pass_rate`: its own, a new one, or none."""
     from skinlesion.inference import ood
     from skinlesion.inference.members import PostHoc
-    from skinlesion.inference.posthoc_fit import fit_ood
+    from skinlesion.inference.posthoc import fit_ood
     from skinlesion.inference.split_part import read_part
 
     rate, detector = config.id_pass_rate, predictor.posthoc.ood

@@ -1,34 +1,35 @@
-"""From trained models to the files of a bundle, compared with the models before they are kept."""
+"""Export: the files of a bundle, kept only if they predict what the PyTorch models predict."""
 
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from skinlesion import __version__
 from skinlesion.data.metadata import AGES
 from skinlesion.deploy import manifest
-from skinlesion.deploy.graph import VotingModule, write_graph
+from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
 from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
-from skinlesion.deploy.parity import Agreement, compare, predict, require_parity, sentence
-from skinlesion.deploy.quantize import quantize_int8, store_fp16
 from skinlesion.deploy.runtime import OnnxMembers, load_bundle, open_session
-from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.files import file_digest
 from skinlesion.inference import ood
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.taxonomy import DIAGNOSES
 from skinlesion.training.checkpoint import TrainedModel
 
 OOD_FILE = "novelty.npz"
 CARD = "MODEL_CARD.md"
+TOLERANCE = 1e-4  # largest difference of a probability at full precision
 PREPROCESSING = {
     "1 decode": "8 bits a channel, RGB, turned as its EXIF orientation says",
     "2 fit": "scaled to fit into (height, width) with its aspect kept, by OpenCV's INTER_AREA where it shrinks and "
@@ -52,6 +53,22 @@ class Recipe:
     posthoc: PostHoc = field(default_factory=PostHoc)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Differences between two votes on N images."""
+
+    images: int  # N
+    largest_difference: float  # of a probability of the vote
+    mean_difference: float  # of a probability of the vote
+    largest_of_a_member: float  # difference of a probability of one member
+    same_diagnosis: float  # share of images with the same likeliest diagnosis
+    taken_for_novel: float | None  # share of images flagged as out-of-distribution; None: there are no statistics
+
+    def as_dict(self) -> dict[str, float]:
+        """Make the entry of bundle.json."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 def build(recipe: Recipe, folder: Path, *, val: pd.DataFrame, train: pd.DataFrame | None) -> Manifest:
     """Write the files of a bundle.
 
@@ -66,7 +83,7 @@ def build(recipe: Recipe, folder: Path, *, val: pd.DataFrame, train: pd.DataFram
     """
     graph = write_graph(VotingModule(recipe.models, tta=recipe.tta).eval(), folder)
     models = TorchMembers(recipe.models, tta=recipe.tta, accelerator="cpu")
-    expected = predict(models, val, posthoc=PostHoc(), label="predicting in PyTorch")
+    expected = Predictor(models, folder).predict_frame(val, label="predicting in PyTorch")
     parity = {"fp32": _agreement(recipe, folder, graph, val, expected)}
     require_parity(parity["fp32"])
     if recipe.precision == "fp16":
@@ -101,7 +118,17 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         classes=[{"code": each.code, "name": each.name, "category": each.category} for each in DIAGNOSES],
         metadata=recipe.models[0].encoder.state(),
         preprocessing=PREPROCESSING,
-        members=[_member(model) for model in recipe.models],
+        members=[
+            Member(
+                name=model.name,
+                backbone=str(model.config["model"]["backbone"]),
+                size=model.spec.size,
+                mean=model.spec.mean,
+                std=model.spec.std,
+                sha256=file_digest(model.path),
+            )
+            for model in recipe.models
+        ],
         graph=graph,
         parity={precision: found.as_dict() for precision, found in parity.items()},
         versions={"skinlesion": __version__, **{package: version(package) for package in _PACKAGES}},
@@ -137,6 +164,45 @@ def model_card(about: Manifest) -> str:
         agreement="\n".join(sentence(precision, found) for precision, found in about.parity.items()),
         graph=about.graph.file,
         licence=about.licence,
+    )
+
+
+def compare(expected: Predictions, found: Predictions) -> Agreement:
+    """Compare the predictions of a bundle with those of the models, for the same images."""
+    assert found.members is not None and expected.members is not None  # noqa: PT018
+    mine, others = found.members.astype(np.float64), expected.members  # (M, N, K)
+    vote, other = mine.mean(axis=0), others.mean(axis=0)  # (N, K)
+    return Agreement(
+        images=len(vote),
+        largest_difference=float(np.abs(vote - other).max()),
+        mean_difference=float(np.abs(vote - other).mean()),
+        largest_of_a_member=float(np.abs(mine - others).max()),
+        same_diagnosis=float((vote.argmax(axis=1) == other.argmax(axis=1)).mean()),
+        taken_for_novel=None if found.ood is None else float(found.ood.mean()),
+    )
+
+
+def require_parity(found: Agreement) -> None:
+    """Refuse a graph of full precision that differs from PyTorch.
+
+    Raises:
+        BundleError: It says by how much.
+    """
+    largest = found.largest_of_a_member
+    if not largest <= TOLERANCE:  # NaN differs too
+        raise BundleError(
+            f"the graph differs from PyTorch by {largest:.2g} in a probability (allowed: {TOLERANCE:g}), so no bundle "
+            "is written; please report it with the backbone and the versions of torch and onnxruntime"
+        )
+
+
+def sentence(precision: str, found: Mapping[str, float]) -> str:
+    """Put an agreement, as in bundle.json, into words."""
+    flagged = f"; {found['taken_for_novel']:.1%} are flagged as unlike training" if "taken_for_novel" in found else ""
+    return (
+        f"{precision}: the same likeliest diagnosis for {found['same_diagnosis']:.1%} of {found['images']} "
+        f"validation images; probabilities differ by {found['largest_difference']:.2g} at most, by "
+        f"{found['mean_difference']:.2g} on average{flagged}."
     )
 
 
@@ -180,16 +246,5 @@ def replacing_bundle(folder: Path) -> Iterator[Path]:
 
 def _agreement(recipe: Recipe, folder: Path, graph: Graph, val: pd.DataFrame, expected: Predictions) -> Agreement:
     members = OnnxMembers(describe(recipe, folder, graph, parity={}), open_session(folder / graph.file))
-    statistics = PostHoc(ood=recipe.posthoc.ood)
-    return compare(expected, predict(members, val, posthoc=statistics, label="predicting with the bundle"))
-
-
-def _member(model: TrainedModel) -> Member:
-    return Member(
-        name=model.name,
-        backbone=str(model.config["model"]["backbone"]),
-        size=model.spec.size,
-        mean=model.spec.mean,
-        std=model.spec.std,
-        sha256=file_digest(model.path),
-    )
+    predictor = Predictor(members, folder, PostHoc(ood=recipe.posthoc.ood))
+    return compare(expected, predictor.predict_frame(val, label="predicting with the bundle"))

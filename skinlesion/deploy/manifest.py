@@ -73,7 +73,7 @@ class Manifest(_Part):
     operating_points: list[dict[str, Any]] | None
     conformal: list[dict[str, Any]] | None
     novelty: dict[str, Any] | None
-    parity: dict[str, dict[str, int | float]]  # see `parity.Agreement`, for each precision
+    parity: dict[str, dict[str, int | float]]  # see `export.Agreement`, for each precision
     versions: dict[str, str]  # version of each package that made it
     files: dict[str, str]  # SHA-256 of each file beside this one
     licence: str
@@ -97,7 +97,11 @@ class Manifest(_Part):
         try:
             manifest = cls.model_validate(values, extra="ignore" if newer else "forbid")
         except ValidationError as error:
-            raise BundleError(f"{path}: {_first_fault(error)}; copy or export the bundle again") from error
+            fault = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            reason = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            raise BundleError(f"{path}: {where}: {reason}{more}; copy or export the bundle again") from error
         manifest._check(path, values)
         return manifest
 
@@ -126,9 +130,7 @@ class Manifest(_Part):
             raise BundleError(f"{path}: has been changed since it was exported; copy or export the bundle again")
         codes = tuple(entry.code for entry in self.classes)
         if codes != CODES:
-            raise BundleError(
-                f"{path}: its classes are {', '.join(codes)}; this program tells {', '.join(CODES)} apart"
-            )
+            raise BundleError(f"{path}: its classes are {', '.join(codes)}; this program expects {', '.join(CODES)}")
         try:
             self.encoder  # noqa: B018
         except SkinlesionError as error:
@@ -174,14 +176,6 @@ def _check_format(values: Any, path: Path) -> bool:
             f"Use {update}, or export the ensemble again: skinlesion export ensemble=… out={path.parent}"
         )
     return int(minor) > FORMAT[1]
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    said = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {said}{more}"
 
 
 def _digest(values: dict[str, Any]) -> str:

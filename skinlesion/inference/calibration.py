@@ -70,7 +70,7 @@ def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | No
 
     Args:
         probabilities: (N, K), uncalibrated.
-        calibration: As from `posthoc_fit.fit_calibration`; None, or the method "none", leaves them as they are.
+        calibration: As from `posthoc.fit_calibration`; None, or the method "none", leaves them as they are.
 
     Returns:
         (N, K).
@@ -96,7 +96,7 @@ def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> flo
         targets: (N,) class indices.
 
     Raises:
-        DataError: There are fewer than two images, all have one diagnosis, or a probability is no finite number.
+        DataError: There are fewer than two images, all have one diagnosis, or a probability is not finite.
     """
     logits, actual = _checked(probabilities, targets)
     coldest, hottest = -np.log(HOTTEST), np.log(HOTTEST)
@@ -119,7 +119,7 @@ def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: f
             keeps the scaling of diagnoses with few images near the identity.
 
     Raises:
-        DataError: As of `fit_temperature`.
+        DataError: As for `fit_temperature`.
     """
     logits, actual = _checked(probabilities, targets)
     images, classes = logits.shape
@@ -179,7 +179,7 @@ def _checked(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floa
     if values.ndim != 2 or actual.shape != values.shape[:1]:
         raise ValueError(f"probabilities {values.shape} and targets {actual.shape} must be (N, K) and (N,)")
     if not np.isfinite(values).all():
-        raise DataError("a probability is no finite number; scaling cannot be fitted: evaluate the model anew")
+        raise DataError("a probability is not finite; scaling cannot be fitted: evaluate the model again")
     if len(np.unique(actual)) < 2:
         raise DataError(
             f"{len(actual)} validation images of {len(np.unique(actual))} diagnosis: scaling is not computable; "

@@ -26,7 +26,7 @@ _TOLERANCE = 1e-9  # a score that is summed in another order is the same score
 
 
 class ConformalSets(TypedDict):
-    """How prediction sets are made; plain data."""
+    """Settings and thresholds of prediction sets; plain data."""
 
     method: Score
     alpha: float  # share of images whose set may lack the actual diagnosis
@@ -85,7 +85,7 @@ def fit(
         taxonomy: The K diagnoses.
 
     Raises:
-        DataError: There is no image, or a probability is no finite number.
+        DataError: There is no image, or a probability is not finite.
         ValueError: A setting is out of range.
     """
     values, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int64)
@@ -93,13 +93,17 @@ def fit(
         raise ValueError(f"alpha is {alpha}, method {method}, penalty {penalty}; expected 0..1, aps or raps, 0 or more")
     if not len(values) or not np.isfinite(values).all():
         raise DataError(
-            f"{len(values)} validation images, all probabilities finite numbers: {bool(np.isfinite(values).all())}; "
-            "sets need at least one image and no other number: evaluate the model anew"
+            f"{len(values)} validation images, all probabilities finite: {bool(np.isfinite(values).all())}; "
+            "prediction sets need at least one image and finite probabilities: evaluate the model again"
         )
     penalty, free_ranks = (penalty, free_ranks) if method == "raps" else (0.0, 0)
     own = scores(values, penalty=penalty, free_ranks=free_ranks)[np.arange(len(actual)), actual]
     chosen = [actual == k for k in range(len(taxonomy))]
-    limits = [_limit(own[each] if by_class else own, alpha=alpha) for each in chosen]
+    limits: list[float | None] = []
+    for each in chosen:
+        own_scores = own[each] if by_class else own
+        rank = int(np.ceil((len(own_scores) + 1) * (1 - alpha) - _ROUNDING))  # ceil((n + 1)(1 - alpha))-th least
+        limits.append(None if rank > len(own_scores) else float(np.sort(own_scores)[rank - 1]))
     return {
         "method": method,
         "alpha": alpha,
@@ -122,9 +126,3 @@ def prediction_sets(probabilities: npt.ArrayLike, fitted: Mapping[str, Any]) -> 
     highest = np.array([np.inf if limit is None else limit for limit in fitted["thresholds"].values()])
     given = scores(probabilities, penalty=fitted["penalty"], free_ranks=fitted["free_ranks"])
     return np.asarray(given <= highest + _TOLERANCE)
-
-
-def _limit(own: Floats, *, alpha: float) -> float | None:
-    """The ceil((n + 1)(1 - alpha))-th least of n scores; None where that is more than n."""
-    rank = int(np.ceil((len(own) + 1) * (1 - alpha) - _ROUNDING))
-    return None if rank > len(own) else float(np.sort(own)[rank - 1])

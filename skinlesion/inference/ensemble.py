@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from skinlesion.data.datamodule import Part
 from skinlesion.errors import CheckpointError
 from skinlesion.files import file_digest
-from skinlesion.inference.ood import OodStatistics
-from skinlesion.inference.ood import read as read_novelty
+from skinlesion.inference import ood
+from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
@@ -24,13 +24,8 @@ class EnsembleFile:
 
     members: list[Path]  # checkpoints
     chosen: list[int]  # positions in members
-    tta: str  # which flips and turns of an image vote
-    calibration: dict[str, Any] | None = None  # of the mean of the members, see `scaling.calibrated`; None: not fitted
-    operating_points: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `operating_points.fit`
-    conformal: list[dict[str, Any]] | None = None  # of calibrated probabilities, see `conformal.fit`; first: in use
-    novelty: OodStatistics | None = (
-        None  # what training images look like to the chosen members, see `evaluation.novelty`
-    )
+    tta: str  # views of an image that vote, see `inference.tta`
+    posthoc: PostHoc  # fitted to the vote of the chosen members
 
     def models(self) -> list[TrainedModel]:
         """The chosen members, loaded and checked against each other."""
@@ -46,7 +41,12 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
         CheckpointError: No member, or a member of the sweep that has not finished; all are named.
     """
     if not isinstance(members, str):
-        return _distinct(_checkpoints([Path(member) for member in members])), None
+        paths = _checkpoints([Path(member) for member in members])
+        twice = sorted({str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1})
+        if twice or len(paths) < 2:
+            given = f"given twice: {', '.join(twice)}" if twice else f"{len(paths)} member"
+            raise CheckpointError(f"members: {given}; expected at least two different checkpoints")
+        return paths, None
     folder = Path(members)
     if folder.is_file() or (folder / "best.ckpt").exists():
         raise CheckpointError(
@@ -62,14 +62,6 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
         )
     announced = OmegaConf.select(OmegaConf.load(runs[0] / "config.yaml"), "expected_members")
     return _checkpoints(runs), announced
-
-
-def _distinct(paths: list[Path]) -> list[Path]:
-    twice = sorted({str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1})
-    if twice or len(paths) < 2:
-        said = f"given twice: {', '.join(twice)}" if twice else f"{len(paths)} member"
-        raise CheckpointError(f"members: {said}; expected at least two different checkpoints")
-    return paths
 
 
 def unique_names(models: Sequence[TrainedModel]) -> list[str]:
@@ -140,7 +132,7 @@ def describe(
         models: All members.
         chosen: Positions of those that vote.
         folder: From which the checkpoints are named.
-        tta: Which flips and turns of an image vote.
+        tta: Views of an image that vote, see `inference.tta`.
         fitted: What was fitted on validation after the vote: `calibration`, `operating_points`, `conformal`,
             `novelty`.
     """
@@ -181,25 +173,18 @@ def read_ensemble(path: Path) -> EnsembleFile:
     for checkpoint, digest in listed:
         if file_digest(checkpoint) != digest:
             raise CheckpointError(f"{checkpoint}: has changed since {path} was made; make the ensemble again")
+    statistics, novelty = None, about.get("novelty")
+    if novelty is not None:
+        file = path.parent / str(novelty.get("file"))
+        statistics = ood.read(file)
+        if file_digest(file) != novelty.get("sha256"):
+            raise CheckpointError(f"{file}: has changed since {path} was made; make the ensemble again")
     return EnsembleFile(
         members=[checkpoint for checkpoint, _ in listed],
         chosen=chosen,
         tta=str(about.get("tta", "none")),
-        calibration=about.get("calibration"),
-        operating_points=about.get("operating_points"),
-        conformal=about.get("conformal"),
-        novelty=_read_novelty(path, about.get("novelty")),
+        posthoc=PostHoc(about.get("calibration"), about.get("operating_points"), about.get("conformal"), statistics),
     )
-
-
-def _read_novelty(path: Path, about: Mapping[str, Any] | None) -> OodStatistics | None:
-    if about is None:
-        return None
-    file = path.parent / str(about.get("file"))
-    fitted = read_novelty(file)
-    if file_digest(file) != about.get("sha256"):
-        raise CheckpointError(f"{file}: has changed since {path} was made; make the ensemble again")
-    return fitted
 
 
 def _checkpoints(paths: Sequence[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a predictor needs of the networks that vote, in PyTorch or onnxruntime."""
+"""Interface of the networks that vote, in PyTorch or onnxruntime."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Prepared = tuple[Image, ...]
 
 
 class Outputs(NamedTuple):
-    """What M members give for a batch of B images."""
+    """Outputs of M members for a batch of B images."""
 
     probabilities: npt.NDArray[np.floating]  # (M, B, K), the mean over the views of test-time augmentation
     logits: Sequence[npt.NDArray[np.floating]]  # M of (B, K), of the images as they are; empty without OOD statistics
@@ -43,7 +43,7 @@ class Members(Protocol):
 
     @property
     def tta(self) -> str:
-        """Which views of an image vote, see `inference.tta`."""
+        """Views of an image that vote, see `inference.tta`."""
 
     def run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32], *, embed: bool) -> Outputs:
         """Run all members on B images with encoded facts (B, M).
@@ -57,7 +57,7 @@ class Members(Protocol):
 
 @dataclass(frozen=True)
 class PostHoc:
-    """What was fitted on validation after the vote, as ensemble.json and bundle.json keep it."""
+    """Calibration, decisions and OOD statistics fitted after the vote, as ensemble.json and bundle.json keep them."""
 
     calibration: dict[str, Any] | None = None  # see `calibration.calibrated`
     operating_points: list[dict[str, Any]] | None = None  # see `operating_points.fit`

@@ -32,7 +32,7 @@ _LEAST = 1e-6  # variance off the axes, as a share of the mean variance: dead fe
 
 
 class Embedded(NamedTuple):
-    """What one member makes of N images as they are, without flips or turns."""
+    """Output of one member for N images, without test-time augmentation."""
 
     logits: npt.NDArray[np.floating]  # (N, K)
     pooled: npt.NDArray[np.floating]  # (N, C), see Network.embed
@@ -41,7 +41,7 @@ class Embedded(NamedTuple):
 def fit(
     train: Sequence[Embedded], targets: npt.ArrayLike, val: Sequence[Embedded], *, id_pass_rate: float, axes: int = AXES
 ) -> OodStatistics:
-    """Learn what training images look like to each member, and the score that a share of validation images passes.
+    """Fit the features of training images, for each member, and the threshold that a share of validation images passes.
 
     Args:
         train: Of each member, of the same training images.
@@ -84,7 +84,7 @@ def score(
     logits: Sequence[npt.NDArray[np.floating]],
     pooled: Sequence[npt.NDArray[np.floating]],
 ) -> Floats:
-    """How novel each of B images is: (B,), 0 for the middle validation image, above `threshold` for a novel one.
+    """Out-of-distribution scores (B,): 0 at the median of validation, above `threshold` for flagged images.
 
     Args:
         fitted: What `fit` returned.
@@ -99,8 +99,8 @@ def score(
 
 
 def flag(fitted: Mapping[str, npt.NDArray[np.floating]], scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which images look like none that the model has learned from: (B,)."""
-    return np.asarray(~(np.asarray(scores) <= fitted["threshold"]))  # what is no number is novel too
+    """Whether each image is flagged as out-of-distribution: (B,)."""
+    return np.asarray(~(np.asarray(scores) <= fitted["threshold"]))  # NaN is flagged too
 
 
 def write(fitted: OodStatistics, path: Path) -> None:
@@ -182,11 +182,11 @@ def _distance(fitted: Mapping[str, npt.NDArray[np.floating]], number: int, poole
 
 
 def _refuse_unfit(train: Sequence[Embedded], val: Sequence[Embedded], actual: npt.NDArray[np.int64]) -> None:
-    judged = len(val[0].logits)
-    if len(actual) <= len(np.unique(actual)) or judged < 2:
+    images = len(val[0].logits)
+    if len(actual) <= len(np.unique(actual)) or images < 2:
         raise DataError(
-            f"novelty is learned from {len(actual)} training and {judged} validation images; "
-            "expected more images than diagnoses, and at least two for validation"
+            f"out-of-distribution detection is fitted to {len(actual)} training and {images} validation images; "
+            "expected more training images than diagnoses, and at least two of validation"
         )
     if not all(np.isfinite(values).all() for member in (*train, *val) for values in member):
-        raise DataError("a logit or feature is no finite number; novelty cannot be learned: train the model anew")
+        raise DataError("a logit or feature is not finite; out-of-distribution detection needs a model trained anew")

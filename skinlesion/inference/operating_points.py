@@ -45,12 +45,12 @@ def fit(
         One for each target and sensitivity.
 
     Raises:
-        DataError: A probability is no finite number.
+        DataError: A probability is not finite.
         ValueError: A sensitivity is out of range.
     """
     values, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int64)
     if not np.isfinite(values).all():
-        raise DataError("a probability is no finite number; no threshold can be chosen: evaluate the model anew")
+        raise DataError("a probability is not finite; no threshold can be chosen: evaluate the model again")
     if not all(0 < wanted <= 1 for wanted in sensitivities):
         raise ValueError(f"sensitivities are {list(sensitivities)}; expected each above 0, at most 1")
     found: list[OperatingPoint] = []
@@ -62,7 +62,7 @@ def fit(
 
 
 def flagged(probabilities: npt.ArrayLike, point: Mapping[str, Any], *, taxonomy: Taxonomy = HAM10000) -> Any:
-    """Which images an operating point flags: (N,); all, where no threshold could be chosen."""
+    """Whether an operating point flags each image: (N,); all, where no threshold could be chosen."""
     values = np.asarray(probabilities, dtype=np.float64)[:, taxonomy.mask(point["target"])].sum(axis=1)
     return values >= (-np.inf if point["threshold"] is None else point["threshold"])
 

@@ -4,7 +4,7 @@ Models make `Predictions`; metrics, figures and studies take them. Needs numpy a
 shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ Ids = Sequence[str] | npt.NDArray[np.object_]
 
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
+_SHOWN = 40  # characters of an image's name in a table for people
 _NAMED = 5  # offending rows that a message names
 _KNOWN = ("image_id", "lesion_id", "actual")
 _PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "prediction_set", "ood_score", "ood")
@@ -88,14 +89,14 @@ class Predictions:
             DataError: A row cannot be right (no number, outside 0..1, wrong sum, unknown code, id twice).
             ValueError: The shapes do not fit.
         """
-        ids = _text(image_id)
+        ids = object_array(image_id)
         with np.errstate(over="ignore"):  # too large becomes infinite, which the check of the range names
             values = np.asarray(probabilities).astype(np.float32)
-        lesions, codes = (_text(each if each is not None else [""] * len(ids)) for each in (lesion_id, actual))
+        lesions, codes = (object_array(each if each is not None else [""] * len(ids)) for each in (lesion_id, actual))
         if not len(ids) == len(lesions) == len(codes) or values.shape != (len(ids), len(taxonomy)):
             given = f"{len(ids)} image ids, {len(lesions)} lesion ids, {len(codes)} diagnoses"
-            expected = f"expected N, N, N and (N, {len(taxonomy)})"
-            raise ValueError(f"{given} and probabilities of shape {values.shape} do not fit: {expected}")
+            shape = f"probabilities of shape {values.shape} do not fit: expected N, N, N and (N, {len(taxonomy)})"
+            raise ValueError(f"{given} and {shape}")
         made = cls(ids, values, lesions, codes, taxonomy)
         made._check(source, predicted)
         return made.sorted()
@@ -115,10 +116,8 @@ class Predictions:
             hint = "Give a CSV file that `skinlesion evaluate` wrote."
             raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
         columns = (*_KNOWN[:2], *taxonomy.codes, "actual", "predicted")
-        missing, unknown = (
-            [each for each in columns if each not in text],
-            [each for each in text if each not in columns],
-        )
+        missing = [name for name in columns if name not in text]
+        unknown = [name for name in text if name not in columns]
         if missing or unknown:
             raise DataError(f"{path}: missing columns {missing}, unknown columns {unknown}; expected {list(columns)}.")
         return cls.build(
@@ -161,26 +160,54 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all; `read` gives back the same probabilities."""
         with replacing(path) as beside:
-            self.to_frame().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
+            self._columns().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
 
     def to_frame(self) -> "pd.DataFrame":
-        """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted."""
+        """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted, and what the model adds.
+
+        That is `uncalibrated_CODE`, `prediction_set` (codes, the likeliest first), `ood_score` and `ood`.
+        """
+        frame = self._columns()
+        if self.uncalibrated is not None:
+            for code, values in zip(self.taxonomy.codes, self.uncalibrated.T, strict=True):
+                frame[f"uncalibrated_{code}"] = values
+        if self.prediction_set is not None:
+            order, codes = np.argsort(-self.probabilities, axis=1, kind="stable"), self.taxonomy.codes
+            rows = zip(order, self.prediction_set, strict=True)
+            frame["prediction_set"] = [" ".join(codes[k] for k in places if held[k]) for places, held in rows]
+        added = {"ood_score": self.ood_score, "ood": self.ood}
+        return frame.assign(**{name: values for name, values in added.items() if values is not None})
+
+    def _columns(self) -> "pd.DataFrame":
+        """The columns that `write` writes."""
         import pandas as pd
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
         return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
 
+    def _shown(self) -> "pd.DataFrame":
+        """The table for people: long paths by their ends, without empty columns and uncalibrated probabilities."""
+        frame = replace(self, uncalibrated=None).to_frame()
+        empty = [name for name in ("lesion_id", "actual") if (frame[name] == "").all()]
+        names = [name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}" for name in map(str, self.image_id)]
+        return frame.assign(image_id=names).drop(columns=empty)
+
     def __len__(self) -> int:
         return len(self.image_id)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} of {len(self)} images, {self.taxonomy.name}\n{self.to_frame()}"
+        title = f"{type(self).__name__} of {len(self)} images, {self.taxonomy.name}"
+        return f"{title}\n{self._shown().to_string(max_rows=20, float_format='{:.3f}'.format)}"
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return str(self._shown().to_html(max_rows=20, float_format="{:.3f}".format, index=False))
 
     @property
     def predicted(self) -> npt.NDArray[np.object_]:
         """(N,) codes of the likeliest diagnoses, of equals the first in class order."""
-        return _text(self.taxonomy.codes)[self.predicted_targets]
+        return object_array(self.taxonomy.codes)[self.predicted_targets]
 
     @property
     def predicted_targets(self) -> npt.NDArray[np.int64]:
@@ -273,7 +300,7 @@ def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
 
     An image of unknown lesion, "", is a lesion of its own.
     """
-    order = np.argsort(_text(image_id), kind="stable")
+    order = np.argsort(object_array(image_id), kind="stable")
     number: dict[tuple[str, bool], int] = {}
     index = np.empty(len(order), dtype=np.int64)
     for place in order:
@@ -296,5 +323,9 @@ def refuse_other_images(first: Predictions, other: Predictions, *, number: int =
             raise DataError(f"Tables 1 and {number} differ in {name}: {first._rows(differ)}.")
 
 
-def _text(values: Ids) -> npt.NDArray[np.object_]:
-    return np.array(list(values), dtype=object)
+def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    """An array (N,) of Python objects."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array

@@ -5,7 +5,6 @@ augmentation vote, calibrates the vote, and adds prediction sets and out-of-dist
 Pillow; torch only for checkpoints and ensembles, onnxruntime only for bundles.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.data.image_io import Image, fit, read, upright
-from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words
-from skinlesion.errors import CheckpointError, ConfigError, DataError
+from skinlesion.data.image_io import Image, fit, read
+from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import calibrated as apply_calibration
+from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size
-from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictions import Predictions, object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from skinlesion.training.checkpoint import TrainedModel
 
 BATCH = 32  # images at once
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,23 @@ class Predictor:
         """
         path = Path(path).expanduser()
         if (path / "bundle.json").exists() or path.name == "bundle.json":
-            return cls._bundle(path if path.is_dir() else path.parent, threads=threads, tta=tta)
+            from skinlesion.deploy.runtime import load_bundle
+
+            if tta is not None:
+                raise CheckpointError(f"tta={tta}: a bundle has its own views; expected null")
+            folder = path if path.is_dir() else path.parent
+            members, about, posthoc = load_bundle(folder, threads=threads)
+            return cls(members, folder, posthoc, about=about)
         if (path / "ensemble.json").exists() or path.suffix == ".json":
-            return cls._ensemble(path, tta=tta, accelerator=accelerator)
+            from skinlesion.inference.ensemble import read_ensemble
+
+            file = read_ensemble(path)
+            predictor = cls.of(file.models(), tta=tta or file.tta, accelerator=accelerator)
+            return replace(predictor, folder=path if path.is_dir() else path.parent, posthoc=file.posthoc)
         if path.suffix == ".ckpt" or (path / "best.ckpt").exists():
-            return cls._checkpoint(path, tta=tta, accelerator=accelerator)
+            from skinlesion.training.checkpoint import load_model
+
+            return cls.of([load_model(path)], tta=tta or "none", accelerator=accelerator)
         inside = "; its ensemble is in the folder `ensemble`" if (path / "ensemble" / "ensemble.json").exists() else ""
         raise CheckpointError(
             f"{path}: no model there{inside}; expected a .ckpt file or a run's folder, an ensemble.json, or a bundle's "
@@ -85,29 +96,10 @@ class Predictor:
         )
 
     @classmethod
-    def _bundle(cls, folder: Path, *, threads: int | None, tta: str | None) -> Self:
-        from skinlesion.deploy.runtime import load_bundle
-
-        if tta is not None:
-            raise CheckpointError(f"tta={tta}: a bundle has its own views; expected null")
-        members, about, posthoc = load_bundle(folder, threads=threads)
-        return cls(members, folder, posthoc, about=about)
-
-    @classmethod
-    def _ensemble(cls, path: Path, *, tta: str | None, accelerator: str) -> Self:
-        from skinlesion.inference.ensemble import read_ensemble
-        from skinlesion.inference.torch_members import TorchMembers
-
-        file = read_ensemble(path)
-        posthoc = PostHoc(file.calibration, file.operating_points, file.conformal, file.novelty)
-        members = TorchMembers(file.models(), tta=tta or file.tta, accelerator=accelerator)
-        return cls(members, path if path.is_dir() else path.parent, posthoc)
-
-    @classmethod
-    def _checkpoint(cls, path: Path, *, tta: str | None, accelerator: str) -> Self:
-        from skinlesion.training.checkpoint import load_model
-
-        return cls.of([load_model(path)], tta=tta or "none", accelerator=accelerator)
+    def from_config(cls, config: Any) -> Self:
+        """The model that a command's configuration names as its `checkpoint`, `ensemble` or `bundle`."""
+        path = config.checkpoint or config.ensemble or getattr(config, "bundle", None)
+        return cls.load(str(path), tta=config.tta, accelerator=config.accelerator)
 
     @classmethod
     def of(cls, models: "Sequence[TrainedModel]", **options: Any) -> Self:
@@ -167,16 +159,17 @@ class Predictor:
         Raises:
             DataError: An image cannot be read, a fact has an unknown name or value, or their number does not fit.
         """
-        listed = _listed(images)
-        ids = [str(each) for each in names] if names is not None else _names(listed)
+        listed = list_images(images)
+        if names is None:
+            names = [str(each) if isinstance(each, str | Path) else str(place) for place, each in enumerate(listed)]
         if not listed:
             raise DataError("no image to predict; expected at least one")
-        rows = _rows(facts, known, len(listed))
+        rows = facts_of_each(facts, known, len(listed))
         for row in {id(row): row for row in rows}.values():
             check_facts(self.encoder, row)
-        metadata = _encode(self.encoder, rows)
+        metadata = encode_facts(self.encoder, rows)
         made = self._run((self.prepare(to_array(image)) for image in listed), metadata, batch=batch)
-        return self._finish(made, ids, calibrated=calibrated)
+        return self._finish(made, [str(name) for name in names], calibrated=calibrated)
 
     def prepare(self, image: Image) -> Prepared:
         """Fit an RGB image (h, w, 3) to each of `sizes`: what waits in a queue is then small."""
@@ -184,7 +177,7 @@ class Predictor:
 
     def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
         """Predict images that `prepare` gave, each with the facts about its patient, already checked."""
-        made = self._run(iter(images), _encode(self.encoder, facts))
+        made = self._run(iter(images), encode_facts(self.encoder, facts))
         return self._finish(made, [str(place) for place in range(len(images))], calibrated=True)
 
     def predict_frame(
@@ -215,7 +208,7 @@ class Predictor:
             )
         made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
         table = self._finish(made, ids, calibrated=False)
-        lesions, actual = _objects(frame["lesion_id"]), _objects(frame["diagnosis"])
+        lesions, actual = object_array(frame["lesion_id"]), object_array(frame["diagnosis"])
         table = replace(table, probabilities=table.probabilities.astype(np.float32), lesion_id=lesions, actual=actual)
         return table.select(np.argsort(table.image_id, kind="stable"))
 
@@ -270,11 +263,11 @@ class Predictor:
         if not np.isfinite(vote).all():
             raise CheckpointError(f"{self.folder}: gives probabilities that are no numbers; train or export it again")
         after = self.posthoc if calibrated else replace(self.posthoc, calibration=None, conformal=None)
-        values, blank = apply_calibration(vote, after.calibration), _objects([""] * len(names))
+        values, blank = apply_calibration(vote, after.calibration), object_array([""] * len(names))
         scores = None if after.ood is None else ood.score(after.ood, made.logits, made.pooled)
         chosen = after.conformal[0] if after.conformal else None
         return Predictions(
-            image_id=_objects(names),
+            image_id=object_array(names),
             probabilities=values,
             lesion_id=blank,
             actual=blank,
@@ -291,93 +284,3 @@ class Predictor:
 def load(path: str | Path, *, tta: str | None = None, accelerator: str = "auto") -> Predictor:
     """Load a checkpoint, an ensemble or a bundle; see `Predictor.load`."""
     return Predictor.load(path, tta=tta, accelerator=accelerator)
-
-
-def to_array(image: "str | Path | PillowImage | Image") -> Image:
-    """An image as RGB pixels (h, w, 3) uint8, upright.
-
-    Raises:
-        DataError: It cannot be read, or is no 8-bit RGB array.
-    """
-    if isinstance(image, str | Path):
-        return read(Path(image).expanduser())
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise DataError(
-                f"an array {image.shape} of {image.dtype}: expected an RGB image, (h, w, 3) of uint8, 0..255"
-            )
-        return image
-    return upright(image)
-
-
-def image_paths(path: Path) -> list[Path]:
-    """An image file itself, or the image files in a folder, by name.
-
-    Raises:
-        DataError: There is no such file or folder, or no image in it.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
-    files = sorted(each for each in path.iterdir() if each.suffix.lower() in EXTENSIONS)
-    if not files:
-        raise DataError(f"{path}: no image in this folder; expected files ending in {', '.join(EXTENSIONS)}")
-    return files
-
-
-def check_facts(encoder: MetadataEncoder, facts: Facts) -> None:
-    """Refuse a fact or a value that the model does not know: most often a typing error.
-
-    Raises:
-        ConfigError: It names what is known.
-    """
-    for fact, value in facts.items():
-        if fact not in FACTS:
-            close = difflib.get_close_matches(fact, FACTS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FACTS)}"
-            raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
-    for fact, known in {"sex": encoder.sexes, "localization": encoder.localizations}.items():
-        (word,) = normalize_words([facts.get(fact)])
-        if word not in known:
-            raise ConfigError(f"{fact}={facts[fact]}: not known to the model; expected one of {', '.join(known)}")
-
-
-def _encode(encoder: MetadataEncoder, rows: Sequence[Facts]) -> npt.NDArray[np.float32]:
-    """Encoded facts (N, M); the facts of one patient, given for many images, are encoded once."""
-    encoded = {id(row): encoder.encode_patient(row) for row in {id(row): row for row in rows}.values()}
-    return np.stack([encoded[id(row)] for row in rows])
-
-
-def _listed(images: Any) -> list[Any]:
-    """One image or many as a list; a folder as its image files."""
-    if isinstance(images, str | Path):
-        return list(image_paths(Path(images).expanduser()))
-    if hasattr(images, "convert"):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return [images]
-    return list(images)
-
-
-def _names(images: Sequence[Any]) -> list[str]:
-    return [str(each) if isinstance(each, str | Path) else str(place) for place, each in enumerate(images)]
-
-
-def _rows(facts: Any, known: Facts, count: int) -> list[Facts]:
-    """The facts about the patient of each image."""
-    if facts is not None and known:
-        raise DataError(f"facts and {', '.join(known)}: expected either a table of facts, or facts by name")
-    if facts is None or isinstance(facts, Mapping):
-        return [known if facts is None else facts] * count
-    rows = facts.to_dict("records") if hasattr(facts, "to_dict") else list(facts)
-    if len(rows) != count:
-        raise DataError(f"{count} images and the facts of {len(rows)} patients; expected as many of each")
-    return rows
-
-
-def _objects(values: Iterable[Any]) -> npt.NDArray[np.object_]:
-    listed = list(values)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array

@@ -38,8 +38,8 @@ def search(probabilities: npt.ArrayLike, actual: npt.ArrayLike, *, smallest: int
         first.
 
     Raises:
-        DataError: If a probability is no finite number, or there are fewer members than `smallest`.
-        ValueError: If the shapes do not fit or `smallest` and `largest` are no range.
+        DataError: A probability is not finite, or there are fewer members than `smallest`.
+        ValueError: The shapes do not fit, or `smallest` is above `largest` or below 1.
     """
     values, classes = np.asarray(probabilities, dtype=np.float64), np.asarray(actual, dtype=np.int64)
     _check(values, classes, smallest=smallest, largest=largest)
@@ -95,6 +95,6 @@ def _check(values: Floats, actual: Integers, *, smallest: int, largest: int) -> 
         raise ValueError(f"smallest is {smallest} and largest {largest}; expected 1 <= smallest <= largest")
     if not np.isfinite(values).all():
         bad = sorted({int(member) for member in np.argwhere(~np.isfinite(values))[:, 0]})
-        raise DataError(f"Members {bad} have probabilities that are no finite number. Evaluate them anew.")
+        raise DataError(f"members {bad}: a probability is not finite; evaluate them again")
     if len(values) < smallest:
-        raise DataError(f"{len(values)} members were given, a subset needs {smallest}. Give more members.")
+        raise DataError(f"{len(values)} members, but a subset needs {smallest}; give more members")

@@ -48,7 +48,7 @@ class TorchMembers:
 
     @property
     def encoder(self) -> MetadataEncoder:
-        """Of the first member."""
+        """Encoder of the first member; the others encode equal facts."""
         return self.models[0].encoder
 
     @property
@@ -62,19 +62,19 @@ class TorchMembers:
         """See `Members.run`. Members may differ in size, normalisation and encoder of equal facts."""
         stacked = {size: np.stack([each[place] for each in images]) for place, size in enumerate(self.sizes)}
         facts = torch.from_numpy(metadata).to(self.device)
-        made = [self._run(model, stacked[model.spec.size], facts) for model in self.models]
+        made = [self._forward(model, stacked[model.spec.size], facts) for model in self.models]
         votes, logits, pooled = zip(*made, strict=True)
         return Outputs(np.stack(votes), logits if embed else [], pooled if embed else [])
 
     @torch.inference_mode()
-    def _run(
+    def _forward(
         self, model: TrainedModel, pixels: npt.NDArray[np.uint8], facts: Tensor
     ) -> tuple[npt.NDArray[np.float32], ...]:
         """Probabilities (B, K), logits (B, K) and pooled features (B, C) of one member."""
         network, image = model.network, normalise(pixels, model.spec).to(self.device)
-        seen = [network.head.embed(backbone_maps(network.backbone, view), facts) for view in views(image, self.tta)]
-        vote = torch.stack([logits.float().softmax(dim=1) for logits, _ in seen]).mean(dim=0)
-        logits, pooled = seen[0]  # of the image as it is
+        outputs = [network.head.embed(backbone_maps(network.backbone, view), facts) for view in views(image, self.tta)]
+        vote = torch.stack([logits.float().softmax(dim=1) for logits, _ in outputs]).mean(dim=0)
+        logits, pooled = outputs[0]  # of the image as it is
         return vote.cpu().numpy(), logits.float().cpu().numpy(), pooled.float().cpu().numpy()
 
 

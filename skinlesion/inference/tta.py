@@ -1,4 +1,4 @@
-"""Test-time augmentation: a dermoscopic image has no up or down, so its flips and turns vote on it too."""
+"""Test-time augmentation: dermoscopic images have no up or down, so flips and quarter turns vote too."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ TTA = ("none", "flips", "dihedral")
 
 
 def views(image: Tensor, tta: str) -> Iterator[Tensor]:
-    """The images (B, C, H, W) that vote: themselves first, then their flips and turns, each of the same shape.
+    """Yield the views that vote: the images (B, C, H, W) first, then their flips and quarter turns in the same shape.
 
     Args:
         image: (B, C, H, W).

@@ -89,14 +89,7 @@ class AurocStatistic:
     def __init__(
         self, actual: Integers, probabilities: npt.NDArray[Any], group: Integers, *, codes: Sequence[str]
     ) -> None:
-        """Rank the images.
-
-        Args:
-            actual: (N,) class indices.
-            probabilities: (N, K).
-            group: (N,) lesion numbers, 0..L-1.
-            codes: Codes of the K diagnoses.
-        """
+        """Rank the images by (N, K) probabilities; the other arguments as of `rank_classes`."""
         self._actual, self._probabilities, self._group, self._codes = actual, probabilities, group, codes
         self._lesions = int(group.max()) + 1
         self._classes = rank_classes(actual, probabilities, group)
@@ -169,16 +162,8 @@ def _jackknife(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any], group: 
 def _precisions(
     before: Integers, score: npt.NDArray[Any], counts: tuple[Integers, Integers], *, own: Integers, group: Integers
 ) -> Floats:
-    """The sum of the precisions at the positive images that are left without each lesion: (L,).
-
-    Args:
-        before: (N,) how many positive images stand above each image.
-        score: (N,) of the diagnosis.
-        counts: (P,) each, TP and n at each positive image, highest score first.
-        own: (L,) positive images of each lesion.
-        group: (N,) lesion numbers.
-    """
-    true, reached = counts
+    """The sum of the precisions at the positive images that are left without each lesion: (L,)."""
+    true, reached = counts  # (P,) each: TP and n at each positive image, highest score first; `before` is (N,)
     order = np.lexsort((-score, group))  # by lesion, highest score first
     lesion, start = group[order], before[order]
     sizes = np.bincount(group)

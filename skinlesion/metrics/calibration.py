@@ -94,7 +94,7 @@ def negative_log_likelihood(predictions: Predictions) -> Floats:
 
 @dataclass(frozen=True)
 class CalibrationScores:
-    """How well probabilities are calibrated; of each score, less is better.
+    """Calibration scores; lower is better for each.
 
     Attributes:
         ece: Expected calibration error in bins of equal width.

@@ -84,10 +84,11 @@ def challenge_scores(predictions: Predictions, config: BootstrapConfig) -> Chall
         raise DataError(f"no image to score: {UNSCORED}, the only one, has no weight in the challenge")
     statistic = JointStatistic((_counted(scored), _Ranked(scored)))
     notes = _notes(scored)
-    found = {
-        name: _with_note(each, notes.get(name))
-        for name, each in bootstrap(statistic, config, lesions=scored.lesions).items()
-    }
+    found = bootstrap(statistic, config, lesions=scored.lesions)
+    for name, note in notes.items():  # before the note of the bootstrap; in place of a bare "not computable"
+        each = found[name]
+        also = [each.note] if each.note and each.value is not None else []
+        found[name] = replace(each, note="; ".join([note, *also]))
     return ChallengeScores(
         images=len(scored),
         lesions=scored.lesions,
@@ -144,7 +145,12 @@ def read_submission(
     if not problems:
         ids = rows["image"].str.replace(r"\.jpe?g$", "", case=False, regex=True)
         rows, ids = rows[~ids.isin(list(without))], ids[~ids.isin(list(without))]
-        problems += _other_images(ids, actual)
+        if (twice := ids.duplicated(keep=False)).any():
+            problems.append(f"image in more than one row: {by_line(ids[twice])}; keep one.")
+        if not (known := ids.isin(list(actual))).all():
+            problems.append(f"images that have no label: {by_line(ids[~known])}; is it a submission for other images?")
+        if absent := sorted(set(actual) - set(ids)):
+            problems.append(f"no row for {len(absent):,} of {len(actual):,} images: {first_five(absent)}; add them.")
     if problems:
         raise DataError.listing(f"{path} is no submission for these images:", problems)
     return Predictions.build(
@@ -236,24 +242,6 @@ def _notes(predictions: Predictions) -> dict[str, str]:
     counts |= dict.fromkeys(("auc", "auc_sens_80"), defined if defined > 1 else 0)
     means = {name: f"the mean of {count} of {len(codes)} diagnoses" for name, count in counts.items()}
     return notes | {name: note for name, note in means.items() if 0 < counts[name] < len(codes)}
-
-
-def _with_note(each: Estimate, note: str | None) -> Estimate:
-    """Put a note before the one that the bootstrap left; it stands in place of a bare "not computable"."""
-    if note is None:
-        return each
-    return replace(each, note="; ".join([note, *([each.note] if each.note and each.value is not None else [])]))
-
-
-def _other_images(ids: "pd.Series[str]", actual: Mapping[str, str]) -> list[str]:
-    problems = []
-    if (twice := ids.duplicated(keep=False)).any():
-        problems.append(f"image in more than one row: {by_line(ids[twice])}; keep one.")
-    if not (known := ids.isin(list(actual))).all():
-        problems.append(f"images that have no label: {by_line(ids[~known])}; is it a submission for other images?")
-    if absent := sorted(set(actual) - set(ids)):
-        problems.append(f"no row for {len(absent):,} of {len(actual):,} images: {first_five(absent)}; add them.")
-    return problems
 
 
 def _write(predictions: Predictions, values: npt.NDArray[np.floating], path: Path) -> None:

@@ -12,7 +12,7 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.bootstrap import Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.classification import Floats, ratio
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
-from skinlesion.metrics.subgroups import few_lesions
+from skinlesion.metrics.summary import few_lesions
 
 Flags = npt.NDArray[np.bool_]
 
@@ -174,7 +174,7 @@ def set_coverage(
         predictions: Of N images with known actual diagnoses.
         sets: (N, K) which diagnoses are in the set of each image.
         config: Settings of the intervals.
-        groups: For each fact the group of each image, as from `subgroups.groups_of`.
+        groups: For each fact the group of each image, as from `summary.groups_of`.
     """
     actual, size = predictions.targets, sets.sum(axis=1)
     held = sets[np.arange(len(sets)), actual]

@@ -1,4 +1,4 @@
-"""A number with its interval, and how intervals are made."""
+"""Numbers with intervals, and the settings of the intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def estimates_to_dict(estimates: Mapping[str, Estimate], *, difference: bool = F
 
 @dataclass(frozen=True)
 class BootstrapConfig:
-    """How intervals are made.
+    """Settings of the bootstrap intervals.
 
     Attributes:
         resamples: Number of resamples of the bootstrap over lesions, at least 1.

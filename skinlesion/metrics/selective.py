@@ -35,7 +35,9 @@ def confidence_score(predictions: Predictions, members: Sequence[Predictions] = 
     values = predictions.probabilities.astype(np.float64)
     found = {"confidence": values.max(axis=1), "entropy": -_entropy(values)}
     if len(members) > 1:
-        each = np.stack([_in_order(member, predictions) for member in members])  # (M, N, K)
+        place = [{image_id: row for row, image_id in enumerate(member.image_id)} for member in members]
+        rows = [[own[image_id] for image_id in predictions.image_id] for own in place]
+        each = np.stack([m.probabilities[own] for m, own in zip(members, rows, strict=True)]).astype(np.float64)
         found["disagreement"] = _entropy(each).mean(axis=0) - _entropy(each.mean(axis=0))
     return found
 
@@ -124,18 +126,18 @@ class AurcStatistic:
 
     def resampled(self, weights: Floats) -> Replicates:
         """As `Statistic`."""
-        return {name: self._area(values, weights) for name, values in self.scores.items()}
+        found = {}
+        for name, values in self.scores.items():
+            order, ends = _ordered(values)
+            counts = weights[:, self.group[order]]  # (R, N) how often each image counts, most confident first
+            kept = np.cumsum(counts, axis=1)
+            risks = ratio(np.cumsum(counts * self.wrong[order], axis=1), kept)[:, ends]
+            found[name] = ratio((np.nan_to_num(risks) * counts).sum(axis=1), kept[:, -1])
+        return found
 
     def jackknife(self) -> Replicates:
         """As `Statistic`."""
         return without_each(self, int(self.group.max()) + 1)
-
-    def _area(self, values: Floats, weights: Floats) -> Floats:
-        order, ends = _ordered(values)
-        counts = weights[:, self.group[order]]  # (R, N) how often each image counts, most confident first
-        kept = np.cumsum(counts, axis=1)
-        risks = ratio(np.cumsum(counts * self.wrong[order], axis=1), kept)[:, ends]
-        return ratio((np.nan_to_num(risks) * counts).sum(axis=1), kept[:, -1])
 
 
 def _ordered(values: Floats) -> tuple[Integers, Integers]:
@@ -143,12 +145,6 @@ def _ordered(values: Floats) -> tuple[Integers, Integers]:
     order = np.argsort(-values, kind="stable").astype(np.int64)
     ends = np.searchsorted(-values[order], -values[order], side="right") - 1
     return order, ends.astype(np.int64)
-
-
-def _in_order(member: Predictions, predictions: Predictions) -> Floats:
-    """The probabilities (N, K) of a member for the images of other predictions, in their order."""
-    place = {image_id: row for row, image_id in enumerate(member.image_id)}
-    return member.probabilities[[place[image_id] for image_id in predictions.image_id]].astype(np.float64)
 
 
 def _wrong(predictions: Predictions) -> Floats:

@@ -1,7 +1,8 @@
-"""Figures of a data set: diagnoses, ages, sexes, localizations, images per lesion, and sample images."""
+"""Figures of a data set: diagnoses, ages, sexes, localizations, images per lesion, sample images, and of two sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,18 +10,44 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skinlesion.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, SKY, VERMILLION, canvas, plain
+from skinlesion.plots.style import (
+    BLACK,
+    BLUE,
+    BOXES,
+    GREY,
+    ORANGE,
+    PALE,
+    SKY,
+    bare,
+    canvas,
+    label_rows,
+    legend,
+    panel,
+    plain,
+)
 from skinlesion.taxonomy import CODES, DIAGNOSES
+
+if TYPE_CHECKING:
+    from skinlesion.studies.external.populations import Population
 
 _SEXES = {"female": SKY, "male": ORANGE, "unknown": GREY}
 _MOST = 4  # images of a lesion; lesions with more are drawn together with these
+_MEASURES = {
+    "brightness": "mean grey value",
+    "contrast": "standard deviation of the grey values",
+    "saturation": "mean saturation",
+    "aspect": "width / height",
+    "age": "age, years",
+}
+_BINS = 30  # of the histograms of two populations
 
 
 def diagnoses(frame: pd.DataFrame) -> Figure:
     """Draw how many images and lesions each diagnosis has."""
     images = _per_diagnosis(frame)
     lesions = _per_diagnosis(frame.drop_duplicates("lesion_id"))
-    figure, axes = _diagnosis_rows(_names())
+    title = f"{len(frame):,} images of {frame['lesion_id'].nunique():,} lesions"
+    figure, axes = _diagnosis_rows(_names(), title, "count (share of all)")
     rows = np.arange(len(CODES))
     for offset, counts, colour, name in ((-0.2, images, BLUE, "images"), (0.2, lesions, SKY, "lesions")):
         bars = axes.barh(rows + offset, counts, height=0.38, color=colour, label=name)
@@ -28,9 +55,7 @@ def diagnoses(frame: pd.DataFrame) -> Figure:
         axes.bar_label(bars, [f"{n:,} ({n / total:.1%})" for n in counts], padding=3, fontsize=7)
     axes.margins(x=0.16)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("count (share of all)", fontsize=9)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
-    axes.set_title(f"{len(frame):,} images of {frame['lesion_id'].nunique():,} lesions", fontsize=10)
     return figure
 
 
@@ -42,32 +67,25 @@ def ages(frame: pd.DataFrame) -> Figure:
         f"{name}\nn = {len(values):,}" + (f", {none} without age" if none else "")
         for name, values, none in zip(_names(), known, absent, strict=True)
     ]
-    figure, axes = _diagnosis_rows(labels)
+    title = "Age by diagnosis (images): median, quartiles, 5 % and 95 %"
+    figure, axes = _diagnosis_rows(labels, title, "age of the patient, years")
     drawn = [row for row, values in enumerate(known) if len(values)]
     axes.boxplot(
         [known[row].to_numpy() for row in drawn],
         positions=drawn,
-        orientation="horizontal",
-        widths=0.6,
-        whis=(5, 95),
         manage_ticks=False,
-        patch_artist=True,
-        boxprops={"facecolor": SKY, "edgecolor": BLACK},
-        medianprops={"color": VERMILLION, "linewidth": 2},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": GREY},
+        **BOXES,
     )
-    axes.set_xlabel("age of the patient, years", fontsize=9)
-    axes.set_title("Age by diagnosis (images): median, quartiles, 5 % and 95 %", fontsize=10)
     return figure
 
 
 def sexes(frame: pd.DataFrame) -> Figure:
     """Draw the share of women and men among the images of each diagnosis."""
     counts = np.stack([_per_diagnosis(frame[frame["sex"] == sex]) for sex in _SEXES])
-    figure, axes = _diagnosis_rows(_names(_per_diagnosis(frame)))
-    _stacked(axes, counts, names=list(_SEXES), colours=list(_SEXES.values()))
-    axes.set_xlabel("share of the images of the diagnosis", fontsize=9)
-    axes.set_title("Sex by diagnosis", fontsize=10)
+    names = _names(_per_diagnosis(frame))
+    figure, axes = _diagnosis_rows(names, "Sex by diagnosis", "share of the images of the diagnosis")
+    _stacked(axes, counts, _SEXES)
     return figure
 
 
@@ -101,12 +119,11 @@ def images_per_lesion(frame: pd.DataFrame) -> Figure:
     lesions = frame.groupby("lesion_id").agg(diagnosis=("diagnosis", "first"), images=("image_id", "size"))
     sizes = lesions["images"].clip(upper=_MOST)
     counts = np.stack([_per_diagnosis(lesions[sizes == size]) for size in range(1, _MOST + 1)])
-    names = ["1 image", *(f"{size} images" for size in range(2, _MOST)), f"{_MOST} or more"]
-    figure, axes = _diagnosis_rows(_names(_per_diagnosis(lesions)))
-    _stacked(axes, counts, names=names, colours=[PALE, SKY, BLUE, BLACK])
-    axes.set_xlabel("share of the lesions of the diagnosis", fontsize=9)
     several = int((lesions["images"] > 1).sum())
-    axes.set_title(f"Images per lesion: {several:,} of {len(lesions):,} lesions have several", fontsize=10)
+    title = f"Images per lesion: {several:,} of {len(lesions):,} lesions have several"
+    names = _names(_per_diagnosis(lesions))
+    figure, axes = _diagnosis_rows(names, title, "share of the lesions of the diagnosis")
+    _stacked(axes, counts, {"1 image": PALE, "2 images": SKY, "3 images": BLUE, f"{_MOST} or more": BLACK})
     return figure
 
 
@@ -117,9 +134,9 @@ def sample_sheet(
 
     Args:
         frame: image_id, lesion_id, diagnosis.
-        image_of: Gives the image (H, W, 3) of an image id.
+        image_of: Returns the image (H, W, 3) of an image id.
         samples_per_class: Images of each diagnosis, 1 or more.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
     figure = canvas(height=0.2 + len(CODES) * 5.6 / samples_per_class)
     panels = figure.subplots(len(CODES), samples_per_class, squeeze=False)
@@ -127,12 +144,62 @@ def sample_sheet(
         lesions = frame[frame["diagnosis"] == diagnosis.code].sort_values("image_id").drop_duplicates("lesion_id")
         chosen = lesions["image_id"].sample(min(samples_per_class, len(lesions)), random_state=seed)
         row[0].set_ylabel(fill(diagnosis.name, 16), fontsize=8)
-        for axes in row:
-            axes.set(xticks=[], yticks=[], frame_on=False)
+        bare(*row)
         for axes, image_id in zip(row, chosen, strict=False):
             axes.imshow(image_of(image_id))
             axes.set_title(image_id, fontsize=5, pad=2)
     return figure
+
+
+def compare_populations(first: "Population", second: "Population", distances: Mapping[str, float | None]) -> Figure:
+    """Draw the distributions of two populations, with the distance between them from 0 (equal) to 1.
+
+    Args:
+        first: One population.
+        second: The other.
+        distances: By property, as from `populations.compare_populations`; None where not available.
+    """
+    both = ((first, BLUE), (second, ORANGE))
+    figure = canvas(height=6.4)
+    panels = figure.subplots(3, 2).ravel()
+    places = np.arange(len(CODES))
+    for offset, (each, colour) in zip((-0.2, 0.2), both, strict=True):
+        total = sum(each.diagnoses.values())
+        shares = [each.diagnoses.get(code, 0) / total for code in CODES]
+        label = f"{each.name} ({total:,} images)"
+        bars = panels[0].bar(places + offset, shares, width=0.38, color=colour, label=label)
+        texts = [f"{share:.0%}" if share >= 0.005 or not share else "<1%" for share in shares]
+        panels[0].bar_label(bars, texts, fontsize=5.5, padding=1)
+    panels[0].set_xticks(places, CODES)
+    panels[0].margins(y=0.12)
+    for axes, (name, xlabel) in zip(panels[1:], _MEASURES.items(), strict=True):
+        _histograms(axes, {colour: each.measure(name) for each, colour in both})
+        axes.set_xlabel(xlabel, fontsize=8)
+    for axes, name in zip(panels, ("diagnoses", *_MEASURES), strict=True):
+        distance = distances[name]
+        text = "no distance available" if distance is None else f"distance {distance:.2f}"
+        axes.set_title(f"{name}: {text}", fontsize=9)
+        axes.set_ylabel("share of the images", fontsize=8)
+    legend(figure, panels[0], "upper", ncols=2)
+    plain(*panels)
+    panels[0].grid(visible=False, axis="x")
+    return figure
+
+
+def _histograms(axes: Axes, values: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    """Draw the distributions of values by colour: the first filled, the second as a line."""
+    known = np.concatenate(list(values.values()))
+    if not len(known):
+        axes.text(0.5, 0.5, "not available", transform=axes.transAxes, ha="center", fontsize=8, color=GREY)
+        return
+    low, high = float(known.min()), float(known.max())
+    if high - low < 1e-6:  # a single value, as an aspect often is
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _BINS + 1).tolist()
+    styles: tuple[dict[str, Any], ...] = ({"alpha": 0.45}, {"histtype": "step", "linewidth": 1.5})
+    for (colour, own), style in zip(values.items(), styles, strict=True):
+        if len(own):
+            axes.hist(own, bins=edges, weights=np.full(len(own), 1 / len(own)), color=colour, **style)
 
 
 def _per_diagnosis(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -147,25 +214,23 @@ def _names(counts: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[
     return names if counts is None else [f"{name}\nn = {n:,}" for name, n in zip(names, counts, strict=True)]
 
 
-def _diagnosis_rows(labels: Sequence[str]) -> tuple[Figure, Axes]:
+def _diagnosis_rows(labels: Sequence[str], title: str, xlabel: str) -> tuple[Figure, Axes]:
     """Make a figure with a row for each diagnosis, the first on top."""
-    figure = canvas(height=4.0)
-    axes = figure.add_subplot()
-    plain(axes)
+    figure, axes = panel(height=4.0, title=title)
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(range(len(CODES)), labels)
-    axes.set_ylim(len(CODES) - 0.5, -0.5)
+    axes.set_xlabel(xlabel, fontsize=9)
+    label_rows(axes, labels)
     return figure, axes
 
 
-def _stacked(axes: Axes, counts: npt.NDArray[np.int64], *, names: Sequence[str], colours: Sequence[str]) -> None:
-    """Draw counts (S, 7) as shares of each diagnosis, one after the other, labelled where there is room."""
+def _stacked(axes: Axes, counts: npt.NDArray[np.int64], colours: Mapping[str, str]) -> None:
+    """Draw counts (S, 7) of S named values as shares of each diagnosis, stacked, labelled where there is room."""
     shares = counts / np.maximum(counts.sum(axis=0), 1)
     starts = np.cumsum(shares, axis=0) - shares
-    for start, share, name, colour in zip(starts, shares, names, colours, strict=True):
+    for start, share, (name, colour) in zip(starts, shares, colours.items(), strict=True):
         bars = axes.barh(range(len(CODES)), share, left=start, color=colour, label=name, height=0.7)
         ink = "white" if colour in (BLUE, BLACK) else BLACK
         labels = [f"{value:.0%}" if value >= 0.04 else "" for value in share]
         axes.bar_label(bars, labels, label_type="center", fontsize=7, color=ink)
     axes.set_xlim(0, 1)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=len(names), fontsize=8, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=len(colours), fontsize=8, frameon=False)

@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import expected_calibration_error, reliability_bins
-from skinlesion.metrics.classification import ClassificationReport, Floats, Integers, confusion_of, ratio, report
+from skinlesion.metrics.classification import ClassificationReport, Floats, confusion_of, ratio, report
 from skinlesion.plots.style import (
     BLACK,
     BLUE,
@@ -25,7 +25,9 @@ from skinlesion.plots.style import (
     PURPLE,
     SKY,
     VERMILLION,
+    bare,
     canvas,
+    panel,
     plain,
     wilson,
 )
@@ -43,7 +45,11 @@ def confusion_matrix(predictions: Predictions) -> Figure:
     figure = canvas(height=5.0)
     axes = figure.add_subplot()
     colours = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    _write_cells(axes, counts, shares=shares)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]  # NaN in a row without images
+        text = f"{count}\n{'<1%' if share < 0.005 else f'{share:.0%}'}" if count else "0"
+        ink = "white" if share > 0.6 else BLACK if count else GREY
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
     names = [fill(f"{each.name} ({each.code})", 24) for each in taxonomy.diagnoses]
     labels = [f"{name}\nn = {n}" for name, n in zip(names, counts.sum(axis=1), strict=True)]
     axes.set_yticks(range(len(taxonomy)), labels)
@@ -107,24 +113,19 @@ def reliability(predictions: Predictions, *, bins: int) -> Figure:
 
     Args:
         predictions: With known actual diagnoses.
-        bins: How many bins divide the confidences 0..1.
+        bins: Number of bins of the confidences 0..1.
     """
-    frame = reliability_bins(predictions, bins=bins)
-    filled = frame[frame["images"] > 0]
-    low, high = wilson(filled["accuracy"].to_numpy(), filled["images"].to_numpy())
-    # by rounding, an accuracy of 1 can lie above its interval's end
-    whiskers = np.maximum([filled["accuracy"] - low, high - filled["accuracy"]], 0)
+    filled = reliability_bins(predictions, bins=bins).query("images > 0")
     middles = (filled["low"] + filled["high"]) / 2
     figure = canvas(height=5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="perfect calibration")
     above.bar(middles, filled["accuracy"], width=1 / bins, color=SKY, alpha=0.5, edgecolor="white", label="accuracy")
+    style: dict[str, Any] = {"fmt": "o", "color": BLUE, "capsize": 3, "ms": 4}
     label = "accuracy at mean confidence, 95 % interval"
-    above.errorbar(
-        filled["confidence"], filled["accuracy"], whiskers, fmt="o", color=BLUE, capsize=3, ms=4, label=label
-    )
+    above.errorbar(filled["confidence"], filled["accuracy"], wilson(filled), label=label, **style)
     above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    error = expected_calibration_error(frame)
+    error = expected_calibration_error(filled)
     above.set_title(f"Reliability (n = {len(predictions)}): expected calibration error {error:.3f}", fontsize=10)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     below.bar(middles, filled["images"], width=1 / bins, color=GREY, edgecolor="white")
@@ -153,11 +154,12 @@ def sample_sheet(predictions: Predictions, image_of: Callable[[str], npt.NDArray
         places = np.flatnonzero(actual == k)
         label = f"{fill(diagnoses[k].name, 19)}\n({diagnoses[k].code})\nn = {len(places)}"
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-        for axes, place in zip(row, _extremes_and_median(places, confidence), strict=True):
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            if place is not None:
-                _show(axes, predictions, place, image_of)
+        order = places[np.argsort(-confidence[places], kind="stable")]
+        chosen = {1: [0, None, None], 2: [0, None, 1]}.get(len(order), [0, len(order) // 2, len(order) - 1])
+        for axes, rank in zip(row, chosen, strict=True):
+            bare(axes)
+            if rank is not None:
+                _show(axes, predictions, int(order[rank]), image_of)
     for axes, heading in zip(grid[0], ("most confident", "median", "least confident"), strict=True):
         axes.annotate(
             heading, (0.5, 1), (0, 26), "axes fraction", "offset points", ha="center", fontsize=9, weight="bold"
@@ -177,52 +179,23 @@ def _steps(curves: Sequence[Line]) -> Line:
 
 
 def _square(xlabel: str, ylabel: str, *, title: str) -> tuple[Figure, Axes]:
-    figure = canvas(height=5.1)
-    axes = figure.add_subplot(aspect="equal", xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set_title(title, fontsize=10)
-    plain(axes)
-    return figure, axes
+    limits: dict[str, Any] = {"xlim": (-0.01, 1.01), "ylim": (-0.01, 1.01), "aspect": "equal"}
+    return panel(height=5.1, title=title, xlabel=xlabel, ylabel=ylabel, **limits)
 
 
 def _draw(axes: Axes, lines: Mapping[str, Line], measured: ClassificationReport, *, area: str, drawstyle: str) -> None:
-    """Draw the line of each diagnosis and of the mean, with its area in the legend.
-
-    Args:
-        axes: Where to draw.
-        lines: By code, and "macro". A diagnosis without a line stands in the legend alone.
-        measured: The classification report of the same predictions.
-        area: The name of the area in the report, "auroc" or "ap".
-        drawstyle: Of matplotlib, how points are joined.
-    """
-    styles = zip(measured.per_diagnosis.items(), cycle(_COLOURS), cycle(("-", "--")))  # dashes tell them apart too
+    """Draw the line of each diagnosis and "macro", with its `area`, "auroc" or "ap", in the legend."""
+    styles = zip(measured.per_diagnosis.items(), cycle(_COLOURS), cycle(("-", "--")))  # dashes distinguish them too
     for (code, own), colour, dashes in styles:
         value = asdict(own)[area]
         label = f"{code}: {'undefined' if value is None else f'{value:.3f}'} (n = {own.support})"
-        axes.plot(
-            *lines.get(code, ([], [])), drawstyle=drawstyle, label=label, color=colour, linestyle=dashes, linewidth=1.5
-        )
+        style: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.5}
+        axes.plot(*lines.get(code, ([], [])), drawstyle=drawstyle, label=label, **style)  # maybe in the legend alone
     if "macro" in lines:
         label = f"macro: {asdict(measured)[f'macro_{area}']:.3f}"
         axes.plot(*lines["macro"], drawstyle=drawstyle, label=label, color=BLACK, linewidth=3, zorder=1.5)
     title = {"auroc": "area under the curve", "ap": "average precision"}[area]
     axes.legend(title=title, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, title_fontsize=8, frameon=False)
-
-
-def _write_cells(axes: Axes, counts: Integers, *, shares: Floats) -> None:
-    """Write count and share into each cell of a matrix; a row without images has no shares."""
-    for (row, column), count in np.ndenumerate(counts):
-        share = shares[row, column]
-        percent = "<1%" if share < 0.005 else f"{share:.0%}"
-        text = f"{count}\n{percent}" if count else "0"
-        ink = "white" if share > 0.6 else BLACK if count else GREY
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
-
-
-def _extremes_and_median(places: Integers, confidence: npt.NDArray[Any]) -> list[int | None]:
-    """The places of highest, median and lowest confidence; None instead of a place a second time."""
-    order = places[np.argsort(-confidence[places], kind="stable")]
-    picks = {1: [0, None, None], 2: [0, None, 1]}.get(len(order), [0, len(order) // 2, len(order) - 1])
-    return [None if pick is None else int(order[pick]) for pick in picks]
 
 
 def _show(axes: Axes, predictions: Predictions, place: int, image_of: Callable[[str], npt.NDArray[Any]]) -> None:

@@ -19,11 +19,11 @@ def history(frame: pd.DataFrame) -> Figure:
     """Draw losses, validation metrics and learning rate over the epochs, every other phase shaded.
 
     Args:
-        frame: One row an epoch, with the columns `COLUMNS`: phase (name), epoch (counts on over the phases),
+        frame: One row for each epoch, with the columns `COLUMNS`: name of the phase, epoch (counted over all phases),
             losses, metrics in 0..1, learning rate of the head. NaN leaves a gap.
 
     Raises:
-        DataError: If a column is missing or there is no row.
+        DataError: A column is missing or there is no row.
     """
     missing = [name for name in COLUMNS if name not in frame]
     if missing or frame.empty:
@@ -41,7 +41,11 @@ def history(frame: pd.DataFrame) -> Figure:
     rate.set(ylabel="learning rate\nof the head", xlabel="epoch")
     rate.set_yscale("log" if (frame[LR] > 0).any() else "linear")  # a log scale needs one number above 0
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _mark_best(metric, frame)
+    if frame["val/macro_f1"].notna().any():
+        best = frame.iloc[int(frame["val/macro_f1"].argmax())]
+        label = f"best val/macro_f1: {best['val/macro_f1']:.3f} in epoch {int(best['epoch'])}"
+        ring: dict[str, Any] = {"marker": "o", "ms": 10, "mfc": "none", "mec": BLACK, "linestyle": "none"}
+        metric.plot(best["epoch"], best["val/macro_f1"], label=label, **ring)
     for axes in (loss, metric):
         axes.legend(loc="best", fontsize=8)
     return figure
@@ -53,17 +57,8 @@ def _plot(axes: Axes, frame: pd.DataFrame, styles: Mapping[str, tuple[str, str]]
         axes.plot(frame["epoch"], frame[name], color=colour, marker=marker, markersize=3, linewidth=1.5, label=name)
 
 
-def _mark_best(axes: Axes, frame: pd.DataFrame) -> None:
-    """Ring the epoch of the highest macro-F1, if any was measured."""
-    if frame["val/macro_f1"].notna().any():
-        best = frame.iloc[int(frame["val/macro_f1"].argmax())]
-        label = f"best val/macro_f1: {best['val/macro_f1']:.3f} in epoch {int(best['epoch'])}"
-        ring: dict[str, Any] = {"marker": "o", "ms": 10, "mfc": "none", "mec": BLACK, "linestyle": "none"}
-        axes.plot(best["epoch"], best["val/macro_f1"], label=label, **ring)
-
-
 def _mark_phases(panels: Sequence[Axes], frame: pd.DataFrame) -> None:
-    """Shade every other phase and part the phases by lines; the first panel bears their names."""
+    """Shade every other phase and separate the phases by lines; their names are above the first panel."""
     number = (frame["phase"] != frame["phase"].shift()).cumsum()
     crowded = number.value_counts().min() < 0.12 * len(frame)  # too narrow for its name between its neighbours
     for place, (_, phase) in enumerate(frame.groupby(number)):

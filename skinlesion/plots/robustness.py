@@ -1,14 +1,26 @@
 """Figures of robustness: metrics by step of each corruption, altered facts, and out-of-distribution scores."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from skinlesion.plots.saliency import points
-from skinlesion.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, canvas, plain
+from skinlesion.plots.style import (
+    BLACK,
+    BLUE,
+    BOXES,
+    GREEN,
+    GREY,
+    ORANGE,
+    canvas,
+    label_rows,
+    legend,
+    panel,
+    plain,
+    points,
+)
 
 if TYPE_CHECKING:
     from skinlesion.studies.robustness.study import OodResult, RobustnessResult
@@ -41,22 +53,20 @@ def curves(found: "RobustnessResult") -> Figure:
     for axes, name in zip(panels.flat, names, strict=False):
         _draw_steps(axes, found, name)
         axes.set_title("JPEG compression" if name == "jpeg" else name, fontsize=9)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    legend(figure, panels.flat[0], "upper", ncols=4)
     return figure
 
 
 def lesion_removed(found: "RobustnessResult") -> Figure:
     """Draw the metrics while the lesion is painted over, which shows shortcuts."""
-    figure = canvas(height=4.2)
-    axes = figure.add_subplot()
+    title = "Lesion removed: remaining performance comes from surroundings, facts and prevalence"
+    figure, axes = panel(height=4.2, title=title)
     _draw_steps(axes, found, REMOVED)
     for name, style in (("balanced_accuracy", ":"), ("macro_f1", (0, (1, 3)))):
         label, colour, _, _ = _LINES[name]
         label = f"{label}, most frequent diagnosis"
         axes.axhline(found.without_images[name], color=colour, linestyle=style, linewidth=1, label=label)
-    axes.set_title("Lesion removed: remaining performance comes from surroundings, facts and prevalence", fontsize=10)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    legend(figure, axes, "lower", ncols=3)
     return figure
 
 
@@ -64,53 +74,35 @@ def facts(found: "RobustnessResult") -> Figure:
     """Draw the metrics with the original, missing and wrong facts."""
     rows = {"original facts": found.undisturbed}
     rows |= {label: found.facts[name] for name, label in _FACTS.items() if name in found.facts}
-    figure = canvas(height=1.2 + 0.42 * len(rows))
-    axes = figure.add_subplot()
-    y = np.arange(len(rows))
+    figure, axes = panel(height=1.2 + 0.42 * len(rows))
     for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), _LINES.items(), strict=False):
-        values, whiskers = points([each[number] for each in rows.values()])
-        axes.errorbar(
-            values, y + offset, xerr=whiskers, fmt=marker, color=colour, capsize=2, ms=4, linewidth=1, label=label
-        )
-    axes.set_yticks(y, list(rows))
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(-0.02, 1.02))
+        values, xerr = points([each[number] for each in rows.values()])
+        y = np.arange(len(rows)) + offset
+        axes.errorbar(values, y, xerr=xerr, fmt=marker, color=colour, capsize=2, ms=4, linewidth=1, label=label)
+    label_rows(axes, list(rows))
+    axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"value with {found.level:.0%} interval over lesions", fontsize=8)
-    plain(axes)
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    legend(figure, axes, "upper", ncols=3)
     return figure
 
 
 def ood_scores(found: "OodResult") -> Figure:
     """Draw the out-of-distribution scores of dermoscopic images and of each other kind of images."""
-    kinds = list(found.scores)
-    figure = canvas(height=1.1 + 0.36 * len(kinds))
-    axes = figure.add_subplot()
-    axes.boxplot(
-        list(found.scores.values()),
-        positions=np.arange(len(kinds)),
-        orientation="horizontal",
-        widths=0.6,
-        whis=(5, 95),
-        showfliers=False,
-        patch_artist=True,
-        boxprops={"facecolor": SKY, "edgecolor": BLACK},
-        medianprops={"color": VERMILLION, "linewidth": 2},
-    )
-    axes.axvline(found.threshold, color=BLACK, linestyle="--", linewidth=1)
-    labels = [kind.replace("_", " ") for kind in kinds]
-    for row, kind in enumerate(kinds):
+    labels = [kind.replace("_", " ") for kind in found.scores]
+    for row, kind in enumerate(found.scores):
         if (each := found.pictures.get(kind)) is not None:
             labels[row] += f"\nAUROC {each.auroc.value:.3f}, {each.flagged.value:.0%} flagged"
-    axes.set_yticks(range(len(kinds)), labels)
-    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    title = "Out-of-distribution scores (box: quartiles; whiskers: 5 % to 95 %)"
+    figure, axes = panel(height=1.1 + 0.36 * len(labels), title=title)
+    axes.boxplot(list(found.scores.values()), positions=range(len(labels)), showfliers=False, **BOXES)
+    axes.axvline(found.threshold, color=BLACK, linestyle="--", linewidth=1)
+    label_rows(axes, labels)
     axes.set_xscale("symlog", linthresh=2)
     highest = max(float(np.quantile(each, 0.95)) for each in found.scores.values())
     axes.set_xticks([tick for tick in (-1, 0, 1, 2, 5, 10, 20, 50, 100, 1000) if tick <= max(highest, 2)])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("score: 0 is the median validation image; images right of the dashed line are flagged", fontsize=8)
-    axes.set_title("Out-of-distribution scores (box: quartiles; whiskers: 5 % to 95 %)", fontsize=10)
-    plain(axes)
     return figure
 
 
@@ -120,14 +112,11 @@ def _draw_steps(axes: Axes, found: "RobustnessResult", name: str) -> None:
     neutral = corruption.neutral
     steps = sorted({neutral: found.undisturbed, **corruption.steps}.items(), reverse=neutral >= 100)  # JPEG quality
     shown = {number: style for number, style in _LINES.items() if number in found.undisturbed}
-    for shift, (number, (label, colour, marker, style)) in zip(
-        np.linspace(-0.09, 0.09, 4), shown.items(), strict=False
-    ):
+    shifts = np.linspace(-0.09, 0.09, 4)
+    for shift, (number, (label, colour, marker, dashes)) in zip(shifts, shown.items(), strict=False):
         values, whiskers = points([numbers[number] for _, numbers in steps])
-        axes.errorbar(
-            np.arange(len(steps)) + shift, values, whiskers, fmt=marker, linestyle=style, color=colour, capsize=2, ms=4,
-            linewidth=1.2, label=label,
-        )  # fmt: skip
+        style: dict[str, Any] = {"fmt": marker, "linestyle": dashes, "color": colour, "label": label}
+        axes.errorbar(np.arange(len(steps)) + shift, values, whiskers, capsize=2, ms=4, linewidth=1.2, **style)
     labels = [f"{step:g}" + ("\n(original)" if step == neutral else "") for step, _ in steps]
     axes.set_xticks(range(len(steps)), labels)
     axes.set_ylim(-0.03, 1.03)

@@ -1,13 +1,15 @@
-"""The style that all figures share: page size, colours, plain axes, rows of numbers with intervals, and saving.
+"""The style that all figures share: page size, colours, panels, rows of numbers with intervals, and saving.
 
 Figures are returned, neither shown nor saved; `save` writes one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,10 +20,20 @@ from skinlesion.metrics.estimate import Estimate
 PAGE_WIDTH = 7.0  # inches between the margins of A4 and letter paper
 DOTS_PER_INCH = 200
 
-# Okabe & Ito, Color Universal Design (2008): told apart with every kind of colour vision. Grey stands in for their
-# yellow, which is too faint for a line on white.
+# Okabe & Ito, Color Universal Design (2008): distinct for every kind of colour vision. Grey replaces their yellow,
+# which is too faint for a line on white.
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 BLACK, GREY, PALE = "#000000", "#7F7F7F", "#EDEDED"
+
+BOXES: Mapping[str, Any] = {
+    "orientation": "horizontal",
+    "widths": 0.6,
+    "whis": (5, 95),
+    "patch_artist": True,
+    "boxprops": {"facecolor": SKY, "edgecolor": BLACK},
+    "medianprops": {"color": VERMILLION, "linewidth": 2},
+}
+"""Horizontal box plots: quartiles, and whiskers from 5 % to 95 %."""
 
 
 def canvas(*, height: float) -> Figure:
@@ -29,13 +41,41 @@ def canvas(*, height: float) -> Figure:
     return Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
 
 
+def panel(*, height: float, title: str = "", **properties: Any) -> tuple[Figure, Axes]:
+    """A figure of page width and `height` inches with one plain panel; `properties` are of its axes."""
+    figure = canvas(height=height)
+    axes = figure.add_subplot(**properties)
+    axes.set_title(title, fontsize=10)
+    plain(axes)
+    return figure, axes
+
+
 def plain(*panels: Axes) -> None:
-    """Leave out the frame at the top and right of each panel, and draw a faint grid behind it."""
+    """Remove the frame at the top and right of each panel, and draw a faint grid behind it."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=8)
+
+
+def bare(*panels: Axes) -> None:
+    """Remove the frame and the ticks of each panel."""
+    for axes in panels:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+
+
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Label the rows 0, 1, … of a panel, the first on top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def legend(figure: Figure, axes: Axes, where: Literal["upper", "lower"], *, ncols: int) -> None:
+    """Draw the legend of one panel outside all panels, at the upper or lower edge of the figure."""
+    style: dict[str, Any] = {"loc": f"outside {where} center", "ncols": ncols, "fontsize": 8, "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), **style)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -44,31 +84,21 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(beside, format="png", dpi=DOTS_PER_INCH)
 
 
-def intervals(axes: Axes, labels: Sequence[str], numbers: Sequence[Estimate]) -> None:
-    """Draw a row for each number, first on top: its value and interval; nothing where it cannot be computed.
+def points(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:
+    """Values (S,) of estimates and the lengths of both whiskers (2, S); NaN where there is no number."""
+    ends = [(each.value, each.low, each.high) for each in estimates]
+    value, low, high = np.array(ends, dtype=np.float64).reshape(-1, 3).T
+    return value, np.maximum([value - low, high - value], 0)
+
+
+def wilson(bins: pd.DataFrame) -> Floats:
+    """Whiskers (2, S) of accuracies: the 95 % interval of Wilson (1927), doi:10.1080/01621459.1927.10502953.
 
     Args:
-        axes: Where to draw.
-        labels: Labels of the rows.
-        numbers: One a row.
+        bins: Bins with `accuracy` and their number of `images`, at least 1.
     """
-    for place, number in enumerate(numbers):
-        if number.value is None:
-            axes.text(0.02, place, "not computable", transform=axes.get_yaxis_transform(), fontsize=7, va="center")
-            continue
-        if number.low is not None and number.high is not None:
-            axes.plot([number.low, number.high], [place, place], color=GREY, linewidth=2, solid_capstyle="round")
-        axes.plot(number.value, place, "o", color=BLUE, ms=5)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    plain(axes)
-    axes.grid(visible=False, axis="y")
-    axes.hlines(range(len(labels)), *axes.get_xlim(), color=PALE, linewidth=0.6, zorder=0)
-
-
-def wilson(share: Floats, images: Floats) -> tuple[Floats, Floats]:
-    """The ends of the 95 % interval of a share of some images: Wilson, J. Am. Stat. Assoc. 22:209-212 (1927)."""
-    z = NormalDist().inv_cdf(0.975)
+    z, share, images = NormalDist().inv_cdf(0.975), bins["accuracy"].to_numpy(), bins["images"].to_numpy()
     centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z / (1 + z**2 / images) * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    return centre - half, centre + half
+    # by rounding, an accuracy of 1 can lie above its interval's end
+    return np.maximum([share - (centre - half), centre + half - share], 0)

@@ -101,16 +101,16 @@ def test_what_is_fitted_on_validation_is_kept(sweep: Path) -> None:
     run(ensemble(f"members={sweep}", "alphas=[0.2,0.1]", "sensitivities=[0.5]"))
     found = read_ensemble(sweep / "ensemble")
     val = Predictions.read(sweep / "ensemble" / "predictions_val.csv")
-    assert found.calibration is not None
-    values = calibrated(val.probabilities, found.calibration)
-    logits = np.log(val.probabilities.astype(np.float64)) / found.calibration["temperature"]
+    assert found.posthoc.calibration is not None
+    values = calibrated(val.probabilities, found.posthoc.calibration)
+    logits = np.log(val.probabilities.astype(np.float64)) / found.posthoc.calibration["temperature"]
     np.testing.assert_allclose(values, softmax(logits, axis=1), atol=1e-9)
-    assert [member["name"] for member in found.calibration["members"]] == ["first", "second", "third"]
+    assert [member["name"] for member in found.posthoc.calibration["members"]] == ["first", "second", "third"]
     points = operating_points.fit(values, val.targets, sensitivities=[0.5])
-    assert [point["target"] for point in found.operating_points or []] == ["mel", "malignant"]
-    for kept, expected in zip(found.operating_points or [], points, strict=True):
+    assert [point["target"] for point in found.posthoc.operating_points or []] == ["mel", "malignant"]
+    for kept, expected in zip(found.posthoc.operating_points or [], points, strict=True):
         assert kept["threshold"] == pytest.approx(expected["threshold"], abs=1e-6)
-    assert [sets["alpha"] for sets in found.conformal or []] == [0.2, 0.1]
+    assert [sets["alpha"] for sets in found.posthoc.conformal or []] == [0.2, 0.1]
 
 
 def test_an_ensemble_of_before_still_loads(sweep: Path) -> None:
@@ -119,8 +119,8 @@ def test_an_ensemble_of_before_still_loads(sweep: Path) -> None:
     kept = {key: value for key, value in json.loads(path.read_text()).items() if key in BEFORE}
     path.write_text(json.dumps(kept))
     found = read_ensemble(path)
-    assert (found.calibration, found.operating_points, found.conformal) == (None, None, None)
-    assert calibrated(np.eye(7), found.calibration).tolist() == np.eye(7).tolist()
+    assert (found.posthoc.calibration, found.posthoc.operating_points, found.posthoc.conformal) == (None, None, None)
+    assert calibrated(np.eye(7), found.posthoc.calibration).tolist() == np.eye(7).tolist()
 
 
 @pytest.mark.parametrize(

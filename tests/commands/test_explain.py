@@ -21,7 +21,7 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
-from skinlesion.plots.explanation import explanation_page
+from skinlesion.plots.saliency import explanation_page
 from skinlesion.studies.explain.explanation import Explanation, explain, metadata_ablation
 from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import TrainedModel, load_model

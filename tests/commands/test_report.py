@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, recall_score
 from skinlesion.commands.report import run
 from skinlesion.config.studies import ReportConfig
 from skinlesion.errors import CheckpointError, DataError
-from skinlesion.inference.posthoc_fit import fit_calibration, fit_decisions, with_calibration
+from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration
 from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.report import page
 from skinlesion.studies.report.page import CHECKLISTS, UNANSWERED

@@ -17,8 +17,14 @@ from skinlesion.errors import ConfigError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.plots.robustness import curves
-from skinlesion.studies.robustness.metrics import OodStatistic, compare_predictions, majority_baseline, ood_detection
-from skinlesion.studies.robustness.study import CorruptionResult, RobustnessResult
+from skinlesion.studies.robustness.study import (
+    CorruptionResult,
+    OodStatistic,
+    RobustnessResult,
+    compare_predictions,
+    majority_baseline,
+    ood_detection,
+)
 from skinlesion.taxonomy import CODES
 
 CONFIG = BootstrapConfig(resamples=200)

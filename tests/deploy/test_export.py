@@ -28,23 +28,22 @@ from skinlesion.data.image_io import decode
 from skinlesion.data.metadata import FACTS, MetadataEncoder
 from skinlesion.deploy import export as building
 from skinlesion.deploy.export import Recipe, build, replacing_bundle, require_one_encoder
-from skinlesion.deploy.graph import VotingModule, write_graph
+from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
 from skinlesion.deploy.manifest import Graph, Manifest
-from skinlesion.deploy.quantize import quantize_int8, store_fp16
 from skinlesion.deploy.runtime import load_bundle
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.files import file_digest, write_json
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import tempered
 from skinlesion.inference.ensemble import describe
-from skinlesion.inference.members import Members, PostHoc
+from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
-from skinlesion.inference.sample import Sample, read_sample, see, see_patient
+from skinlesion.inference.split_part import read_part
 from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
-SOURCE, CPU = SourceConfig(None, None), torch.device("cpu")
+SOURCE = SourceConfig(None, None)
 RESNET, OTHER_SIZE = (
     ("model=tiny_resnet",),
     ("model=tiny_resnet", "model.image_size=[24,40]", "model.fusion=concatenate"),
@@ -61,8 +60,8 @@ LIMITS = {
 class Made(NamedTuple):
     models: list[TrainedModel]
     folder: Path
-    val: Sample
-    train: Sample
+    val: pd.DataFrame
+    train: pd.DataFrame
     statistics: ood.OodStatistics
 
 
@@ -71,8 +70,8 @@ def made(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Made
     """A bundle of three members: two on one frozen backbone, one of another size; with all that can be fitted."""
     place = tmp_path_factory.mktemp("export")
     models = [load_model(path) for path in write_members(place, [RESNET, RESNET, OTHER_SIZE], root=synthetic_root)]
-    val, train = (read_sample(models[0], part, images=12, seed=1, source=SOURCE) for part in ("val", "train"))
-    parts = [[each.embedded for each in see(models, sample, device=CPU, label="")] for sample in (train, val)]
+    val, train = (read_part(models[0], part, SOURCE, images=12, seed=1).frame for part in ("val", "train"))
+    parts = [[ood.Embedded(*forward(model, frame)) for model in models] for frame in (train, val)]
     statistics = ood.fit(parts[0], np.arange(12) % 3, parts[1], id_pass_rate=0.7)
     posthoc = PostHoc(
         calibration={"method": "temperature", "temperature": 2.0},
@@ -84,30 +83,42 @@ def made(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Made
     )
     folder = place / "bundle"
     folder.mkdir()
-    build(Recipe(models, "flips", "fp32", posthoc), folder, val=val.frame, train=None)
+    build(Recipe(models, "flips", "fp32", posthoc), folder, val=val, train=None)
     return Made(models, folder, val, train, statistics)
 
 
-def patients(sample: Sample) -> list[dict[str, float | str | None]]:
-    return [dict(zip(FACTS, row, strict=True)) for row in sample.frame[list(FACTS)].itertuples(index=False)]
+def forward(
+    model: TrainedModel, frame: pd.DataFrame, *dims: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Logits and pooled features of the images of a frame, each flipped along `dims`, by plain PyTorch."""
+    pixels = np.stack([decode(Path(path), model.spec.size) for path in frame["path"]])
+    mean, std = torch.tensor(model.spec.mean), torch.tensor(model.spec.std)
+    image = ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2).flip(dims)
+    with torch.inference_mode():
+        logits, pooled = model.network.eval().embed(image, torch.from_numpy(model.encoder.encode(frame)))
+    return logits.numpy(), pooled.numpy()
+
+
+def pixels_at(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
+    sizes = ((32, 32), (24, 40))
+    return {f"image_{h}x{w}": np.stack([decode(Path(path), (h, w)) for path in frame["path"]]) for h, w in sizes}
+
+
+def patients(frame: pd.DataFrame) -> list[dict[str, float | str | None]]:
+    return [dict(zip(FACTS, row, strict=True)) for row in frame[list(FACTS)].itertuples(index=False)]
 
 
 def one_by_one(made: Made, count: int) -> npt.NDArray[np.float32]:
-    """What `predict` gives for each image alone, in PyTorch: (M, N, K)."""
-    rows = zip(made.val.frame["path"][:count], patients(made.val)[:count], strict=True)
-    answers = [
-        [
-            see_patient(m, decode(Path(path), m.spec.size)[None], facts, device=CPU, tta="flips").probabilities[0]
-            for m in made.models
-        ]
-        for path, facts in rows
-    ]
-    return np.array(answers).swapaxes(0, 1)
+    """The mean over the four flips of each image alone, in PyTorch: (M, N, K)."""
+    flips = ((), (2,), (3,), (2, 3))
+    rows = [made.val.iloc[[place]] for place in range(count)]
+    votes = [[[forward(m, row, *dims)[0][0] for dims in flips] for row in rows] for m in made.models]
+    return np.asarray(torch.tensor(np.array(votes)).softmax(dim=-1).mean(dim=2))
 
 
 def predicted(made: Made, count: int) -> Predictions:
     """Predictions of the bundle."""
-    paths = list(made.val.frame["path"][:count])
+    paths = list(made.val["path"][:count])
     return Predictor.load(made.folder, threads=1).predict(paths, patients(made.val)[:count])
 
 
@@ -125,8 +136,8 @@ def test_a_bundle_predicts_what_the_models_predict(made: Made, count: int) -> No
 
 def test_ood_scores_are_those_of_pytorch(made: Made) -> None:
     found = predicted(made, 12)
-    embedded = [each.embedded for each in see(made.models, made.val, device=CPU, label="")]
-    expected = ood.score(made.statistics, [each.logits for each in embedded], [each.pooled for each in embedded])
+    logits, pooled = zip(*(forward(model, made.val) for model in made.models), strict=True)
+    expected = ood.score(made.statistics, logits, pooled)
     assert found.ood_score is not None
     np.testing.assert_allclose(found.ood_score, expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(found.ood, expected > made.statistics["threshold"])
@@ -136,8 +147,8 @@ def test_ood_scores_are_those_of_pytorch(made: Made) -> None:
 def test_the_vote_is_inside_the_graph(made: Made) -> None:
     """The graph alone, in plain onnxruntime: one row a patient, the mean over the members."""
     session = onnxruntime.InferenceSession(made.folder / "model.onnx", providers=["CPUExecutionProvider"])
-    metadata = made.models[0].encoder.encode(made.val.frame)
-    inputs = {"metadata": metadata, **{f"image_{h}x{w}": made.val.images((h, w)) for h, w in ((32, 32), (24, 40))}}
+    metadata = made.models[0].encoder.encode(made.val)
+    inputs = {"metadata": metadata, **pixels_at(made.val)}
     voted, members = session.run(["probabilities", "members"], inputs)
     np.testing.assert_allclose(voted, members.mean(axis=0), atol=1e-7)
     np.testing.assert_allclose(members, one_by_one(made, 12), atol=1e-5)
@@ -177,10 +188,8 @@ def test_what_the_manifest_states(made: Made) -> None:
 
 def answers_of(graph: Path, made: Made) -> npt.NDArray[np.float32]:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    images = {f"image_{h}x{w}": made.val.images((h, w)) for h, w in ((32, 32), (24, 40))}
-    return np.asarray(
-        session.run(["members"], {"metadata": made.models[0].encoder.encode(made.val.frame), **images})[0]
-    )
+    metadata = made.models[0].encoder.encode(made.val)
+    return np.asarray(session.run(["members"], {"metadata": metadata, **pixels_at(made.val)})[0])
 
 
 def test_half_precision_halves_the_file(made: Made, tmp_path: Path) -> None:
@@ -195,7 +204,7 @@ def test_half_precision_halves_the_file(made: Made, tmp_path: Path) -> None:
 def test_integers_compute_the_convolutions(made: Made, tmp_path: Path) -> None:
     whole, graph = made.folder / "model.onnx", tmp_path / "int8.onnx"
     shutil.copy(whole, graph)
-    quantize_int8(graph, made.models, made.train.frame)
+    quantize_int8(graph, made.models, made.train)
     model = onnx.load(graph)
     weights = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     scaled = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -235,14 +244,14 @@ def test_an_ensemble_is_exported(made: Made, ensemble: Path, tmp_path: Path, cap
 
 
 def test_a_bundle_that_differs_is_not_written(ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_frame = Predictor.predict_frame
 
-    def shifted(members: Members, frame: pd.DataFrame, **others: Any) -> Predictions:
-        found = predict_members(members, frame, **others)
+    def shifted(predictor: Predictor, frame: pd.DataFrame, **others: Any) -> Predictions:
+        found = predict_frame(predictor, frame, **others)
         assert found.members is not None
-        return replace(found, members=found.members + (2e-4 if isinstance(members, TorchMembers) else 0))
+        return replace(found, members=found.members + (2e-4 if isinstance(predictor.members, TorchMembers) else 0))
 
-    predict_members = building.predict
-    monkeypatch.setattr(building, "predict", shifted)
+    monkeypatch.setattr(Predictor, "predict_frame", shifted)
     config = composed("export", ExportConfig, f"ensemble={ensemble}", f"out={tmp_path / 'bundle'}", "images=2")
     with pytest.raises(BundleError, match=r"differs from PyTorch by 0\.0002 in a probability"):
         run(config)
@@ -311,7 +320,7 @@ def test_predict_gives_what_the_ensemble_gives_without_torch(
     ood.write(made.statistics, beside)
     seen = {"file": beside.name, "sha256": file_digest(beside)}
     write_json(ensemble, {**about, **fitted, "novelty": seen})
-    image = Path(made.val.frame["path"].iloc[0])
+    image = Path(made.val["path"].iloc[0])
     asked = (f"image={image}", "age=40", "sex=female", "format=json")
     predict(composed("predict", PredictConfig, f"ensemble={ensemble}", "accelerator=cpu", *asked))
     expected = json.loads(capsys.readouterr().out)

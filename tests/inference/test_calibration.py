@@ -63,7 +63,7 @@ def test_scaling_of_too_little_is_refused(rows: int) -> None:
         fit_temperature(values[:rows], actual[:rows])
     with pytest.raises(DataError, match="not computable"):
         fit_vector(values[:50], np.zeros(50, dtype=int))
-    with pytest.raises(DataError, match="no finite number"):
+    with pytest.raises(DataError, match="a probability is not finite"):
         fit_temperature(np.where(np.arange(7) == 2, np.nan, values), actual)
 
 

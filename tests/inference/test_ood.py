@@ -17,7 +17,7 @@ from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import ood
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.ood import Embedded, components, energy, fit, flag, score
-from skinlesion.inference.posthoc_fit import fit_ood
+from skinlesion.inference.posthoc import fit_ood
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
 from skinlesion.training.checkpoint import load_model
@@ -132,7 +132,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(DataError, match="400 training and 1 validation"):
         fit(TRAIN, TARGETS, one, id_pass_rate=0.9)
     broken = [Embedded(np.full_like(VAL[0].logits, np.nan), VAL[0].pooled), VAL[1]]
-    with pytest.raises(DataError, match="no finite number"):
+    with pytest.raises(DataError, match="a logit or feature is not finite"):
         fit(TRAIN, TARGETS, broken, id_pass_rate=0.9)
     with pytest.raises(ValueError, match="do not fit"):
         fit(TRAIN, TARGETS[:3], VAL, id_pass_rate=0.9)
@@ -198,11 +198,11 @@ def test_an_ensemble_keeps_it(sweep_folder: Path, tmp_path: Path, caplog: pytest
     models = kept.models()
     train, val = (read_part(models[0], part, SourceConfig(None, None), seed=1).frame for part in ("train", "val"))
     expected = fit_ood(Predictor.of(models), train=train, val=val, id_pass_rate=0.95)
-    assert kept.novelty is not None
-    assert all(np.array_equal(kept.novelty[name], values) for name, values in expected.items())
+    assert kept.posthoc.ood is not None
+    assert all(np.array_equal(kept.posthoc.ood[name], values) for name, values in expected.items())
     ood.write(FITTED, tmp_path / "with" / "novelty.npz")
     with pytest.raises(CheckpointError, match="has changed"):
         read_ensemble(tmp_path / "with")
     run(composed("ensemble", EnsembleConfig, *settings, f"out={tmp_path / 'gone'}", "data.root=nowhere"))
-    assert read_ensemble(tmp_path / "gone").novelty is None
+    assert read_ensemble(tmp_path / "gone").posthoc.ood is None
     assert "Out-of-distribution images will not be flagged" in caplog.text

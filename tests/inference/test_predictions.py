@@ -275,3 +275,22 @@ def test_tables_are_joined_one_after_the_other() -> None:
     np.testing.assert_allclose(
         table.target_score("malignant"), table.probabilities[:, [0, 1, 4]].sum(axis=1), atol=1e-6
     )
+
+
+def test_the_table_for_people_shows_what_the_model_adds(tmp_path: Path) -> None:
+    paths = [f"/a/very/long/folder/of/many/photographs/of/skin/{name}.jpg" for name in ("one", "two")]
+    plain = Predictions.build(paths, probabilities=[[0.1, 0.2, 0.0, 0.0, 0.4, 0.3, 0.0]] * 2)
+    held = plain.probabilities >= 0.2
+    full = replace(plain, uncalibrated=plain.probabilities, prediction_set=held, ood_score=np.ones(2), ood=held[:, 0])
+    frame = full.to_frame()
+    assert frame["prediction_set"].tolist() == ["mel nv bcc"] * 2
+    assert frame["uncalibrated_nv"].tolist() == frame["nv"].tolist()
+    assert frame["ood"].tolist() == [False, False]
+    for shown in (repr(full), full._repr_html_()):
+        assert "skin/one.jpg" in shown
+        assert "/a/very" not in shown
+        assert "mel nv bcc" in shown
+        assert "lesion_id" not in shown
+    full.write(tmp_path / "full.csv")
+    plain.write(tmp_path / "plain.csv")
+    assert (tmp_path / "full.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()

@@ -115,7 +115,7 @@ def test_larger_subsets_than_members_do_not_matter() -> None:
 
 def test_too_few_members_are_refused() -> None:
     values, actual = random_members(1, 20, seed=6)
-    with pytest.raises(DataError, match="1 members were given, a subset needs 2"):
+    with pytest.raises(DataError, match="1 members, but a subset needs 2"):
         search(values, actual, smallest=2, largest=6)
 
 
@@ -123,7 +123,7 @@ def test_too_few_members_are_refused() -> None:
 def test_probabilities_that_are_no_numbers_are_refused(bad: float) -> None:
     values, actual = random_members(3, 20, seed=7)
     values[1, 4, 2] = bad
-    with pytest.raises(DataError, match=r"Members \[1\]"):
+    with pytest.raises(DataError, match=r"members \[1\]"):
         search(values, actual, smallest=2, largest=3)
 
 

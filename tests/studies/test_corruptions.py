@@ -8,8 +8,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from skinlesion.errors import ConfigError
-from skinlesion.studies.robustness.corruptions import CORRUPTIONS, check_steps
-from skinlesion.studies.robustness.ood_images import ALTERED, NON_DERMOSCOPIC
+from skinlesion.studies.robustness.corruptions import ALTERED, CORRUPTIONS, NON_DERMOSCOPIC, check_steps
 from skinlesion.studies.robustness.study import altered_facts
 from skinlesion.synthetic.images import paint, photograph
 from skinlesion.taxonomy import DIAGNOSES

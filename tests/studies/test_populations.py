@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from skinlesion.data.image_statistics import STATISTICS
-from skinlesion.plots.populations import compared
+from skinlesion.plots import audit as figures
 from skinlesion.studies.external.populations import MEASURES, Population, compare_populations
 
 
@@ -40,7 +40,7 @@ def test_missing_data_are_none_and_drawn_so() -> None:
     found = compare_populations(first, second)
     assert found.apart["diagnoses"] == 0
     assert all(found.apart[name] is None for name in (*MEASURES, "sex", "localization"))
-    assert found.populations["others"].measures["age"] is None
-    titles = [axes.get_title() for axes in compared(first, second).axes]
+    assert found.populations["others"].facts["age"] is None
+    titles = [axes.get_title() for axes in figures.compare_populations(first, second, found.apart).axes]
     assert "age: no distance available" in titles
     assert "diagnoses: distance 0.00" in titles

@@ -12,9 +12,8 @@ from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.errors import DataError
 from skinlesion.files import write_json
 from skinlesion.studies.external.populations import Population, compare_populations
-from skinlesion.studies.report.external import populations_table
 from skinlesion.studies.report.robustness import robustness_section
-from skinlesion.studies.report.sections import explanations_section
+from skinlesion.studies.report.sections import explanations_section, populations_table
 
 
 def number(value: float, spread: float = 0.02) -> dict[str, Any]:

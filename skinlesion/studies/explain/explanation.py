@@ -20,33 +20,19 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Prediction of an ensemble for one image, with what supports it.
+    """Prediction of an ensemble for one image, with what supports it."""
 
-    Attributes:
-        name: Name of the image.
-        image: Original image, (h, w, 3).
-        facts: Age in years, sex and localization; None where unknown.
-        codes: K codes in class order.
-        probabilities: (K,), calibrated where the model is.
-        target: Code of the diagnosis that the member maps explain.
-        maps: (h, w) by code, for the predicted diagnosis and the target, averaged over the members.
-        members: (h, w) by member, for the target.
-        spatial: (h, w), factors of CBAM's spatial attention, averaged over the members that have it.
-        fact_effects: (K,) by fact, see `metadata_ablation`.
-        ood: Out-of-distribution score and its threshold; None where the model does not compute one.
-    """
-
-    name: str
-    image: Image
-    facts: Facts
-    codes: Sequence[str]
-    probabilities: Floats
-    target: str
-    maps: Mapping[str, Map]
-    members: Mapping[str, Map]
-    spatial: Map | None
-    fact_effects: Mapping[str, Floats]
-    ood: tuple[float, float] | None = None
+    name: str  # of the image
+    image: Image  # original, (h, w, 3)
+    facts: Facts  # age in years, sex and localization; None where unknown
+    codes: Sequence[str]  # K, in class order
+    probabilities: Floats  # (K,), calibrated where the model is
+    target: str  # code of the diagnosis that the member maps explain
+    maps: Mapping[str, Map]  # (h, w) by code, for the predicted diagnosis and the target: means over the members
+    members: Mapping[str, Map]  # (h, w) by member, for the target
+    spatial: Map | None  # (h, w), factors of CBAM's spatial attention: mean over the members that have it
+    fact_effects: Mapping[str, Floats]  # (K,) by fact, see `metadata_ablation`
+    ood: tuple[float, float] | None = None  # out-of-distribution score and its threshold
 
     @property
     def is_ood(self) -> bool:

@@ -54,30 +54,17 @@ class LesionOverlap:
 
 @dataclass(frozen=True)
 class SaliencyChecks:
-    """Results of all checks.
-
-    Attributes:
-        images: Number of images.
-        lesions: Number of lesions.
-        level: Level of the intervals.
-        randomisation: By member, each part of the network in the order of randomisation with the rank correlation of
-            the maps with those of the trained network.
-        deletion: Curves while pixels are blurred.
-        insertion: Curves while pixels are restored.
-        lesion: Overlap with lesion masks; None without masks.
-        example: First image, (h, w, 3).
-        example_maps: Maps of the example (h, w) by the part of the first member that was randomised last.
-    """
+    """Results of all checks."""
 
     images: int
     lesions: int
-    level: float
-    randomisation: Mapping[str, Mapping[str, Estimate]]
-    deletion: ReplacementCurves
-    insertion: ReplacementCurves
-    lesion: LesionOverlap | None
-    example: Image
-    example_maps: Mapping[str, Map]
+    level: float  # of the intervals
+    randomisation: Mapping[str, Mapping[str, Estimate]]  # by member and randomised part: correlation with trained maps
+    deletion: ReplacementCurves  # while pixels are blurred
+    insertion: ReplacementCurves  # while pixels are restored
+    lesion: LesionOverlap | None  # None without masks
+    example: Image  # first image, (h, w, 3)
+    example_maps: Mapping[str, Map]  # (h, w) by the part of the first member that was randomised last
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of explanations.json: everything but the example."""

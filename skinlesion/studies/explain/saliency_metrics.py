@@ -22,23 +22,14 @@ _ASPECT_TOLERANCE = 0.03  # relative; small images round their sides
 
 @dataclass(frozen=True)
 class ReplacementCurves:
-    """Deletion or insertion curves (Petsiuk, Das & Saenko, BMVC 2018, arXiv:1806.07421).
+    """Deletion or insertion curves (Petsiuk, Das & Saenko, BMVC 2018, arXiv:1806.07421)."""
 
-    Attributes:
-        fractions: F shares of replaced pixels, from 0 to 1.
-        map: Mean probability of the predicted diagnosis at each fraction, in the order of the map.
-        random: The same in random order.
-        area_map: Area under the curve in the order of the map.
-        area_random: Area under the curve in random order.
-        area_less_random: Difference of the two areas, paired over resamples.
-    """
-
-    fractions: tuple[float, ...]
-    map: list[Estimate]
-    random: list[Estimate]
-    area_map: Estimate
+    fractions: tuple[float, ...]  # F shares of replaced pixels, from 0 to 1
+    map: list[Estimate]  # mean probability of the predicted diagnosis at each fraction, in the order of the map
+    random: list[Estimate]  # the same in random order
+    area_map: Estimate  # under the curve
     area_random: Estimate
-    area_less_random: Estimate
+    area_less_random: Estimate  # difference of the two areas, paired over resamples
 
 
 def rank_correlations(maps: Maps, others: Maps) -> Floats:

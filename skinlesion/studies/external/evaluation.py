@@ -46,30 +46,17 @@ class KnownImages:
 
 @dataclass(frozen=True)
 class ExternalSource:
-    """Contents of a source and their treatment, as written under `external` in the results.
+    """Contents of a source and their treatment, as written under `external` in the results."""
 
-    Attributes:
-        images: Folder of the images.
-        labels: Label file.
-        metadata: Metadata file, or None.
-        labelled: Number of images with a diagnosis.
-        without_lesion_id: Images without lesion_id.
-        classes: By word of the label file, the number of images and their diagnosis.
-        localizations: By localization that the model does not know, the number of images and its replacement.
-        judged: Number of predicted images.
-        of_own_test_part: Predicted images that belong to the test part of the model's own data set.
-        seen: Images that the model knows.
-    """
-
-    images: str
-    labels: str
-    metadata: str | None
-    labelled: int
-    without_lesion_id: int
-    classes: dict[str, LabelCount]
-    localizations: dict[str, dict[str, object]]
-    judged: int
-    of_own_test_part: int
+    images: str  # folder
+    labels: str  # label file
+    metadata: str | None  # metadata file
+    labelled: int  # images with a diagnosis
+    without_lesion_id: int  # images without lesion_id
+    classes: dict[str, LabelCount]  # number of images and their diagnosis, by word of the label file
+    localizations: dict[str, dict[str, object]]  # number of images and replacement, by unknown localization
+    judged: int  # predicted images
+    of_own_test_part: int  # predicted images that belong to the test part of the model's own data set
     seen: KnownImages
 
 

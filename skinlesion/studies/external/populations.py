@@ -61,20 +61,18 @@ class PopulationSummary:
         images: Number of images.
         lesions: Number of lesions.
         diagnoses: `images` and `share` by code.
-        categories: Number of images by value of `sex` and of `localization`.
-        measures: By name of `MEASURES`, the number of `known` values, `mean` and quantiles.
+        facts: Number of images by value of `sex` and of `localization`; by name of `MEASURES`, the number of `known`
+            values, `mean` and quantiles.
     """
 
     images: int
     lesions: int | None
     diagnoses: dict[str, dict[str, float]]
-    categories: dict[str, Counts | None]
-    measures: dict[str, Quantiles | None]
+    facts: dict[str, Counts | Quantiles | None]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        counts = {"images": self.images, "lesions": self.lesions, "diagnoses": self.diagnoses}
-        return {**counts, **self.categories, **self.measures}
+        return {"images": self.images, "lesions": self.lesions, "diagnoses": self.diagnoses, **self.facts}
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,10 @@ def _summarize(population: Population) -> PopulationSummary:
         images=total,
         lesions=None if frame is None else int(frame["lesion_id"].nunique()),
         diagnoses={code: {"images": counts.get(code, 0), "share": counts.get(code, 0) / total} for code in CODES},
-        categories={name: population.counts(name) for name in _CATEGORIES},
-        measures={name: _quantiles(population.measure(name)) for name in MEASURES},
+        facts={
+            **{name: population.counts(name) for name in _CATEGORIES},
+            **{name: _quantiles(population.measure(name)) for name in MEASURES},
+        },
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.inference.posthoc_eval import Decisions, evaluate_decisions
+from skinlesion.inference.posthoc import Decisions, evaluate_decisions
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import CalibrationScores, calibration_scores
 from skinlesion.metrics.classification import confusion_of
@@ -16,7 +16,7 @@ from skinlesion.metrics.compare import EnsembleMetrics, ensemble_metrics
 from skinlesion.metrics.decision import net_benefit
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, risk_at_share, risk_coverage
-from skinlesion.metrics.subgroups import Subgroups, groups_of, subgroups
+from skinlesion.metrics.summary import Subgroups, groups_of, subgroups
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import CODES, TARGETS
 from skinlesion.terminal import track
@@ -66,27 +66,16 @@ class PartCounts:
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers of a report.
+    """All numbers of a report."""
 
-    Attributes:
-        performance: Metrics of the ensemble and its members.
-        calibration: Calibration scores.
-        rejection: Reject option.
-        decisions: Operating points and prediction sets on the test part.
-        net_benefit: Decision curves by target; None where the test part has no image of the target.
-        subgroups: Metrics by group of the test part; None without a metadata table.
-        confusion: (K, K) images of the test part by actual (row) and predicted diagnosis.
-        counts: By part.
-    """
-
-    performance: EnsembleMetrics
+    performance: EnsembleMetrics  # of the ensemble and its members
     calibration: CalibrationResult
     rejection: RejectionResult
-    decisions: Decisions
-    net_benefit: dict[str, pd.DataFrame | None]
-    subgroups: Subgroups | None
-    confusion: npt.NDArray[np.int64]
-    counts: dict[str, PartCounts]
+    decisions: Decisions  # operating points and prediction sets on the test part
+    net_benefit: dict[str, pd.DataFrame | None]  # by target; None where the test part has no image of the target
+    subgroups: Subgroups | None  # of the test part; None without a metadata table
+    confusion: npt.NDArray[np.int64]  # (K, K) images of the test part by actual (row) and predicted diagnosis
+    counts: dict[str, PartCounts]  # by part
 
     @property
     def test(self) -> Estimates:

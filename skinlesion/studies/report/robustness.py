@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
-from skinlesion.studies.report.formatting import change, decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
-from skinlesion.studies.report.tables import Rows, Table
+from skinlesion.studies.report.tables import Rows, Table, change, decimal, percent, ranged, ranged_percent
 
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
 _REMOVED = "lesion_removed"
@@ -47,14 +46,14 @@ def robustness_section(folder: Path) -> Section:
         for kind in (found["images"], found["facts"])
     )
     baseline = decimal(found["without_images"]["balanced_accuracy"])
-    strengths, weaknesses = _judge_corruptions(images)
-    weaknesses += _judge_shortcuts(images, facts, baseline)
+    strengths, weaknesses = _summarize_corruptions(images)
+    weaknesses += _summarize_shortcuts(images, facts, baseline)
     units = {name: each["unit"] for name, each in found["images"].items()}
     tables = [_table(original, {**images, **facts}, units, baseline)]
     if "novelty" in found:
         kinds = {kind.replace("_", " "): each for kind, each in found["novelty"]["pictures"].items()}
         flagged = {kind: Estimate.from_dict(each["flagged"]) for kind, each in kinds.items()}
-        detected, missed = _judge_detection(flagged, original["novel"])
+        detected, missed = _summarize_detection(flagged, original["novel"])
         strengths, weaknesses = strengths + detected, weaknesses + missed
         rows: Rows = [
             [kind, each["pictures"], Estimate.from_dict(each["auroc"]), flagged[kind]] for kind, each in kinds.items()
@@ -74,7 +73,7 @@ def robustness_section(folder: Path) -> Section:
     )
 
 
-def _judge_corruptions(images: Steps) -> tuple[list[str], list[str]]:
+def _summarize_corruptions(images: Steps) -> tuple[list[str], list[str]]:
     """Sentences about corruptions without and with a loss of balanced accuracy at their worst step."""
     harmless, harmful = [], []
     for name, steps in images.items():
@@ -92,7 +91,7 @@ def _judge_corruptions(images: Steps) -> tuple[list[str], list[str]]:
     )
 
 
-def _judge_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str]:
+def _summarize_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str]:
     """Sentences about images without the lesion and about altered facts."""
     found = []
     if _REMOVED in images:
@@ -111,7 +110,7 @@ def _judge_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str]:
     return [*found, f"Change in balanced accuracy by altered facts: {'; '.join(effects)}."] if effects else found
 
 
-def _judge_detection(flagged: Mapping[str, Estimate], dermoscopy: Estimate) -> tuple[list[str], list[str]]:
+def _summarize_detection(flagged: Mapping[str, Estimate], dermoscopy: Estimate) -> tuple[list[str], list[str]]:
     """Sentences about kinds of images that are flagged as out-of-distribution and about those that are not."""
     shares = {kind: each.value or 0.0 for kind, each in flagged.items()}
     detected = [kind for kind, share in shares.items() if share >= _DETECTED]

@@ -1,4 +1,4 @@
-"""Sources of a report: the ensemble's file, predictions, the recipe of its members, and facts about the patients."""
+"""Sources of a report: the ensemble's file, predictions, facts about the patients, and where they come from."""
 
 import json
 from dataclasses import dataclass
@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from skinlesion import __version__
 from skinlesion.data.csv_io import read_rows
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
-from skinlesion.inference.posthoc_fit import with_calibration
+from skinlesion.files import file_digest
+from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
+from skinlesion.taxonomy import CODES
 
 PARTS = ("val", "test")
 _FACTS = ("sex", "localization", "dataset", "dx_type")
@@ -23,29 +26,17 @@ _ROUNDING = 1e-4  # tolerance of probabilities that are averaged again
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything a report is made from, checked to belong together.
+    """Everything a report is made from, checked to belong together."""
 
-    Attributes:
-        path: The ensemble.json.
-        about: Its contents.
-        vote: Uncalibrated predictions of the ensemble by part.
-        members: Predictions by member and part; empty where they are missing.
-        configs: Configurations of the chosen members whose run folders exist, by member.
-        split: image_id, lesion_id and split of the first member; None where its run folder is missing.
-        facts: image_id, diagnosis and facts; None where no metadata table is found.
-        root: Folder of the data set; None likewise.
-        absent: Missing sources, in words.
-    """
-
-    path: Path
-    about: dict[str, Any]
-    vote: dict[str, Predictions]
-    members: dict[str, dict[str, Predictions]]
-    configs: dict[str, dict[str, Any]]
-    split: pd.DataFrame | None
-    facts: pd.DataFrame | None
-    root: Path | None
-    absent: list[str]
+    path: Path  # of the ensemble.json
+    about: dict[str, Any]  # its contents
+    vote: dict[str, Predictions]  # uncalibrated predictions of the ensemble, by part
+    members: dict[str, dict[str, Predictions]]  # by member and part; empty where a table is missing
+    configs: dict[str, dict[str, Any]]  # configurations of the chosen members whose run folders exist, by member
+    split: pd.DataFrame | None  # image_id, lesion_id, split of the first member; None without its run folder
+    facts: pd.DataFrame | None  # image_id, diagnosis and facts; None without a metadata table
+    root: Path | None  # folder of the data set; None without a metadata table
+    absent: list[str]  # missing sources, in words
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +72,8 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
     members = _read_members(path, names, chosen, vote)
     absent = [] if members else ["predictions of the members (no comparison with them): make the ensemble again"]
     runs = {names[k]: (path.parent / about["members"][k]["checkpoint"]).resolve().parent for k in about["chosen"]}
-    configs = {name: _read_config(run / "config.yaml") for name, run in runs.items() if (run / "config.yaml").is_file()}
+    files = {name: run / "config.yaml" for name, run in runs.items() if (run / "config.yaml").is_file()}
+    configs: dict[str, Any] = {name: OmegaConf.to_container(OmegaConf.load(file)) for name, file in files.items()}
     first = next(iter(configs.values()), None)
     if first is None:
         absent.append("recipe: no config.yaml beside the checkpoints of the members")
@@ -157,13 +149,129 @@ def _read_members(
     return members
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=False))
-
-
 def _find_metadata(config: dict[str, Any] | None) -> Path | None:
     data = (config or {}).get("data") or {}
     if not isinstance(data.get("root"), str) or not isinstance(data.get("table"), str):
         return None
     candidates = [Path(data["root"]).expanduser() / f"{data['table']}{suffix}" for suffix in TABLE_SUFFIXES]
     return next((path for path in candidates if path.is_file()), None)
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One part of the split; a fact is None where the metadata table lacks it."""
+
+    images: int
+    lesions: int
+    by_diagnosis: dict[str, int] | None = None  # number of images by code
+    age: list[float] | None = None  # quartiles in years
+    unknown_age: float | None = None  # share of images, 0 to 1
+    female: float | None = None  # share of images, 0 to 1
+    confirmed: float | None = None  # share of images with histology, 0 to 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without missing facts."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training of the members: common settings, phases, and the settings of each member."""
+
+    policy: str
+    split_seed: int
+    size: list[int] | None  # height and width in pixels; None: the backbone's own
+    fusion: str
+    attention: str
+    funnel: list[int]
+    batch_size: int
+    phases: list[dict[str, Any]]  # name, epochs, lr, unfreeze
+    members: list[dict[str, Any]]  # name, backbone, start, seed, alpha, gamma
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Origin of an ensemble."""
+
+    version: str  # of the package
+    ensemble: str  # first 12 digits of the SHA-256 of the ensemble's file
+    fingerprint: str  # of the split, or ""
+    chosen: list[str]  # names of the members that vote
+    members: list[str]  # names of all members
+    tta: str  # test-time augmentation
+    novelty: dict[str, Any] | None  # detector of out-of-distribution images
+    parts: dict[str, PartSummary]  # of the split
+    recipe: Recipe | None  # None where the configurations of the members are missing
+    absent: list[str]  # missing sources, in words
+
+
+def describe_provenance(sources: Sources) -> Provenance:
+    """Describe where an ensemble comes from."""
+    about, configs = sources.about, sources.configs
+    return Provenance(
+        version=__version__,
+        ensemble=file_digest(sources.path)[:12],
+        fingerprint=about.get("fingerprint", ""),
+        chosen=sources.chosen,
+        members=sources.names,
+        tta=about.get("tta", "none"),
+        novelty=about.get("novelty"),
+        parts=_summarize_parts(sources),
+        recipe=_recipe(configs) if configs else None,
+        absent=sources.absent,
+    )
+
+
+def _summarize_parts(sources: Sources) -> dict[str, PartSummary]:
+    rows = sources.split
+    if rows is None:
+        rows = pd.concat(
+            pd.DataFrame({"image_id": each.image_id, "lesion_id": each.lesion_id, "split": part})
+            for part, each in sources.vote.items()
+        )
+    if sources.facts is not None:
+        rows = rows.merge(sources.facts.drop(columns="lesion_id", errors="ignore"))
+    return {
+        part: _summarize_part(own) for part in ("train", *PARTS, "left_out") if len(own := rows[rows["split"] == part])
+    }
+
+
+def _summarize_part(rows: pd.DataFrame) -> PartSummary:
+    has_age = "age" in rows and rows["age"].notna().any()
+    counts = rows["diagnosis"].value_counts() if "diagnosis" in rows else None
+    return PartSummary(
+        images=len(rows),
+        lesions=int(rows["lesion_id"].nunique()),
+        by_diagnosis=None if counts is None else {code: int(counts.get(code, 0)) for code in CODES},
+        age=np.nanquantile(rows["age"], [0.25, 0.5, 0.75]).tolist() if has_age else None,
+        unknown_age=float(rows["age"].isna().mean()) if has_age else None,
+        female=float((rows["sex"] == "female").mean()) if "sex" in rows else None,
+        confirmed=float((rows["dx_type"] == "histo").mean()) if "dx_type" in rows else None,
+    )
+
+
+def _recipe(configs: dict[str, dict[str, Any]]) -> Recipe:
+    first = next(iter(configs.values()))
+    model = first["model"]
+    return Recipe(
+        policy=first["split"]["policy"],
+        split_seed=first["split"]["seed"],
+        size=[int(side) for side in model["image_size"]] if model.get("image_size") else None,
+        fusion=model["fusion"],
+        attention=model["attention"],
+        funnel=list(model["funnel"]),
+        batch_size=first["loader"]["batch_size"],
+        phases=[
+            {"name": name, "epochs": each["epochs"], "lr": each.get("lr", each.get("rate")),
+             "unfreeze": each["unfreeze"]}
+            for name, each in first["schedule"]["phases"].items()
+        ],
+        members=[_member_recipe(name, config) for name, config in configs.items()],
+    )  # fmt: skip
+
+
+def _member_recipe(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    pretrained, loss = config["model"]["pretrained"], config["loss"]
+    start = "weights of a file" if isinstance(pretrained, str) else "ImageNet" if pretrained else "random"
+    own = {"backbone": config["model"]["backbone"], "start": start, "seed": config["seed"]}
+    return {"name": name, **own, "alpha": loss["alpha"], "gamma": loss["gamma"]}

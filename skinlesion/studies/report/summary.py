@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.subgroups import FEW_LESIONS
-from skinlesion.studies.report.formatting import decimal, percent, ranged, ranged_percent
-from skinlesion.studies.report.provenance import Provenance
+from skinlesion.metrics.summary import FEW_LESIONS
 from skinlesion.studies.report.results import Results
+from skinlesion.studies.report.sources import Provenance
+from skinlesion.studies.report.tables import decimal, percent, ranged, ranged_percent
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
 
 NAMES = {each.code: each.name for each in DIAGNOSES}
@@ -17,23 +17,13 @@ _MISCALIBRATED = 0.05  # calibration error that counts as a weakness
 _FACTS = {"dataset": "image source", "dx_type": "confirmation"}
 
 
-def strengths(results: Results) -> list[str]:
-    """Sentences about what the ensemble does well."""
-    return list(_strengths(results))
-
-
 def weaknesses(results: Results, provenance: Provenance, others: Sequence[str] = ()) -> list[str]:
-    """Sentences about what the ensemble does badly, and about what is unknown.
-
-    Args:
-        results: Results of the report.
-        provenance: Origin of the ensemble.
-        others: Weaknesses from other sections.
-    """
+    """Sentences about what the ensemble does badly, those of `others` sections, and about what is unknown."""
     return [*_weaknesses(results), *others, *_unknowns(results, provenance)]
 
 
-def _strengths(results: Results) -> Iterator[str]:
+def strengths(results: Results) -> Iterator[str]:
+    """Sentences about what the ensemble does well."""
     test, counts = results.test, results.counts["test"]
     most = max(CODES, key=lambda code: counts.by_diagnosis[code])
     yield (
@@ -140,16 +130,14 @@ def _unknowns(results: Results, provenance: Provenance) -> Iterator[str]:
     yield from (f"Not available: {each}." for each in provenance.absent)
 
 
-def _operating_point(
-    results: Results, target: str, *, wanted: float = 0.9
-) -> tuple[Mapping[str, Any], FlagMetrics] | None:
-    """The operating point of a target whose desired sensitivity is nearest to the wanted one."""
+def _operating_point(results: Results, target: str) -> tuple[Mapping[str, Any], FlagMetrics] | None:
+    """The operating point of a target whose desired sensitivity is nearest to 0.9."""
     usable = [
         (point, found)
         for point, _, found in results.decisions.operating_points
         if point["target"] == target and found is not None and found.metrics["sensitivity"].value is not None
     ]
-    return min(usable, key=lambda each: abs(each[0]["sensitivity"] - wanted), default=None)
+    return min(usable, key=lambda each: abs(each[0]["sensitivity"] - 0.9), default=None)
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Corruptions of dermoscopic images: hair, ruler, vignette, blur, compression, brightness, colour, removed lesion.
+"""Corruptions of dermoscopic images in steps, from hair to a removed lesion, and out-of-distribution images.
 
-Each is a function of an image (h, w, 3), a step and a random generator. Lengths are fractions of the image, so that a
-step means the same at every resolution. With the same generator a larger step contains all of a smaller one.
+Each corruption is a function of an image (h, w, 3), a step and a random generator. Lengths are fractions of the image,
+so that a step means the same at every resolution. With the same generator a larger step contains all of a smaller one.
 
 Blur, compression, brightness and colour are transforms of albumentations at a fixed strength. It has no hair, ruler,
 vignette or removed lesion in steps; these are drawn here.
@@ -14,8 +14,10 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from sklearn.datasets import load_sample_images
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network
 
@@ -50,7 +52,7 @@ def hairs(image: Image, count: float, rng: np.random.Generator) -> Image:
         root = rng.uniform(-0.1, 1.1, 2) * (width, height)
         heading, length = direction + rng.normal(0, 0.4), width * rng.uniform(0.2, 0.8)
         lines.append((walk(root, rng, heading=heading, length=length, bend=0.06), width * rng.uniform(0.002, 0.005)))
-    return _pixels(overlay(_floats(image), np.array((0.13, 0.08, 0.08)), 0.85 * strokes((width, height), lines)))
+    return _draw_lines(image, lines, colour=(0.13, 0.08, 0.08), opacity=0.85)
 
 
 def ruler(image: Image, length: float, rng: np.random.Generator) -> Image:
@@ -61,7 +63,7 @@ def ruler(image: Image, length: float, rng: np.random.Generator) -> Image:
     for tick in range(int(length / 0.02) + 1 if length > 0 else 0):
         high = height * (0.08 if tick % 5 == 0 else 0.045)
         lines.append((np.array([[tick * gap, base], [tick * gap, base - high]]), 0.005 * width))
-    return _pixels(overlay(_floats(image), np.zeros(3), 0.9 * strokes((width, height), lines)))
+    return _draw_lines(image, lines, colour=(0.0, 0.0, 0.0), opacity=0.9)
 
 
 def vignette(image: Image, reach: float, rng: np.random.Generator) -> Image:
@@ -74,7 +76,8 @@ def vignette(image: Image, reach: float, rng: np.random.Generator) -> Image:
 
 def blur(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Blur by a Gaussian with sigma in percent of the width."""
-    return image if sigma == 0 else _changed(_blurring(sigma / 100 * image.shape[1]), image)
+    limit = sigma / 100 * image.shape[1]
+    return _transformed(image, A.GaussianBlur, blur_limit=0, sigma_limit=(limit, limit)) if sigma else image
 
 
 def compression(image: Image, quality: float, rng: np.random.Generator) -> Image:
@@ -82,17 +85,20 @@ def compression(image: Image, quality: float, rng: np.random.Generator) -> Image
     if quality >= 100:
         return image
     # albumentations passes the channels on unchanged, and the codec expects blue first
-    return np.ascontiguousarray(_changed(_compressing(round(quality)), image[..., ::-1])[..., ::-1])
+    limits = (round(quality), round(quality))
+    changed = _transformed(image[..., ::-1], A.ImageCompression, quality_range=limits)
+    return np.ascontiguousarray(changed[..., ::-1])
 
 
 def brightness(image: Image, factor: float, rng: np.random.Generator) -> Image:
     """Multiply the brightness, with saturation as in a camera."""
-    return _changed(_lighting(factor), image)
+    return _transformed(image, A.MultiplicativeNoise, multiplier=(factor, factor))
 
 
 def colour(image: Image, shift: float, rng: np.random.Generator) -> Image:
     """Shift the colour by a share of the full range: more red and less blue above 0, the opposite below."""
-    return _changed(_shifting(shift), image)
+    red, blue = (255 * shift, 255 * shift), (-255 * shift, -255 * shift)
+    return _transformed(image, A.RGBShift, r_shift_limit=red, g_shift_limit=(0, 0), b_shift_limit=blue)
 
 
 def lesion_removed(image: Image, share: float, rng: np.random.Generator) -> Image:
@@ -107,6 +113,24 @@ def lesion_removed(image: Image, share: float, rng: np.random.Generator) -> Imag
     inner[rim:-rim, rim:-rim] = True
     colour = np.asarray(np.median(image[~inner], axis=0).round(), np.uint8)  # (3,)
     return np.where(centre.reshape(height, width, 1), colour, image)
+
+
+def _draw_lines(
+    image: Image, lines: list[tuple[npt.NDArray[Any], float]], *, colour: tuple[float, float, float], opacity: float
+) -> Image:
+    height, width = image.shape[:2]
+    shares = image.astype(np.float32) / np.float32(255)
+    values = overlay(shares, np.array(colour), opacity * strokes((width, height), lines))
+    return np.asarray((np.clip(values, 0, 1) * 255).round(), np.uint8)
+
+
+def _transformed(image: Image, kind: Callable[..., A.ImageOnlyTransform], **settings: Any) -> Image:
+    return np.asarray(_transform(kind, **settings)(image=np.ascontiguousarray(image))["image"], np.uint8)
+
+
+@cache  # because creating a transform takes longer than applying it
+def _transform(kind: Callable[..., A.ImageOnlyTransform], **settings: Any) -> A.ImageOnlyTransform:
+    return kind(p=1, **settings)
 
 
 CORRUPTIONS = MappingProxyType(
@@ -139,35 +163,93 @@ def check_steps(steps: Mapping[str, Any]) -> None:
         require(inside and len(set(each)) == len(each), f"steps.{name}", each, expected)
 
 
-def _changed(transform: A.ImageOnlyTransform, image: Image) -> Image:
-    return np.asarray(transform(image=np.ascontiguousarray(image))["image"], np.uint8)
+Draw = Callable[[Image, np.random.Generator], Image]
+"""Function of a dermoscopic image (h, w, 3), which may give the shape alone, and a random generator; to an image."""
+
+_WORDS = ("patient", "date of birth", "findings", "ward", "referral", "signature", "0123456789", "dose", "no. 4711")
 
 
-# Cached by step: creating a transform takes longer than applying it.
+def noise(image: Image, rng: np.random.Generator) -> Image:
+    """Pixels of random colours."""
+    return rng.integers(0, 256, image.shape, dtype=np.uint8)
+
+
+def flat(image: Image, rng: np.random.Generator) -> Image:
+    """One colour, or a horizontal gradient between two."""
+    first, second = rng.integers(0, 256, (2, 3))
+    second = first if rng.random() < 0.5 else second
+    gradient = np.linspace(0, 1, image.shape[1])[None, :, None]
+    row = first * (1 - gradient) + second * gradient  # (1, w, 3)
+    return np.broadcast_to(row, image.shape).round().astype(np.uint8)
+
+
+def text(image: Image, rng: np.random.Generator) -> Image:
+    """A page of dark text on pale paper."""
+    page = np.full(image.shape, rng.integers(225, 256), np.uint8)
+    height, width = image.shape[:2]
+    size = height / 450 * rng.uniform(0.7, 1.2)
+    for line in range(1, int(15 / max(size * 450 / height, 0.5)) + 1):
+        words = " ".join(rng.choice(_WORDS, 5))
+        at = (round(0.05 * width), round(line * 32 * size * 1.2))
+        cv2.putText(page, words, at, cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 30), max(1, round(2 * size)), cv2.LINE_AA)
+    return page
+
+
+def scene(image: Image, rng: np.random.Generator) -> Image:
+    """A drawn landscape with sun, hills and a house."""
+    height, width = image.shape[:2]
+    sky = np.linspace((90, 150, 230), (210, 225, 245), height)[:, None, :].astype(np.uint8)
+    drawn = np.ascontiguousarray(np.broadcast_to(sky, image.shape))
+    x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.3) * height
+    cv2.circle(drawn, (round(x), round(y)), round(0.06 * width), (250, 230, 120), -1, cv2.LINE_AA)
+    for depth in range(3):
+        across = np.arange(width + 1)
+        top = height * (0.5 + 0.12 * depth + 0.06 * np.sin(across / width * rng.uniform(3, 9) + rng.uniform(0, 6)))
+        outline = np.concatenate([np.stack([across, top], axis=1), [[width, height], [0, height]]])
+        cv2.fillPoly(drawn, [outline.round().astype(np.int32)], (60 + 25 * depth, 120 + 20 * depth, 50))
+    left, side = rng.uniform(0.1, 0.7) * width, 0.18 * width
+    walls = np.array([[left, 0.62 * height], [left + side, 0.85 * height]]).round().astype(int)
+    cv2.rectangle(drawn, walls[0].tolist(), walls[1].tolist(), (200, 90, 70), -1)
+    roof = np.array([[left, 0.62 * height], [left + side / 2, 0.5 * height], [left + side, 0.62 * height]])
+    cv2.fillPoly(drawn, [roof.round().astype(np.int32)], (110, 50, 45))
+    return drawn
+
+
+def photograph(image: Image, rng: np.random.Generator) -> Image:
+    """A crop of a photograph of a temple or a flower (scikit-learn's sample images, CC BY)."""
+    whole = _photographs()[int(rng.integers(2))]
+    height, width = (round(side * rng.uniform(0.3, 0.9)) for side in whole.shape[:2])
+    top, left = rng.integers(whole.shape[0] - height), rng.integers(whole.shape[1] - width)
+    return np.asarray(cv2.resize(whole[top : top + height, left : left + width], image.shape[1::-1]), np.uint8)
+
+
+def negative(image: Image, rng: np.random.Generator) -> Image:
+    """The dermoscopic image with inverted colours."""
+    return np.asarray(255 - image, np.uint8)
+
+
+def scrambled(image: Image, rng: np.random.Generator) -> Image:
+    """The dermoscopic image with 8 x 8 tiles in random order."""
+    height, width = (side // 8 for side in image.shape[:2])
+    parts = (
+        image[: 8 * height, : 8 * width].reshape(8, height, 8, width, 3).swapaxes(1, 2).reshape(64, height, width, 3)
+    )
+    mixed = parts[rng.permutation(64)].reshape(8, 8, height, width, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(mixed.reshape(8 * height, 8 * width, 3))
+
+
+def blue_skin(image: Image, rng: np.random.Generator) -> Image:
+    """The dermoscopic image with red and blue exchanged, as by a program that confuses their order."""
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+NON_DERMOSCOPIC = MappingProxyType({each.__name__: each for each in (noise, flat, text, scene, photograph)})
+"""Images that are not dermoscopic, by kind."""
+
+ALTERED = MappingProxyType({each.__name__: each for each in (negative, scrambled, blue_skin)})
+"""Altered dermoscopic images, by kind."""
+
+
 @cache
-def _blurring(sigma: float) -> A.GaussianBlur:
-    return A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1)
-
-
-@cache
-def _compressing(quality: int) -> A.ImageCompression:
-    return A.ImageCompression(quality_range=(quality, quality), p=1)
-
-
-@cache
-def _lighting(factor: float) -> A.MultiplicativeNoise:
-    return A.MultiplicativeNoise(multiplier=(factor, factor), p=1)
-
-
-@cache
-def _shifting(shift: float) -> A.RGBShift:
-    levels = 255 * shift
-    return A.RGBShift(r_shift_limit=(levels, levels), g_shift_limit=(0, 0), b_shift_limit=(-levels, -levels), p=1)
-
-
-def _floats(image: Image) -> npt.NDArray[np.float32]:
-    return image.astype(np.float32) / np.float32(255)
-
-
-def _pixels(values: npt.NDArray[np.float32]) -> Image:
-    return np.asarray((np.clip(values, 0, 1) * 255).round(), np.uint8)
+def _photographs() -> list[Image]:
+    return [np.asarray(image, np.uint8) for image in load_sample_images().images]

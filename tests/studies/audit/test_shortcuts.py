@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skinlesion.data.splits import published
-from skinlesion.studies.audit.shortcuts import shortcuts
+from skinlesion.studies.audit.summary import shortcuts
 
 shared = os.environ.get("SKINLESION_SHARED")
 

@@ -1,0 +1,98 @@
+"""Input of a predictor: images of any kind, and facts about their patients, checked."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skinlesion.data.image_io import Image, read, upright
+from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.inference.members import Facts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def to_array(image: "str | Path | PillowImage | Image") -> Image:
+    """An image as RGB pixels (h, w, 3) uint8, upright.
+
+    Raises:
+        DataError: It cannot be read, or is no 8-bit RGB array.
+    """
+    if isinstance(image, str | Path):
+        return read(Path(image).expanduser())
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise DataError(
+                f"an array {image.shape} of {image.dtype}: expected an RGB image, (h, w, 3) of uint8, 0..255"
+            )
+        return image
+    return upright(image)
+
+
+def image_paths(path: Path) -> list[Path]:
+    """An image file itself, or the image files in a folder, by name.
+
+    Raises:
+        DataError: There is no such file or folder, or no image in it.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder")
+    files = sorted(each for each in path.iterdir() if each.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise DataError(f"{path}: no image in this folder; expected files ending in {', '.join(EXTENSIONS)}")
+    return files
+
+
+def check_facts(encoder: MetadataEncoder, facts: Facts) -> None:
+    """Refuse a fact or a value that the model does not know: most often a typing error.
+
+    Raises:
+        ConfigError: It names what is known.
+    """
+    for fact, value in facts.items():
+        if fact not in FACTS:
+            close = difflib.get_close_matches(fact, FACTS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FACTS)}"
+            raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
+    for fact, known in {"sex": encoder.sexes, "localization": encoder.localizations}.items():
+        (word,) = normalize_words([facts.get(fact)])
+        if word not in known:
+            raise ConfigError(f"{fact}={facts[fact]}: not known to the model; expected one of {', '.join(known)}")
+
+
+def encode_facts(encoder: MetadataEncoder, rows: Sequence[Facts]) -> npt.NDArray[np.float32]:
+    """Encoded facts (N, M); the facts of one patient, given for many images, are encoded once."""
+    encoded = {id(row): encoder.encode_patient(row) for row in {id(row): row for row in rows}.values()}
+    return np.stack([encoded[id(row)] for row in rows])
+
+
+def list_images(images: Any) -> list[Any]:
+    """One image or many as a list; a folder as its image files."""
+    if isinstance(images, str | Path):
+        return list(image_paths(Path(images).expanduser()))
+    if hasattr(images, "convert"):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return [images]
+    return list(images)
+
+
+def facts_of_each(facts: Any, known: Facts, count: int) -> list[Facts]:
+    """The facts about the patient of each image."""
+    if facts is not None and known:
+        raise DataError(f"facts and {', '.join(known)}: expected either a table of facts, or facts by name")
+    if facts is None or isinstance(facts, Mapping):
+        return [known if facts is None else facts] * count
+    rows = facts.to_dict("records") if hasattr(facts, "to_dict") else list(facts)
+    if len(rows) != count:
+        raise DataError(f"{count} images and the facts of {len(rows)} patients; expected as many of each")
+    return rows
