@@ -9,9 +9,6 @@ import pytest
 from conftest import composed
 from fastapi.testclient import TestClient
 from service_doubles import limits
-from skinlesion.config.ensemble import EnsembleConfig
-from skinlesion.config.evaluate import EvaluateConfig
-from skinlesion.config.predict import PredictConfig
 
 import skinlesion
 from skinlesion.commands.ensemble import run as ensemble
@@ -20,6 +17,7 @@ from skinlesion.commands.explain import run as explain
 from skinlesion.commands.export import run as export
 from skinlesion.commands.predict import run as predict
 from skinlesion.config.deploy import ExportConfig
+from skinlesion.config.inference import EnsembleConfig, EvaluateConfig, PredictConfig
 from skinlesion.config.studies import ExplainConfig
 from skinlesion.deploy.service.app import build
 from skinlesion.inference.predictor import Predictor
