@@ -36,7 +36,7 @@ def run(config: ServeConfig) -> None:
     token = os.environ.get(TOKEN) or None
     folder = Path(config.bundle)
     members, about, posthoc = load_bundle(folder, threads=config.threads)  # a bundle only: all else needs torch
-    model = Predictor(members, folder, posthoc, about=about)
+    model = Predictor(members, folder, posthoc, about.diagnoses, about)
     listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     log.info("bundle %s: %s", about.version, about.note)

@@ -24,7 +24,6 @@ from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
-from skinlesion.taxonomy import DIAGNOSES
 from skinlesion.training.checkpoint import TrainedModel
 
 OOD_FILE = "novelty.npz"
@@ -109,13 +108,14 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         graph: The graph there.
         parity: How it compares with PyTorch, for each precision.
     """
-    fitted = recipe.posthoc
+    fitted, taxonomy = recipe.posthoc, recipe.models[0].taxonomy
     novelty = None
     if fitted.ood is not None:
         numbers = {name: float(fitted.ood[name]) for name in ("passing", "threshold")}
         novelty = {"file": OOD_FILE, **numbers}
     return Manifest.sealed(
-        classes=[{"code": each.code, "name": each.name, "category": each.category} for each in DIAGNOSES],
+        classes=[asdict(diagnosis) for diagnosis in taxonomy.diagnoses],
+        taxonomy=taxonomy.to_dict(),
         metadata=recipe.models[0].encoder.state(),
         preprocessing=PREPROCESSING,
         members=[

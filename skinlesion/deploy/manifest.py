@@ -12,10 +12,10 @@ from skinlesion import __version__
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import BundleError, SkinlesionError
 from skinlesion.files import file_digest
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import CODES, HAM10000, Taxonomy
 
 FILE = "bundle.json"
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 """Major: raised when an older program would misread a bundle. Minor: raised when keys are added that it may ignore."""
 
 NOTE = "research use only, not a medical device"
@@ -64,6 +64,7 @@ class Manifest(_Part):
     version: str  # first digits of a SHA-256 over everything else in this file
     precision: str  # fp32 | fp16 | int8
     classes: tuple[DiagnosisEntry, ...]
+    taxonomy: dict[str, Any] | None = None  # Taxonomy.to_dict(); null in bundles of format 1.0: HAM10000's
     metadata: dict[str, Any]  # MetadataEncoder.state(): vocabularies in order, mean and deviation of age in years
     preprocessing: dict[str, str]  # steps from an image file to the graph's input, in words
     members: tuple[Member, ...]
@@ -121,6 +122,11 @@ class Manifest(_Part):
         return MetadataEncoder.from_state(self.metadata)
 
     @property
+    def diagnoses(self) -> Taxonomy:
+        """The classes with what else is known about them."""
+        return HAM10000 if self.taxonomy is None else Taxonomy.from_dict(self.taxonomy)
+
+    @property
     def sizes(self) -> list[tuple[int, int]]:
         """(height, width) of each image input of the graph, in its order."""
         return list(dict.fromkeys(member.size for member in self.members))
@@ -132,9 +138,9 @@ class Manifest(_Part):
         if codes != CODES:
             raise BundleError(f"{path}: its classes are {', '.join(codes)}; this program expects {', '.join(CODES)}")
         try:
-            self.encoder  # noqa: B018
+            self.encoder, self.diagnoses  # noqa: B018
         except SkinlesionError as error:
-            raise BundleError(f"{path}: metadata: {error}") from error
+            raise BundleError(f"{path}: {error}") from error
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:

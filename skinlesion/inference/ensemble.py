@@ -148,6 +148,7 @@ def describe(
         "chosen": list(chosen),
         "tta": tta,
         "classes": list(models[0].classes),
+        "taxonomy": models[0].taxonomy.to_dict(),
         "fingerprint": models[0].fingerprint,
         **(fitted or {}),
     }

@@ -78,7 +78,7 @@ class Predictor:
                 raise CheckpointError(f"tta={tta}: a bundle has its own views; expected null")
             folder = path if path.is_dir() else path.parent
             members, about, posthoc = load_bundle(folder, threads=threads)
-            return cls(members, folder, posthoc, about=about)
+            return cls(members, folder, posthoc, about.diagnoses, about)
         if (path / "ensemble.json").exists() or path.suffix == ".json":
             from skinlesion.inference.ensemble import read_ensemble
 
@@ -106,7 +106,7 @@ class Predictor:
         """A predictor of loaded models, whose plain mean is the prediction; the options are those of `TorchMembers`."""
         from skinlesion.inference.torch_members import TorchMembers
 
-        return cls(TorchMembers(models, **options), models[0].path.parent)
+        return cls(TorchMembers(models, **options), models[0].path.parent, taxonomy=models[0].taxonomy)
 
     @property
     def encoder(self) -> MetadataEncoder:

@@ -134,6 +134,13 @@ def test_a_bundle_predicts_what_the_models_predict(made: Made, count: int) -> No
     np.testing.assert_array_equal(found.prediction_set, conformal.prediction_sets(found.probabilities, {**LIMITS}))
 
 
+def test_the_taxonomy_travels(made: Made) -> None:
+    about = Predictor.load(made.folder, threads=1).about
+    assert about.taxonomy == made.models[0].taxonomy.to_dict()
+    assert [entry.code for entry in about.classes] == list(about.diagnoses.codes)
+    assert Predictor.of(made.models).taxonomy == about.diagnoses
+
+
 def test_ood_scores_are_those_of_pytorch(made: Made) -> None:
     found = predicted(made, 12)
     logits, pooled = zip(*(forward(model, made.val) for model in made.models), strict=True)
