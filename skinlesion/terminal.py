@@ -9,9 +9,6 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 LOG_FILE = "run.log"
 
 Item = TypeVar("Item")
@@ -100,6 +97,9 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
         label: Describes the work.
         total: Number of items.
     """
+    from rich.console import Console  # takes a tenth of a second, which refusals and help do without
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from _with_lines(items, label, total)
