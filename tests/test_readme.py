@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from skinlesion.cli import COMMANDS
 from skinlesion.config.overrides import read_words
+from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import typed
 from skinlesion.files import config_dir
 
@@ -84,3 +85,20 @@ def test_the_example_report_is_small_and_shows_no_patient() -> None:
     ]  # a PNG that is none of the figures
     assert "<image" not in page  # nor inside a drawing
     assert "not a medical device" in page
+
+
+def test_the_python_example_runs(
+    synthetic_root: Path,
+    trained: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a run in the place of the demo's ensemble."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "demo" / "runs").mkdir(parents=True)
+    (tmp_path / "demo" / "runs" / "ensemble").symlink_to(Path(trained.out).resolve())
+    (tmp_path / "demo" / "data").symlink_to(synthetic_root)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert "ISIC_0024306.jpg" in capsys.readouterr().out
