@@ -122,17 +122,6 @@ class Taxonomy:
 HAM10000 = Taxonomy.load("ham10000")
 DIAGNOSES = HAM10000.diagnoses
 CODES = HAM10000.codes
-CHALLENGE = HAM10000.submission_order
 NEVUS = HAM10000.majority
 TARGETS = HAM10000.targets
 MELANOMA = TARGETS[0]
-
-
-def target_score(probabilities: npt.ArrayLike, target: str) -> npt.NDArray[np.float64]:
-    """The probability of a target: (N, K) to (N,)."""
-    return np.asarray(np.asarray(probabilities, dtype=np.float64)[:, HAM10000.mask(target)].sum(axis=1))
-
-
-def is_target(targets: npt.ArrayLike, target: str) -> npt.NDArray[np.bool_]:
-    """Whether class indices are those of a target: (N,) to (N,)."""
-    return np.asarray(HAM10000.mask(target)[np.asarray(targets, dtype=np.int64)])

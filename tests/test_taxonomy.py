@@ -5,7 +5,8 @@ import json
 import pytest
 
 from skinlesion.errors import ConfigError
-from skinlesion.taxonomy import CODES, HAM10000, Taxonomy, target_score
+from skinlesion.inference.predictions import Predictions
+from skinlesion.taxonomy import CODES, HAM10000, Taxonomy
 
 
 def test_the_class_order_is_alphabetical_as_it_has_always_been() -> None:
@@ -19,7 +20,8 @@ def test_it_survives_plain_data() -> None:
 def test_a_target_is_a_diagnosis_or_a_category() -> None:
     assert HAM10000.mask("mel").tolist() == [code == "mel" for code in CODES]
     assert HAM10000.mask("malignant").tolist() == [code in ("akiec", "bcc", "mel") for code in CODES]
-    assert target_score([[0.1, 0.2, 0.3, 0, 0.25, 0.05, 0.1]], "malignant").tolist() == pytest.approx([0.55])
+    table = Predictions.build(["a"], probabilities=[[0.1, 0.2, 0.3, 0, 0.25, 0.05, 0.1]])
+    assert table.target_score("malignant").tolist() == pytest.approx([0.55])
     with pytest.raises(ValueError, match="expected malignant or one of akiec"):
         HAM10000.mask("cancer")
 

@@ -1,6 +1,7 @@
 """`skinlesion evaluate`: a checkpoint or an ensemble on a part of its split, or on other images."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -45,10 +46,11 @@ def run(config: EvaluateConfig) -> None:
 
     if config.submission is not None:
         found = _read_submission(config, Path(config.submission))
-    elif config.external.images is not None:
-        found = _predict_external(Predictor.from_config(config), config)
     else:
-        found = _predict_part(Predictor.from_config(config), config)
+        predictor = Predictor.from_config(config)
+        predictor = replace(predictor, posthoc=replace(predictor.posthoc, ood=None))  # no score of it is written
+        predict = _predict_part if config.external.images is None else _predict_external
+        found = predict(predictor, config)
     log_to(found.folder)
     _write_metrics(found, config)
     _draw(found, config)

@@ -26,7 +26,6 @@ def run(config: ServeConfig) -> None:
         SkinlesionError: The bundle cannot be used, the port is taken, or the extra `serve` is not installed.
     """
     try:
-        from skinlesion.deploy.runtime import load_bundle
         from skinlesion.deploy.service.app import build
         from skinlesion.deploy.service.middleware import TOKEN
         from skinlesion.inference.predictor import Predictor
@@ -34,9 +33,8 @@ def run(config: ServeConfig) -> None:
         raise ConfigError(f"serve needs {error.name}: pip install 'skinlesion[serve]'") from error
 
     token = os.environ.get(TOKEN) or None
-    folder = Path(config.bundle)
-    members, about, posthoc = load_bundle(folder, threads=config.threads)  # a bundle only: all else needs torch
-    model = Predictor(members, folder, posthoc, about.diagnoses, about)
+    model = Predictor.load_bundle(Path(config.bundle), threads=config.threads)
+    about = model.about
     listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     log.info("bundle %s: %s", about.version, about.note)

@@ -82,10 +82,9 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     options = architecture(config.model)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
-    module = LesionClassifier(
+    module = LesionClassifier.for_data(
+        datamodule,
         **options,
-        encoder=datamodule.encoder.state(),
-        class_counts=datamodule.class_counts(),
         alpha=config.loss.alpha,
         gamma=config.loss.gamma,
         smoothing=config.loss.smoothing,
@@ -137,17 +136,17 @@ def _evaluate(
 
     measured: dict[str, object] = {}
     cached = all(phase.cached_views > 0 for phase in config.schedule.phases.values())
-    trained = replace(load_model(folder), network=module.network)  # in its layout: others round differently
-    predictor = None if cached else Predictor.of([trained], device=device)
+    predictor = None
+    if not cached:
+        trained = replace(load_model(folder), network=module.network)  # in its layout: others round differently
+        predictor = Predictor.of([trained], device=device)
     for part in HELD_OUT:
-        frame = datamodule.part_frame(part)
         if predictor is None:
             table = predict_from_maps(module.network, datamodule, part, schedule=config.schedule, device=device)
         else:
             caches = dict.fromkeys(predictor.sizes, datamodule.cache)
-            table = predictor.predict_frame(
-                frame, caches=caches, batch=datamodule.batch_size, label=f"predicting {part}"
-            )
+            frame, label = datamodule.part_frame(part), f"predicting {part}"
+            table = predictor.predict_frame(frame, caches=caches, batch=datamodule.batch_size, label=label)
         table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")

@@ -72,13 +72,9 @@ class Predictor:
         """
         path = Path(path).expanduser()
         if (path / "bundle.json").exists() or path.name == "bundle.json":
-            from skinlesion.deploy.runtime import load_bundle
-
             if tta is not None:
                 raise CheckpointError(f"tta={tta}: a bundle has its own views; expected null")
-            folder = path if path.is_dir() else path.parent
-            members, about, posthoc = load_bundle(folder, threads=threads)
-            return cls(members, folder, posthoc, about.diagnoses, about)
+            return cls.load_bundle(path if path.is_dir() else path.parent, threads=threads)
         if (path / "ensemble.json").exists() or path.suffix == ".json":
             from skinlesion.inference.ensemble import read_ensemble
 
@@ -94,6 +90,18 @@ class Predictor:
             f"{path}: no model there{inside}; expected a .ckpt file or a run's folder, an ensemble.json, or a bundle's "
             "folder"
         )
+
+    @classmethod
+    def load_bundle(cls, folder: Path, *, threads: int | None = None) -> Self:
+        """Load the bundle in a folder, and nothing else: torch is not imported, whatever lies there.
+
+        Raises:
+            BundleError: It is missing, damaged, or of another format.
+        """
+        from skinlesion.deploy.runtime import load_bundle
+
+        members, about, posthoc = load_bundle(folder, threads=threads)
+        return cls(members, folder, posthoc, about.diagnoses, about)
 
     @classmethod
     def from_config(cls, config: Any) -> Self:

@@ -13,8 +13,6 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Attention, Fusion, Head, Network
 
-BACKBONE_KEYS = ("backbone", "backbone_kwargs", "feature_level", "batch_norm_eps")
-
 
 class HeadOptions(TypedDict, total=False):
     """Arguments of `Head` that are free to choose; its defaults are the published ones."""

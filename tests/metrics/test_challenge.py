@@ -26,7 +26,7 @@ from skinlesion.metrics.challenge import (
     write_truth,
 )
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.taxonomy import CHALLENGE, CODES
+from skinlesion.taxonomy import CODES, HAM10000
 
 FAST = BootstrapConfig(100, 1, 0.9, "percentile")
 
@@ -73,7 +73,7 @@ def partial_area(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
 def by_formula(table: Predictions) -> dict[str, dict[str, float]]:
     actual, values = table.targets, table.probabilities.astype(np.float64)
     found: dict[str, dict[str, float]] = {}
-    for code in CHALLENGE:
+    for code in HAM10000.submission_order:
         k = CODES.index(code)
         cells = {"tp": 0, "tn": 0, "fp": 0, "fn": 0}
         for own, value in zip(actual == k, values[:, k], strict=True):
@@ -111,8 +111,8 @@ def test_every_number_is_that_of_its_formula(seed: int, images: int, tied: bool)
 def test_every_number_is_that_of_the_scorer(seed: int, tied: bool) -> None:
     scoring = pytest.importorskip("isic_challenge_scoring", reason="pip install 'skinlesion[challenge]'")
     table = random_table(400, seed=seed, tied=tied)
-    names = [code.upper() for code in CHALLENGE]
-    columns = [CODES.index(code) for code in CHALLENGE]
+    names = [code.upper() for code in HAM10000.submission_order]
+    columns = [CODES.index(code) for code in HAM10000.submission_order]
     told = pd.DataFrame(table.probabilities[:, columns].astype(np.float64), table.image_id, names)
     truth = pd.DataFrame(np.eye(7)[table.targets][:, columns], table.image_id, names)
     weights = pd.DataFrame(1.0, table.image_id, ["score_weight", "validation_weight"])
