@@ -48,7 +48,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
     except (OSError, ValueError, EOFError) as error:
         hint = "Give a CSV file that `skinlesion evaluate` wrote."
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
-    names = {name: _standard(name, taxonomy) for name in table}
+    names = {name: _standard(str(name), taxonomy) for name in table}
     expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]
     missing = [name for name in expected if name not in names.values() and name not in _OPTIONAL]
     unknown = [str(name) for name, known in names.items() if known is None]

@@ -82,7 +82,7 @@ def _difference(own: Predictions, row: PublishedRow, folder: Path, config: Boots
     return bootstrap(Difference(statistic, _statistic(second)), config, lesions=own.lesions, p_values=True)
 
 
-def _rows(row: PublishedRow, name: str, folder: Path) -> tuple[Predictions, npt.NDArray[np.bool_]]:
+def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, npt.NDArray[np.bool_]]:
     """All predictions of a table, and which of them a row is about."""
     predictions, about = read(folder / f"{name}.csv.gz")
     kept = np.ones(len(predictions), dtype=bool)
