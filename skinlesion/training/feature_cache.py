@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from skinlesion.config.train import ScheduleConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
-from skinlesion.data.dataset import Draw, InOrder, LesionDataset, loader
+from skinlesion.data.dataset import InOrder, LesionDataset, PartDataset, loader
 from skinlesion.errors import DataError
 from skinlesion.files import build_once, replacing
 from skinlesion.inference.predictions import Predictions
@@ -41,7 +41,7 @@ class FeatureBatch(TypedDict):
     image_id: list[str]
 
 
-class FeatureDataset(Dataset[FeatureBatch]):
+class FeatureDataset(PartDataset[FeatureBatch]):
     """One part of a split as feature maps.
 
     Args:
@@ -51,27 +51,14 @@ class FeatureDataset(Dataset[FeatureBatch]):
     """
 
     def __init__(self, views: Sequence[npt.NDArray[np.floating]], source: LesionDataset) -> None:
+        super().__init__(source.items)
         self.views = views
-        self.source = source
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, draw: Draw) -> FeatureBatch:
-        """A batch of one."""
-        return self.__getitems__([draw])
-
-    def __getitems__(self, draws: list[Draw]) -> FeatureBatch:
-        """The batch of some draws, all of one epoch."""
-        indices = [index for index, _ in draws]
-        view = self.views[draws[0][1] % len(self.views)]
-        maps = torch.from_numpy(view[[self.source.rows[index] for index in indices]]).float()  # (B, h, w, C)
-        return {
-            "feature_map": maps.permute(0, 3, 1, 2),  # (B, C, h, w)
-            "metadata": self.source.metadata[indices],
-            "target": self.source.targets[indices],
-            "image_id": [self.source.image_ids[index] for index in indices],
-        }
+    def inputs(self, drawn: list[tuple[str, int, int]]) -> dict[str, Tensor]:
+        """Read the maps of some draws, all of one epoch."""
+        view = self.views[drawn[0][2] % len(self.views)]
+        maps = torch.from_numpy(view[[row for _, row, _ in drawn]]).float()  # (B, h, w, C)
+        return {"feature_map": maps.permute(0, 3, 1, 2)}  # (B, C, h, w)
 
 
 class FeatureStore:
@@ -115,7 +102,7 @@ class FeatureStore:
             source.cache.key,
             asdict(source.spec),
             view,
-            (data.augment_options, data.seed) if view else None,
+            (asdict(data.augment_options), data.seed) if view else None,
             self.device.type,  # a GPU rounds otherwise
         )
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
