@@ -19,7 +19,7 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
-from skinlesion.data.image_cache import ImageCache, open_cache
+from skinlesion.data.image_cache import ImageCache, check_cache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data, targets
@@ -156,6 +156,10 @@ class LesionDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode the images that are not decoded yet."""
         self.cache  # noqa: B018
+
+    def check_cache(self) -> None:
+        """Refuse now a cache folder that cannot take the images that are not decoded yet."""
+        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the table, and fit the encoder."""

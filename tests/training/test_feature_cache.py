@@ -70,16 +70,6 @@ def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.Monkey
     assert files(config) == before
 
 
-def test_files_that_bear_another_name_are_used(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config()
-    store(config).dataset("train", 1)
-    (name,) = files(config)
-    path = Path(config.data.cache_dir) / name
-    path.rename(path.with_name(name.replace("test_resnet", "tiny_resnet")))  # as earlier versions named it
-    monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("ran again"))
-    store(config).dataset("train", 1)
-
-
 @pytest.mark.parametrize("change", ["seed=9", "augment.zoom=0.3", "model.mean=[0.1,0.2,0.3]"])
 def test_what_they_are_made_from_is_in_the_key(change: str, small_config: Config) -> None:
     config = small_config()
