@@ -1,5 +1,6 @@
 """Files that are written whole or not at all: beside the target first, then renamed."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -13,9 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import ConfigError
+from skinlesion.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
+
+_REFUSALS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
+}
 
 
 @contextmanager
@@ -70,6 +76,23 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+@contextmanager
+def disk_faults() -> Iterator[None]:
+    """Turn the operating system's refusal to write into a message that names the file.
+
+    Raises:
+        DataError: A disk is full or read-only, a path is impossible, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS or not error.filename:
+            raise
+        raise DataError(
+            f"{error.filename}: {error.strerror}; mend that and run again: nothing half written is left"
+        ) from error
+
+
 def require_writable(folder: Path, key: str) -> None:
     """Refuse now, not after hours of work, a folder in which no file can be written. Nothing is made.
 
@@ -86,7 +109,7 @@ def require_writable(folder: Path, key: str) -> None:
             file.write(bytes(4096))
     except OSError as error:
         raise ConfigError(
-            f"{key}={folder}: cannot be written ({error.strerror}); make it writable, or give {key}=FOLDER elsewhere"
+            f"{key}={folder}: cannot be written ({error.strerror}); make room there, or give {key}= another place"
         ) from error
 
 

@@ -1,6 +1,5 @@
 """Starts a command: Hydra composes, the schema checks, the command runs; errors come out as messages, not as traces."""
 
-import errno
 import json
 import logging
 import os
@@ -20,14 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from skinlesion.config.overrides import is_sweep, read_words
 from skinlesion.config.reference import groups
-from skinlesion.config.validation import explain, typed
+from skinlesion.config.validation import explain, require_out, typed
 from skinlesion.errors import ConfigError, SkinlesionError
-from skinlesion.files import config_dir, require_writable
+from skinlesion.files import config_dir, disk_faults
 from skinlesion.terminal import collect_messages, log_to_file_alone
 
 _COMMAND: list[str] = []
 _SWEPT = "SKINLESION_SWEPT"
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 _FAILURES = "SKINLESION_FAILURES"  # an environment variable reaches the jobs of every launcher
 
 
@@ -113,31 +111,17 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
         with collect_messages():
             log_to_file_alone(f"skinlesion {command} {' '.join(HydraConfig.get().overrides.task)}")
             try:
-                checked = typed(config, schema)
-                _require_out(command, checked)
-                import_module(f"skinlesion.commands.{command}").run(checked)
+                checked: Any = typed(config, schema)
+                require_out(command, checked)
+                with disk_faults():
+                    import_module(f"skinlesion.commands.{command}").run(checked)
             except SkinlesionError as error:
                 _record(str(error))
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _DISK and error.filename:
-                    _record(f"{error.filename}: {error.strerror}; mend it and run again; nothing half written is left")
-                    return
                 _record(f"{type(error).__name__}: {error}")
                 raise
 
     return task
-
-
-def _require_out(command: str, config: Any) -> None:
-    """Refuse now a folder of results that cannot be written: `out`, or where no `out` is given, the model's."""
-    if not hasattr(config, "out"):
-        return
-    beside = [getattr(config, key, None) for key in ("ensemble", "checkpoint", "submission", "members")]
-    given = config.out or next((value for value in beside if isinstance(value, str)), None)
-    if given is not None:
-        place = Path(given).expanduser()
-        made_beside = command in ("compare", "export") or (not config.out and not place.is_dir())
-        require_writable(place.absolute().parent if made_beside else place, "out")
 
 
 def _record(message: str) -> None:

@@ -137,7 +137,8 @@ def load_arrays(path: Path, build: Callable[[], None]) -> dict[str, npt.NDArray[
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:
-    with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error), np.load(path) as stored:
+    damaged = suppress(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+    with damaged, path.open("rb") as file, np.load(file) as stored:
         return {name: stored[name] for name in stored.files}
     return None
 

@@ -68,7 +68,8 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
         ConfigError: The images are not there yet, and the folder cannot be written.
         DataError: Images cannot be decoded, of which all are named, or the disk is full; no file is left behind.
     """
-    path, key = _place(frame, size, cache_dir)
+    key = image_key(frame, size=size, cache_dir=cache_dir)
+    path = _path(key, size, cache_dir)
     files = [Path(file) for file in frame["path"]]
     open_array(path, lambda: _build(path, files, size))
     return ImageCache(path, key, tuple(frame["image_id"]))
@@ -81,19 +82,22 @@ def check_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) 
         ConfigError: The folder cannot be written.
         DataError: The disk is too small.
     """
-    if not _place(frame, size, cache_dir)[0].exists():
+    if not _path(image_key(frame, size=size, cache_dir=cache_dir), size, cache_dir).exists():
         require_writable(cache_dir, "data.cache_dir")
         require_room(cache_dir, 3 * len(frame) * size[0] * size[1], what=_WHAT)
 
 
-def _place(frame: pd.DataFrame, size: tuple[int, int], cache_dir: Path) -> tuple[Path, str]:
-    """The file of a frame's images, and the digest of what they are made from: the contents of the image files."""
+def image_key(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> str:
+    """The key of a frame's images, whether or not they are decoded: a digest of ids, size and the files' contents."""
     digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
     contents = content_digests([Path(path) for path in frame["path"]], cache_dir)
     for image_id, content in zip(frame["image_id"], contents, strict=True):
         digest.update(f"{image_id} {content}\n".encode())
-    key = digest.hexdigest()
-    return cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy", key
+    return digest.hexdigest()
+
+
+def _path(key: str, size: tuple[int, int], cache_dir: Path) -> Path:
+    return cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
 
 
 def _build(path: Path, paths: Sequence[Path], size: tuple[int, int]) -> None:

@@ -124,6 +124,29 @@ def test_a_full_disk_is_said_before_it_is_full(small_config: Config, monkeypatch
     assert not files(config)
 
 
+def test_all_views_must_fit_before_the_first_is_computed(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    plain = store(config).dataset("train", 1).views[0].nbytes
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": plain})())
+    with pytest.raises(DataError, match=rf"maps need {1.5 * plain / 1e6:.1f} MB, .* or take fewer views"):
+        store(config).dataset("train", 4)  # three more, of half the size
+    assert len(files(config)) == 1
+    store(config).dataset("train", 3)
+    assert len(files(config)) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 200), lambda path: path.write_bytes(b"x" * 500)])
+def test_damaged_maps_are_computed_again(
+    damage: Callable[[Path], None], small_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config()
+    before = np.array(store(config).dataset("val", 1).views[0])
+    (name,) = files(config)
+    damage(Path(config.data.cache_dir) / name)
+    np.testing.assert_array_equal(store(config).dataset("val", 1).views[0], before)
+    assert f"{name}: damaged" in caplog.text
+
+
 def test_a_few_images_at_a_time_change_nothing() -> None:
     torch.manual_seed(0)
     backbone = Backbone("test_efficientnet", kwargs={}, feature_level=None, batch_norm_eps=None).eval()
