@@ -113,7 +113,7 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
     found = read_labelled(
-        Path(str(other.labels)), images=None, metadata=metadata, classes=other.classes, key="external"
+        Path(str(other.labels)), images=None, metadata=metadata, classes=other.classes, torn=other.torn, key="external"
     )
     ids = found.frame["image_id"].tolist()
     predictions = read_submission(

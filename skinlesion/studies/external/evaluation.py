@@ -53,6 +53,7 @@ class ExternalSource:
     metadata: str | None  # metadata file
     labelled: int  # images with a diagnosis
     without_lesion_id: int  # images without lesion_id
+    facts: dict[str, str]  # column of each fact that was found
     classes: dict[str, LabelCount]  # number of images and their diagnosis, by word of the label file
     localizations: dict[str, dict[str, object]]  # number of images and replacement, by unknown localization
     judged: int  # predicted images
@@ -101,6 +102,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         classes=config.classes,
         missing_images=config.missing_images,
         extra_images=config.extra_images,
+        torn=config.torn,
         key="external",
     )
     frame, localizations = _map_localizations(labelled.frame, first, config)
@@ -129,6 +131,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
             metadata=config.metadata,
             labelled=len(labelled.frame),
             without_lesion_id=labelled.without_lesion_id,
+            facts=labelled.fact_columns,
             classes=labelled.label_counts,
             localizations=localizations,
             judged=len(kept),
