@@ -16,7 +16,7 @@ import pandas as pd
 
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.errors import ConfigError, DataError, first_five
-from skinlesion.files import write_text
+from skinlesion.files import escape_formulas, restore_formulas, write_text
 from skinlesion.taxonomy import CODES, NEVUS
 
 SPLITS = ("train", "val", "test")
@@ -110,6 +110,7 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             split, empty.
     """
     rows, problems = read_rows(path, columns=("image_id", "split"))
+    rows = restore_formulas(rows)
     problems = problems or list(_file_problems(frame, rows))
     if problems:
         raise _unusable(str(path), problems)
@@ -146,7 +147,7 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
 
 def write_split(split: pd.DataFrame, path: Path) -> None:
     """Write a split as CSV, whole or not at all."""
-    write_text(path, split.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n"))
+    write_text(path, escape_formulas(split[list(COLUMNS)]).to_csv(index=False, lineterminator="\n"))
 
 
 def fingerprint(split: pd.DataFrame) -> str:

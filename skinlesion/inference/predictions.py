@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.files import replacing
+from skinlesion.files import escape_formulas, replacing, restore_formulas
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Predictions:
         import pandas as pd
 
         try:
-            text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+            text = restore_formulas(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8"))
         except (OSError, ValueError) as error:
             hint = "Give a CSV file that `skinlesion evaluate` wrote."
             raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
@@ -160,7 +160,7 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all; `read` gives back the same probabilities."""
         with replacing(path) as beside:
-            self._columns().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
+            escape_formulas(self._columns()).to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted, and what the model adds.
