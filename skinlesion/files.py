@@ -76,7 +76,7 @@ def escape_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
     def escaped(cell: Any) -> Any:
         return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell) else cell
 
-    words = [name for name, kind in frame.dtypes.items() if kind == object or kind == "string" or kind == "str"]
+    words = [name for name, kind in frame.dtypes.items() if kind in ("object", "string", "str")]
     return frame.assign(**{str(name): frame[name].map(escaped) for name in words})
 
 

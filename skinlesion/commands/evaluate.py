@@ -186,7 +186,9 @@ def _write_subgroups(found: _Evaluated, config: EvaluateConfig) -> dict[str, lis
     groups = groups_of(found.predictions, found.facts)
     if groups:
         rows = subgroup_rows(subgroups(found.predictions, groups, BootstrapConfig.of(config), bins=config.bins))
-        write_text(found.folder / f"subgroups_{found.name}.csv", escape_formulas(rows).to_csv(index=False, lineterminator="\n"))
+        write_text(
+            found.folder / f"subgroups_{found.name}.csv", escape_formulas(rows).to_csv(index=False, lineterminator="\n")
+        )
     return groups
 
 

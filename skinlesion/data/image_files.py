@@ -6,11 +6,30 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skinlesion.data.image_io import SUFFIXES, file_faults
-from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.errors import ConfigError, first_five
 
 log = logging.getLogger(__name__)
 
-_BESIDE = frozenset(".csv .tsv .tab .txt .json .md .html .xml .yaml .yml .xlsx .pdf .db .ini .lock .log".split())
+_BESIDE = frozenset(
+    [
+        ".csv",
+        ".tsv",
+        ".tab",
+        ".txt",
+        ".json",
+        ".md",
+        ".html",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".xlsx",
+        ".pdf",
+        ".db",
+        ".ini",
+        ".lock",
+        ".log",
+    ]
+)
 """Suffixes of files that are no images and may lie beside them."""
 
 

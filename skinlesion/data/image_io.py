@@ -1,14 +1,14 @@
 """Pixels of image files at the working size: one reader for training, evaluation, prediction and the service.
 
-All of them refuse and accept the same images; the service alone takes no TIFF, and has limits of its own. The file needs
-OpenCV, Pillow and numpy but neither torch nor pandas, so that a service starts fast.
+All of them refuse and accept the same images; the service alone takes no TIFF, and has limits of its own. The file
+needs OpenCV, Pillow and numpy but neither torch nor pandas, so that a service starts fast.
 """
 
 import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -130,7 +130,7 @@ def read(path: Path) -> Image:
 def decode_bytes(
     data: bytes,
     *,
-    formats: Sequence[str] = FORMATS,
+    formats: tuple[str, ...] = FORMATS,
     check: Callable[[PillowImage.Image], None] = lambda image: None,
 ) -> Image:
     """Decode the content of an image file, upright and RGB, (h, w, 3).
@@ -141,7 +141,7 @@ def decode_bytes(
         check: Refuses an image by its header, before a pixel is decoded.
 
     Raises:
-        ImageError: It is none of the formats, damaged, cut off, too large, animated, transparent, or deeper than 8 bits.
+        ImageError: It is none of the formats, damaged, cut off, too large, animated, transparent, or not 8-bit.
     """
     with _translated(formats, data):
         jpeg = EndedJpeg(data) if data.startswith(b"\xff\xd8\xff") and "JPEG" in formats else None
@@ -176,10 +176,14 @@ def dimensions(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: The file is refused.
     """
-    with _named(path), _regular_file(path) as file, _translated(FORMATS):
-        with PillowImage.open(file, formats=FORMATS) as image:
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-            width, height = image.size
+    with (
+        _named(path),
+        _regular_file(path) as file,
+        _translated(FORMATS),
+        PillowImage.open(file, formats=FORMATS) as image,
+    ):
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+        width, height = image.size
     return (width, height) if sideways else (height, width)
 
 
@@ -272,7 +276,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _translated(formats: Sequence[str], data: bytes = b"") -> Iterator[None]:
+def _translated(formats: tuple[str, ...], data: bytes = b"") -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError; `data` says what an unknown file may be."""
     try:
         yield

@@ -1,8 +1,8 @@
 """Damage inside a JPEG that its decoder passes over: libjpeg fills what is missing with grey or noise, and only warns.
 
 The markers of a file say where its coded pixels end. Of a file with one scan the decoder is given exactly these bytes:
-if it then asks for more, some were lost or changed, and if it needs far fewer, too. Of a progressive file the scans must
-complete each other. Both are as cheap as reading the file.
+if it then asks for more, some were lost or changed, and if it needs far fewer, too. Of a progressive file the scans
+must complete each other. Both are as cheap as reading the file.
 """
 
 import re
@@ -50,7 +50,8 @@ class EndedJpeg(BytesIO):
 
 def _walk(data: bytes) -> tuple[int, list[bytes], int, int]:
     """Find the kind of frame, the headers of its scans, and where the coded pixels begin and end."""
-    at, frame, scans, first, end = 2, 0, [], 0, 0
+    scans: list[bytes] = []
+    at, frame, first, end = 2, 0, 0, 0
     while found := _MARKER.search(data, at):
         at, code = found.end(), data[found.end() - 1]
         if scans and not end:

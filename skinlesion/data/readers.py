@@ -16,7 +16,6 @@ import pandas as pd
 from skinlesion.config.data import DataConfig
 from skinlesion.data.csv_io import (
     SYNONYMS,
-    LabelCount,
     by_line,
     conflicts,
     fact_problems,
@@ -24,19 +23,27 @@ from skinlesion.data.csv_io import (
     id_problems,
     is_known,
     joined_facts,
-    label_counts,
     named_by_file,
-    read_labels,
     read_rows,
-    typed_override,
-    unread_columns,
 )
 from skinlesion.data.image_files import find_folders, match_files
+from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
 from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
-COLUMNS = ("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization", "dataset", "path", "patient_id")
+COLUMNS = (
+    "image_id",
+    "lesion_id",
+    "diagnosis",
+    "dx_type",
+    "age",
+    "sex",
+    "localization",
+    "dataset",
+    "path",
+    "patient_id",
+)
 """The columns of a checked frame.
 
 diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where

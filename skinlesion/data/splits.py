@@ -71,9 +71,9 @@ def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fraction: float) -> pd.DataFrame:
     """Split all images into `folds` folds of whole lesions: one is test, a share of the others val, the rest train.
 
-    Where the patients are known, all lesions of a patient are in the same part. Diagnoses are spread evenly: lesions are assigned by diagnosis, those with most images first, each to the fold that
-    is emptiest for its share. (scikit-learn's StratifiedGroupKFold does not stratify when it shuffles, up to version
-    1.7.)
+    Where the patients are known, all lesions of a patient are in the same part. Diagnoses are spread evenly: lesions
+    are assigned by diagnosis, those with most images first, each to the fold that is emptiest for its share.
+    (scikit-learn's StratifiedGroupKFold does not stratify when it shuffles, up to version 1.7.)
 
     Args:
         frame: image_id, lesion_id, diagnosis and, where known, patient_id, as from `read_ham10000`.

@@ -157,9 +157,7 @@ def model_card(about: Manifest) -> str:
         conformal="none" if not about.conformal else ", ".join(f"risk {entry['alpha']}" for entry in about.conformal),
         operating=len(about.operating_points or []) or "none",
         novelty="not flagged" if about.novelty is None else "flagged",
-        members="\n".join(
-            _row(each.name, each.backbone, f"{each.size[0]} x {each.size[1]}") for each in about.members
-        ),
+        members="\n".join(_row(each.name, each.backbone, f"{each.size[0]} x {each.size[1]}") for each in about.members),
         tta=about.tta,
         agreement="\n".join(sentence(precision, found) for precision, found in about.parity.items()),
         graph=about.graph.file,

@@ -12,9 +12,9 @@ import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.inference import ExternalConfig
-from skinlesion.data.csv_io import LabelCount
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import describe_images, stored_descriptors
+from skinlesion.data.labels import LabelCount
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.readers import read_data, read_labelled
