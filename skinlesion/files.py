@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skinlesion.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +132,37 @@ def write_json(path: Path, value: Any) -> None:
         return each.to_dict() if hasattr(each, "to_dict") else vars(each)
 
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n")
+
+
+def escape_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Put an apostrophe before text that a spreadsheet would run as a formula; `restore_formulas` takes it away.
+
+    Text that is a number, such as -0.5, stays.
+    """
+
+    def escaped(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell) else cell
+
+    words = [name for name, kind in frame.dtypes.items() if kind in ("object", "string", "str")]
+    return frame.assign(**{str(name): frame[name].map(escaped) for name in words})
+
+
+def restore_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Undo `escape_formulas` in a table that was read as text."""
+    return frame.map(lambda cell: cell[1:] if isinstance(cell, str) and _ESCAPED.match(cell) else cell)
+
+
+def escape_markdown(text: str) -> str:
+    """Spell text that came from elsewhere so that Markdown shows it as it is: no HTML, links, emphasis or columns."""
+    return re.sub(r"[\\`*|<>&]|(?<=\])\(", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isprintable()
 
 
 def file_digest(path: Path) -> str:

@@ -1,16 +1,27 @@
 """Files are written whole or not at all; what killed processes leave goes, and no folder is found unwritable late."""
 
+import csv
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.files import disk_faults, replacing, require_writable, sweep
+from skinlesion.files import (
+    disk_faults,
+    escape_formulas,
+    escape_markdown,
+    replacing,
+    require_writable,
+    restore_formulas,
+    sweep,
+)
 
 WRITER = """
 import sys, time
@@ -77,3 +88,33 @@ def test_impossible_folders_are_refused_and_nothing_is_made(tmp_path: Path) -> N
             require_writable(folder, "out")
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+CELLS = ["=1+1", "+1+1", "-x", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-x", "'plain", "-0.5", "+3", "-1e-5", "plain", ""]
+
+
+def test_formulas_are_escaped_numbers_stay_and_all_comes_back() -> None:
+    frame = pd.DataFrame({"id": CELLS, "value": [-float(n) for n in range(len(CELLS))]})
+    escaped = escape_formulas(frame)
+    assert frame["id"].tolist() == CELLS
+    assert escaped["id"].tolist()[:6] == [f"'{cell}" for cell in CELLS[:6]]
+    assert escaped["id"].tolist()[9:] == CELLS[9:]
+    assert escaped["value"].tolist() == frame["value"].tolist()
+    text = escaped.to_csv(index=False, quoting=csv.QUOTE_ALL)
+    again = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    assert restore_formulas(again)["id"].tolist() == CELLS
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<img src=x onerror=alert(1)>", "&#60;img src=x onerror=alert(1)&#62;"),
+        ("a | b", "a &#124; b"),
+        ("[x](javascript:1)", "[x]&#40;javascript:1)"),
+        ("**bold** `code`", "&#42;&#42;bold&#42;&#42; &#96;code&#96;"),
+        ("two\nlines", "two lines"),
+        ("0.71 [0.65, 0.80] (n = 3)", "0.71 [0.65, 0.80] (n = 3)"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text: str, shown: str) -> None:
+    assert escape_markdown(text) == shown

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from skinlesion.errors import printable
 from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.estimate import Estimate, Estimates
 
@@ -20,16 +21,16 @@ def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, its first column aligned to the left and the others to the right; without rows, one line."""
-    console = Console(width=120)
+    console = Console(width=120, markup=False, emoji=False)  # a name such as a[1].png is no style
     if not rows:
-        console.print(f"{title}: none")
+        console.print(f"{printable(title)}: none")
         return
     table = Table()
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*row)
-    console.print(title, table, sep="\n")
+        table.add_row(*map(printable, row))
+    console.print(printable(title), table, sep="\n")
 
 
 def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | None]]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.files import replacing
+from skinlesion.files import escape_formulas, replacing
 from skinlesion.inference.table_columns import read_columns
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -160,7 +160,7 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all; `read` gives back the same probabilities."""
         with replacing(path) as beside:
-            self._columns().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
+            escape_formulas(self._columns()).to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted, and what the model adds.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinlesion.errors import DataError
+from skinlesion.files import restore_formulas
 from skinlesion.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = restore_formulas(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
         hint = "Give a CSV file that `skinlesion evaluate` wrote."
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error

@@ -70,13 +70,7 @@ BAD = {
     "PNG without data": (bomb(20, 20), 422, "damaged-image"),
     "animated PNG": (animated("PNG"), 422, "animated-image"),
     "animated WebP": (animated("WEBP"), 422, "animated-image"),
-    "CMYK": (encoded(noisy().convert("CMYK"), "JPEG"), 422, "CMYK"),
-    "grey JPEG": (encoded(noisy().convert("L"), "JPEG"), 422, "greyscale"),
-    "grey PNG": (encoded(noisy().convert("L")), 422, "greyscale"),
-    "grey alpha": (encoded(noisy().convert("LA")), 422, "greyscale with alpha"),
-    "one bit": (encoded(noisy().convert("1")), 422, "black and white"),
-    "16-bit grey": (encoded(PillowImage.new("I;16", (20, 20))), 422, "greyscale, 16 bits"),
-    "16-bit colour": (png16(), 422, "16 bits"),
+    "16-bit grey": (encoded(PillowImage.new("I;16", (20, 20))), 422, "16-bit grey"),
     "transparent": (transparent(), 422, "transparent-image"),
     "many scans": (encoded(noisy(), "JPEG") + b"\xff\xda" * 65, 422, "scans"),
 }
@@ -131,6 +125,41 @@ def test_the_same_pixels_as_training_reads(tmp_path) -> None:  # type: ignore[no
 
     (tmp_path / "a.jpg").write_bytes(data := encoded(noisy(24, 32), "JPEG"))
     np.testing.assert_array_equal(decode_upload(data, LIMITS), decode(tmp_path / "a.jpg", (24, 32)))
+
+
+FORMS = {
+    "CMYK": encoded(noisy().convert("CMYK"), "JPEG"),
+    "grey JPEG": encoded(noisy().convert("L"), "JPEG"),
+    "grey PNG": encoded(noisy().convert("L")),
+    "grey with opaque alpha": encoded(noisy().convert("LA")),
+    "one bit": encoded(noisy().convert("1")),
+    "16-bit colour": png16(),
+    "palette": encoded(noisy().quantize(16)),
+    "WebP": encoded(noisy(), "WEBP"),
+    "BMP": encoded(noisy(), "BMP"),
+    "16-bit grey": BAD["16-bit grey"][0],
+    "transparent": BAD["transparent"][0],
+    "animated": BAD["animated WebP"][0],
+    "cut": BAD["cut JPEG"][0],
+    "zeroed": bytes(encoded(noisy(90, 90), "JPEG")[:4000]) + bytes(4000) + b"\xff\xd9",
+    "GIF": BAD["gif"][0],
+    "HEIC": BAD["heic"][0],
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_service_refuses_and_accepts_what_a_file_is(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+    from skinlesion.data.image_io import ImageError, read
+
+    def outcome(decoder: object, content: object) -> object:
+        try:
+            return decoder(content).tolist()  # type: ignore[operator]
+        except (ImageError, RequestError) as error:
+            return error.kind
+
+    (path := tmp_path / "a.jpg").write_bytes(FORMS[name])
+    assert outcome(lambda data: decode_upload(data, LIMITS), FORMS[name]) == outcome(read, path)
 
 
 def test_a_cameras_jpeg_with_a_preview_is_a_still() -> None:
