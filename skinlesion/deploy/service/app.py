@@ -19,7 +19,7 @@ from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.service.errors import ProblemDetails, RequestError, busy, documented, install_error_handlers
 from skinlesion.deploy.service.explain import HEADERS, explain
 from skinlesion.deploy.service.forms import EXPLAIN_FIELDS, PREDICT_FIELDS, request_body
-from skinlesion.deploy.service.middleware import DrainBody, ObserveRequests, require_token
+from skinlesion.deploy.service.middleware import ObserveRequests, require_token
 from skinlesion.deploy.service.queue import Model
 from skinlesion.deploy.service.schemas import Health, ModelCard, Prediction, image_answer, model_card, risks
 from skinlesion.deploy.service.state import AppState
@@ -67,13 +67,13 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
         lifespan=lifespan,
         docs_url=None,  # its scripts would come from another origin
         redoc_url=None,
+        redirect_slashes=False,  # to whatever host the client names
     )
     install_error_handlers(app)
     app.include_router(api_routes(state, token))
     app.include_router(health_routes(state, token))
     app.include_router(page_routes())
     app.add_middleware(ObserveRequests, metrics=state.metrics)
-    app.add_middleware(DrainBody)
     schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})
     schemas[ProblemDetails.__name__] = ProblemDetails.model_json_schema()  # all documented errors refer to it
     return app
@@ -129,7 +129,7 @@ async def predict(state: AppState, request: Request) -> Prediction:
         state.refuse_too_much_work(len(form.images) * len(variants))
         reserve_more(len(form.images) * len(variants) - 1)
         async with state.model_until(deadline):
-            images = await state.decode(form.images, state.model.prepare)
+            images = await state.decode(form.images, state.model.prepare, deadline=deadline)
             found = await state.queue.predict(
                 [image for image in images for _ in variants], [facts for _ in images for facts in variants]
             )

@@ -53,14 +53,16 @@ async def explain(state: AppState, request: Request) -> Response:
     deadline = state.deadline()
     budget = max_windows(state.limits.explain_seconds / max(state.queue.seconds_per_image, 1e-6))
     state.refuse_too_much_work(budget)
-    with state.queue.reserve(budget, Lane.EXPLANATION):
+    with state.queue.reserve(budget, lane := Lane.EXPLANATION):
         form = await state.receive(request, EXPLAIN_FIELDS, deadline)
         if len(form.images) > 1:
             raise RequestError(422, "too-many-images", "more than one image; send one image a request")
         async with state.model_until(deadline):
             longest = max(_MIN_SIDE, *(max(size) for size in state.model.about.sizes))
-            (image,) = await state.decode(form.images, lambda original: shrink(original, longest))
-            (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], Lane.EXPLANATION)
+            (image,) = await state.decode(
+                form.images, lambda original: shrink(original, longest), deadline=deadline, lane=lane
+            )
+            (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], lane)
             diagnosis = form.choices.get("diagnosis", CODES[int(whole.probabilities.argmax())])
             k = CODES.index(diagnosis)
             grid = finest_grid(image, max_windows=budget)

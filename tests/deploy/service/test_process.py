@@ -17,8 +17,9 @@ import pytest
 from conftest import composed
 from service_doubles import coloured, encoded
 
-from skinlesion.commands.serve import listen, run
+from skinlesion.commands.serve import run
 from skinlesion.config.deploy import ServeConfig
+from skinlesion.deploy.service.connections import listen
 from skinlesion.errors import BundleError, ConfigError
 
 TESTS = Path(__file__).parents[2]
@@ -29,13 +30,13 @@ SCRIPT = """
 import logging, sys
 sys.path.insert(0, {tests!r})
 from service_doubles import RedModel, limits
-from skinlesion.commands.serve import listen, serve_until_stopped
+from skinlesion.deploy.service.connections import listen, serve_until_stopped
 from skinlesion.deploy.service.app import build
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
 model = RedModel(seconds=0.2)
-serve_until_stopped(build(model, limits(waiting=64)), listening, seconds=20)
+serve_until_stopped(build(model, limits(waiting=64)), listening)
 heavy = {heavy!r}
 print("imported", sorted(set(heavy) & set(sys.modules)), flush=True)
 """
