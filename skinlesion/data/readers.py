@@ -29,7 +29,7 @@ from skinlesion.data.csv_io import (
     read_rows,
     unknown_words,
 )
-from skinlesion.data.image_io import find_files, find_folders, match_files
+from skinlesion.data.image_files import find_folders, match_files
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES
@@ -129,7 +129,7 @@ def read_ham10000(
     rows = rows.assign(diagnosis=normalize_words(rows["dx"]))
     files, more = match_files(
         rows.loc[is_known(rows["image_id"]), "image_id"].tolist(),
-        find_files(folders),
+        folders,
         root=root,
         policies=(missing_images, extra_images),
         key="data",
@@ -180,7 +180,7 @@ def read_labelled(
     if images is not None:
         files, problems = match_files(
             kept["image_id"].tolist(),
-            find_files(images),
+            images,
             root=images[0],
             policies=(missing_images, extra_images),
             key=key,

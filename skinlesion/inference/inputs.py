@@ -1,6 +1,7 @@
 """Input of a predictor: images of any kind, and facts about their patients, checked."""
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.data.image_io import Image, read, upright
+from skinlesion.data.image_files import image_files
+from skinlesion.data.image_io import SUFFIXES, Image, read, upright
 from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.members import Facts
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def to_array(image: "str | Path | PillowImage | Image") -> Image:
@@ -42,13 +42,13 @@ def image_paths(path: Path) -> list[Path]:
     Raises:
         DataError: There is no such file or folder, or no image in it.
     """
-    if path.is_file():
-        return [path]
     if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
-    files = sorted(each for each in path.iterdir() if each.suffix.lower() in EXTENSIONS)
+        if not os.path.lexists(path):
+            raise DataError(f"{path}: no such file or folder")
+        return [path]  # whatever it is, the reader says so
+    files = image_files(path)
     if not files:
-        raise DataError(f"{path}: no image in this folder; expected files ending in {', '.join(EXTENSIONS)}")
+        raise DataError(f"{path}: no image in this folder; expected files ending in {', '.join(SUFFIXES)}")
     return files
 
 

@@ -7,42 +7,29 @@ is used.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.image_io import Image, upright
+from skinlesion.data.image_io import Image, ImageError, decode_bytes, upright
 from skinlesion.deploy.service.errors import RequestError
 
 T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_SCAN = b"\xff\xda"  # begins a scan of a JPEG
 
-_COLOUR_MODES = ("RGB", "RGBA", "RGBX", "YCbCr", "P", "PA")
-_MODE_NAMES = {"1": "black and white", "L": "greyscale", "LA": "greyscale with alpha", "F": "greyscale, 32 bits"}
 _MAX_SCANS = 64  # a progressive JPEG has about ten; thousands make a small file slow to decode
-_SIGNATURES = (
-    (0, b"GIF8", "a GIF"),
-    (0, b"II*\0", "a TIFF"),
-    (0, b"MM\0*", "a TIFF"),
-    (4, b"ftyp", "a HEIC, AVIF or video"),
-    (128, b"DICM", "a DICOM file"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"PK\3\4", "a ZIP archive"),
-)
-_BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
-_LARGE = 4.0  # megapixels: larger images have a thread of their own
+_SCAN = b"\xff\xda"  # begins a scan of a JPEG
 _USUAL_SCANS = 10  # of a progressive JPEG
+_LARGE = 4.0  # megapixels: larger images have a thread of their own
 _SMOOTHING = 0.2  # weight of the newest decoding in the running mean, unless it was slower: then it counts in full
+_STATUS = {"not-an-image": 415, "too-many-pixels": 413}  # all else: 422
 
 
 def decode_upload(data: bytes, limits: LimitsConfig) -> Image:
@@ -58,10 +45,18 @@ def decode_upload(data: bytes, limits: LimitsConfig) -> Image:
     Raises:
         RequestError: It is no image, damaged, too large or small, animated, transparent, or not in 8-bit colour.
     """
-    with _opened(data, limits) as image:
-        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-            raise RequestError(422, "transparent-image", "the image has transparent parts; send it without alpha")
-        return upright(image)
+    if not data:
+        raise RequestError(422, "empty-image", "the image is empty (0 bytes); send the file's content")
+    if len(data) > limits.image_mib * 2**20:
+        raise too_many_bytes(limits)
+    try:
+        return decode_bytes(data, formats=FORMATS, check=lambda image: _check_header(image, data, limits))
+    except ImageError as error:
+        raise RequestError(_STATUS.get(error.kind, 422), error.kind, f"the image cannot be read: {error}") from None
+    except RequestError:
+        raise
+    except Exception:  # noqa: BLE001  # Pillow raises nearly anything for damaged files
+        raise RequestError(422, "damaged-image", "the image is damaged; save it again from the original") from None
 
 
 @dataclass(frozen=True)
@@ -81,12 +76,18 @@ def cost_of(data: bytes, limits: LimitsConfig) -> Cost:
     """Read the header of an upload.
 
     Raises:
-        RequestError: It shows already that the upload is refused.
+        RequestError: It has too many pixels or scans, or too few pixels.
     """
-    with _opened(data, limits) as image:
-        scans = data.count(_SCAN) if image.format in ("JPEG", "MPO") else 1
-        work = max(0.25, image.width * image.height / 1e6) * max(1.0, scans / _USUAL_SCANS)
-        return Cost("progressive JPEG" if scans > 1 else str(image.format), work)
+    try:
+        with PillowImage.open(BytesIO(data), formats=FORMATS) as image:
+            _check_header(image, data, limits)
+            scans = data.count(_SCAN) if image.format in ("JPEG", "MPO") else 1
+            work = max(0.25, image.width * image.height / 1e6) * max(1.0, scans / _USUAL_SCANS)
+            return Cost("progressive JPEG" if scans > 1 else str(image.format), work)
+    except RequestError:
+        raise
+    except Exception:  # noqa: BLE001  # Pillow raises nearly anything; decoding finds out what is wrong
+        return Cost("faulty", 0.25)
 
 
 class Decoder:
@@ -154,60 +155,22 @@ class Decoder:
             thread.shutdown(wait=False, cancel_futures=True)
 
 
-@contextmanager
-def _opened(data: bytes, limits: LimitsConfig) -> Iterator[PillowImage.Image]:
-    """Open an upload and check its header.
-
-    Raises:
-        RequestError: It is refused; whatever the decoder raises inside the block says that it is damaged.
-    """
-    if not data:
-        raise RequestError(422, "empty-image", "the image is empty (0 bytes); send the file's content")
-    if len(data) > limits.image_mib * 2**20:
-        raise too_many_bytes(limits)
-    try:
-        with PillowImage.open(BytesIO(data), formats=FORMATS) as image:
-            _check_header(image, data, limits)
-            yield image
-    except RequestError:
-        raise
-    except UnidentifiedImageError:
-        found = next((name for at, sign, name in _SIGNATURES if data[at:].startswith(sign)), "of an unknown type")
-        detail = f"the file's content is {found}; expected JPEG, PNG, WebP or BMP, whatever its name"
-        raise RequestError(415, "not-an-image", detail) from None
-    except _BOMBS:
-        raise _too_many_pixels("far more pixels than allowed", limits) from None
-    except Exception:  # noqa: BLE001  # Pillow's decoders raise nearly anything for damaged files
-        detail = "the image is damaged or cut off; save it again from the original and send that"
-        raise RequestError(422, "damaged-image", detail) from None
-
-
 def too_many_bytes(limits: LimitsConfig) -> RequestError:
     """The refusal of a file of too many bytes."""
     detail = f"an image has more than {limits.image_mib:g} MiB; send it as a JPEG or with fewer pixels"
     return RequestError(413, "too-many-bytes", detail)
 
 
-def _too_many_pixels(found: str, limits: LimitsConfig) -> RequestError:
-    detail = f"the image has {found}; at most {limits.megapixels:g} million are allowed: scale it down"
-    return RequestError(413, "too-many-pixels", detail)
-
-
 def _check_header(image: PillowImage.Image, data: bytes, limits: LimitsConfig) -> None:
     """Check an image before any pixel is decoded, so that a small file cannot ask for much memory or time."""
     width, height = image.size
     if width * height > limits.megapixels * 1e6:
-        raise _too_many_pixels(f"{width} x {height} pixels", limits)
+        allowed = f"at most {limits.megapixels:g} million are allowed: scale it down"
+        detail = f"the image has {width} x {height} pixels; {allowed}"
+        raise RequestError(413, "too-many-pixels", detail)
     if min(width, height) < limits.shortest_side:
         detail = f"the image has {width} x {height} pixels; expected {limits.shortest_side} or more on each side"
         raise RequestError(422, "too-few-pixels", detail)
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a camera's JPEG with a preview
-        raise RequestError(422, "animated-image", "the image is animated; send a still image")
-    is_deep_png = image.format == "PNG" and data[24] == 16  # bits a channel in its header; Pillow would cut them to 8
-    if image.mode not in _COLOUR_MODES or is_deep_png:
-        grey = "greyscale, 16 bits" if image.mode.startswith("I") else image.mode
-        found = "16 bits a channel" if image.mode in _COLOUR_MODES else _MODE_NAMES.get(image.mode, grey)
-        raise RequestError(422, "not-rgb", f"the image is {found}; convert it to 8-bit RGB and send it again")
     if image.format in ("JPEG", "MPO") and data.count(_SCAN) > _MAX_SCANS:
         raise RequestError(
             422, "damaged-image", f"the JPEG has more than {_MAX_SCANS} scans; save it as a baseline JPEG"

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from skinlesion.data.image_io import decode, find_files, find_folders
+from skinlesion.data.image_files import find_files, find_folders
+from skinlesion.data.image_io import decode
 from skinlesion.errors import DataError
 from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
