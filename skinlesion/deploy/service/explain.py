@@ -23,7 +23,6 @@ from skinlesion.deploy.service.forms import EXPLAIN_FIELDS
 from skinlesion.deploy.service.queue import Lane
 from skinlesion.deploy.service.state import AppState
 from skinlesion.inference.members import Facts
-from skinlesion.taxonomy import CODES
 
 Effects = npt.NDArray[np.float32]
 
@@ -63,14 +62,15 @@ async def explain(state: AppState, request: Request) -> Response:
                 form.images, lambda original: shrink(original, longest), deadline=deadline, lane=lane
             )
             (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], lane)
-            diagnosis = form.choices.get("diagnosis", CODES[int(whole.probabilities.argmax())])
-            k = CODES.index(diagnosis)
+            codes = state.model.about.diagnoses.codes
+            diagnosis = str(form.values.get("diagnosis", codes[int(whole.probabilities.argmax())]))
+            k = codes.index(diagnosis)
             grid = finest_grid(image, max_windows=budget)
             covered = await _predict_covered(state, image, form.facts, grid=grid, k=k)
     effects = cell_effects([float(whole.probabilities[k]) - p for p in covered], grid)
     picture = colour_map(effects, image.shape[:2])
     buffer = BytesIO()
-    PillowImage.fromarray(picture if form.choices.get("layer") == "map" else overlay(image, picture)).save(
+    PillowImage.fromarray(picture if form.values.get("layer") == "map" else overlay(image, picture)).save(
         buffer, "PNG"
     )
     values = (

@@ -53,7 +53,7 @@ class AppState:
             start = time.perf_counter()
             await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
             self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
-        await asyncio.to_thread(self.decoder.warm_up)
+        await asyncio.to_thread(self.decoder.begin)
         try:
             async with self.queue.running():
                 yield
@@ -87,7 +87,8 @@ class AppState:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                return await read_form(request, {name: self.fields[name] for name in names}, self.limits)
+                fields = {name: self.fields[name] for name in names}
+                return await read_form(request, fields, self.limits, self.model.about.encoder)
         except TimeoutError:
             detail = f"the request did not arrive within {self.limits.timeout:g} s; send it again"
             raise RequestError(408, "slow-upload", detail) from None

@@ -99,13 +99,14 @@ class Decoder:
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
-        self._threads = [ThreadPoolExecutor(1, f"{size}-decoder") for size in ("small", "large")]
+        self._threads: list[ThreadPoolExecutor] = []  # for small and for large images
         self._backlog = [0.0, 0.0]  # estimated seconds of work for each thread
         self._slowest = 0.0  # seconds a megapixel of a kind that has not been decoded yet
         self._rates: dict[tuple[str, bool], float] = {}  # by kind and whether it is large
 
-    def warm_up(self) -> None:
-        """Find how long a megapixel takes that is as slow to decode as any."""
+    def begin(self) -> None:
+        """Start the threads, and find how long a megapixel takes that is as slow to decode as any."""
+        self._threads = [ThreadPoolExecutor(1, f"{size}-decoder") for size in ("small", "large")]
         noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
         buffer = BytesIO()
         PillowImage.fromarray(noise).save(buffer, "JPEG", progressive=True, quality=95)

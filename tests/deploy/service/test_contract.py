@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemathesis import Case, HookContext
 from service_doubles import RedModel, encoded, limits
 
+from skinlesion.data.metadata import FACTS, UNKNOWN, normalize_words
 from skinlesion.deploy.service.app import build
 
 pytestmark = pytest.mark.slow
@@ -28,10 +29,16 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
 @schema.hook
 def filter_body(context: HookContext, body: Any) -> bool:
-    """Leave out a text field with a list of one value, which a form sends like the value, or of none: like no field."""
+    """Leave out a text field with a list of one value, which a form sends like the value, or of none: like no field.
+
+    Leave out words of no fact that are taken for one, or for none, such as "" and "NA", as the description says.
+    """
     fields = getattr(body, "body", body)  # schemathesis wraps forms whose parts have content types
     if not isinstance(fields, dict):
         return True
+    facts = [value for name, value in fields.items() if name in FACTS and not isinstance(value, list)]
+    if UNKNOWN in normalize_words(facts) and UNKNOWN not in facts:
+        return False
     return not any(isinstance(value, list) and len(value) <= 1 for name, value in fields.items() if name != "image")
 
 

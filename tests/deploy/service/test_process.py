@@ -163,6 +163,14 @@ def test_wrong_settings_are_refused(overrides: tuple[str, ...], said: str) -> No
         composed("serve", ServeConfig, *overrides)
 
 
+@pytest.mark.parametrize("token", ["", " ", "geheimnis-ä", " padded", "two\nlines"])
+def test_a_token_that_nobody_can_send_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one used to leave the service open."""
+    monkeypatch.setenv("SKINLESION_TOKEN", token)
+    with pytest.raises(ConfigError, match="SKINLESION_TOKEN: expected a token of printable ASCII"):
+        run(composed("serve", ServeConfig, "bundle=x"))
+
+
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"nowhere.*no bundle there"):
         run(composed("serve", ServeConfig, f"bundle={tmp_path / 'nowhere'}"))
