@@ -238,13 +238,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="demo/bundle", help="folder that `skinlesion export` wrote")
     parser.add_argument("--seconds", type=float, default=150, help="time at twice the load, seconds")
+    parser.add_argument("--result", type=Path, default=RESULT, help="JSON file for the numbers")
     given = parser.parse_args()
     command = [sys.executable, "-m", "skinlesion", "serve", f"bundle={given.bundle}", "port=0"]
     found = measure(command, example("mel"), seconds=given.seconds)
     about = json.loads((Path(given.bundle) / "bundle.json").read_text(encoding="utf-8"))
     members = [f"{member['backbone']} {member['size'][1]}x{member['size'][0]}" for member in about["members"]]
     written = {"members": members, "precision": about["precision"], "machine": machine(), **found}
-    write_json(RESULT, written)
+    write_json(given.result, written)
     print(json.dumps(written, indent=2))
 
 

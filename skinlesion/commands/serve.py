@@ -13,7 +13,7 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def run(config: ServeConfig) -> None:
-    """Serve until SIGINT or SIGTERM; requests that were admitted by then are answered, with 503 if they take long.
+    """Serve until SIGINT or SIGTERM; requests under way are answered then, those that take long with 503.
 
     Raises:
         SkinlesionError: The bundle or the token cannot be used, the port is taken, or the extra `serve` is not installed.
@@ -27,9 +27,9 @@ def run(config: ServeConfig) -> None:
         raise ConfigError(f"serve needs {error.name}: pip install 'skinlesion[serve]'") from error
 
     token = os.environ.get(TOKEN)
-    if token is not None and (not token.strip() or token != token.strip() or not (token.isascii() and token.isprintable())):
+    if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
         raise ConfigError(
-            f"{TOKEN}: expected a token of printable ASCII characters without blanks around it; unset it to require none"
+            f"{TOKEN}: expected a token of printable ASCII characters without blanks around it; unset it for none"
         )
     model = Predictor.load_bundle(Path(config.bundle), threads=config.threads)
     about = model.about

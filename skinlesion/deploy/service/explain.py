@@ -70,9 +70,7 @@ async def explain(state: AppState, request: Request) -> Response:
     effects = cell_effects([float(whole.probabilities[k]) - p for p in covered], grid)
     picture = colour_map(effects, image.shape[:2])
     buffer = BytesIO()
-    PillowImage.fromarray(picture if form.values.get("layer") == "map" else overlay(image, picture)).save(
-        buffer, "PNG"
-    )
+    PillowImage.fromarray(picture if form.values.get("layer") == "map" else overlay(image, picture)).save(buffer, "PNG")
     values = (
         state.model.about.version,
         diagnosis,

@@ -51,14 +51,22 @@ def text_fields(about: Manifest) -> dict[str, FieldSchema]:
     return {
         "age": {"type": "number", "minimum": AGES[0], "maximum": AGES[1], "description": f"years; {_BLANK}"},
         "sex": {"type": "string", "enum": about.encoder.sexes, "description": f"in any case; {_BLANK}"},
-        "localization": {"type": "string", "enum": about.encoder.localizations, "description": f"in any case; {_BLANK}"},
+        "localization": {
+            "type": "string",
+            "enum": about.encoder.localizations,
+            "description": f"in any case; {_BLANK}",
+        },
         "effects": {
             "type": "string",
             "enum": ("true", "false"),
             "description": "whether to predict without each known fact in turn",
         },
         "risk": {"type": "number", "enum": risks(about), "description": "error rate of the prediction set"},
-        "diagnosis": {"type": "string", "enum": about.diagnoses.codes, "description": "to explain; default: the most probable"},
+        "diagnosis": {
+            "type": "string",
+            "enum": about.diagnoses.codes,
+            "description": "to explain; default: the most probable",
+        },
         "layer": {
             "type": "string",
             "enum": ("overlay", "map"),
@@ -160,9 +168,7 @@ async def _limited(request: Request, limits: LimitsConfig) -> AsyncGenerator[byt
         yield chunk
 
 
-def _add_text(
-    form: Form, name: str, text: str, fields: Mapping[str, FieldSchema], encoder: MetadataEncoder
-) -> None:
+def _add_text(form: Form, name: str, text: str, fields: Mapping[str, FieldSchema], encoder: MetadataEncoder) -> None:
     if name == IMAGE:
         raise RequestError(422, "wrong-field", f"field {IMAGE!r} has text; send a file ({_HOW})")
     if name not in fields:

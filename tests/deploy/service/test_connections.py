@@ -38,7 +38,9 @@ def start() -> Iterator[Start]:
     """Start services of their own, with 1,024 descriptors as on most systems."""
     with ExitStack() as stack:
 
-        def start(*, seconds: tuple[float, ...] = (1.0, 1.0, 6), model: float = 0.0, token: str | None = None) -> Server:
+        def start(
+            *, seconds: tuple[float, ...] = (1.0, 1.0, 6), model: float = 0.0, token: str | None = None
+        ) -> Server:
             code = SCRIPT.format(tests=TESTS, seconds=seconds, model=model, token=token)
             process = subprocess.Popen(
                 [sys.executable, "-c", code],
@@ -91,9 +93,7 @@ def test_idle_connections_are_harmless(start: Start) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, own)
     assert ask(port, "GET", "/readyz") == 200
-    assert said_by(process).splitlines() == [
-        "more than 480 connections: the longest idle ones are closed"
-    ]
+    assert said_by(process).splitlines() == ["more than 480 connections: the longest idle ones are closed"]
 
 
 def test_a_connection_without_a_request_is_closed(start: Start) -> None:

@@ -1,6 +1,7 @@
 """Large images: decoding counts in the estimate of the wait, so that whoever is let in is answered."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -25,8 +26,6 @@ def with_state(
     real = uploads.decode_upload
 
     def slow(data: bytes, given: object) -> np.ndarray:
-        import time
-
         time.sleep(seconds if data == LARGE else 0)
         decoded.append(data)
         return real(data if data == SMALL else SMALL, LIMITS)
@@ -49,9 +48,7 @@ async def decode(state: AppState, *files: bytes) -> str:
         async with asyncio.timeout_at(deadline):
             await state.decode(files, lambda image: image.shape, deadline=deadline)
     except RequestError as error:
-        assert error.status == 503
-        assert int(error.headers["Retry-After"]) >= 1
-        return "refused"
+        return "refused" if error.status == 503 and int(error.headers["Retry-After"]) >= 1 else "failed"
     except TimeoutError:
         return "late"
     return "answered"
@@ -63,7 +60,7 @@ def test_whoever_is_let_in_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(state: AppState) -> None:
         assert await decode(state, LARGE) == "answered"  # it learns how long such an image takes
         found = await asyncio.gather(*(decode(state, LARGE) for _ in range(50)))
-        assert "late" not in found
+        assert {*found} == {"answered", "refused"}
         assert 5 <= found.count("answered") <= 12
         assert await decode(state, LARGE) == "answered", "there is room again"
 
