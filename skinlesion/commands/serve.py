@@ -16,7 +16,7 @@ def run(config: ServeConfig) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered then, those that take long with 503.
 
     Raises:
-        SkinlesionError: The bundle or the token cannot be used, the port is taken, or the extra `serve` is not installed.
+        SkinlesionError: The bundle, the token or the port cannot be used, or the extra `serve` is not installed.
     """
     try:
         from skinlesion.deploy.service.app import build
