@@ -1,6 +1,7 @@
 """Messages and progress of a command: lines and bars on the terminal, a log file beside the results."""
 
 import logging
+import shlex
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,12 +20,22 @@ _SECONDS = 20.0  # between two lines, at least
 _messages: MemoryHandler | None = None
 
 
+def printable(text: str) -> str:
+    """A message without control characters, which a file's name may hold and a terminal would obey."""
+    return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
+
+
+def next_command(*words: str) -> str:
+    """A command line that can be copied to a shell, whatever its paths hold."""
+    return f"Next: {shlex.join(('skinlesion', *words))}"
+
+
 class LineHandler(logging.StreamHandler[TextIO]):
     """Writes each message as a line of its own, over the bar that another member of a sweep has just drawn."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Go back to the start of the line and clear it, on a terminal alone."""
-        text = super().format(record)
+        text = printable(super().format(record))
         return f"\r\x1b[2K{text}" if self.stream.isatty() else text
 
 
