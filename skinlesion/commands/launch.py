@@ -29,6 +29,8 @@ from skinlesion.errors import ConfigError, SkinlesionError
 from skinlesion.files import config_dir
 from skinlesion.terminal import collect_messages, log_to_file_alone, printable
 
+TERMINATED = 128 + signal.SIGTERM  # exit status
+
 _COMMAND: list[str] = []
 # Environment variables, since they reach the jobs of every launcher:
 _SWEPT = "SKINLESION_SWEPT"
@@ -156,9 +158,9 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _terminate(signum: int, _: object) -> NoReturn:
+def _terminate(*_: object) -> NoReturn:
     """End as after an error: without a handler of ours, Lightning ends a training with status 0."""
-    raise SystemExit(128 + signum)
+    raise SystemExit(TERMINATED)
 
 
 def _record(message: str) -> None:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
@@ -23,6 +23,19 @@ from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
 Schema = TypeVar("Schema")
+
+
+def focal_name(alpha: Any, gamma: Any) -> str:
+    """The name of a focal loss in folder names: a05_g20 for alpha 0.5 and gamma 2.0, one name for each pair."""
+
+    def digits(value: Any) -> str:
+        is_short = isinstance(value, int | float) and 0 <= value < 10 and value == round(value, 1)
+        return f"{value:.1f}".replace(".", "") if is_short else str(value if isinstance(value, str) else float(value))
+
+    return f"a{digits(alpha)}_g{digits(gamma)}"
+
+
+OmegaConf.register_new_resolver("focal_name", focal_name, replace=True)
 
 
 def configuration(command: str, schema: type[Schema], *overrides: str) -> Schema:
