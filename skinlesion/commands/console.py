@@ -1,5 +1,6 @@
 """Tables on stdout."""
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.estimate import Estimate, Estimates
+from skinlesion.terminal import printable
 
 HEADLINE = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
@@ -20,7 +22,8 @@ def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, its first column aligned to the left and the others to the right; without rows, one line."""
-    console = Console(width=120)
+    is_wide = not sys.stdout.isatty()  # a file's lines do not end at a window's edge
+    console = Console(width=120 if is_wide else None, markup=False, highlight=False, emoji=False)
     if not rows:
         console.print(f"{title}: none")
         return
@@ -28,8 +31,8 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*row)
-    console.print(title, table, sep="\n")
+        table.add_row(*map(printable, row))
+    console.print(printable(title), table, sep="\n")
 
 
 def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | None]]) -> None:

@@ -117,12 +117,13 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     import lightning
 
     from skinlesion.data.datamodule import LesionDataModule
-    from skinlesion.training.build import architecture, image_input
+    from skinlesion.training.build import architecture, check_image_size, image_input
     from skinlesion.training.module import LesionClassifier
     from skinlesion.training.phases import check_phases
 
     lightning.seed_everything(config.seed, verbose=False)
     options = architecture(config.model)
+    check_image_size(options)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
     module = LesionClassifier.for_data(

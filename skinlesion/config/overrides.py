@@ -1,10 +1,12 @@
 """The words of a command line before Hydra reads them: keys that are meant, flags, bare image paths, literal paths."""
 
 import difflib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,8 +20,9 @@ from skinlesion.files import config_dir
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 _OPTIONAL = {"--info", "-i"}  # with a value or without
 _ALONE = {"--multirun", "-m", "--resolve", "--run", "-r", "--hydra-help"}
-_GRAMMAR = ("null", "none", "true", "false", "???")  # Hydra's own words, and no paths
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]*")  # text that Hydra takes as it is
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
+ENCODED = "%%"  # before a name in a mapping that Hydra could not read, percent-encoded
 _PAIR = re.compile(r"(\+{0,2}[^=~+]+)=(.*)", re.DOTALL)
 
 # Keys of the last release, refused with the new name for one release.
@@ -188,20 +191,36 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     is_multirun = not {"-m", "--multirun"}.isdisjoint(flags)
     has_own_folder = bool({"--config-dir", "-cd", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags})
     known, overrides, given = keys(schema), [], {}
+    bare: dict[str, list[str]] = {}
     for word in rest:
-        if word.startswith("~") and not ("image" in known and Path(word).exists()):
+        if name := _bare_key(word, known):
+            bare.setdefault(name, []).append(_quote(word))
+            continue
+        if word.startswith("~"):
             overrides.append(word)
             continue
         key, value = _pair(word, known)
         name = key.lstrip("+")
-        if name == "image" and name in given:
-            raise ConfigError(f"image={value}: expected one file or folder; put the images into one folder")
         given[name] = value
         if "." in name or not has_own_folder:  # a group may be the user's own
             check_key(name, value, command, schema)
-        is_path = name in known and known[name].is_path
-        overrides.append(f"{key}={_literal(known[name], value, is_multirun=is_multirun) if is_path else value}")
+        mapping = next(
+            (each for each in known.values() if each.is_mapping and f"{name}.".startswith(f"{each.name}.")), None
+        )
+        if mapping is not None:
+            overrides.append(_entry(mapping.name, name[len(mapping.name) + 1 :], value))
+        else:
+            overrides.append(f"{key}={_literal(known[name], value, is_multirun) if name in known else value}")
+    for name, paths in bare.items():
+        if name in given or (len(paths) > 1 and not _takes_list(known[name])):
+            folder = "; put the images into one folder and give that" if name == "image" else ""
+            raise ConfigError(f"{name}={paths[-1][1:-1]}: expected one file or folder{folder}")
+        overrides.append(
+            f"{name}=[{','.join(paths)}]" if _takes_list(known[name], len(paths)) else f"{name}={paths[0]}"
+        )
     check_backbone(given, command)
+    if given.get("model.backbone") and "model.name" not in given:
+        overrides.append("model.name=${model.backbone}")  # that of a preset would name another network
     return CommandLine(tuple(overrides), tuple(flags), is_multirun)
 
 
@@ -229,38 +248,80 @@ def _split_flags(words: Sequence[str], command: str, schema: type) -> tuple[list
     return flags, rest
 
 
-def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
-    """Key and value of a word; a bare path is the image."""
+def _bare_key(word: str, known: dict[str, Key]) -> str | None:
+    """The key whose value a bare path is: the image, or what the command works on; None: the word is no bare path."""
     found = _PAIR.fullmatch(word)
-    is_bare = found is None or (found[1].lstrip("+") not in known and Path(word).exists())
-    if is_bare and "image" in known and word not in known:
-        return "image", word
+    path = Path(os.path.expanduser(word))
+    if word in known or (found is not None and (found[1].lstrip("+") in known or not path.exists())):
+        return None
+    if "image" in known:
+        return "image" if path.exists() or not word.startswith("~") else None
+    if not path.exists():
+        return None
+    if "checkpoint" in known:
+        models = {"checkpoint": path.suffix == ".ckpt" or (path / "best.ckpt").exists()}
+        models["ensemble"] = path.suffix == ".json" or (path / "ensemble.json").exists()
+        return next((key for key, fits in models.items() if fits), None)
+    return next((key for key in ("tables", "members", "ensemble", "bundle", "data.root") if key in known), None)
+
+
+def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
+    """Key and value of a word."""
+    found = _PAIR.fullmatch(word)
     if found is None:
         example = f", such as {word}={'FILE' if known[word].is_path else 'VALUE'}" if word in known else ""
         raise ConfigError(f"{word}: expected key=value{example}")
     return found[1], found[2]
 
 
-def _literal(key: Key, value: str, *, is_multirun: bool) -> str:
-    """A path, or a list of paths, in quotes, so that Hydra takes every character as it is."""
-    if value.lower() in _GRAMMAR or _QUOTED.fullmatch(value):
+def _entry(mapping: str, name: str, value: str) -> str:
+    """An entry of a mapping whose names are the user's own, such as words of a label file; or several, in braces."""
+    if not name or re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", name, re.ASCII):
+        return f"++{mapping}{'.' if name else ''}{name}={value}"
+    return f"++{mapping}={{{ENCODED}{quote(name, safe='')}: {value}}}"  # Hydra knows no quotes around a name
+
+
+def _literal(key: Key, value: str, is_multirun: bool) -> str:
+    """A path, a list of paths or a text in quotes, so that Hydra takes every character as it is."""
+    is_text = key.is_text and not _PLAIN.fullmatch(value)
+    is_word = value.lower() in ("null", "???", *key.values) or (_QUOTED.fullmatch(value) and not Path(value).exists())
+    if is_word or not (key.is_path or is_text):
         return value
     if not value:
         raise ConfigError(f"{key.name}=: expected a file or folder")
-    is_list = value.startswith("[") and value.endswith("]") and not Path(value).exists()
-    if is_multirun and not is_list and not Path(value).exists() and is_sweep(f"{key.name}={value}"):
+    is_list = key.is_path and value.startswith("[") and value.endswith("]") and not Path(value).exists()
+    may_sweep = is_multirun and key.name != "out" and not is_list and not Path(value).exists()
+    if may_sweep and is_sweep(f"{key.name}={value}"):
         return value
     if not is_list:
         return f"[{_quote(value)}]" if key.is_list else _quote(value)
-    if not (key.is_list or key.name == "members"):
+    if not _takes_list(key):
         folder = "; put the images into one folder and give that" if key.name == "image" else ""
         raise ConfigError(f"{key.name}={value}: expected one path, not a list{folder}")
-    parts = re.findall(r"""(?:[^,'"]|'[^']*'|"[^"]*")+""", value[1:-1])  # between commas that are not in quotes
-    return f"[{','.join(_quote(part.strip()) for part in parts if part.strip())}]"
+    return f"[{','.join(map(_quote, _paths(value[1:-1])))}]"
 
 
-def _quote(path: str) -> str:
-    return path if _QUOTED.fullmatch(path) else str(QuotedString(text=path, quote=Quote.single).with_quotes())
+def _takes_list(key: Key, given: int = 2) -> bool:
+    return key.is_list or (key.name == "members" and given > 1)
+
+
+def _paths(listed: str) -> Iterator[str]:
+    """The paths of a list, divided at its commas; those within quotes, or in the name of a file that exists, stay."""
+    parts = re.findall(r"""(?:[^,'"]|'[^']*'|"[^"]*")+""", listed)
+    while parts:
+        joined = [",".join(parts[:count]).strip() for count in range(1, len(parts) + 1)]
+        count = next((count for count in range(len(parts), 1, -1) if Path(joined[count - 1]).exists()), 1)
+        if joined[count - 1]:
+            yield joined[count - 1]
+        del parts[:count]
+
+
+def _quote(text: str) -> str:
+    """Text in quotes; `~/` is the home folder, which a shell replaces at the start of a word only."""
+    if _QUOTED.fullmatch(text) and not Path(text).exists():
+        return text
+    here = text if Path(text).exists() else os.path.expanduser(text)
+    return str(QuotedString(text=here, quote=Quote.single).with_quotes())
 
 
 def is_sweep(word: str) -> bool:

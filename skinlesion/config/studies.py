@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
-from skinlesion.config.inference import Age
+from skinlesion.config.inference import Age, known_age
 from skinlesion.config.schema import (
     BootstrapKeys,
     OneOf,
@@ -79,6 +79,7 @@ class ExplainConfig(BootstrapKeys):
     data: SourceConfig
 
     def __post_init__(self) -> None:
+        self.age = known_age(self.age)
         require_one_model(self.checkpoint, self.ensemble)
         if self.class_ is not None:
             from skinlesion.taxonomy import CODES  # imports numpy, which help does without

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
@@ -17,7 +18,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from skinlesion.config.overrides import unknown_key
+from skinlesion.config.overrides import ENCODED, unknown_key
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
@@ -67,13 +68,22 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     try:
         # `class`, a word of Python's, is the field `class_`
         reserved = {key: f"{key}_" for key in hints(schema) if key not in schema.__dataclass_fields__}  # type: ignore[attr-defined]
-        fields = {reserved.get(str(key), key): value for key, value in config.items_ex(resolve=False)}
+        fields = _decoded(OmegaConf.to_container(config))
+        fields = {reserved.get(key, key): value for key, value in fields.items()}
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(fields))
         checked = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error, schema)) from error
     check_annotations(checked)
     return checked
+
+
+def _decoded(node: Any) -> Any:
+    """A configuration with the names in its mappings as the user wrote them."""
+    if not isinstance(node, dict):
+        return node
+    names = {key: unquote(key.removeprefix(ENCODED)) if str(key).startswith(ENCODED) else key for key in node}
+    return {names[key]: _decoded(value) for key, value in node.items()}
 
 
 def explain(error: Exception, schema: type) -> str:
