@@ -177,7 +177,8 @@ def _report_members(command: str) -> bool:
         job, message = json.loads(line)
         jobs.setdefault(message, []).append(job)
     for message, each in jobs.items():
-        print(printable(f"skinlesion {command}: {len(each)} failed ({'; '.join(each)}):\n  {message}"), file=sys.stderr)
+        named = f" ({'; '.join(each)})" if any(each) else ""
+        print(printable(f"skinlesion {command}: {len(each)} failed{named}:\n  {message}"), file=sys.stderr)
     return bool(jobs)
 
 

@@ -112,7 +112,9 @@ class EvaluateConfig(BootstrapKeys):
 class CompareConfig(BootstrapKeys):
     """`skinlesion compare`."""
 
-    tables: list[PathText]  # predictions tables, the reference first; the files that a pattern (*) matches are pooled
+    tables: list[
+        PathText
+    ]  # predictions tables, the reference first; those of a pattern (*) are pooled unless of the same images
     out: PathText | None  # JSON file of all numbers; null: none is written
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
 

@@ -124,13 +124,13 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
     known = list(keys(schema))
     for old, new in RENAMED.items():
         target = _filled(new, name)
-        if _matches(name, old) and len(name.split(".")) == len(old.split(".")) and is_known(target, schema):
+        if _matches(name, old) and name.count(".") == old.count(".") and is_known(target, schema):
             return f"{name}: is called {target} now; give {target}={value}"
     if name == "backbone" and "model.backbone" in known:
         presets = ", ".join(choices("model"))
         return f"{name}: unknown key; give model=, one of {presets}, or model.backbone with {_STAGES}"
     leaf = name.rpartition(".")[2]
-    usual = [key for words, targets in SYNONYMS.items() if name in words for key in targets if key in known]
+    usual = [key for words, targets in SYNONYMS.items() if {name, leaf} & {*words} for key in targets if key in known]
     same = [key for key in known if key.rpartition(".")[2] == leaf]
     if usual or len(same) == 1:
         return f"{name}: unknown key; did you mean {_example((usual or same)[0], value)}?"
@@ -211,6 +211,9 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
             overrides.append(_entry(mapping.name, name[len(mapping.name) + 1 :], value))
         else:
             overrides.append(f"{key}={_literal(known[name], value, is_multirun) if name in known else value}")
+        if not name.startswith("hydra"):
+            is_list = name in known and known[name].is_list
+            _check_value(name, value, overrides[-1], is_list=is_list, is_multirun=is_multirun)
     for name, paths in bare.items():
         if name in given or (len(paths) > 1 and not _takes_list(known[name])):
             folder = "; put the images into one folder and give that" if name == "image" else ""
@@ -249,19 +252,24 @@ def _split_flags(words: Sequence[str], command: str, schema: type) -> tuple[list
 
 
 def _bare_key(word: str, known: dict[str, Key]) -> str | None:
-    """The key whose value a bare path is: the image, or what the command works on; None: the word is no bare path."""
+    """The key whose value a bare path is: a model, the image, or what the command reads; None: it is no bare path."""
     found = _PAIR.fullmatch(word)
     path = Path(os.path.expanduser(word))
-    if word in known or (found is not None and (found[1].lstrip("+") in known or not path.exists())):
+    if found is not None and (found[1].lstrip("+") in known or not path.exists()):
+        return None
+    models = {
+        "checkpoint": path.suffix == ".ckpt" or (path / "best.ckpt").exists(),
+        "ensemble": path.suffix == ".json" or (path / "ensemble.json").exists(),
+        "bundle": (path / "bundle.json").exists(),
+    }
+    if "checkpoint" in known and path.exists() and (model := [key for key in models if models[key] and key in known]):
+        return model[0]
+    if word in known:
         return None
     if "image" in known:
         return "image" if path.exists() or not word.startswith("~") else None
-    if not path.exists():
+    if "checkpoint" in known or not path.exists():
         return None
-    if "checkpoint" in known:
-        models = {"checkpoint": path.suffix == ".ckpt" or (path / "best.ckpt").exists()}
-        models["ensemble"] = path.suffix == ".json" or (path / "ensemble.json").exists()
-        return next((key for key, fits in models.items() if fits), None)
     return next((key for key in ("tables", "members", "ensemble", "bundle", "data.root") if key in known), None)
 
 
@@ -270,7 +278,8 @@ def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
     found = _PAIR.fullmatch(word)
     if found is None:
         example = f", such as {word}={'FILE' if known[word].is_path else 'VALUE'}" if word in known else ""
-        raise ConfigError(f"{word}: expected key=value{example}")
+        nothing = "no such file or folder; " if "/" in word and not Path(word).exists() else ""
+        raise ConfigError(f"{word}: {nothing}expected key=value{example}")
     return found[1], found[2]
 
 
@@ -299,6 +308,18 @@ def _literal(key: Key, value: str, is_multirun: bool) -> str:
         folder = "; put the images into one folder and give that" if key.name == "image" else ""
         raise ConfigError(f"{key.name}={value}: expected one path, not a list{folder}")
     return f"[{','.join(map(_quote, _paths(value[1:-1])))}]"
+
+
+def _check_value(name: str, value: str, word: str, *, is_list: bool, is_multirun: bool) -> None:
+    """Refuse what Hydra cannot read, and several values without -m, in words of our own."""
+    try:
+        several = OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException as error:
+        form = f"a list, such as {name}=[1,2]" if is_list else "a plain value; put others in quotes within quotes"
+        raise ConfigError(f"{name}={value}: cannot be read; expected {form}") from error
+    if several and not is_multirun:
+        wanted = f"give {name}=[{value}]" if is_list else "give one; -m makes a sweep of them"
+        raise ConfigError(f"{name}={value}: several values; {wanted}")
 
 
 def _takes_list(key: Key, given: int = 2) -> bool:

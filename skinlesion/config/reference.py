@@ -10,7 +10,6 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from types import UnionType
 from typing import Any, get_args
 
 import yaml
@@ -139,7 +138,7 @@ def _key(name: str, hint: Any, comment: str) -> Key:
         allowed=allowed[0] if allowed else "",
         values=tuple(words) or booleans,
         is_path=PATH in rules,
-        is_text=not rules and not {*types} - {str, type(None), UnionType},
+        is_text=not rules and {part for part in types if isinstance(part, type)} <= {str, type(None)},
         is_list=list in types,
         is_mapping=dict in types,
     )

@@ -19,6 +19,7 @@ from omegaconf.errors import (
 )
 
 from skinlesion.config.overrides import ENCODED, unknown_key
+from skinlesion.config.reference import ANY, keys
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
@@ -99,7 +100,17 @@ def explain(error: Exception, schema: type) -> str:
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
     if isinstance(cause, ConfigKeyError) or "is not in struct" in str(cause):
-        return unknown_key(key, schema)
+        parent = getattr(cause, "parent_node", None)
+        names = f"{key.rpartition('.')[0]}.{ANY}."  # that the user chooses: of phases
+        is_name = isinstance(parent, DictConfig) and any(known.startswith(names) for known in keys(schema))
+        return f"{key}: expected one of {', '.join(map(str, parent))} there" if is_name else unknown_key(key, schema)
+    if missing := re.fullmatch(r"Could not delete from config. '(.*)' does not exist.", first):
+        return f"~{missing[1]}: there is nothing of that name to leave out"
+    if wrong := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first):
+        known = keys(schema).get(key)
+        allowed = f", {known.allowed}" if known and known.allowed else ""
+        expected = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return f"{key}={wrong[1]}: expected {expected.get(wrong[2], wrong[2])}{allowed}"
     if isinstance(cause, MissingMandatoryValue):
         return f"{key}: a value is needed; give {key}=VALUE"
     if "is not a ListConfig" in first:
