@@ -22,9 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from skinlesion.config.overrides import is_sweep, read_words
+from skinlesion.config.overrides import read_words
 from skinlesion.config.reference import groups
 from skinlesion.config.validation import explain, typed
+from skinlesion.config.values import is_sweep
 from skinlesion.errors import ConfigError, SkinlesionError
 from skinlesion.files import config_dir
 from skinlesion.terminal import collect_messages, log_to_file_alone, printable

@@ -3,26 +3,20 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException
 
 from skinlesion.config.reference import ANY, Key, choices, groups, keys
+from skinlesion.config.values import join, override
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 _OPTIONAL = {"--info", "-i"}  # with a value or without
 _ALONE = {"--multirun", "-m", "--resolve", "--run", "-r", "--hydra-help"}
-_PLAIN = re.compile(r"[A-Za-z0-9_./-]*")  # text that Hydra takes as it is
-_QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
-ENCODED = "%%"  # before a name in a mapping that Hydra could not read, percent-encoded
 _PAIR = re.compile(r"(\+{0,2}[^=~+]+)=(.*)", re.DOTALL)
 
 # Keys of the last release, refused with the new name for one release.
@@ -194,7 +188,7 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     bare: dict[str, list[str]] = {}
     for word in rest:
         if name := _bare_key(word, known):
-            bare.setdefault(name, []).append(_quote(word))
+            bare.setdefault(name, []).append(word)
             continue
         if word.startswith("~"):
             overrides.append(word)
@@ -204,23 +198,11 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
         given[name] = value
         if "." in name or not has_own_folder:  # a group may be the user's own
             check_key(name, value, command, schema)
-        mapping = next(
-            (each for each in known.values() if each.is_mapping and f"{name}.".startswith(f"{each.name}.")), None
-        )
-        if mapping is not None:
-            overrides.append(_entry(mapping.name, name[len(mapping.name) + 1 :], value))
-        else:
-            overrides.append(f"{key}={_literal(known[name], value, is_multirun) if name in known else value}")
-        if not name.startswith("hydra"):
-            is_list = name in known and known[name].is_list
-            _check_value(name, value, overrides[-1], is_list=is_list, is_multirun=is_multirun)
+        overrides.append(override(key, value, known, is_multirun=is_multirun))
     for name, paths in bare.items():
-        if name in given or (len(paths) > 1 and not _takes_list(known[name])):
-            folder = "; put the images into one folder and give that" if name == "image" else ""
-            raise ConfigError(f"{name}={paths[-1][1:-1]}: expected one file or folder{folder}")
-        overrides.append(
-            f"{name}=[{','.join(paths)}]" if _takes_list(known[name], len(paths)) else f"{name}={paths[0]}"
-        )
+        if name in given:
+            raise ConfigError(f"{name}={given[name]}: given twice, {paths[0]} too")
+        overrides.append(f"{name}={join(known[name], paths)}")
     check_backbone(given, command)
     if given.get("model.backbone") and "model.name" not in given:
         overrides.append("model.name=${model.backbone}")  # that of a preset would name another network
@@ -281,73 +263,3 @@ def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
         nothing = "no such file or folder; " if "/" in word and not Path(word).exists() else ""
         raise ConfigError(f"{word}: {nothing}expected key=value{example}")
     return found[1], found[2]
-
-
-def _entry(mapping: str, name: str, value: str) -> str:
-    """An entry of a mapping whose names are the user's own, such as words of a label file; or several, in braces."""
-    if not name or re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", name, re.ASCII):
-        return f"++{mapping}{'.' if name else ''}{name}={value}"
-    return f"++{mapping}={{{ENCODED}{quote(name, safe='')}: {value}}}"  # Hydra knows no quotes around a name
-
-
-def _literal(key: Key, value: str, is_multirun: bool) -> str:
-    """A path, a list of paths or a text in quotes, so that Hydra takes every character as it is."""
-    is_text = key.is_text and not _PLAIN.fullmatch(value)
-    is_word = value.lower() in ("null", "???", *key.values) or (_QUOTED.fullmatch(value) and not Path(value).exists())
-    if is_word or not (key.is_path or is_text):
-        return value
-    if not value:
-        raise ConfigError(f"{key.name}=: expected a file or folder")
-    is_list = key.is_path and value.startswith("[") and value.endswith("]") and not Path(value).exists()
-    may_sweep = is_multirun and key.name != "out" and not is_list and not Path(value).exists()
-    if may_sweep and is_sweep(f"{key.name}={value}"):
-        return value
-    if not is_list:
-        return f"[{_quote(value)}]" if key.is_list else _quote(value)
-    if not _takes_list(key):
-        folder = "; put the images into one folder and give that" if key.name == "image" else ""
-        raise ConfigError(f"{key.name}={value}: expected one path, not a list{folder}")
-    return f"[{','.join(map(_quote, _paths(value[1:-1])))}]"
-
-
-def _check_value(name: str, value: str, word: str, *, is_list: bool, is_multirun: bool) -> None:
-    """Refuse what Hydra cannot read, and several values without -m, in words of our own."""
-    try:
-        several = OverridesParser.create().parse_override(word).is_sweep_override()
-    except HydraException as error:
-        form = f"a list, such as {name}=[1,2]" if is_list else "a plain value; put others in quotes within quotes"
-        raise ConfigError(f"{name}={value}: cannot be read; expected {form}") from error
-    if several and not is_multirun:
-        wanted = f"give {name}=[{value}]" if is_list else "give one; -m makes a sweep of them"
-        raise ConfigError(f"{name}={value}: several values; {wanted}")
-
-
-def _takes_list(key: Key, given: int = 2) -> bool:
-    return key.is_list or (key.name == "members" and given > 1)
-
-
-def _paths(listed: str) -> Iterator[str]:
-    """The paths of a list, divided at its commas; those within quotes, or in the name of a file that exists, stay."""
-    parts = re.findall(r"""(?:[^,'"]|'[^']*'|"[^"]*")+""", listed)
-    while parts:
-        joined = [",".join(parts[:count]).strip() for count in range(1, len(parts) + 1)]
-        count = next((count for count in range(len(parts), 1, -1) if Path(joined[count - 1]).exists()), 1)
-        if joined[count - 1]:
-            yield joined[count - 1]
-        del parts[:count]
-
-
-def _quote(text: str) -> str:
-    """Text in quotes; `~/` is the home folder, which a shell replaces at the start of a word only."""
-    if _QUOTED.fullmatch(text) and not Path(text).exists():
-        return text
-    here = text if Path(text).exists() else os.path.expanduser(text)
-    return str(QuotedString(text=here, quote=Quote.single).with_quotes())
-
-
-def is_sweep(word: str) -> bool:
-    """Whether Hydra reads a word as several values of a key; a word that it cannot read is none."""
-    try:
-        return OverridesParser.create().parse_override(word).is_sweep_override()
-    except HydraException:
-        return False

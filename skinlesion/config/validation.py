@@ -18,9 +18,10 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from skinlesion.config.overrides import ENCODED, unknown_key
+from skinlesion.config.overrides import unknown_key
 from skinlesion.config.reference import ANY, keys
 from skinlesion.config.schema import check_annotations, hints
+from skinlesion.config.values import ENCODED
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
