@@ -244,7 +244,7 @@ def _bare_key(word: str, known: dict[str, Key]) -> str | None:
         "ensemble": path.suffix == ".json" or (path / "ensemble.json").exists(),
         "bundle": (path / "bundle.json").exists(),
     }
-    if "checkpoint" in known and path.exists() and (model := [key for key in models if models[key] and key in known]):
+    if path.exists() and (model := [key for key in models if models[key] and key in known]):
         return model[0]
     if word in known:
         return None

@@ -107,10 +107,10 @@ def explain(error: Exception, schema: type) -> str:
         return f"{key}: expected one of {', '.join(map(str, parent))} there" if is_name else unknown_key(key, schema)
     if missing := re.fullmatch(r"Could not delete from config. '(.*)' does not exist.", first):
         return f"~{missing[1]}: there is nothing of that name to leave out"
-    if wrong := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first):
+    if wrong := re.fullmatch(r"Value '(.*)' (?:of type '.*' could not be converted to|is not a valid) (\w+).*", first):
         known = keys(schema).get(key)
         allowed = f", {known.allowed}" if known and known.allowed else ""
-        expected = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        expected = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
         return f"{key}={wrong[1]}: expected {expected.get(wrong[2], wrong[2])}{allowed}"
     if isinstance(cause, MissingMandatoryValue):
         return f"{key}: a value is needed; give {key}=VALUE"

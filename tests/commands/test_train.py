@@ -46,25 +46,23 @@ def test_a_stopped_run_says_what_it_kept_and_where_it_goes_on(
     places = [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'my run'}"]
     words = [*SMALL, *places, "schedule=head_only", "schedule.phases.head.patience=9999"]
     command = [sys.executable, "-m", "skinlesion", "train", *words, "schedule.phases.head.epochs=5000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    for line in process.stderr:  # a line an epoch, where there is no terminal
-        if "phase head, epoch 3/5000" in line:
-            break
-    process.send_signal(number)
-    said = process.stderr.read()
-    assert process.wait(60) == status
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # a line an epoch, where there is no terminal
+            if "phase head, epoch 3/5000" in line:
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert process.returncode == status
     assert "my run: stopped; kept up to phase head, epoch " in said
-    kept = int(said.partition("phase head, epoch ")[2].partition(";")[0].split("/")[0])
+    kept = int(said.partition("kept up to phase head, epoch ")[2].partition(";")[0])
     assert "Traceback" not in said
-    again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert again.stderr is not None
-    resumed = next(line for line in again.stderr if "resuming" in line)
-    again.kill()
-    again.communicate()
-    last = torch.load(tmp_path / "my run" / "last.ckpt", weights_only=True)
-    assert len(last["callbacks"]["History"]["rows"]) >= kept
-    assert "my run: resuming after phase head, epoch " in resumed
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as again:
+        assert again.stderr is not None
+        resumed = next(line for line in again.stderr if "resuming" in line)
+        again.kill()
+    assert kept >= 2
+    assert resumed.endswith(f"my run: resuming after phase head, epoch {kept}\n")
 
 
 def test_the_end_names_what_is_kept_and_what_is_next(trained: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:

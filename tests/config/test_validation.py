@@ -106,15 +106,15 @@ def test_errors_name_the_key(override: str, said: str) -> None:
 def test_one_model_is_needed() -> None:
     with pytest.raises(ConfigError, match="0 models given"):
         composed("evaluate", EvaluateConfig, "split=val")
-    with pytest.raises(ConfigError, match="split=None: expected val or test, or images of another source as external"):
+    with pytest.raises(ConfigError, match="split: expected val or test, or images of another source as external"):
         composed("evaluate", EvaluateConfig, "checkpoint=a.ckpt")
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["external.images=x"], "external.labels=None: expected the CSV of the images' diagnoses"),
-        (["external.labels=x", "split=val"], "external.images=None: expected the folder of the images"),
+        (["external.images=x"], "external.labels: expected the CSV of the images' diagnoses"),
+        (["external.labels=x", "split=val"], "external.images: expected the folder of the images"),
         (["external.images=x", "external.labels=y", "split=val"], "split=val: expected null"),
         (["split=val", "external.leakage=maybe"], "external.leakage=maybe: expected one of drop, keep"),
         (["split=val", "external.classes.scc=cancer"], "external.classes.scc=cancer: expected one of akiec"),
