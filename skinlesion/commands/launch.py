@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,10 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from skinlesion.config.overrides import read_words
 from skinlesion.config.reference import groups
-from skinlesion.config.validation import explain, typed
+from skinlesion.config.validation import explain, require_out, typed
 from skinlesion.config.values import is_sweep
 from skinlesion.errors import ConfigError, SkinlesionError
-from skinlesion.files import config_dir
+from skinlesion.files import config_dir, disk_faults
 from skinlesion.terminal import collect_messages, log_to_file_alone, printable
 
 TERMINATED = 128 + signal.SIGTERM  # exit status
@@ -128,7 +128,10 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
         with collect_messages():
             log_to_file_alone(f"skinlesion {command} {' '.join(chosen.overrides.task)}")
             try:
-                import_module(f"skinlesion.commands.{command}").run(typed(config, schema))
+                checked: Any = typed(config, schema)
+                require_out(command, checked)
+                with disk_faults():
+                    import_module(f"skinlesion.commands.{command}").run(checked)
             except Exception as error:
                 is_known = isinstance(error, SkinlesionError)
                 message = str(error) if is_known else f"{type(error).__name__}: {error}"

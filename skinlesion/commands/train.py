@@ -99,7 +99,7 @@ def _saying_what_is_kept(folder: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-        if interrupted or error.code == TERMINATED:
+        if interrupted or error.args == (TERMINATED,):
             from skinlesion.training.phases import last_epoch
 
             kept = last_epoch(folder)
@@ -126,6 +126,7 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     check_image_size(options)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
+    datamodule.check_cache()
     module = LesionClassifier.for_data(
         datamodule,
         **options,

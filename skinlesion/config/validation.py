@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from skinlesion.config.reference import ANY, keys
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.config.values import ENCODED
 from skinlesion.errors import ConfigError
-from skinlesion.files import config_dir
+from skinlesion.files import config_dir, require_writable
 
 Schema = TypeVar("Schema")
 
@@ -88,6 +89,24 @@ def _decoded(node: Any) -> Any:
     return {names[key]: _decoded(value) for key, value in node.items()}
 
 
+def require_out(command: str, config: Any) -> None:
+    """Refuse now a place of results that cannot be written: `out`, or beside the model where no `out` is given.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    beside = [getattr(config, key, None) for key in ("ensemble", "checkpoint", "submission", "members")]
+    models = [Path(value) for value in beside if isinstance(value, str)]
+    if command in ("compare", "export"):  # a file, and a folder that is made beside its place
+        places = [Path(config.out).absolute().parent] if config.out else []
+    elif getattr(config, "out", None):
+        places = [Path(config.out)]
+    else:
+        places = [model if model.is_dir() else model.parent for model in models if hasattr(config, "out")]
+    for place in places:
+        require_writable(place, "out")
+
+
 def explain(error: Exception, schema: type) -> str:
     """Say in one to three lines what is wrong with a configuration, by the key, and what to do.
 
@@ -103,8 +122,10 @@ def explain(error: Exception, schema: type) -> str:
     if isinstance(cause, ConfigKeyError) or "is not in struct" in str(cause):
         parent = getattr(cause, "parent_node", None)
         names = f"{key.rpartition('.')[0]}.{ANY}."  # that the user chooses: of phases
-        is_name = isinstance(parent, DictConfig) and any(known.startswith(names) for known in keys(schema))
-        return f"{key}: expected one of {', '.join(map(str, parent))} there" if is_name else unknown_key(key, schema)
+        is_name = any(known.startswith(names) for known in keys(schema))
+        if isinstance(parent, DictConfig) and is_name:
+            return f"{key}: expected one of {', '.join(map(str, parent))} there"
+        return unknown_key(key, schema)
     if missing := re.fullmatch(r"Could not delete from config. '(.*)' does not exist.", first):
         return f"~{missing[1]}: there is nothing of that name to leave out"
     if wrong := re.fullmatch(r"Value '(.*)' (?:of type '.*' could not be converted to|is not a valid) (\w+).*", first):

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
-from skinlesion.files import write_json, write_text
+from skinlesion.files import require_writable, sweep, write_json, write_text
 
 # Keys that may differ between a run and its continuation: they change nothing in the result.
 _FREE = {
@@ -69,6 +69,7 @@ def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> 
     Raises:
         ConfigError: The folder belongs to another configuration, or another process trains in it.
     """
+    require_writable(folder, "out")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -87,6 +88,8 @@ def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> 
             raise ConfigError(
                 f"out={folder}: {changed[0]}{more}; give another out, or resume=restart to delete that run"
             )
+        for place in (folder, phases_folder(folder)):
+            sweep(place)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield
     finally:
