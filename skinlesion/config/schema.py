@@ -123,7 +123,7 @@ def require(holds: bool, key: str, value: object, expected: str) -> None:
         ConfigError: The message says what was `expected`.
     """
     if not holds or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(f"{key}={value}: expected {expected}")
+        raise ConfigError(f"{key if value is None else f'{key}={value}'}: expected {expected}")
 
 
 def require_choice(key: str, value: str, choices: Sequence[str]) -> None:

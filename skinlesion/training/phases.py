@@ -62,6 +62,8 @@ def run_phases(
         ConfigError: A phase diverges.
     """
     results = read_results(folder)
+    if fabric.is_global_zero and (reached := last_epoch(folder)):
+        log.info("%s: resuming after %s", folder, reached)
     _refuse_changed_data(module, datamodule, folder)
     fabric.barrier()  # all have read the folder before the first one writes
     for name, phase in list(config.schedule.phases.items())[len(results) :]:
@@ -72,7 +74,7 @@ def run_phases(
             write_results(results, folder)
         epochs = len(results[-1].rows) - (len(results[-2].rows) if len(results) > 1 else 0)
         best = results[-1].macro_f1
-        log.info("%s: phase %s, %d epochs, best val macro-F1 %.3f", folder.name, name, epochs, best)
+        log.info("%s: phase %s, %d epochs, best val/macro_f1 %.3f", folder.name, name, epochs, best)
     best_path = best_checkpoint(results, folder)
     _load(module, best_path)
     if fabric.is_global_zero:
@@ -110,12 +112,11 @@ def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, c
         ConfigError: Lightning refuses the arguments.
     """
     board = TensorBoardLogger(folder, name="tensorboard", version=name) if config.logger == "tensorboard" else False
-    shows_bar = config.trainer.enable_progress_bar and sys.stderr.isatty()
-    bar = [RichProgressBar(console_kwargs={"stderr": True})] if shows_bar else []
+    bar = [RichProgressBar(console_kwargs={"stderr": True})] if _shows_bar(config) else []
     monitor = [LearningRateMonitor("epoch")] if board else []
     try:
         return Trainer(
-            **{**asdict(config.trainer), "enable_progress_bar": shows_bar},
+            **{**asdict(config.trainer), "enable_progress_bar": _shows_bar(config)},
             max_epochs=epochs,
             callbacks=[*callbacks, *monitor, *bar],
             logger=board,
@@ -126,6 +127,10 @@ def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, c
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
+
+
+def _shows_bar(config: TrainConfig) -> bool:
+    return config.trainer.enable_progress_bar and sys.stderr.isatty()
 
 
 def _run_phase(
@@ -175,9 +180,8 @@ def _callbacks(
     before: list[PhaseResult],
 ) -> list[Callback]:
     rows = before[-1].rows if before else []
-    reports = config.trainer.enable_progress_bar and not sys.stderr.isatty()
     return [
-        History(folder / "metrics.csv", phase=name, rows=rows, report=reports),
+        History(folder / "metrics.csv", phase=name, rows=rows, report=not _shows_bar(config)),
         RunRecord({**datamodule.record(), "config": asdict(config)}, phase=name),
         EarlyStopping("val/loss", patience=phase.patience),
         EpochSeed(config.seed, first_epoch=len(rows)),
@@ -185,6 +189,14 @@ def _callbacks(
         PhaseCheckpoint(phases_folder(folder), filename=f"{len(before)}-{name}"),
         ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
+
+
+def last_epoch(folder: Path) -> str | None:
+    """Phase and epoch of a run's last.ckpt, for people, from which it resumes; None: no epoch has ended."""
+    if not (folder / "last.ckpt").exists():
+        return None
+    phases = [row["phase"] for row in _rows(read_checkpoint(folder / "last.ckpt"))]
+    return f"phase {phases[-1]}, epoch {phases.count(phases[-1])}"
 
 
 def _refuse_changed_data(module: LesionClassifier, datamodule: LesionDataModule, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from skinlesion.files import require_writable, sweep, write_json, write_text
 _FREE = {
     "out",
     "member",
+    "model.name",
+    "loss.name",
     "expected_members",
     "resume",
     "logger",
@@ -56,12 +58,13 @@ class PhaseResult:
 
 
 @contextmanager
-def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
+def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> Iterator[None]:
     """Hold the folder for this process and this configuration; write config.yaml.
 
     Args:
         folder: Of the run.
         config: Its `resume` says whether an earlier run in the folder is resumed or deleted.
+        swept: Keys of the sweep whose member this is. A run that differs in one is another member's: never deleted.
 
     Raises:
         ConfigError: The folder belongs to another configuration, or another process trains in it.
@@ -74,11 +77,19 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
     except Timeout:
         raise ConfigError(f"out={folder}: another process is training there; wait for it or give another out") from None
     try:
+        differing = _differing(folder, config)
+        if of_another := [line for key, line in differing.items() if key.removesuffix(".name") in swept]:
+            raise ConfigError(f"out={folder}: {of_another[0]}: another member's; give another out or member=null")
+        changed = [line for key, line in differing.items() if key not in _FREE]
         if config.resume == "restart":
             _clear(folder)
+        elif changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise ConfigError(
+                f"out={folder}: {changed[0]}{more}; give another out, or resume=restart to delete that run"
+            )
         for place in (folder, phases_folder(folder)):
             sweep(place)
-        _refuse_other_configuration(folder, config)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield
     finally:
@@ -111,22 +122,25 @@ def best_checkpoint(results: list[PhaseResult], folder: Path) -> Path:
     return phases_folder(folder) / max(results, key=lambda each: each.macro_f1).checkpoint
 
 
-def _refuse_other_configuration(folder: Path, config: TrainConfig) -> None:
+def best_epoch(folder: Path) -> str:
+    """Phase, epoch and score of a finished run's best.ckpt, for people."""
+    best = max(read_results(folder), key=lambda each: each.macro_f1)
+    scores = [row["val/macro_f1"] for row in best.rows if row["phase"] == best.phase]
+    epoch = scores.index(best.macro_f1) + 1
+    return f"phase {best.phase}, epoch {epoch} of {len(scores)}: val/macro_f1 {best.macro_f1:.3f}"
+
+
+def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
+    """How the run in a folder differs from a configuration, by key, also in what does not change the result."""
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
-        return
-    there = _flat(OmegaConf.to_container(OmegaConf.load(path)))
-    here = _flat(asdict(config))
-    differing = sorted(
-        key for key in there.keys() | here.keys() if there.get(key) != here.get(key) and key not in _FREE
-    )
-    if differing:
-        first = differing[0]
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise ConfigError(
-            f"out={folder}: holds a run with {first}={there.get(first)}, this one has {here.get(first)}{more}; "
-            "give another out, or resume=restart to delete that run"
-        )
+        return {}
+    there, here = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(asdict(config))
+    return {
+        key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    }
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -39,6 +39,59 @@ LEFT = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_what_it_kept_and_where_it_goes_on(
+    synthetic_root: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    places = [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'my run'}"]
+    words = [*SMALL, *places, "schedule=head_only", "schedule.phases.head.patience=9999"]
+    command = [sys.executable, "-m", "skinlesion", "train", *words, "schedule.phases.head.epochs=5000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # a line an epoch, where there is no terminal
+            if "phase head, epoch 3/5000" in line:
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert process.returncode == status
+    assert "my run: stopped; kept up to phase head, epoch " in said
+    kept = int(said.partition("kept up to phase head, epoch ")[2].partition(";")[0])
+    assert "Traceback" not in said
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as again:
+        assert again.stderr is not None
+        resumed = next(line for line in again.stderr if "resuming" in line)
+        again.kill()
+    assert kept >= 2
+    assert resumed.endswith(f"my run: resuming after phase head, epoch {kept}\n")
+
+
+def test_the_end_names_what_is_kept_and_what_is_next(trained: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(trained)
+    history = pd.read_csv(Path(trained.out) / "metrics.csv")["val/macro_f1"]
+    wanted = (
+        f"best.ckpt holds phase head, epoch {history.argmax() + 1} of {len(history)}: val/macro_f1 {history.max():.3f}"
+    )
+    assert wanted in caplog.text
+    assert f"Next: skinlesion evaluate checkpoint={trained.out}/best.ckpt split=val" in caplog.text
+
+
+def test_networks_and_image_sizes_are_checked_before_data_are_read(small_config: Config) -> None:
+    def refused(*overrides: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            run(small_config("data.root=/nowhere", "model.high=1", "model.middle=2", *overrides))
+        return str(caught.value)
+
+    swin = "model.backbone=swin_tiny_patch4_window7_224"
+    assert "model.backbone_kwargs.img_size=[64,64] too" in refused(swin, "model.image_size=[64,64]")
+    assert "give model.backbone=resnet18.a1_in1k" in refused("model.backbone=hf_hub:timm/resnet18.a1_in1k")
+    assert "resnet18 has the tags a1_in1k" in refused("model.backbone=resnet18.no_such_tag")
+    fitting = (swin, "model.image_size=[64,64]", "++model.backbone_kwargs={img_size: 64, window_size: 2}")
+    with pytest.raises(DataError, match="nowhere"):
+        run(small_config("data.root=/nowhere", "model.high=1", "model.middle=2", *fitting))
+
+
 def test_what_a_run_leaves(trained: TrainConfig) -> None:
     folder = Path(trained.out)
     assert {path.name for path in folder.iterdir() if path.is_file()} - {".lock"} == LEFT
