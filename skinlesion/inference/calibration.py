@@ -6,11 +6,11 @@ the mean of several members', are enough. Needs numpy alone.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import NotRequired, TypedDict  # pydantic takes this one alone before Python 3.12
+from typing_extensions import TypedDict  # pydantic takes this one alone before Python 3.12
 
 from skinlesion.config.schema import OneOf, Positive, Range
 from skinlesion.errors import DataError

@@ -13,11 +13,11 @@ the score. Needs numpy alone. What is fitted is a dict of arrays, for `numpy.sav
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from skinlesion.config.schema import FileName, Sha256, Share
 from skinlesion.errors import CheckpointError, DataError

@@ -4,11 +4,11 @@ Needs numpy alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from skinlesion.config.schema import Range
 from skinlesion.errors import DataError

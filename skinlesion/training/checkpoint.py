@@ -80,7 +80,7 @@ def read_intact(path: Path) -> bytes:
                 intact = archive.testzip() is None and not archive.comment
         else:
             intact = hashlib.sha256(content).hexdigest() == noted
-    except Exception as error:  # noqa: BLE001  # damaged bytes may raise anything
+    except Exception as error:  # damaged bytes may raise anything
         raise _unreadable(path, error) from error
     if not intact:
         beside = "metrics.json beside it" if noted else "it"
@@ -116,7 +116,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = read_intact(path)
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  # an unpickler may raise anything
+    except Exception as error:  # an unpickler may raise anything
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("skinlesion"), dict):
         raise CheckpointError(f"{path}: not a checkpoint of skinlesion; expected a best.ckpt or last.ckpt of a run")
