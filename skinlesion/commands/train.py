@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from skinlesion.commands.launch import command, multirun, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
-from skinlesion.errors import ConfigError
+from skinlesion.errors import ConfigError, SkinlesionError
 from skinlesion.terminal import log_to, quiet
 
 if TYPE_CHECKING:
@@ -46,13 +46,28 @@ def run(config: TrainConfig) -> None:
             log_to(folder)
         finished = fabric.is_global_zero and is_finished(folder)
         if finished and not is_launched(fabric):
-            log.info("%s: already finished", folder)
+            _compare_inputs(config, folder, fabric)
             return
         module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
         with joined(fabric, command):
             if not fabric.broadcast(finished):
                 _train(module, datamodule, config=config, folder=folder, fabric=fabric)
     log.info("%s: finished", folder)
+
+
+def _compare_inputs(config: TrainConfig, folder: Path, fabric: "Fabric") -> None:
+    """Say that a run is finished, if it would be made from the same images, table and weights today."""
+    from skinlesion.training.phases import refuse_changed_inputs, run_inputs
+
+    try:
+        module, datamodule = _prepare(config, folder, fabric)
+        inputs = run_inputs(module, datamodule)
+    except SkinlesionError as error:  # its data may be gone by now
+        reason = str(error).splitlines()[0]
+        log.info("%s: already finished; not compared with its data and weights: %s", folder, reason)
+    else:
+        refuse_changed_inputs(inputs, folder / "best.ckpt")
+        log.info("%s: already finished", folder)
 
 
 def run_folder(config: TrainConfig) -> Path:

@@ -73,6 +73,11 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
     return ImageCache(path, key, image_ids)
 
 
+def image_key(frame: pd.DataFrame, *, size: tuple[int, int]) -> str:
+    """The key of a frame's images, see `ImageCache.key`, whether or not they are decoded."""
+    return _key(frame["image_id"].tolist(), [Path(path) for path in frame["path"]], size)
+
+
 def _key(image_ids: Sequence[str], paths: Sequence[Path], size: tuple[int, int]) -> str:
     digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
     for image_id, path in zip(image_ids, paths, strict=True):

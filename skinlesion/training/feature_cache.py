@@ -90,7 +90,7 @@ class FeatureStore:
     def __init__(self, backbone: Backbone, datamodule: LesionDataModule, *, device: torch.device) -> None:
         self.name, self.backbone = backbone.name, backbone.frozen_prefix()
         self.datamodule, self.device = datamodule, device
-        self._fingerprint = _weights_digest(self.backbone)
+        self._fingerprint = weights_digest(self.backbone)
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
         """One part as feature maps, computed now if they are not on disk."""
@@ -193,7 +193,8 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> npt
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
-def _weights_digest(backbone: nn.Module) -> str:
+def weights_digest(backbone: nn.Module) -> str:
+    """SHA-256 of a network's structure and weights."""
     digest = hashlib.sha256(repr(backbone).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())
