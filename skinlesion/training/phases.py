@@ -75,7 +75,7 @@ def run_phases(
         CheckpointError: The data have changed since the run in the folder began.
         ConfigError: A phase diverges.
     """
-    results, inputs = read_results(folder), run_inputs(module, datamodule)
+    results, inputs = read_results(folder, list(config.schedule.phases)), run_inputs(module, datamodule)
     if (folder / "last.ckpt").exists():
         refuse_changed_inputs(inputs, folder / "last.ckpt")
     record = {**datamodule.record(), "inputs": inputs, "config": asdict(config)}

@@ -1,7 +1,7 @@
 """The folder of one training run: what it holds, who works in it, and how far its phases have come."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,8 +94,8 @@ def phases_folder(folder: Path) -> Path:
     return folder / "phases"
 
 
-def read_results(folder: Path) -> list[PhaseResult]:
-    """Read which phases of a run have finished, in order.
+def read_results(folder: Path, phases: Sequence[str]) -> list[PhaseResult]:
+    """Read which of the phases of a run have finished, in order.
 
     Raises:
         CheckpointError: The file that says so is damaged.
@@ -105,6 +105,10 @@ def read_results(folder: Path) -> list[PhaseResult]:
         return []
     advice = "start anew with resume=restart"
     results: list[PhaseResult] = read_json(path, list[PhaseResult], error=CheckpointError, advice=advice)
+    for place, each in enumerate(results):
+        if each.phase not in phases[place : place + 1]:
+            there = ", ".join(phases)
+            raise CheckpointError(f"{path}: {place}.phase: {each.phase!r}, but this schedule has {there}; {advice}")
     return results
 
 
