@@ -28,6 +28,7 @@ LICENCE = (
 
 
 _Rgb = Annotated[float, Range(0, 1)]
+_THREE = Field(min_length=3, max_length=3)  # red, green and blue
 
 
 class _Part(BaseModel):
@@ -40,8 +41,8 @@ class Member(_Part):
     name: str  # name of its run
     backbone: str  # timm's name of its network
     size: tuple[Count, Count]  # (height, width) in pixels to which images are fitted
-    mean: tuple[_Rgb, _Rgb, _Rgb]  # mean of each channel in 0..1, subtracted inside the graph
-    std: tuple[Positive, Positive, Positive]  # standard deviation of each channel, divided by inside the graph
+    mean: Annotated[tuple[_Rgb, ...], _THREE]  # mean of each channel in 0..1, subtracted inside the graph
+    std: Annotated[tuple[Positive, ...], _THREE]  # standard deviation of each channel, divided by inside the graph
     sha256: Sha256  # SHA-256 of its checkpoint
 
 

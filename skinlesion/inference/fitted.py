@@ -1,6 +1,7 @@
 """Schema of what is fitted after the vote, as ensemble.json and bundle.json keep it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,12 @@ class Fitted(BaseModel):
         """
         even = np.full((1, len(taxonomy)), 1 / len(taxonomy))
         statistics = None if self.novelty is None else ood.read(folder / self.novelty["file"])
-        _try("calibration", lambda: calibrated(even, self.calibration))
-        vector = (self.calibration or {}).get("vector")
+        _try("calibration", partial(calibrated, even, self.calibration))
+        vector = None if self.calibration is None else self.calibration.get("vector")
         if vector is not None and not len(vector["weight"]) == len(vector["bias"]) == len(taxonomy):
             raise DataError(f"calibration.vector: expected {len(taxonomy)} numbers of each, one a diagnosis")
         for place, point in enumerate(self.operating_points or []):
-            _try(f"operating_points.{place}.target", lambda point=point: flagged(even, point, taxonomy=taxonomy))
+            _try(f"operating_points.{place}.target", partial(flagged, even, point, taxonomy=taxonomy))
         for place, sets in enumerate(self.conformal or []):
             if tuple(sets["thresholds"]) != taxonomy.codes:
                 expected = ", ".join(taxonomy.codes)

@@ -152,7 +152,7 @@ class LesionClassifier(LightningModule):
         """
         if isinstance(checkpoint_path, str | PathLike) and Path(checkpoint_path).is_file():
             read_intact(Path(checkpoint_path))
-        return cast(Self, super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @property
     def image_input(self) -> ImageInput:
