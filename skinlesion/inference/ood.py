@@ -38,8 +38,8 @@ class OodFile(TypedDict):
 
     file: FileName
     sha256: NotRequired[Sha256]  # bundle.json lists it among its files
-    passing: Share  # share of validation images that is not flagged
-    threshold: float  # of the score
+    passing: NotRequired[Share]  # share of validation images that is not flagged; the file holds it too
+    threshold: NotRequired[float]  # of the score, likewise
 
 
 class Embedded(NamedTuple):

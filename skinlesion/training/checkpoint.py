@@ -17,7 +17,7 @@ from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError
-from skinlesion.files import file_digest, replacing
+from skinlesion.files import replacing
 from skinlesion.model.network import Network
 from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.build import architecture, build_backbone, build_network
@@ -48,9 +48,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint, whole or not at all, with its digest at its end."""
+        content = io.BytesIO()  # torch's own writer hides that a disk is full
+        torch.save(checkpoint, content)
+        content.seek(-2, os.SEEK_END)  # the length of the ZIP archive's comment, which other programs pass over
+        content.write((len(_MARK) + _DIGITS).to_bytes(2, "little") + _MARK)
+        content.write(hashlib.sha256(content.getbuffer()).hexdigest().encode())
         with replacing(Path(path)) as beside:
-            torch.save(checkpoint, beside)
-            _seal(beside)
+            beside.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load a checkpoint as Lightning does, unless it is damaged."""
@@ -147,16 +151,6 @@ def load_model(path: Path) -> TrainedModel:
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return CheckpointError(f"{path}: not a readable checkpoint ({reason}); train it again")
-
-
-def _seal(path: Path) -> None:
-    """Append the digest of a checkpoint as the comment of its ZIP archive, which other programs pass over."""
-    with path.open("r+b") as file:
-        file.seek(-2, os.SEEK_END)  # the length of the comment, which torch leaves at 0
-        file.write((len(_MARK) + _DIGITS).to_bytes(2, "little") + _MARK)
-    digest = file_digest(path)
-    with path.open("ab") as file:
-        file.write(digest.encode())
 
 
 def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:

@@ -114,7 +114,7 @@ def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[s
         return hashlib.sha256(repr(frame[["image_id", *columns]].to_numpy().tolist()).encode()).hexdigest()
 
     return {
-        "images": image_key(frame, size=datamodule.spec.size),
+        "images": image_key(frame, size=datamodule.spec.size, cache_dir=datamodule.cache_dir),
         "diagnoses": digest("diagnosis"),
         "facts": digest(*FACTS),
         "fingerprint": datamodule.record()["fingerprint"],

@@ -1,0 +1,79 @@
+"""Files are written whole or not at all; what killed processes leave goes, and no folder is found unwritable late."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.files import disk_faults, replacing, require_writable, sweep
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from skinlesion.files import replacing
+with replacing(Path(sys.argv[1])) as beside:
+    beside.write_text("half")
+    print(beside, flush=True)
+    time.sleep(60)
+"""
+
+
+def writer(path: Path) -> "tuple[subprocess.Popen[str], Path]":
+    process = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_only_what_dead_processes_left_is_swept(tmp_path: Path) -> None:
+    killed, orphan = writer(tmp_path / "last.ckpt")
+    living, kept = writer(tmp_path / "best.ckpt")
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    foreign = tmp_path / orphan.name.replace(f"-{killed.pid}", f"x-{killed.pid}")  # of a machine of another name
+    others = [foreign, tmp_path / ".lock", tmp_path / f".note-{killed.pid}.txt", tmp_path / "last.ckpt"]
+    for path in others:
+        path.touch()
+    assert str(killed.pid) in orphan.name
+    try:
+        sweep(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([kept, *others])
+    finally:
+        living.kill()
+        living.communicate()
+
+
+def test_a_full_disk_is_named_by_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("before")
+
+    def write() -> None:
+        with disk_faults(), replacing(path) as beside:
+            beside.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(DataError, match=r"table\.csv: No space left on device; ") as caught:
+        write()
+    assert "\n" not in str(caught.value)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["before"]
+
+
+def test_faults_of_other_kinds_pass_through() -> None:
+    for error in (OSError(errno.ECONNRESET, "reset", "peer"), OSError(errno.ENOSPC, "full"), ValueError("other")):
+        with pytest.raises(type(error)) as caught, disk_faults():
+            raise error
+        assert caught.value is error
+
+
+def test_impossible_folders_are_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    require_writable(tmp_path / "a" / "b", "out")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run"), tmp_path / ("x" * 300)):
+        with pytest.raises(ConfigError, match="out=") as caught:
+            require_writable(folder, "out")
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
