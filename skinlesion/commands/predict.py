@@ -40,7 +40,7 @@ def run(config: PredictConfig) -> None:
         raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
     rows = records(found)
     if config.format == "json":
-        print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2))
+        print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2, allow_nan=False))
     elif config.format == "csv":
         _write_csv(rows)
     else:

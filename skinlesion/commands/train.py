@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from skinlesion.commands.launch import TERMINATED, command, multirun, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import focal_name
-from skinlesion.errors import ConfigError
+from skinlesion.errors import ConfigError, SkinlesionError
 from skinlesion.terminal import log_to, next_command, quiet
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def run(config: TrainConfig) -> None:
         if fabric.is_global_zero:
             log_to(folder)
         finished = fabric.is_global_zero and is_finished(folder)
-        if not finished or is_launched(fabric):
+        if finished and not is_launched(fabric):
+            _compare_inputs(config, folder, fabric)
+        else:
             with _saying_what_is_kept(folder) if fabric.is_global_zero else nullcontext():
                 module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
                 with joined(fabric, command):
@@ -58,8 +60,22 @@ def run(config: TrainConfig) -> None:
                         _train(module, datamodule, config=config, folder=folder, fabric=fabric)
     if fabric.is_global_zero:
         state = "already finished" if finished else "finished"
-        log.info("%s: %s; best.ckpt holds %s", folder, state, best_epoch(folder))
+        log.info("%s: %s; best.ckpt holds %s", folder, state, best_epoch(folder, list(config.schedule.phases)))
         _say_what_is_next(config, folder)
+
+
+def _compare_inputs(config: TrainConfig, folder: Path, fabric: "Fabric") -> None:
+    """Refuse a finished run that would be made from other images, another table or other weights today."""
+    from skinlesion.training.phases import refuse_changed_inputs, run_inputs
+
+    try:
+        module, datamodule = _prepare(config, folder, fabric)
+        inputs = run_inputs(module, datamodule)
+    except SkinlesionError as error:  # its data may be gone by now
+        reason = str(error).splitlines()[0]
+        log.info("%s: not compared with its data and weights: %s", folder, reason)
+    else:
+        refuse_changed_inputs(inputs, folder / "best.ckpt")
 
 
 def run_folder(config: TrainConfig) -> Path:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,6 +336,80 @@ def test_changed_data_are_noticed(small_config: Config) -> None:
     torch.save(last, folder / "last.ckpt")
     with pytest.raises(CheckpointError, match="have changed since this run began"):
         run(config)
+
+
+def touch_images(root: Path, config: TrainConfig) -> None:
+    path = sorted(root.glob("*/*.jpg"))[3]
+    shutil.copy(sorted(root.glob("*/*.jpg"))[4], path)
+
+
+def touch_labels(root: Path, config: TrainConfig) -> None:
+    """Two lesions of the training part exchange their diagnoses: no count changes."""
+    table, split = pd.read_csv(root / "HAM10000_metadata"), pd.read_csv(Path(config.out) / "split.csv")
+    trained_on = table["image_id"].isin(split.loc[split["split"] == "train", "image_id"])
+    once = ~table["lesion_id"].duplicated(keep=False) & trained_on
+    mel, nv = (table.index[once & (table["dx"] == code)][0] for code in ("mel", "nv"))
+    table.loc[[mel, nv], "dx"] = ["nv", "mel"]
+    table.to_csv(root / "HAM10000_metadata", index=False)
+
+
+def touch_weights(root: Path, config: TrainConfig) -> None:
+    path = Path(str(config.model.pretrained))
+    torch.save({name: value * 1.01 for name, value in torch.load(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (touch_images, "the images have changed"),
+        (touch_labels, "the diagnoses have changed"),
+        (touch_weights, "the weights that model.pretrained gives have changed"),
+    ],
+)
+def test_inputs_that_changed_are_named(
+    change: Callable[[Path, TrainConfig], None],
+    said: str,
+    small_config: Config,
+    synthetic_root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both of a run that was killed and of a finished one; copies with other times are the same images."""
+    import timm
+
+    from skinlesion.errors import CheckpointError
+
+    root, weights = tmp_path / "data", tmp_path / "weights.pt"
+    shutil.copytree(synthetic_root, root)
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
+    places = (f"data.root={root}", f"model.pretrained={weights}")
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", *places)
+    run(config)
+    with caplog.at_level(logging.INFO):
+        run(config)
+    assert "already finished" in caplog.text
+    change(root, config)
+    caplog.clear()
+    with pytest.raises(CheckpointError, match=said) as caught:
+        run(config)
+    assert "already finished" not in caplog.text
+    assert len(str(caught.value).splitlines()) == 1
+    (Path(config.out) / "metrics.json").unlink()
+    with pytest.raises(CheckpointError, match=said):
+        run(config)
+
+
+def test_a_finished_run_whose_data_are_gone_says_so(
+    small_config: Config, synthetic_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", f"data.root={root}")
+    run(config)
+    shutil.rmtree(root)
+    with caplog.at_level(logging.INFO):
+        run(config)
+    assert "already finished; not compared with its data and weights" in caplog.text
 
 
 def test_unfrozen_stages_are_trained_in_training_mode(small_config: Config) -> None:
