@@ -93,8 +93,7 @@ def decision_curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     panels = figure.subplots(1, len(frames), squeeze=False)[0]
     for axes, (target, frame) in zip(panels, frames.items(), strict=True):
         x = frame["threshold"]
-        if frame["low"].notna().all():
-            axes.fill_between(x, frame["low"].astype(float), frame["high"].astype(float), color=SKY, alpha=0.35, lw=0)
+        axes.fill_between(x, frame["low"].astype(float), frame["high"].astype(float), color=SKY, alpha=0.35, lw=0)
         axes.plot(x, frame["model"].astype(float), color=BLUE, label="model, with interval", linewidth=1.6)
         axes.plot(x, frame["all"], color=VERMILLION, linestyle="--", label="flag every image", linewidth=1.2)
         axes.axhline(0, color=BLACK, linestyle=":", linewidth=1, label="flag none")

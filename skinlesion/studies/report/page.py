@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from skinlesion.data.image_io import decode, find_files, find_folders
 from skinlesion.errors import DataError
+from skinlesion.metrics.estimate import MARK_NOTE
 from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
 from skinlesion.studies.report import tables
@@ -200,5 +201,5 @@ def _environment(*, escape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {name: getattr(tables, name) for name in _FILTERS}
-    environment.globals |= {"codes": CODES, "diagnoses": DIAGNOSES, "unanswered": UNANSWERED}
+    environment.globals |= {"codes": CODES, "diagnoses": DIAGNOSES, "unanswered": UNANSWERED, "mark_note": MARK_NOTE}
     return environment
