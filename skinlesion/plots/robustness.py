@@ -46,13 +46,14 @@ def curves(found: "RobustnessResult") -> Figure:
     """Draw the metrics against the steps of each corruption except the removed lesion."""
     names = [name for name in found.corruptions if name != REMOVED]
     rows = -(-len(names) // 2)
-    figure = canvas(height=0.7 + 1.9 * rows)
+    figure = canvas(height=0.5 + 1.8 * rows)
     panels = figure.subplots(rows, 2, sharey=True, squeeze=False)
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(panels.flat, names, strict=False):
         _draw_steps(axes, found, name)
-        axes.set_title("JPEG compression" if name == "jpeg" else name, fontsize=9)
+        title = "JPEG compression" if name == "jpeg" else name
+        axes.set_title(f"{title}: {found.corruptions[name].unit}", fontsize=9)
     legend(figure, panels.flat[0], "upper", ncols=4)
     return figure
 
@@ -62,6 +63,7 @@ def lesion_removed(found: "RobustnessResult") -> Figure:
     title = "Lesion removed: remaining performance comes from surroundings, facts and prevalence"
     figure, axes = panel(height=4.2, title=title)
     _draw_steps(axes, found, REMOVED)
+    axes.set_xlabel(found.corruptions[REMOVED].unit)
     for name, style in (("balanced_accuracy", ":"), ("macro_f1", (0, (1, 3)))):
         label, colour, _, _ = _LINES[name]
         label = f"{label}, most frequent diagnosis"
@@ -117,8 +119,6 @@ def _draw_steps(axes: Axes, found: "RobustnessResult", name: str) -> None:
         values, whiskers = points([numbers[number] for _, numbers in steps])
         style: dict[str, Any] = {"fmt": marker, "linestyle": dashes, "color": colour, "label": label}
         axes.errorbar(np.arange(len(steps)) + shift, values, whiskers, capsize=2, ms=4, linewidth=1.2, **style)
-    labels = [f"{step:g}" + ("\n(original)" if step == neutral else "") for step, _ in steps]
-    axes.set_xticks(range(len(steps)), labels)
+    axes.set_xticks(range(len(steps)), ["original" if step == neutral else f"{step:g}" for step, _ in steps])
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel(corruption.unit, fontsize=8)
     plain(axes)

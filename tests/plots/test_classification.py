@@ -209,7 +209,7 @@ def test_the_sheet_shows_the_extremes_and_the_median() -> None:
     assert asked == ["a", "d", "c"]
     titles = [axes.get_title().split("\n") for axes in figure.axes]
     assert titles == [["a", "✓ akiec 0.90"], ["d", "✓ akiec 0.70"], ["c", "✓ akiec 0.50"]]
-    headings = [axes.texts[0].get_text() for axes in figure.axes]
+    headings = [axes.get_ylabel() for axes in figure.axes]
     assert headings == ["most confident", "median", "least confident"]
 
 

@@ -13,7 +13,7 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
-from skinlesion.studies.report.page import captions, data_uri
+from skinlesion.studies.report.page import Picture, data_uri
 from skinlesion.studies.report.tables import (
     HEADLINE,
     Rows,
@@ -28,16 +28,6 @@ from skinlesion.taxonomy import CODES, DIAGNOSES
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 _MAX_WIDTH = 1400  # pixels of a picture on the page
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure drawn by another command."""
-
-    title: str
-    caption: str
-    alt: str  # alternative text
-    uri: str  # the picture as a data URI
 
 
 @dataclass(frozen=True)
@@ -96,8 +86,7 @@ def read_pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
         picture.thumbnail((_MAX_WIDTH, 10 * _MAX_WIDTH))
         buffer = io.BytesIO()
         picture.quantize(128).save(buffer, format="PNG", optimize=True)
-        words = captions().get(path.stem) or {"title": path.stem, "caption": "", "alt": f"Figure {path.stem}."}
-        found.append(Picture(words["title"], words["caption"], words["alt"], data_uri(buffer, "png")))
+        found.append(Picture(path.stem, data_uri(buffer, "png")))
     return found
 
 

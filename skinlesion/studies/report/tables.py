@@ -49,6 +49,12 @@ def unbroken(text: str) -> str:
     return _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
+def listed(items: Sequence[str]) -> str:
+    """Items in a sentence: a, b and c."""
+    *others, last = items
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _with_interval(number: Estimate | None, form: str, *, scale: float = 1, unit: str = "") -> str:
     if number is None or number.value is None:
         return NOT_COMPUTABLE
