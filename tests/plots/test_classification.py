@@ -292,3 +292,11 @@ def test_figures_of_images_without_diagnosis_are_refused() -> None:
     for draw in TABLE_FIGURES.values():
         with pytest.raises(DataError, match="No actual diagnosis"):
             draw(table)
+
+
+def test_the_sample_sheet_leaves_no_wide_gaps() -> None:
+    figure = sample_sheet(random_table((1, 1, 3, 1, 2, 30, 1)), random_image)
+    figure.draw_without_rendering()
+    boxes = [axes.get_window_extent() for axes in figure.axes if axes.get_images()]
+    pictures = sum(box.width for box in boxes[:1]) * 7
+    assert pictures > 0.7 * figure.bbox.width, "seven columns fill the page"

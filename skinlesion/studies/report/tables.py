@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
@@ -140,13 +141,17 @@ def make_tables(results: Results) -> dict[str, Table]:
 def points_table(
     points: Sequence[tuple[Mapping[str, Any], float | None, Mapping[str, Estimate]]], *, name: str, title: str
 ) -> Table:
-    """Table of operating points: each with the prevalence of its target, or None, and its metrics."""
+    """Table of operating points: each with the prevalence of its target, or None, and its metrics.
+
+    Neighbours of the same threshold share a row.
+    """
     prevalences = {point["target"]: prevalence for point, prevalence, _ in points if prevalence}
     rates = dict(_RATES if prevalences else list(_RATES.items())[:5])
-    rows: Rows = [
-        [point["target"], point["sensitivity"], point["threshold"], *_cells(metrics, rates)]
-        for point, _, metrics in points
-    ]
+    rows: Rows = []
+    for (target, threshold), same in groupby(points, lambda each: (each[0]["target"], each[0]["threshold"])):
+        wanted, metrics = zip(*((point["sensitivity"], metrics) for point, _, metrics in same), strict=True)
+        span = wanted[0] if len(wanted) == 1 else f"{decimal(wanted[0])} to {decimal(wanted[-1])}"
+        rows.append([target, span, threshold, *_cells(metrics[0], rates)])
     notes = [f"Prevalence of {target}: {share:g}." for target, share in prevalences.items()]
     notes.append("PPV and NPV apply to the share of the target among these images, unless a prevalence is given.")
     return Table(name, title, ("target", "desired sensitivity", "threshold", *rates.values()), rows, notes)
