@@ -149,11 +149,11 @@ def sample_sheet(predictions: Predictions, image_of: Callable[[str], npt.NDArray
     actual, confidence = predictions.targets, predictions.probabilities.max(axis=1)
     diagnoses = predictions.taxonomy.diagnoses
     present = [k for k in range(len(diagnoses)) if (actual == k).any()]
-    figure = canvas(height=4.8)
+    figure = canvas(height=4.3)
     grid = figure.subplots(3, len(present), squeeze=False)
     for column, k in zip(grid.T, present, strict=True):
         places = np.flatnonzero(actual == k)
-        label = f"{fill(diagnoses[k].name, 13)}\n({diagnoses[k].code}), n = {len(places)}"
+        label = f"{fill(diagnoses[k].name, 14, break_long_words=False)}\n({diagnoses[k].code}), n = {len(places)}"
         column[0].annotate(label, (0.5, 1), (0, 22), "axes fraction", "offset points", ha="center", fontsize=7)
         order = places[np.argsort(-confidence[places], kind="stable")]
         chosen = {1: [0, None, None], 2: [0, None, 1]}.get(len(order), [0, len(order) // 2, len(order) - 1])

@@ -221,7 +221,7 @@ def test_wrong_predictions_are_marked_by_sign_and_colour() -> None:
     assert first.title.get_color() != last.title.get_color()
 
 
-def test_few_images_are_shown_once_and_absent_diagnoses_have_no_row() -> None:
+def test_few_images_are_shown_once_and_absent_diagnoses_have_no_column() -> None:
     table = random_table((1, 0, 2, 0, 0, 3, 0), seed=4)
     asked: list[str] = []
 
@@ -230,7 +230,7 @@ def test_few_images_are_shown_once_and_absent_diagnoses_have_no_row() -> None:
         return random_image(image_id)
 
     figure = sample_sheet(table, image_of)
-    shown = [[len(axes.get_images()) for axes in figure.axes[row : row + 3]] for row in (0, 3, 6)]
+    shown = [[len(axes.get_images()) for axes in figure.axes[column::3]] for column in range(3)]
     assert shown == [[1, 0, 0], [1, 0, 1], [1, 1, 1]]
     assert len(figure.axes) == 9
     assert sorted(asked) == table.image_id.tolist()
