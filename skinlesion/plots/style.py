@@ -57,8 +57,8 @@ def plain(*panels: Axes) -> None:
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(which="both", labelsize=8)
-        axes.xaxis.label.set_size(9)
-        axes.yaxis.label.set_size(9)
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
 
 
 def bare(*panels: Axes) -> None:
