@@ -42,9 +42,7 @@ def run(config: ReportConfig) -> None:
     prevalence = asdict(config.prevalence)
     results = compute_results(sources, BootstrapConfig.of(config), prevalence=prevalence, bins=config.bins)
     figures, tables = draw_figures(sources, results, bins=config.bins), make_tables(results)
-    others = ([text for each in sections for text in each.strengths],
-              [text for each in sections for text in each.weaknesses])  # fmt: skip
-    good, bad = summarize(results, provenance, others=others)
+    good, bad = summarize(results, provenance, sections)
     settings = {key: getattr(config, key) for key in ("resamples", "seed", "level", "interval", "bins")}
     context: dict[str, Any] = {
         "results": results,

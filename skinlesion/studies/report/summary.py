@@ -8,6 +8,7 @@ from skinlesion.metrics.summary import FEW_LESIONS
 from skinlesion.plots.report import FACTS
 from skinlesion.studies.report.page import environment
 from skinlesion.studies.report.results import Results
+from skinlesion.studies.report.sections import Section
 from skinlesion.studies.report.sources import Provenance
 from skinlesion.studies.report.tables import ranged_percent
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
@@ -20,10 +21,8 @@ LIMITS = {
 }
 
 
-def summarize(
-    results: Results, provenance: Provenance, *, others: tuple[Sequence[str], Sequence[str]] = ((), ())
-) -> tuple[list[str], list[str]]:
-    """Sentences about strengths, and about weaknesses and unknowns; `others`: of both, those of other sections."""
+def summarize(results: Results, provenance: Provenance, sections: Sequence[Section]) -> tuple[list[str], list[str]]:
+    """Sentences about strengths, and about weaknesses and unknowns, those of the sections among them."""
     counts = results.counts["test"].by_diagnosis
     missed = results.confusion[CODES.index(MELANOMA)].copy()
     missed[CODES.index(MELANOMA)] = 0
@@ -42,11 +41,11 @@ def summarize(
         "weak": list(_weak_diagnoses(results, counts)),
         "weak_groups": list(_weak_groups(results)),
         "few": [f"{code} ({counts[code]})" for code in CODES if counts[code] < FEW_LESIONS],
-        "others": others[1],
+        "others": [text for each in sections for text in each.weaknesses],
     }
     text = environment(escape=False).get_template("summary.j2").render(words)
     good, bad = ([line for line in part.splitlines() if line] for part in text.split("----\n"))
-    return [*good, *others[0]], bad
+    return [*good, *(text for each in sections for text in each.strengths)], bad
 
 
 def _weak_diagnoses(results: Results, counts: Mapping[str, int]) -> Iterator[str]:
