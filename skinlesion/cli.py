@@ -92,6 +92,11 @@ COMMANDS = {
         "Write the report of an ensemble: one page, a model card, checklists.",
         ("report ensemble=runs/six/ensemble prevalence.mel=0.02",),
     ),
+    "verify": Command(
+        "studies.VerifyConfig",
+        "Recompute the published tables from the shipped predictions, and name each digit that differs.",
+        ("verify", "verify write=true"),
+    ),
     "export": Command(
         "deploy.ExportConfig",
         "Export a checkpoint or an ensemble to a bundle that needs no torch (ONNX).",

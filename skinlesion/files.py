@@ -1,12 +1,33 @@
 """Files that are written whole or not at all: beside the target first, then renamed."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import platform
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from skinlesion.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+
+log = logging.getLogger(__name__)
+
+_REFUSALS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
+}
 
 
 @contextmanager
@@ -17,32 +38,85 @@ def replacing(path: Path) -> Iterator[Path]:
         path: The file to create or replace. Its folder is made if it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    beside = path.with_name(f".{path.stem}.{_machine()}-{os.getpid()}{path.suffix}")
     try:
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not name the file
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
 
-def build_once(path: Path, build: Callable[[], None]) -> None:
-    """Call `build`, which makes `path`, if it is not there; one process does so while the others wait.
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that killed processes of this machine left in a folder, and say so.
+
+    Those of living processes and of other machines or containers stay.
+    """
+    for path in folder.glob(f".*.{_machine()}-*"):
+        owner = re.search(r"-(\d+)(\.\w+)?$", path.name)
+        if owner and path.is_file() and not _is_alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+            log.info("%s: removed, left by a process that was killed", path)
+
+
+@cache
+def _machine() -> str:
+    """This machine, and the container in it: a process number means nothing elsewhere."""
+    name = re.sub(r"\W", "_", platform.node())[:32]
+    with suppress(OSError):
+        name = f"{name}_{os.stat('/proc/self/ns/pid').st_ino}"
+    return name
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+@contextmanager
+def disk_faults() -> Iterator[None]:
+    """Turn the operating system's refusal to write into a message that names the file.
+
+    Raises:
+        DataError: A disk is full or read-only, a path is impossible, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS or not error.filename:
+            raise
+        raise DataError(
+            f"{error.filename}: {error.strerror}; mend that and run again: nothing half written is left"
+        ) from error
+
+
+def require_writable(folder: Path, key: str) -> None:
+    """Refuse now, not after hours of work, a folder in which no file can be written. Nothing is made.
 
     Args:
-        path: The file. What killed builders left beside it is deleted first.
-        build: Makes it with `replacing`.
-    """
-    from filelock import FileLock  # here, since a deployed bundle needs the rest of this file without it
+        folder: It, or the nearest folder above it that is there, is tried with a small file.
+        key: The configuration key that names it.
 
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if path.exists():  # another process has made it while this one waited
-            return
-        for leftover in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-            leftover.unlink(missing_ok=True)
-        build()
+    Raises:
+        ConfigError: The reason, such as a full disk or a read-only file system.
+    """
+    try:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise ConfigError(
+            f"{key}={folder}: cannot be written ({error.strerror}); make room there, or give {key}= another place"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,6 +132,37 @@ def write_json(path: Path, value: Any) -> None:
         return each.to_dict() if hasattr(each, "to_dict") else vars(each)
 
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n")
+
+
+def escape_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Put an apostrophe before text that a spreadsheet would run as a formula; `restore_formulas` takes it away.
+
+    Text that is a number, such as -0.5, stays.
+    """
+
+    def escaped(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell) else cell
+
+    words = [name for name, kind in frame.dtypes.items() if kind in ("object", "string", "str")]
+    return frame.assign(**{str(name): frame[name].map(escaped) for name in words})
+
+
+def restore_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Undo `escape_formulas` in a table that was read as text."""
+    return frame.map(lambda cell: cell[1:] if isinstance(cell, str) and _ESCAPED.match(cell) else cell)
+
+
+def escape_markdown(text: str) -> str:
+    """Spell text that came from elsewhere so that Markdown shows it as it is: no HTML, links, emphasis or columns."""
+    return re.sub(r"[\\`*|<>&]|(?<=\])\(", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isprintable()
 
 
 def file_digest(path: Path) -> str:

@@ -9,6 +9,8 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from skinlesion.errors import printable
+
 LOG_FILE = "run.log"
 
 Item = TypeVar("Item")
@@ -19,12 +21,17 @@ _SECONDS = 20.0  # between two lines, at least
 _messages: MemoryHandler | None = None
 
 
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 class LineHandler(logging.StreamHandler[TextIO]):
     """Writes each message as a line of its own, over the bar that another member of a sweep has just drawn."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Go back to the start of the line and clear it, on a terminal alone."""
-        text = super().format(record)
+        text = printable(super().format(record))
         return f"\r\x1b[2K{text}" if self.stream.isatty() else text
 
 
@@ -57,7 +64,7 @@ def log_to(folder: Path) -> None:
     if _messages is not None and _messages.target is None:
         folder.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         _messages.setTarget(file)
         _messages.capacity = 1  # from now on each message is written at once
 

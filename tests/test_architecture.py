@@ -10,17 +10,18 @@ import skinlesion
 PACKAGE = Path(skinlesion.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" and "conf" not in path.parts)
 
+# A predictions table needs nothing but the taxonomy: metrics and figures take it.
+TABLES = ("inference.predictions", "inference.table_columns")
 # Each row may import from itself and from rows above it.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("skinlesion", "errors", "files", "taxonomy", "terminal", "config", "model", "inference.predictions"),
+    ("skinlesion", "errors", "files", "taxonomy", "terminal", "config", "model", *TABLES),
     ("data", "metrics"),
     ("training", "inference"),
     ("plots", "studies", "deploy", "synthetic"),
     ("commands",),
     ("cli", "__main__"),
 )
-# A predictions table needs nothing but the taxonomy: metrics and figures take it. A bundle is one of the things that a
-# predictor loads.
+# A bundle is one of the things that a predictor loads.
 EXCEPTIONS = {("inference.predictor", "deploy.runtime")}
 BLIND = (
     "model",

@@ -20,6 +20,7 @@ PAGES = (
     "README.md",
     "docs/usage.md",
     "docs/results.md",
+    "docs/history.md",
     "data/README.md",
     "CONTRIBUTING.md",
     "docs/bundle.md",

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from skinlesion import terminal
+from skinlesion.commands.console import show_table
+from skinlesion.errors import DataError, first_five
 from skinlesion.terminal import LineHandler, collect_messages, log_to, log_to_file_alone
 
 log = logging.getLogger("skinlesion.here")
@@ -66,3 +68,25 @@ def test_progress_lines_are_few(
     with caplog.at_level(logging.INFO):
         assert list(terminal.track(items(), "reading", 100)) == list(range(100))
     assert [record.message for record in caplog.records] == [f"reading: {done} of 100" for done in shown]
+
+
+def test_control_characters_of_a_name_are_spelt_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;title\x07\x1b[31m\r\u202egpj.exe"
+    stream = io.StringIO()
+    LineHandler(stream).handle(logging.LogRecord("skinlesion", logging.INFO, "", 0, "%s", (name,), None))
+    with collect_messages():
+        log_to(tmp_path)
+        log.warning("%s", name)
+    show_table(name, ("image", "code"), [(f"[red]{name}[/red]", ":smile:")])
+    said = {
+        "error": str(DataError(name)),
+        "line": stream.getvalue(),
+        "log": (tmp_path / "run.log").read_text(),
+        "table": capsys.readouterr().out,
+    }
+    for where, text in said.items():
+        assert "\\x1b]0;title\\x07" in text, where
+        assert not {"\x1b", "\x07", "\r", "\u202e"} & {*text}, where
+    assert "[red]" in said["table"]
+    assert ":smile:" in said["table"]
+    assert first_five(["a\nb"]) == "a\\nb"

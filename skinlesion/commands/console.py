@@ -6,6 +6,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from skinlesion.errors import printable
 from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, Estimate, Estimates
 
@@ -21,17 +22,17 @@ def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, its first column aligned to the left and the others to the right; without rows, one line."""
-    console = Console(width=120)
+    console = Console(width=120, markup=False, emoji=False)  # a name such as a[1].png is no style
     if not rows:
-        console.print(f"{title}: none")
+        console.print(f"{printable(title)}: none")
         return
     table = Table()
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     marked = any(MARK in cell or NONE in cell for row in rows for cell in row)
-    console.print(title, table, *([MARK_NOTE] if marked else []), sep="\n")
+    console.print(printable(title), table, *([MARK_NOTE] if marked else []), sep="\n")
 
 
 def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | None]]) -> None:

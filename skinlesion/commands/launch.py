@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from skinlesion.config.overrides import is_sweep, read_words
 from skinlesion.config.reference import groups
-from skinlesion.config.validation import explain, typed
+from skinlesion.config.validation import explain, require_out, typed
 from skinlesion.errors import ConfigError, SkinlesionError
-from skinlesion.files import config_dir
+from skinlesion.files import config_dir, disk_faults
 from skinlesion.terminal import collect_messages, log_to_file_alone
 
 _COMMAND: list[str] = []
@@ -111,7 +111,10 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
         with collect_messages():
             log_to_file_alone(f"skinlesion {command} {' '.join(HydraConfig.get().overrides.task)}")
             try:
-                import_module(f"skinlesion.commands.{command}").run(typed(config, schema))
+                checked: Any = typed(config, schema)
+                require_out(command, checked)
+                with disk_faults():
+                    import_module(f"skinlesion.commands.{command}").run(checked)
             except SkinlesionError as error:
                 _record(str(error))
             except Exception as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinlesion.config.inference import PredictConfig
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, printable
 
 if TYPE_CHECKING:
     from skinlesion.inference.members import Facts
@@ -118,5 +118,5 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         values = [f"{value:.3f}" for value in row["probabilities"].values()]
         sets = [] if wanted is None else [" ".join(row["prediction_set"])]
         ood = ["no" if row["out_of_distribution"]["flag"] else "yes"] if flagged else []
-        shown.add_row(Path(row["image"]).name, row["name"], row["category"], *values, *sets, *ood)
-    Console(width=140).print(shown)
+        shown.add_row(printable(Path(row["image"]).name), row["name"], row["category"], *values, *sets, *ood)
+    Console(width=140, markup=False, emoji=False).print(shown)

@@ -82,6 +82,7 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     options = architecture(config.model)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
+    datamodule.check_cache()
     module = LesionClassifier.for_data(
         datamodule,
         **options,

@@ -80,18 +80,21 @@ class SplitConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random changes of training images."""
+    """Random changes of training images.
 
-    flip: _Probability  # probability of a flip, horizontal and vertical each
-    rotation: Annotated[float, Range(0, 180)]  # largest rotation in degrees, either way
-    shift: _Fraction  # largest shift as a fraction of the side, either way
-    zoom: _Fraction  # largest change of scale as a fraction, either way
-    brightness: _Fraction  # largest change of brightness as a fraction, either way
-    contrast: _Fraction  # largest change of contrast as a fraction, either way
-    hue: Annotated[float, Range(0, 0.5)]  # largest change of hue as a fraction of the colour circle, either way
-    saturation: _Fraction  # largest change of saturation as a fraction, either way
-    square: _Probability  # probability that an image is cropped to a square, as a square photograph would be
-    square_side: Annotated[float, Range(0.1, 1)]  # smallest side of that square, as a fraction of the shorter side
+    The defaults are those of the published recipe (Corvus333-dev/SkinCancer, README of 2025).
+    """
+
+    flip: _Probability = 0.5  # probability of a flip, horizontal and vertical each
+    rotation: Annotated[float, Range(0, 180)] = 45.0  # largest rotation in degrees, either way
+    shift: _Fraction = 0.075  # largest shift as a fraction of the side, either way
+    zoom: _Fraction = 0.15  # largest change of scale as a fraction, either way
+    brightness: _Fraction = 0.15  # largest change of brightness as a fraction of the full range, either way
+    contrast: _Fraction = 0.15  # largest change of contrast as a fraction, either way
+    hue: Annotated[float, Range(0, 0.5)] = 0.0  # largest change of hue as a fraction of the colour circle, either way
+    saturation: _Fraction = 0.0  # largest change of saturation as a fraction, either way
+    square: _Probability = 0.0  # probability that an image is cropped to a square, as a square photograph would be
+    square_side: Annotated[float, Range(0.1, 1)] = 1.0  # smallest side of that square, a fraction of the shorter side
 
 
 @dataclass

@@ -59,6 +59,7 @@ class ExternalConfig:
     metadata: PathText | None  # CSV of age, sex and localization by image id; null: the label file's own, if any
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows that have no image
     extra_images: Annotated[str, OneOf(("error", "ignore"))]  # what to do with images that have no row
+    torn: Annotated[str, OneOf(("error", "drop"))]  # what to do with lesions that have more than one diagnosis
     leakage: Annotated[str, OneOf(("drop", "keep"))]  # what to do with images that training or validation had too
     distance: Annotated[int, Range(0, 32)]  # near duplicates: most differing bits of their 64-bit perceptual hashes
     similarity: Annotated[float, Range(0, 1, above=True)]  # near duplicates: least correlation of their fine detail

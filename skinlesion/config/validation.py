@@ -3,7 +3,8 @@
 import re
 import sys
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
@@ -20,7 +21,7 @@ from omegaconf.errors import (
 from skinlesion.config.overrides import unknown_key
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.errors import ConfigError
-from skinlesion.files import config_dir
+from skinlesion.files import config_dir, require_writable
 
 Schema = TypeVar("Schema")
 
@@ -61,6 +62,24 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
         raise ConfigError(explain(error, schema)) from error
     check_annotations(checked)
     return checked
+
+
+def require_out(command: str, config: Any) -> None:
+    """Refuse now a place of results that cannot be written: `out`, or beside the model where no `out` is given.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    beside = [getattr(config, key, None) for key in ("ensemble", "checkpoint", "submission", "members")]
+    models = [Path(value).expanduser() for value in beside if isinstance(value, str)]
+    if command in ("compare", "export"):  # a file, and a folder that is made beside its place
+        places = [Path(config.out).absolute().parent] if config.out else []
+    elif getattr(config, "out", None):
+        places = [Path(config.out)]
+    else:
+        places = [model if model.is_dir() else model.parent for model in models if hasattr(config, "out")]
+    for place in places:
+        require_writable(place, "out")
 
 
 def explain(error: Exception, schema: type) -> str:

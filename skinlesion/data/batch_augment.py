@@ -1,6 +1,6 @@
 """Random changes of training images, a whole batch at a time, on the batch's own device.
 
-The policy is that of `transforms.augmentation`, in the same order and over the same ranges. Flips, rotation, zoom,
+The policy is that of `transforms.Augmentation`, in the same order and over the same ranges. Flips, rotation, zoom,
 shift and square part are one sampling of the image instead of three, so that pixels are interpolated once.
 """
 
@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from skinlesion.config.data import AugmentConfig
 
 RANDOM_NUMBERS = 14  # random numbers an image takes, one for each field of `_Drawn`
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey, ITU-R BT.601, as OpenCV has it
@@ -40,22 +42,13 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class BatchAugment:
-    """The changes of `transforms.augmentation`; the arguments are the same.
+    """The changes of `transforms.Augmentation`.
 
     Takes images (B, H, W, 3) uint8 and random numbers (B, RANDOM_NUMBERS) in [0, 1); gives images (B, 3, H, W)
     float, 0..255. An image's change depends on its own numbers alone.
     """
 
-    flip: float
-    rotation: float
-    shift: float
-    zoom: float
-    brightness: float
-    contrast: float
-    hue: float
-    saturation: float
-    square: float
-    square_side: float
+    options: AugmentConfig
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         """Change a batch."""
@@ -65,28 +58,28 @@ class BatchAugment:
         # with corners aligned, reflection is about the middle of the outermost pixel, as BORDER_REFLECT_101 has it
         grid = self._sampling_grid(drawn, height=images.shape[1], width=images.shape[2])
         changed = F.grid_sample(changed, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
-        if self.saturation:
+        if self.options.saturation:
             changed = saturate(changed, drawn.saturation[..., None])
-        if self.hue:
+        if self.options.hue:
             changed = shift_hue(changed, drawn.hue[..., None])
-        return _framed(changed, drawn.square[..., None]) if self.square else changed
+        return _framed(changed, drawn.square[..., None]) if self.options.square else changed
 
     def _drawn(self, numbers: Tensor) -> _Drawn:
         columns = numbers[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
         x, y, angle, shift_x, shift_y, scale, brightness, contrast, hue, saturation, square, side, left, top = columns
         return _Drawn(
-            mirrored=1 - 2 * (x < self.flip).float(),
-            upturned=1 - 2 * (y < self.flip).float(),
-            angle=_either_way(angle, math.radians(self.rotation)),
-            shift_x=_either_way(shift_x, self.shift),
-            shift_y=_either_way(shift_y, self.shift),
-            scale=1 + _either_way(scale, self.zoom),
-            brightness=255 * _either_way(brightness, self.brightness),
-            contrast=1 + _either_way(contrast, self.contrast),
-            hue=_either_way(hue, self.hue),
-            saturation=1 + _either_way(saturation, self.saturation),
-            square=(square < self.square).float(),
-            side=self.square_side + (1 - self.square_side) * side,
+            mirrored=1 - 2 * (x < self.options.flip).float(),
+            upturned=1 - 2 * (y < self.options.flip).float(),
+            angle=_either_way(angle, math.radians(self.options.rotation)),
+            shift_x=_either_way(shift_x, self.options.shift),
+            shift_y=_either_way(shift_y, self.options.shift),
+            scale=1 + _either_way(scale, self.options.zoom),
+            brightness=255 * _either_way(brightness, self.options.brightness),
+            contrast=1 + _either_way(contrast, self.options.contrast),
+            hue=_either_way(hue, self.options.hue),
+            saturation=1 + _either_way(saturation, self.options.saturation),
+            square=(square < self.options.square).float(),
+            side=self.options.square_side + (1 - self.options.square_side) * side,
             left=left,
             top=top,
         )
@@ -95,7 +88,7 @@ class BatchAugment:
         """Find where each pixel comes from: (B, H, W, 2), x and y, -1..1 between the outermost pixels."""
         x = torch.arange(width, device=drawn.angle.device) - (width - 1) / 2  # (W,), from the image's middle
         y = (torch.arange(height, device=drawn.angle.device) - (height - 1) / 2)[:, None]  # (H, 1)
-        if self.square:
+        if self.options.square:
             x, y = _in_square(drawn, x, y, height=height, width=width)  # (B, 1, W), (B, H, 1)
         # whole pixels, as albumentations shifts
         x = x - torch.trunc(drawn.shift_x * width)

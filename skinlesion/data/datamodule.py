@@ -19,12 +19,12 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
-from skinlesion.data.image_cache import ImageCache, open_cache
+from skinlesion.data.image_cache import ImageCache, check_cache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data, targets
 from skinlesion.data.splits import assign, fingerprint
-from skinlesion.data.transforms import PUBLISHED, Augment, augmentation
+from skinlesion.data.transforms import Augment, Augmentation
 from skinlesion.taxonomy import CODES
 
 Part = Literal["train", "val", "test"]
@@ -53,7 +53,7 @@ class LesionDataModule(LightningDataModule):
         fold: 0 .. folds - 1: the fold that is the test part, "grouped".
         val_fraction: Share of the remaining images that validates, "grouped".
         split_file: CSV with image_id, lesion_id and split, "file".
-        augment: Options of `transforms.augmentation` that differ from the published ones.
+        augment: Options of `AugmentConfig` that differ from the published ones.
         augment_on: "cpu" or "device": where training images are changed.
         image_size: (height, width) in pixels.
         mean: Mean of red, green and blue, 0 to 1.
@@ -99,10 +99,9 @@ class LesionDataModule(LightningDataModule):
         folders, cache = list(images), str(cache_dir)
         self._data = DataConfig(str(root), table, metadata, folders, words, missing_images, extra_images, cache)
         self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, split_file)
-        changes = AugmentConfig(**{**PUBLISHED, **(augment or {})})
-        for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", changes)):
+        self.augment_options = AugmentConfig(**(augment or {}))
+        for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)
-        self.augment_options = asdict(changes)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir = Path(cache_dir)
         self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
@@ -158,6 +157,10 @@ class LesionDataModule(LightningDataModule):
         """Decode the images that are not decoded yet."""
         self.cache  # noqa: B018
 
+    def check_cache(self) -> None:
+        """Refuse now a cache folder that cannot take the images that are not decoded yet."""
+        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
+
     def setup(self, stage: str | None = None) -> None:
         """Read and split the table, and fit the encoder."""
         self.encoder  # noqa: B018
@@ -189,7 +192,7 @@ class LesionDataModule(LightningDataModule):
 
     def augment(self) -> Augment:
         """The random changes of training images."""
-        return augmentation(**self.augment_options, seed=self.seed)
+        return Augmentation(self.augment_options, self.seed)
 
     def dataset(self, part: Part, augment: Augment | None) -> LesionDataset:
         """One part, with its images changed by `augment` or as they are."""
@@ -222,8 +225,8 @@ class LesionDataModule(LightningDataModule):
     def gpu_augmenter(self, device: torch.device) -> GpuAugmenter:
         """Return the augmenter of a device, which holds all images there if they fit."""
         if device not in self._augmenters:
-            augment = BatchAugment(**self.augment_options)
-            self._augmenters[device] = GpuAugmenter(augment, self.spec, upload(self.cache, device))
+            images = upload(self.cache, device)
+            self._augmenters[device] = GpuAugmenter(BatchAugment(self.augment_options), self.spec, images)
         return self._augmenters[device]
 
     def shuffled(self, length: int) -> Shuffled:

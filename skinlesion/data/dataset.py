@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ Draw = tuple[int, int]
 """An item's index, and the number of the draw (the epoch, counted over all phases)."""
 
 
+BatchType = TypeVar("BatchType")
+
+
 class Batch(TypedDict):
     """A batch of images with their metadata and targets."""
 
@@ -30,8 +33,55 @@ class Batch(TypedDict):
     image_id: list[str]
 
 
-class LesionDataset(Dataset[Batch]):
-    """One part of a split; items are fetched a batch at a time, by draws.
+@dataclass(frozen=True)
+class Items:
+    """What a part of a split holds beside its images, in order."""
+
+    image_ids: list[str]
+    rows: list[int]  # of the image cache
+    metadata: Tensor  # (N, M) float
+    targets: Tensor  # (N,) int64, class indices
+
+
+class PartDataset(Dataset[BatchType], Generic[BatchType]):
+    """One part of a split; items are fetched a batch at a time, by draws. Subclasses give what becomes of the images.
+
+    Args:
+        items: The rest of each batch.
+    """
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items.image_ids)
+
+    def __getitem__(self, draw: Draw) -> BatchType:
+        """Make a batch of one."""
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: list[Draw]) -> BatchType:
+        """Make a batch from several draws."""
+        items, indices = self.items, [index for index, _ in draws]
+        batch = {
+            **self.inputs([(items.image_ids[index], items.rows[index], draw) for index, draw in draws]),
+            "metadata": items.metadata[indices],
+            "target": items.targets[indices],
+            "image_id": [items.image_ids[index] for index in indices],
+        }
+        return cast(BatchType, batch)
+
+    def inputs(self, drawn: list[tuple[str, int, int]]) -> dict[str, Tensor]:
+        """Return the images, or what stands for them, by key.
+
+        Args:
+            drawn: Id, row of the image cache and draw of each item.
+        """
+        raise NotImplementedError
+
+
+class LesionDataset(PartDataset[Batch]):
+    """One part of a split as normalised images.
 
     Args:
         cache: Decoded images.
@@ -52,35 +102,17 @@ class LesionDataset(Dataset[Batch]):
         spec: ImageInput,
         augment: Augment | None,
     ) -> None:
-        self.cache = cache
-        self.image_ids = list(image_ids)
-        self.metadata = torch.from_numpy(metadata)
-        self.targets = torch.from_numpy(targets)
-        self.spec = spec
-        self.augment = augment
-        self.rows = cache.rows(image_ids)  # of the cache's images
+        rows = cache.rows(image_ids)
+        super().__init__(Items(list(image_ids), rows, torch.from_numpy(metadata), torch.from_numpy(targets)))
+        self.cache, self.spec, self.augment = cache, spec, augment
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, draw: Draw) -> Batch:
-        """Make a batch of one."""
-        return self.__getitems__([draw])
-
-    def __getitems__(self, draws: list[Draw]) -> Batch:
-        """Make a batch from several draws."""
-        indices = [index for index, _ in draws]
-        images = [self.cache.images[self.rows[index]] for index in indices]
+    def inputs(self, drawn: list[tuple[str, int, int]]) -> dict[str, Tensor]:
+        """Change and normalise images."""
+        images = [self.cache.images[row] for _, row, _ in drawn]
         if self.augment is not None:
-            numbers = [draw_of(self.image_ids[index], draw) for index, draw in draws]
-            images = [self.augment(np.array(image), number) for image, number in zip(images, numbers, strict=True)]
-        pixels = np.stack(images)  # (B, H, W, 3)
-        return {
-            "image": normalise(pixels, self.spec),
-            "metadata": self.metadata[indices],
-            "target": self.targets[indices],
-            "image_id": [self.image_ids[index] for index in indices],
-        }
+            changes = zip(images, drawn, strict=True)
+            images = [self.augment(np.array(image), draw_of(image_id, draw)) for image, (image_id, _, draw) in changes]
+        return {"image": normalise(np.stack(images), self.spec)}
 
 
 def draw_of(image_id: str, draw: int) -> int:

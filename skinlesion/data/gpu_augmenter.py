@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment, per_channel
-from skinlesion.data.dataset import Batch, Draw, LesionDataset, draw_of
+from skinlesion.data.dataset import Batch, LesionDataset, PartDataset, draw_of
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import ImageInput
 
@@ -77,7 +76,7 @@ class RawBatch(TypedDict):
     image_id: list[str]
 
 
-class RawDataset(Dataset[RawBatch]):
+class RawDataset(PartDataset[RawBatch]):
     """One part of a split as raw batches.
 
     Args:
@@ -87,31 +86,18 @@ class RawDataset(Dataset[RawBatch]):
     """
 
     def __init__(self, source: LesionDataset, *, seed: int | None, with_pixels: bool) -> None:
-        self.source, self.seed, self.with_pixels = source, seed, with_pixels
+        super().__init__(source.items)
+        self.cache, self.seed, self.with_pixels = source.cache, seed, with_pixels
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, draw: Draw) -> RawBatch:
-        """Make a raw batch of one."""
-        return self.__getitems__([draw])
-
-    def __getitems__(self, draws: list[Draw]) -> RawBatch:
-        """Make a raw batch from several draws."""
-        indices = [index for index, _ in draws]
-        rows = [self.source.rows[index] for index in indices]
-        batch: RawBatch = {
-            "row": torch.tensor(rows),
-            "metadata": self.source.metadata[indices],
-            "target": self.source.targets[indices],
-            "image_id": [self.source.image_ids[index] for index in indices],
-        }
+    def inputs(self, drawn: list[tuple[str, int, int]]) -> dict[str, Tensor]:
+        """Return rows of the cache, and pixels and random numbers where they are wanted."""
+        found = {"row": torch.tensor([row for _, row, _ in drawn])}
         if self.with_pixels:
-            batch["pixels"] = torch.from_numpy(np.stack([self.source.cache.images[row] for row in rows]))
+            found["pixels"] = torch.from_numpy(np.stack([self.cache.images[row] for _, row, _ in drawn]))
         if self.seed is not None:
-            numbers = [draw_of(self.source.image_ids[index], draw) for index, draw in draws]
-            batch["random"] = torch.from_numpy(random_integers(numbers, seed=self.seed, count=RANDOM_NUMBERS))
-        return batch
+            numbers = [draw_of(image_id, draw) for image_id, _, draw in drawn]
+            found["random"] = torch.from_numpy(random_integers(numbers, seed=self.seed, count=RANDOM_NUMBERS))
+        return found
 
 
 class GpuAugmenter:

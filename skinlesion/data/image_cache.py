@@ -13,14 +13,16 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from skinlesion.data.disk_cache import content_digests, new_array, open_array, require_room
 from skinlesion.data.image_io import Image, decode
 from skinlesion.errors import DataError
-from skinlesion.files import build_once, replacing
+from skinlesion.files import require_writable
 from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when `decode` or `fit` change what they give
+_FORMAT = 2  # raise it when `decode` or `fit` change what they give
+_WHAT = "decoded images"
 
 
 @dataclass(frozen=True)
@@ -59,33 +61,50 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
     Args:
         frame: Columns `image_id` and `path`.
         size: (height, width) in pixels.
-        cache_dir: The folder of caches. The file's name holds the key, so a changed image file, list of images or
-            size leads to a new one.
+        cache_dir: The folder of caches. The file's name holds the key, so a changed image, list of images or size
+            leads to a new one; where the images lie and when they were copied plays no part.
 
     Raises:
-        DataError: Images cannot be decoded; all are named, and no file is left behind.
+        ConfigError: The images are not there yet, and the folder cannot be written.
+        DataError: Images cannot be decoded, of which all are named, or the disk is full; no file is left behind.
     """
-    paths = [Path(path) for path in frame["path"]]
-    image_ids = tuple(frame["image_id"])
-    key = _key(image_ids, paths, size)
-    path = cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
-    build_once(path, lambda: _build(path, paths, size))
-    return ImageCache(path, key, image_ids)
+    key = image_key(frame, size=size, cache_dir=cache_dir)
+    path = _path(key, size, cache_dir)
+    files = [Path(file) for file in frame["path"]]
+    open_array(path, lambda: _build(path, files, size))
+    return ImageCache(path, key, tuple(frame["image_id"]))
 
 
-def _key(image_ids: Sequence[str], paths: Sequence[Path], size: tuple[int, int]) -> str:
+def check_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> None:
+    """Refuse now, before weights are looked for, a cache that is not there and cannot be made.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+        DataError: The disk is too small.
+    """
+    if not _path(image_key(frame, size=size, cache_dir=cache_dir), size, cache_dir).exists():
+        require_writable(cache_dir, "data.cache_dir")
+        require_room(cache_dir, 3 * len(frame) * size[0] * size[1], what=_WHAT)
+
+
+def image_key(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> str:
+    """The key of a frame's images, whether or not they are decoded: a digest of ids, size and the files' contents."""
     digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
-    for image_id, path in zip(image_ids, paths, strict=True):
-        stat = path.stat()
-        digest.update(f"{image_id} {path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    contents = content_digests([Path(path) for path in frame["path"]], cache_dir)
+    for image_id, content in zip(frame["image_id"], contents, strict=True):
+        digest.update(f"{image_id} {content}\n".encode())
     return digest.hexdigest()
+
+
+def _path(key: str, size: tuple[int, int], cache_dir: Path) -> Path:
+    return cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
 
 
 def _build(path: Path, paths: Sequence[Path], size: tuple[int, int]) -> None:
     log.info("Decoding %d images at %dx%d, once: %s", len(paths), size[1], size[0], path)
     broken: list[str] = []
-    with replacing(path) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=(len(paths), *size, 3))
+    shape = (len(paths), *size, 3)
+    with new_array(path, shape, np.uint8, what=_WHAT) as images, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def fill(row: int) -> None:
             try:
@@ -101,4 +120,3 @@ def _build(path: Path, paths: Sequence[Path], size: tuple[int, int]) -> None:
                 f"{len(broken)} images cannot be read; restore them, or delete them and use data.missing_images=drop:"
                 f"\n  {listed}"
             )
-        images.flush()

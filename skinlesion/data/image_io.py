@@ -1,14 +1,20 @@
-"""Image files: where they lie, whether they are whole, and their pixels at the working size.
+"""Pixels of image files at the working size: one reader for training, evaluation, prediction and the service.
 
-Training, evaluation and a deployed bundle read images by these functions alone. The file needs OpenCV, Pillow and numpy
-but neither torch nor pandas, so that a service starts fast.
+All of them refuse and accept the same images; the service alone takes no TIFF, and has limits of its own. The file
+needs OpenCV, Pillow and numpy but neither torch nor pandas, so that a service starts fast.
 """
 
-import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from threading import Condition
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -16,19 +22,59 @@ import numpy.typing as npt
 from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PillowImage
 
-from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.data.jpeg import EndedJpeg
+from skinlesion.errors import DataError
 
 # OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
 cv2.setNumThreads(0)
 
 Image = npt.NDArray[np.uint8]
 
-log = logging.getLogger(__name__)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""Pillow's names of the formats that are read; no other decoder is tried, whatever a file is called."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+MOST_PIXELS = 89_478_485
+"""Pixels of an image, and of all images decoded at a time: Pillow's threshold of a decompression bomb, about 1 GB."""
+
+_MOST_BYTES = 1 << 28  # of a file
 _TAIL = 4096  # bytes searched for the end marker; cameras, editors and disks append a little after it
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-_UNREADABLE = (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError)  # raised by Pillow
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # Pillow cuts 16-bit colour to 8 rightly
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_SIGNATURES = (
+    (0, b"GIF8", "a GIF"),
+    (0, b"II*\0", "a TIFF"),
+    (0, b"MM\0*", "a TIFF"),
+    (4, b"ftyp", "a HEIC, AVIF or video"),
+    (128, b"DICM", "a DICOM file"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"PK\3\4", "a ZIP archive"),
+)
+_BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
+_DECODER_ERRORS = (  # Pillow's decoders raise all of these for damaged files
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class ImageError(DataError):
+    """An image that is refused; `kind` names the reason for programs."""
+
+    def __init__(self, message: str, kind: str = "damaged-image") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -40,11 +86,33 @@ class ImageInput:
     std: tuple[float, ...]  # of each channel in 0..1
 
 
+class _Budget:
+    """Lets threads decode as many pixels at a time as are allowed, or one image."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held, self._changed = most, 0, Condition()
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self.held or self.held + pixels <= self.most)
+            self.held += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.held -= pixels
+                self._changed.notify_all()
+
+
+_budget = _Budget(MOST_PIXELS)
+
+
 def decode(path: Path, size: tuple[int, int]) -> Image:
     """Read an image file, upright and RGB, and fit it into `size`.
 
     Raises:
-        DataError: The file cannot be read as an image.
+        ImageError: The file is refused.
     """
     return fit(read(path), size)
 
@@ -53,32 +121,69 @@ def read(path: Path) -> Image:
     """Read an image file, upright and RGB, (h, w, 3).
 
     Raises:
-        DataError: The file cannot be read as an image.
+        ImageError: The file is refused; it is named with the reason.
     """
-    try:
-        with PillowImage.open(path) as image:
-            return upright(image)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+    with _named(path), _regular_file(path) as file:
+        return decode_bytes(file.read())
+
+
+def decode_bytes(
+    data: bytes,
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    check: Callable[[PillowImage.Image], None] = lambda image: None,
+) -> Image:
+    """Decode the content of an image file, upright and RGB, (h, w, 3).
+
+    Args:
+        data: The content.
+        formats: Those of `FORMATS` that are accepted.
+        check: Refuses an image by its header, before a pixel is decoded.
+
+    Raises:
+        ImageError: It is none of the formats, damaged, cut off, too large, animated, transparent, or not 8-bit.
+    """
+    with _translated(formats, data):
+        jpeg = EndedJpeg(data) if data.startswith(b"\xff\xd8\xff") and "JPEG" in formats else None
+        with PillowImage.open(jpeg or BytesIO(data), formats=formats) as image:
+            _check_header(image)
+            check(image)
+            with _budget.hold(image.width * image.height):
+                image.load()
+                if jpeg is not None and jpeg.has_surplus():
+                    raise ImageError("damaged JPEG (more data than its pixels need)")
+                return upright(image)
 
 
 def upright(image: PillowImage.Image) -> Image:
-    """Return the pixels of an opened image, (h, w, 3), RGB, turned as its EXIF orientation says."""
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """Return the pixels of an opened image, (h, w, 3), RGB, turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: It is damaged, too large, animated, transparent, or deeper than 8 bits.
+    """
+    with _translated(FORMATS):
+        _check_header(image)
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+            raise ImageError("it has transparent parts; save it without alpha", "transparent-image")
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def dimensions(path: Path) -> tuple[int, int]:
     """Return (height, width) of an image file in pixels, upright, without decoding it.
 
     Raises:
-        DataError: The file cannot be read as an image.
+        ImageError: The file is refused.
     """
-    try:
-        with PillowImage.open(path) as image:
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-            width, height = image.size
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+    with (
+        _named(path),
+        _regular_file(path) as file,
+        _translated(FORMATS),
+        PillowImage.open(file, formats=FORMATS) as image,
+    ):
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+        width, height = image.size
     return (width, height) if sideways else (height, width)
 
 
@@ -112,148 +217,91 @@ def unpadded_area(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice,
     return slice(top, top + height), slice(left, left + width)
 
 
-def find_folders(root: Path, names: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Look for the image folders `names` in `root`.
-
-    A folder that holds one of its own name (some programs unpack `part_1.zip` to `part_1/part_1/`) stands for both.
-
-    Returns:
-        The folders that exist, each once, and those of `names` that do not.
-    """
-    named = list(dict.fromkeys(root / name for name in names))
-    found = [folder for folder in named if folder.is_dir()]
-    nested = [inner for folder in found if (inner := folder / folder.name).is_dir()]
-    return list(dict.fromkeys(found + nested)), [folder for folder in named if folder not in found]
-
-
-def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """List the image files of `folders` (not of folders inside them), by image id.
-
-    Returns:
-        The files of each image id (the file name without its suffix), sorted by id; more than one file is a mistake
-        for the caller to report. Hidden files, such as macOS's `._ISIC_0024306.jpg`, are skipped.
-    """
-    files: dict[str, list[Path]] = {}
-    for folder in folders:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix.lower() in SUFFIXES and not stem.startswith(".") and not entry.is_dir():
-                    files.setdefault(stem, []).append(Path(entry.path))
-    return {stem: sorted(files[stem]) for stem in sorted(files)}
-
-
-def match_files(
-    ids: Sequence[str],
-    found: dict[str, list[Path]],
-    *,
-    root: Path,
-    policies: tuple[str, str],
-    key: str,
-    only: Collection[str] | None,
-    absent: Sequence[Path] = (),
-    dropped: Collection[str] = (),
-) -> tuple[dict[str, list[Path]], list[str]]:
-    """Pick the image files of some ids, and list the problems that the policies do not allow.
-
-    Args:
-        ids: Image ids of the rows.
-        found: All files by image id, as from `find_files`.
-        root: Folder that the messages name files from.
-        policies: For rows without a file ("error" or "drop") and files without a row ("error" or "ignore").
-        key: Configuration group of the policies, for messages.
-        only: Image ids; all other rows and files are skipped. None: all count.
-        absent: Folders that are not there, for messages.
-        dropped: Ids whose rows are left out, so that their files have a row all the same.
-
-    Raises:
-        ConfigError: A policy is not one of its choices.
-    """
-    for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
-        if value not in ("error", other):
-            raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
-    if only is not None:
-        chosen = {*only}
-        ids = [image_id for image_id in ids if image_id in chosen]
-        found = {image_id: found[image_id] for image_id in ids if image_id in found}
-    files = {image_id: found[image_id] for image_id in ids if image_id in found}
-    missing = [image_id for image_id in ids if image_id not in files]
-    labelled = {*ids, *dropped}
-    extra = relative_names(root, (copies[0] for image_id, copies in found.items() if image_id not in labelled))
-    problems = [*_missing_problems(missing, len(ids), absent, policy=policies[0], key=key)]
-    if extra:
-        problem = f"no row for {len(extra):,} image files ({first_five(extra)})"
-        if policies[1] == "error":
-            problems.append(f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore.")
-        else:
-            log.info("%s: they are not used.", problem)
-    return files, [*problems, *file_problems(root, files)]
-
-
-def _missing_problems(
-    missing: Sequence[str], total: int, absent: Sequence[Path], *, policy: str, key: str
-) -> Iterator[str]:
-    folders = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
-    problem = f"no image file for {len(missing):,} of {total:,} rows ({first_five(missing)}{folders})"
-    if not missing:
-        if absent:
-            log.info("All rows have their image%s.", folders)
-    elif len(missing) == total:
-        yield f"{problem}: no row would be left; expected files named IMAGE_ID.jpg or .png of the same images."
-    elif policy == "error":
-        yield f"{problem}; add the files, or leave these rows out with {key}.missing_images=drop."
-    else:
-        log.warning("%s: these rows are dropped.", problem)
-
-
 def file_faults(paths: Iterable[Path]) -> dict[Path, str]:
     """Probe image files without decoding them.
 
-    Empty files, files that are no JPEG or PNG, and files cut off before their end are found; damage inside the pixel
-    data is not (decoding finds that). 10,000 files take well under a second once the disk has them.
+    Empty files, files of other formats or depths, and files cut off before their end are found; transparent parts and
+    damage inside the pixel data are not (decoding finds them). 10,000 files take a second or two once the disk
+    has them.
 
     Returns:
         The fault of each faulty file, e.g. "truncated JPEG (no end marker)"; whole files are left out.
     """
-    faults = ((path, _fault(path)) for path in paths)
-    return {path: fault for path, fault in faults if fault is not None}
+    faults = {}
+    for path in paths:
+        try:
+            with _regular_file(path) as file:
+                _probe(file)
+        except ImageError as error:
+            faults[path] = str(error)
+    return faults
 
 
-def file_problems(root: Path, files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
-    """Yield one text for all images with more than one file, and one for all faulty files.
-
-    Args:
-        root: Folder that the messages name files from.
-        files: The files of each image id.
-    """
-    if repeated := [copies for copies in files.values() if len(copies) > 1]:
-        names = first_five(" and ".join(relative_names(root, copies)) for copies in repeated)
-        yield f"more than one file for {len(repeated):,} images: {names}; keep one of each."
-    if faults := file_faults(path for copies in files.values() for path in copies):
-        names = first_five(map(": ".join, zip(relative_names(root, faults), faults.values(), strict=True)))
-        yield f"{len(faults):,} faulty image files: {names}; download or copy them again."
-
-
-def relative_names(root: Path, paths: Iterable[Path]) -> list[str]:
-    """Name files from `root`, those outside it in full."""
-    return [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
-
-
-def _fault(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size == 0:
-                return "empty file"
-            file.seek(0)
-            with PillowImage.open(file, formats=("JPEG", "PNG")) as image:
-                kind = "PNG" if image.format == "PNG" else "JPEG"
-            file.seek(max(0, size - _TAIL))
-            tail = file.read()
-    except UnidentifiedImageError:
-        return "not a JPEG or PNG image"
-    except (OSError, PillowImage.DecompressionBombError) as error:
-        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+def _probe(file: BinaryIO) -> None:
+    with _translated(FORMATS, file.read(_TAIL)):
+        file.seek(0)
+        with PillowImage.open(file, formats=FORMATS) as image:
+            _check_header(image)
+            kind = str(image.format)
     # Inside JPEG data 0xFF is always followed by 0x00 or a restart marker, so 0xFFD9 can only be the end.
-    end = b"IEND" if kind == "PNG" else b"\xff\xd9"
-    return None if end in tail else f"truncated {kind} (no end marker)"
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+    if _END_MARKERS.get(kind, b"") not in file.read():
+        raise ImageError(f"truncated {kind} (no end marker)")
+
+
+@contextmanager
+def _regular_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read; anything else is refused, such as a named pipe, which would wait for a writer for ever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("no regular file", "not-an-image")
+        if not status.st_size:
+            raise ImageError("empty file")
+        if status.st_size > _MOST_BYTES:
+            raise ImageError(f"{status.st_size >> 20} MiB; at most {_MOST_BYTES >> 20} are read: save it as a JPEG")
+        yield file
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path}: not a readable image ({error})", error.kind) from error
+
+
+@contextmanager
+def _translated(formats: tuple[str, ...], data: bytes = b"") -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError; `data` says what an unknown file may be."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        found = next((name for at, sign, name in _SIGNATURES if data[at:].startswith(sign)), "of an unknown type")
+        expected = f"expected {', '.join(formats[:-1])} or {formats[-1]}"
+        raise ImageError(f"its content is {found}; {expected}, whatever its name", "not-an-image") from None
+    except _BOMBS as error:
+        raise _too_large("far more pixels than allowed") from error
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"damaged or cut off ({error}); copy it again, or save it again from the original") from error
+
+
+def _too_large(found: str) -> ImageError:
+    allowed = f"at most {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
+    return ImageError(f"it has {found}; {allowed}", "too-many-pixels")
+
+
+def _check_header(image: PillowImage.Image) -> None:
+    """Refuse an image by its header, before any pixel is decoded."""
+    if image.width * image.height > MOST_PIXELS:
+        raise _too_large(f"{image.width} x {image.height} pixels")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a camera's JPEG with a preview
+        raise ImageError("it has several frames or pages; save one of them as a still image", "animated-image")
+    if image.mode not in _MODES:
+        depth = {"F": "32-bit floating point", "I": "32-bit grey"}.get(image.mode)
+        found = depth or ("16-bit grey" if image.mode.startswith("I;16") else image.mode)
+        raise ImageError(f"its pixels are {found}; convert it to 8-bit RGB", "not-rgb")

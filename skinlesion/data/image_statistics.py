@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from skinlesion.data.disk_cache import load_arrays
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import Image, dimensions, unpadded_area
 from skinlesion.data.near_duplicates import Hashes, ImageDescriptors, hash_images
-from skinlesion.files import build_once, replacing
+from skinlesion.files import replacing
 from skinlesion.terminal import track
 
 STATISTICS = ("width", "height", "brightness", "contrast", "red", "green", "blue", "saturation")
@@ -71,10 +72,9 @@ def stored_descriptors(frame: pd.DataFrame, cache: ImageCache, *, label: str) ->
                 exact=np.array([digest for block in blocks for digest in block.hashes.exact]),
             )
 
-    build_once(path, build)
-    with np.load(path) as stored:
-        hashes = Hashes(stored["perceptual"], stored["detail"], tuple(stored["exact"].tolist()))
-        return ImageDescriptors(tuple(frame["image_id"]), stored["looks"], hashes)
+    stored = load_arrays(path, build)
+    hashes = Hashes(stored["perceptual"], stored["detail"], tuple(stored["exact"].tolist()))
+    return ImageDescriptors(tuple(frame["image_id"]), stored["looks"], hashes)
 
 
 def _colour_statistics(image: Image) -> tuple[float, ...]:

@@ -25,14 +25,23 @@ AGES = (0.0, 120.0)  # years, both ends included; 0 is a real age in HAM10000 (3
 _BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
 
 
+class _Words(dict[str, str]):
+    """Entries brought to lower case, each once: a table of a million rows has few words."""
+
+    def __missing__(self, entry: str) -> str:
+        word = entry.strip().lower()
+        self[entry] = UNKNOWN if word in _BLANKS else word
+        return self[entry]
+
+
 def normalize_words(values: Iterable[object]) -> list[str]:
     """Bring entries to lower case without surrounding blanks.
 
     Returns:
         One word per entry; "unknown" for None, NaN, "", "NA" and their like.
     """
-    words = (str(value).strip().lower() for value in values)
-    return [UNKNOWN if word in _BLANKS else word for word in words]
+    words = _Words()
+    return [words[str(value)] for value in values]
 
 
 def parse_ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -43,7 +52,8 @@ def parse_ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.N
         outside 0 to 120.
     """
     words = normalize_words(values)
-    years = np.array([parse_number(word) for word in words], dtype=np.float64)
+    number = {word: parse_number(word) for word in {*words}}
+    years = np.array([number[word] for word in words], dtype=np.float64)
     known = np.array([word != UNKNOWN for word in words], dtype=np.bool_)
     return years, known & ~((years >= AGES[0]) & (years <= AGES[1]))
 

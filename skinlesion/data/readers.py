@@ -16,29 +16,38 @@ import pandas as pd
 from skinlesion.config.data import DataConfig
 from skinlesion.data.csv_io import (
     SYNONYMS,
-    LabelCount,
+    by_line,
     conflicts,
     fact_problems,
     facts_by_image,
     id_problems,
     is_known,
     joined_facts,
-    label_counts,
     named_by_file,
-    read_labels,
     read_rows,
-    unknown_words,
 )
-from skinlesion.data.image_io import find_files, find_folders, match_files
-from skinlesion.data.metadata import normalize_words, parse_ages
+from skinlesion.data.image_files import find_folders, match_files
+from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
+from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import CODES, DIAGNOSES
 
-COLUMNS = ("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization", "dataset", "path")
+COLUMNS = (
+    "image_id",
+    "lesion_id",
+    "diagnosis",
+    "dx_type",
+    "age",
+    "sex",
+    "localization",
+    "dataset",
+    "path",
+    "patient_id",
+)
 """The columns of a checked frame.
 
 diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where
-unknown; dx_type and dataset are "" where unknown; path is the image file, "" where only tables are read.
+unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only tables are read.
 """
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
@@ -56,6 +65,7 @@ class LabelledData:
     label_counts: dict[str, LabelCount]  # by word of the label file
     without_lesion_id: int  # images of unknown lesion: each counts as a lesion
     dropped: tuple[str, ...]  # ids of images whose word is left out
+    fact_columns: dict[str, str]  # column of each fact that was found
 
 
 def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
@@ -73,7 +83,7 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     if config.classes is None:
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(
-        root / config.table,
+        next(iter(_find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
         classes=config.classes,
@@ -126,10 +136,10 @@ def read_ham10000(
     problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows)])
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
-    rows = rows.assign(diagnosis=normalize_words(rows["dx"]))
+    rows = rows.assign(diagnosis=_codes(rows["dx"]))
     files, more = match_files(
         rows.loc[is_known(rows["image_id"]), "image_id"].tolist(),
-        find_files(folders),
+        folders,
         root=root,
         policies=(missing_images, extra_images),
         key="data",
@@ -150,6 +160,7 @@ def read_labelled(
     key: str,
     missing_images: str = "error",
     extra_images: str = "error",
+    torn: str = "error",
     only: Collection[str] | None = None,
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
@@ -162,6 +173,7 @@ def read_labelled(
         key: The configuration group of all these, for messages.
         missing_images: As for `read_ham10000`.
         extra_images: As for `read_ham10000`.
+        torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
         only: Image ids; all other rows and images are skipped. None: all count.
 
     Raises:
@@ -171,8 +183,8 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes")
-    facts, more = joined_facts(rows, labels, metadata) if "image_id" in rows else (pd.DataFrame(), [])
+    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata)
+    facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
@@ -180,7 +192,7 @@ def read_labelled(
     if images is not None:
         files, problems = match_files(
             kept["image_id"].tolist(),
-            find_files(images),
+            images,
             root=images[0],
             policies=(missing_images, extra_images),
             key=key,
@@ -188,13 +200,45 @@ def read_labelled(
             dropped=rows["image_id"].tolist(),
         )
     frame = _checked_frame(kept, facts, files)
-    if problems := [*problems, *_lesion_problems(frame["lesion_id"], frame["diagnosis"])]:
+    dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
+    several = conflicts(frame["diagnosis"], frame["lesion_id"])
+    if several and torn == "drop":
+        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
+        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
+        dropped += frame.loc[is_torn, "image_id"].tolist()
+        frame = frame[~is_torn].reset_index(drop=True)
+    elif several:
+        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
+        problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+    if problems:
         raise DataError.listing(title, problems)
+    _report_facts(frame, columns, [labels] if metadata is None else [labels, metadata])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     if alone:
         log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
-    dropped = tuple(rows.loc[rows["diagnosis"] == "", "image_id"])
-    return LabelledData(frame, label_counts(rows), alone, dropped)
+    return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
+
+
+def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], tables: Sequence[Path]) -> None:
+    """Say where the facts come from, which are not there, and that images of a patient are not independent."""
+    found = ", ".join(f"{fact} from {column}" for fact, column in columns.items())
+    log.info("Facts: %s.", found or "none")
+    lost = [fact for fact in FACTS if fact not in columns]
+    unread = [name for path in tables for name in unread_columns(path)] if lost else []
+    if unread:
+        log.warning(
+            "No column of %s, unknown for all images; not read: %s. Rename the column that holds it.",
+            " and ".join(lost),
+            first_five(unread),
+        )
+    patients = frame.loc[frame["patient_id"] != "", "patient_id"].nunique()
+    if 0 < patients < frame["lesion_id"].nunique():
+        log.warning(
+            "%d images of %d lesions are of %d patients: intervals resample lesions, as if they were independent.",
+            len(frame),
+            frame["lesion_id"].nunique(),
+            patients,
+        )
 
 
 def _find_tables(root: Path, table: str) -> list[Path]:
@@ -230,16 +274,21 @@ def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
         yield from id_problems(rows["image_id"])
     if "lesion_id" in rows and not (known := is_known(rows["lesion_id"])).all():
         yield f"no lesion_id in line {first_five(rows.index[~known])}; every row needs one."
-    yield from unknown_words(rows, "dx", CODES)
+    codes = pd.Series(_codes(rows["dx"]) if "dx" in rows else [], dtype=object)
+    codes.index = rows.index[: len(codes)]
+    if (wrong := ~codes.isin(CODES)).any():
+        way = typed_override("data.classes", normalize_words(codes[wrong])[0], "VALUE")
+        named = by_line(rows.loc[wrong, "dx"])
+        yield f"unknown dx: {named}; expected {', '.join(CODES)}, or say what it stands for with {way}."
     yield from fact_problems(rows)
-    if {"lesion_id", "dx"} <= {*rows}:
-        of_lesion = rows[is_known(rows["lesion_id"])]
-        yield from _lesion_problems(of_lesion["lesion_id"], of_lesion["dx"].str.lower())
-
-
-def _lesion_problems(lesion_ids: "pd.Series[str]", diagnoses: "pd.Series[str]") -> Iterator[str]:
-    if several := conflicts(diagnoses, lesion_ids):
+    if "lesion_id" in rows and (several := conflicts(codes, rows["lesion_id"].where(is_known(rows["lesion_id"])))):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
+
+
+def _codes(words: "pd.Series[str]") -> list[str]:
+    """Give the codes of words that may be the names of the seven diagnoses; others stay."""
+    code_of = {each.name: each.code for each in DIAGNOSES}
+    return [code_of.get(word, word) for word in normalize_words(words)]
 
 
 def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:
@@ -260,6 +309,7 @@ def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, 
             "localization": normalize_words(known["localization"]),
             "dataset": known["dataset"].tolist(),
             "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
+            "patient_id": np.where(is_known(known["patient_id"]), known["patient_id"], "").tolist(),
         },
         columns=list(COLUMNS),
     )

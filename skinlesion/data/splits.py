@@ -16,8 +16,8 @@ import pandas as pd
 
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.errors import ConfigError, DataError, first_five
-from skinlesion.files import write_text
-from skinlesion.taxonomy import NEVUS
+from skinlesion.files import escape_formulas, restore_formulas, write_text
+from skinlesion.taxonomy import CODES, NEVUS
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("image_id", "lesion_id", "split")
@@ -71,12 +71,12 @@ def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fraction: float) -> pd.DataFrame:
     """Split all images into `folds` folds of whole lesions: one is test, a share of the others val, the rest train.
 
-    Diagnoses are spread evenly: lesions are assigned by diagnosis, those with most images first, each to the fold that
-    is emptiest for its share. (scikit-learn's StratifiedGroupKFold does not stratify when it shuffles, up to version
-    1.7.)
+    Where the patients are known, all lesions of a patient are in the same part. Diagnoses are spread evenly: lesions
+    are assigned by diagnosis, those with most images first, each to the fold that is emptiest for its share.
+    (scikit-learn's StratifiedGroupKFold does not stratify when it shuffles, up to version 1.7.)
 
     Args:
-        frame: image_id, lesion_id, diagnosis, as from `read_ham10000`.
+        frame: image_id, lesion_id, diagnosis and, where known, patient_id, as from `read_ham10000`.
         seed: Decides which lesions go where; the folds of one seed belong together.
         folds: Number of folds, 2 or more.
         fold: The fold that is test, 0 to folds - 1.
@@ -90,10 +90,11 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
         raise ConfigError(f"split.fold={fold}, split.folds={folds}: expected folds >= 2, fold 0 to folds - 1.")
     if not 0 < val_fraction < 1:
         raise ConfigError(f"split.val_fraction={val_fraction}: expected more than 0 and less than 1.")
-    lesions = _lesions(frame, seed=seed)
+    together = _by_patient(frame)
+    lesions = _lesions(together, seed=seed)
     fold_of = _assign(lesions, [1 / folds] * folds)
     rest = {code: {x: n for x, n in sizes.items() if fold_of[x] != fold} for code, sizes in lesions.items()}
-    names = _validate_on_share(frame, rest, val_fraction)
+    names = _validate_on_share(together, rest, val_fraction)
     return _checked(frame, names, origin=f"split.policy=grouped, seed {seed}, fold {fold} of {folds}")
 
 
@@ -109,6 +110,7 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             split, empty.
     """
     rows, problems = read_rows(path, columns=("image_id", "split"))
+    rows = restore_formulas(rows)
     problems = problems or list(_file_problems(frame, rows))
     if problems:
         raise _unusable(str(path), problems)
@@ -145,7 +147,7 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
 
 def write_split(split: pd.DataFrame, path: Path) -> None:
     """Write a split as CSV, whole or not at all."""
-    write_text(path, split.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n"))
+    write_text(path, escape_formulas(split[list(COLUMNS)]).to_csv(index=False, lineterminator="\n"))
 
 
 def fingerprint(split: pd.DataFrame) -> str:
@@ -153,6 +155,19 @@ def fingerprint(split: pd.DataFrame) -> str:
     pairs = zip(split["image_id"], split["split"], strict=True)
     lines = sorted(f"{image_id},{name}\n" for image_id, name in pairs)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _by_patient(frame: pd.DataFrame) -> pd.DataFrame:
+    """Let the lesions of a patient count as one, with the rarest of their diagnoses; the others stay."""
+    if "patient_id" not in frame or (frame["patient_id"] == "").all():
+        return frame
+    known = frame[frame["patient_id"] != ""].drop_duplicates("lesion_id")
+    patient_of = dict(zip(known["lesion_id"], known["patient_id"], strict=True))
+    groups = frame["lesion_id"].map(lambda lesion: patient_of.get(lesion, lesion))
+    images = frame["diagnosis"].map(frame["diagnosis"].value_counts())
+    rarest = frame.assign(group=groups, images=images).sort_values(["images", "diagnosis"]).drop_duplicates("group")
+    diagnosis_of = dict(zip(rarest["group"], rarest["diagnosis"], strict=True))
+    return frame.assign(lesion_id=groups, diagnosis=groups.map(diagnosis_of))
 
 
 def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
@@ -245,9 +260,26 @@ def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -
     problems = list(_problems(frame, split))
     if problems:
         raise _unusable(origin, problems)
+    _warn(frame, split)
     if len(split) < len(frame):
         log.info("Split (%s): %s of %s images left out.", origin, len(frame) - len(split), len(frame))
     return split[list(COLUMNS)]
+
+
+def _warn(frame: pd.DataFrame, split: pd.DataFrame) -> None:
+    """Say which diagnoses have no image at all, and which patients are in several parts."""
+    if absent := [code for code in CODES if code not in {*frame["diagnosis"]}]:
+        log.warning("No image of %s: training needs images of all %d diagnoses.", ", ".join(absent), len(CODES))
+    if "patient_id" not in frame:
+        return
+    patients = split["image_id"].map(dict(zip(frame["image_id"], frame["patient_id"], strict=True)))
+    if several := conflicts(split["split"], patients.where(patients != "")):
+        log.warning(
+            "%d of %d patients are in more than one part of the split: %s; split.policy=grouped keeps them together.",
+            len(several),
+            patients[patients != ""].nunique(),
+            first_five(several),
+        )
 
 
 def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:

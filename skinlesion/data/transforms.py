@@ -3,7 +3,8 @@
 import os
 import random
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import cast
 
 import numpy as np
@@ -16,92 +17,67 @@ import cv2
 import torch
 from torch import Tensor
 
+from skinlesion.config.data import AugmentConfig
 from skinlesion.data.image_io import Image, ImageInput, fit
 
 _SQUARE = 1  # sets its random numbers apart from those of the other changes
-
-PUBLISHED = {
-    "flip": 0.5,
-    "rotation": 45.0,
-    "shift": 0.075,
-    "zoom": 0.15,
-    "brightness": 0.15,
-    "contrast": 0.15,
-    "hue": 0.0,
-    "saturation": 0.0,
-    "square": 0.0,
-    "square_side": 1.0,
-}
-"""Options of `augmentation` in the published recipe (Corvus333-dev/SkinCancer, README of 2025)."""
 
 Augment = Callable[[Image, int], Image]
 """Image (H, W, 3) and a draw -> changed image; the same draw gives the same change."""
 
 
-def augmentation(
-    *,
-    flip: float,
-    rotation: float,
-    shift: float,
-    zoom: float,
-    brightness: float,
-    contrast: float,
-    hue: float,
-    saturation: float,
-    square: float,
-    square_side: float,
-    seed: int,
-) -> Augment:
-    """Make the random changes of training images: those of the published recipe, and optionally colour and framing.
+@dataclass(frozen=True)
+class Augmentation:
+    """The random changes of training images: those of the published recipe, and optionally colour and framing.
 
-    Args:
-        flip: Probability of each of the two flips.
-        rotation: Degrees, drawn from -rotation to rotation.
-        shift: Fraction of the side, drawn in the same way for each axis.
-        zoom: The scale is drawn from 1 - zoom to 1 + zoom.
-        brightness: Fraction of the full range, drawn in the same way.
-        contrast: The factor is drawn from 1 - contrast to 1 + contrast.
-        hue: Fraction of the colour circle, drawn in the same way.
-        saturation: The factor is drawn from 1 - saturation to 1 + saturation.
-        square: Probability that only a square part of the image is shown.
-        square_side: Least side of that square, as a fraction of the image's shorter side.
+    Takes an image (H, W, 3) and a draw, and gives the changed image; processes and the order of calls do not change
+    the result. It can be sent to a worker, however that was started.
+
+    Attributes:
+        options: How much is changed.
         seed: Determines the change, together with a draw.
-
-    Returns:
-        A function of an image and a draw; processes and the order of calls do not change its result.
     """
-    # colours only where they change, so that they draw no random numbers otherwise
-    colours = [
-        A.ColorJitter(
-            brightness=(1, 1), contrast=(1, 1), saturation=(1 - saturation, 1 + saturation), hue=(-hue, hue), p=1
+
+    options: AugmentConfig
+    seed: int
+
+    @cached_property
+    def _pipeline(self) -> A.Compose:
+        options = self.options
+        # colours only where they change, so that they draw no random numbers otherwise
+        colours = A.ColorJitter(
+            brightness=(1, 1),
+            contrast=(1, 1),
+            saturation=(1 - options.saturation, 1 + options.saturation),
+            hue=(-options.hue, options.hue),
+            p=1,
         )
-    ]
-    pipeline = A.Compose(
-        [
-            A.HorizontalFlip(p=flip),
-            A.VerticalFlip(p=flip),
+        changes = [
+            A.HorizontalFlip(p=options.flip),
+            A.VerticalFlip(p=options.flip),
             A.RandomBrightnessContrast(
-                brightness_limit=(-brightness, brightness), contrast_limit=(-contrast, contrast), p=1
+                brightness_limit=(-options.brightness, options.brightness),
+                contrast_limit=(-options.contrast, options.contrast),
+                p=1,
             ),
             A.Affine(
-                rotate=(-rotation, rotation),
-                translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
-                scale=(1 - zoom, 1 + zoom),
+                rotate=(-options.rotation, options.rotation),
+                translate_percent=dict.fromkeys("xy", (-options.shift, options.shift)),
+                scale=(1 - options.zoom, 1 + options.zoom),
                 keep_ratio=True,
                 border_mode=cv2.BORDER_REFLECT_101,  # black wedges would be seen in training only
                 p=1,
             ),
-            *(colours if hue or saturation else []),
         ]
-    )
+        return A.Compose([*changes, colours] if options.hue or options.saturation else changes)
 
-    def augment(image: Image, draw: int) -> Image:
-        pipeline.set_random_state(np.random.default_rng((seed, draw)), random.Random(f"{seed}-{draw}"))
-        changed: Image = pipeline(image=image)["image"]
+    def __call__(self, image: Image, draw: int) -> Image:
+        """Change an image."""
+        seed, options = self.seed, self.options
+        self._pipeline.set_random_state(np.random.default_rng((seed, draw)), random.Random(f"{seed}-{draw}"))
+        changed: Image = self._pipeline(image=image)["image"]
         rng = np.random.default_rng((seed, draw, _SQUARE))
-        return _square_part(changed, rng, least=square_side) if rng.random() < square else changed
-
-    return augment
+        return _square_part(changed, rng, least=options.square_side) if rng.random() < options.square else changed
 
 
 def _square_part(image: Image, rng: np.random.Generator, *, least: float) -> Image:

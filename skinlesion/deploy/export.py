@@ -18,7 +18,7 @@ from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, wri
 from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
 from skinlesion.deploy.runtime import OnnxMembers, load_bundle, open_session
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
-from skinlesion.files import file_digest
+from skinlesion.files import escape_markdown, file_digest
 from skinlesion.inference import ood
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
@@ -152,19 +152,21 @@ def model_card(about: Manifest) -> str:
         format=about.format,
         precision=about.precision,
         opset=about.graph.opset,
-        classes="\n".join(f"| {each.code} | {each.name} | {each.category} |" for each in about.classes),
+        classes="\n".join(_row(each.code, each.name, each.category) for each in about.classes),
         calibration="none" if about.calibration is None else f"{about.calibration.get('method')} scaling",
         conformal="none" if not about.conformal else ", ".join(f"risk {entry['alpha']}" for entry in about.conformal),
         operating=len(about.operating_points or []) or "none",
         novelty="not flagged" if about.novelty is None else "flagged",
-        members="\n".join(
-            f"| {each.name} | {each.backbone} | {each.size[0]} x {each.size[1]} |" for each in about.members
-        ),
+        members="\n".join(_row(each.name, each.backbone, f"{each.size[0]} x {each.size[1]}") for each in about.members),
         tta=about.tta,
         agreement="\n".join(sentence(precision, found) for precision, found in about.parity.items()),
         graph=about.graph.file,
         licence=about.licence,
     )
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def compare(expected: Predictions, found: Predictions) -> Agreement:

@@ -56,7 +56,7 @@ def fit(
     found: list[OperatingPoint] = []
     for target in taxonomy.targets:
         mask = taxonomy.mask(target)
-        scores = np.sort(values[:, mask].sum(axis=1)[mask[actual]])[::-1]  # of the target's own images, highest first
+        scores = values[:, mask].sum(axis=1)[mask[actual]]  # of the target's own images
         found += [_point(scores, target=target, wanted=wanted) for wanted in sensitivities]
     return found
 
@@ -77,6 +77,11 @@ def _point(scores: npt.NDArray[np.float64], *, target: str, wanted: float) -> Op
     }
     if not len(scores):
         return {**point, "note": f"not computable: no image of {target}"}
-    needed = max(1, int(np.ceil(wanted * len(scores) - _ROUNDING)))
-    threshold = float(scores[needed - 1])
+    threshold = highest_threshold(scores, wanted=wanted)
     return {**point, "threshold": threshold, "reached": float((scores >= threshold).mean())}
+
+
+def highest_threshold(scores: npt.ArrayLike, *, wanted: float) -> float:
+    """The highest threshold that at least a share `wanted` of N > 0 scores reaches."""
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
+    return float(ordered[max(1, int(np.ceil(wanted * len(ordered) - _ROUNDING))) - 1])

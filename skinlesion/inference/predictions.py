@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.files import replacing
+from skinlesion.files import escape_formulas, replacing
+from skinlesion.inference.table_columns import read_columns
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -103,31 +104,30 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, *, taxonomy: Taxonomy = HAM10000) -> Self:
-        """Read and check a table that `write` wrote.
+        """Read and check a table that `write` wrote, or one of another program; see `table_columns`.
 
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
+        return cls.from_frame(read_columns(path, taxonomy), taxonomy=taxonomy, source=str(path))
+
+    @classmethod
+    def from_frame(cls, frame: "pd.DataFrame", *, taxonomy: Taxonomy = HAM10000, source: str) -> Self:
+        """Check a table of strings with the columns of `write`; `predicted` may be missing.
+
+        Raises:
+            DataError: A row cannot be right.
+        """
         import pandas as pd
 
-        try:
-            text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        except (OSError, ValueError) as error:
-            hint = "Give a CSV file that `skinlesion evaluate` wrote."
-            raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
-        columns = (*_KNOWN[:2], *taxonomy.codes, "actual", "predicted")
-        missing = [name for name in columns if name not in text]
-        unknown = [name for name in text if name not in columns]
-        if missing or unknown:
-            raise DataError(f"{path}: missing columns {missing}, unknown columns {unknown}; expected {list(columns)}.")
         return cls.build(
-            text["image_id"].tolist(),
-            text["lesion_id"].tolist(),
-            probabilities=text[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
-            actual=text["actual"].tolist(),
-            predicted=text["predicted"].tolist(),
+            frame["image_id"].tolist(),
+            frame["lesion_id"].tolist(),
+            probabilities=frame[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
+            actual=frame["actual"].tolist(),
+            predicted=frame["predicted"].tolist() if "predicted" in frame else None,
             taxonomy=taxonomy,
-            source=str(path),
+            source=source,
         )
 
     @classmethod
@@ -160,7 +160,7 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all; `read` gives back the same probabilities."""
         with replacing(path) as beside:
-            self._columns().to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
+            escape_formulas(self._columns()).to_csv(beside, index=False, float_format=_DIGITS, lineterminator="\n")
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas table: image_id, lesion_id, one column a diagnosis, actual, predicted, and what the model adds.

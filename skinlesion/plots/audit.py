@@ -70,13 +70,16 @@ def ages(frame: pd.DataFrame) -> Figure:
     title = "Age by diagnosis (images): median, quartiles, 5 % and 95 %"
     figure, axes = _diagnosis_rows(labels, title, "age of the patient, years")
     drawn = [row for row, values in enumerate(known) if len(values)]
-    axes.boxplot(
-        [known[row].to_numpy() for row in drawn],
-        positions=drawn,
-        manage_ticks=False,
-        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": GREY},
-        **BOXES,
-    )
+    if drawn:
+        axes.boxplot(
+            [known[row].to_numpy() for row in drawn],
+            positions=drawn,
+            manage_ticks=False,
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": GREY},
+            **BOXES,
+        )
+    else:
+        axes.text(0.5, 0.5, "no age is known", transform=axes.transAxes, ha="center", fontsize=9, color=GREY)
     return figure
 
 

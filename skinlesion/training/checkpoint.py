@@ -1,5 +1,6 @@
 """Checkpoints: plain data beside weights, written whole, and a trained model read back from them."""
 
+import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint, whole or not at all."""
+        content = io.BytesIO()  # torch's own writer hides that a disk is full
+        torch.save(checkpoint, content)
         with replacing(Path(path)) as beside:
-            torch.save(checkpoint, beside)
+            beside.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

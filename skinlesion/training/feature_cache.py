@@ -3,10 +3,9 @@
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -14,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from skinlesion.config.train import ScheduleConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
-from skinlesion.data.dataset import Draw, InOrder, LesionDataset, loader
-from skinlesion.errors import DataError
-from skinlesion.files import build_once, replacing
+from skinlesion.data.dataset import InOrder, LesionDataset, PartDataset, loader
+from skinlesion.data.disk_cache import new_array, open_array
 from skinlesion.inference.predictions import Predictions
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
@@ -41,7 +39,7 @@ class FeatureBatch(TypedDict):
     image_id: list[str]
 
 
-class FeatureDataset(Dataset[FeatureBatch]):
+class FeatureDataset(PartDataset[FeatureBatch]):
     """One part of a split as feature maps.
 
     Args:
@@ -51,27 +49,14 @@ class FeatureDataset(Dataset[FeatureBatch]):
     """
 
     def __init__(self, views: Sequence[npt.NDArray[np.floating]], source: LesionDataset) -> None:
+        super().__init__(source.items)
         self.views = views
-        self.source = source
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, draw: Draw) -> FeatureBatch:
-        """A batch of one."""
-        return self.__getitems__([draw])
-
-    def __getitems__(self, draws: list[Draw]) -> FeatureBatch:
-        """The batch of some draws, all of one epoch."""
-        indices = [index for index, _ in draws]
-        view = self.views[draws[0][1] % len(self.views)]
-        maps = torch.from_numpy(view[[self.source.rows[index] for index in indices]]).float()  # (B, h, w, C)
-        return {
-            "feature_map": maps.permute(0, 3, 1, 2),  # (B, C, h, w)
-            "metadata": self.source.metadata[indices],
-            "target": self.source.targets[indices],
-            "image_id": [self.source.image_ids[index] for index in indices],
-        }
+    def inputs(self, drawn: list[tuple[str, int, int]]) -> dict[str, Tensor]:
+        """Read the maps of some draws, all of one epoch."""
+        view = self.views[drawn[0][2] % len(self.views)]
+        maps = torch.from_numpy(view[[row for _, row, _ in drawn]]).float()  # (B, h, w, C)
+        return {"feature_map": maps.permute(0, 3, 1, 2)}  # (B, C, h, w)
 
 
 class FeatureStore:
@@ -94,7 +79,7 @@ class FeatureStore:
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
         """One part as feature maps, computed now if they are not on disk."""
-        return FeatureDataset([self._maps(view) for view in range(views)], self.datamodule.dataset(part, None))
+        return FeatureDataset([self._maps(view, views) for view in range(views)], self.datamodule.dataset(part, None))
 
     def train_dataloader(self, views: int) -> DataLoader[FeatureBatch]:
         """Training maps in the order in which the images would come."""
@@ -106,46 +91,55 @@ class FeatureStore:
         dataset = self.dataset("val", 1)
         return loader(dataset, self.datamodule.in_order(len(dataset)), batch_size=self.datamodule.batch_size)
 
-    def _maps(self, view: int) -> npt.NDArray[np.floating]:
+    def _path(self, view: int) -> Path:
         data = self.datamodule
-        source = data.whole(data.augment() if view else None)
         made_from = (
             _FORMAT,
             self._fingerprint,
-            source.cache.key,
-            asdict(source.spec),
+            data.cache.key,
+            asdict(data.spec),
             view,
-            (data.augment_options, data.seed) if view else None,
+            (asdict(data.augment_options), data.seed) if view else None,
             self.device.type,  # a GPU rounds otherwise
         )
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-        there = sorted(data.cache_dir.glob(f"features-*-view{view}-{key}.npy"))  # older files bear a preset's name
-        path = there[0] if there else data.cache_dir / f"features-{self.name}-view{view}-{key}.npy"
-        build_once(path, lambda: self._compute(path, source, view))
-        with suppress(PermissionError):  # of a cache that others own
-            path.touch()
-        maps: npt.NDArray[np.floating] = np.load(path, mmap_mode="r")
-        return maps
+        return data.cache_dir / f"features-{self.name}-view{view}-{key}.npy"
 
-    def _compute(self, path: Path, source: LesionDataset, view: int) -> None:
+    def _maps(self, view: int, views: int) -> npt.NDArray[np.floating]:
+        """The maps of a view, one of several that will be asked for."""
+        path = self._path(view)
+        return open_array(path, lambda: self._compute(path, view, views))
+
+    def _compute(self, path: Path, view: int, views: int) -> None:
+        data = self.datamodule
+        source = data.whole(data.augment() if view else None)
         log.info("Computing feature maps of %d images, once: %s", len(source), path)
+        batches = self._batches(source, view)
+        first = next(batches)
+        shape = (len(source), *first.shape[1:])
+        later = sum(not self._path(other).exists() for other in range(view + 1, views))
+        with new_array(
+            path,
+            shape,
+            np.float16 if view else np.float32,
+            what="feature maps",
+            advice=", or take fewer views (schedule.phases.NAME.cached_views)",
+            later=later * int(np.prod(shape)) * 2,
+        ) as maps:
+            row = 0
+            for features in chain([first], batches):
+                maps[row : row + len(features)] = features
+                row += len(features)
+
+    def _batches(self, source: LesionDataset, view: int) -> Iterator[npt.NDArray[np.floating]]:
+        """Maps of all images in order, a batch at a time, (B, h, w, C)."""
         data, sampler = self.datamodule, InOrder(len(source), draw=view)
         batches = loader(source, sampler, batch_size=data.batch_size, workers=data.num_workers)
         net = self.backbone.to(self.device).eval()
-        maps: npt.NDArray[np.floating] | None = None
-        with replacing(path) as beside:
-            row = 0
-            for batch in track(batches, f"feature maps, view {view}", len(batches)):
-                with torch.inference_mode():
-                    feature_map = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
-                features = feature_map.permute(0, 2, 3, 1).cpu().numpy()  # (B, h, w, C)
-                if maps is None:
-                    dtype = np.dtype(np.float16 if view else np.float32)
-                    maps = _allocate(beside, (len(source), *features.shape[1:]), dtype)
-                maps[row : row + len(features)] = features
-                row += len(features)
-            if isinstance(maps, np.memmap):
-                maps.flush()
+        for batch in track(batches, f"feature maps, view {view}", len(batches)):
+            with torch.inference_mode():
+                feature_map = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
+            yield feature_map.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def logits(network: Network, batch: Mapping[str, Any]) -> Tensor:
@@ -181,16 +175,6 @@ def trained_maps(backbone: Backbone, image: Tensor) -> Tensor:
     with torch.no_grad():
         prefix_map = backbone_maps(backbone.frozen_prefix(), image)
     return backbone.forward_suffix(prefix_map)
-
-
-def _allocate(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> npt.NDArray[np.floating]:
-    needed, free = int(np.prod(shape)) * dtype.itemsize, shutil.disk_usage(path.parent).free
-    if needed > free:  # a mapped file that outgrows its disk kills the process without a word
-        raise DataError(
-            f"{path.parent}: feature maps need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "make room, set data.cache_dir elsewhere or take fewer views (schedule.phases.NAME.cached_views)"
-        )
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
 def _weights_digest(backbone: nn.Module) -> str:

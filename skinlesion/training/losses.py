@@ -30,7 +30,7 @@ def inverse_frequency_weights(counts: Sequence[int], *, alpha: float = 0.5) -> T
     if empty:
         raise DataError(
             f"no training image has the diagnosis with index {', '.join(empty)} (counts in class order: "
-            f"{list(counts)}); class weights need at least one image of each, so choose another split"
+            f"{list(counts)}); class weights need at least one image of each: add images of them to the training part"
         )
     n = torch.tensor(counts, dtype=torch.float64)
     weights = (n.sum() / (len(counts) * n)) ** alpha

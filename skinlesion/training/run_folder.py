@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
-from skinlesion.files import write_json, write_text
+from skinlesion.files import require_writable, sweep, write_json, write_text
 
 # Keys that may differ between a run and its continuation: they change nothing in the result.
 _FREE = {
@@ -66,6 +66,7 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
     Raises:
         ConfigError: The folder belongs to another configuration, or another process trains in it.
     """
+    require_writable(folder, "out")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -75,6 +76,8 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
     try:
         if config.resume == "restart":
             _clear(folder)
+        for place in (folder, phases_folder(folder)):
+            sweep(place)
         _refuse_other_configuration(folder, config)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield

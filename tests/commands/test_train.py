@@ -20,6 +20,7 @@ from conftest import SHORT, SMALL
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.files import disk_faults
 from skinlesion.taxonomy import CODES, HAM10000
 
 Config = Callable[..., TrainConfig]
@@ -317,3 +318,48 @@ def test_a_network_that_cannot_be_split_is_refused_at_once(small_config: Config)
     cached = ("model.high=layer3.0.conv2", "schedule.phases.high.cached_views=1")
     with pytest.raises(ConfigError, match=r"no single feature map"):
         run(small_config("schedule=three_phase", *cached))
+
+
+@pytest.mark.parametrize("bad", ["out", "data.cache_dir", "data.root"])
+def test_places_are_tried_before_weights_are_looked_for(
+    bad: str, small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skinlesion.training.module.build_backbone", lambda *_: pytest.fail("looked for a network"))
+    (tmp_path / "file").touch()
+    with pytest.raises((ConfigError, DataError), match=rf"{bad}=\S+file") as caught:
+        run(small_config(f"{bad}={tmp_path / 'file' / 'x'}"))
+    assert bad == "data.root" or "\n" not in str(caught.value)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_keeps_what_was_there(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may grow to 50 kB: a checkpoint does not fit, everything before it does."""
+    resource = pytest.importorskip("resource")
+    config = small_config("schedule=head_only")
+    run(replace(config, out=f"{config.out}-before"))  # caches are larger
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(DataError, match=r"\.ckpt: File too large; ") as caught, disk_faults():
+            run(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert not list(Path(config.out).rglob("*.ckpt"))
+    run(config)
+    for name in ("metrics.csv", "predictions_test.csv"):
+        assert (Path(config.out) / name).read_bytes() == Path(f"{config.out}-before", name).read_bytes()
+
+
+def test_what_a_killed_run_left_is_swept(small_config: Config) -> None:
+    config = small_config("schedule=head_only")
+    code = (
+        "import os, sys; from pathlib import Path; from skinlesion.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as beside: beside.touch(); os._exit(9)"
+    )
+    for name in ("last.ckpt", "phases/0-head.ckpt"):
+        subprocess.run([sys.executable, "-c", code, Path(config.out) / name], check=False)
+    assert len(list(Path(config.out).rglob(".*.ckpt"))) == 2
+    run(config)
+    assert not list(Path(config.out).rglob(".*.ckpt"))

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from skinlesion.cli import COMMANDS
 from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.config.validation import typed
+from skinlesion.config.validation import require_out, typed
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
@@ -152,3 +152,26 @@ def test_type_errors_of_a_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("loss: 3\n")
     with pytest.raises(ConfigError, match="loss"):
         typed(OmegaConf.load(tmp_path / "mine.yaml"), TrainConfig)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("command", [name for name in REQUIRED if name not in ("predict", "serve", "synthetic")])
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    words = [word for word in REQUIRED[command] if not word.startswith("out=")]
+    config = composed(command, COMMANDS[command].load_schema(), *words, "out=file/deeper/results")
+    with pytest.raises(ConfigError, match=r"^out=\S*file/deeper.*: cannot be written \(Not a directory\)") as caught:
+        require_out(command, config)
+    assert "\n" not in str(caught.value)
+    require_out(command, composed(command, COMMANDS[command].load_schema(), *words, "out=new/results"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_place_beside_a_model_must_be_writable_too(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model = f"checkpoint={tmp_path / 'file' / 'run' / 'best.ckpt'}"
+    with pytest.raises(ConfigError, match="out="):
+        require_out("evaluate", composed("evaluate", EvaluateConfig, model, "split=val"))
+    require_out("evaluate", composed("evaluate", EvaluateConfig, model, "split=val", f"out={tmp_path / 'a'}"))

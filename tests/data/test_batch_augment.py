@@ -9,10 +9,11 @@ import torch
 from scipy import stats
 from torchvision.transforms.v2 import functional as vision
 
+from skinlesion.config.data import AugmentConfig
 from skinlesion.data.batch_augment import RANDOM_NUMBERS, BatchAugment, saturate, shift_hue
 from skinlesion.data.gpu_augmenter import PARTS, random_integers, splitmix64
 from skinlesion.data.image_io import fit
-from skinlesion.data.transforms import augmentation
+from skinlesion.data.transforms import Augmentation
 
 STILL = dict.fromkeys(
     ("flip", "rotation", "shift", "zoom", "brightness", "contrast", "hue", "saturation", "square"), 0.0
@@ -31,7 +32,7 @@ def skin(height: int = 60, width: int = 80, *, count: int = 1) -> np.ndarray:
 
 def changed(images: np.ndarray, numbers: np.ndarray, **policy: float) -> np.ndarray:
     """(B, H, W, 3) float."""
-    augment = BatchAugment(**{**STILL, **policy})
+    augment = BatchAugment(AugmentConfig(**{**STILL, **policy}))
     result = augment(torch.from_numpy(images), torch.from_numpy(numbers.astype(np.float32)))
     return result.permute(0, 2, 3, 1).numpy()
 
@@ -136,7 +137,7 @@ def test_chances_are_uniform_and_depend_on_seed_and_draw_alone() -> None:
 
 def both(policy: dict[str, float], image: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """The CPU's changes of an image and the device's, each (draws, H, W, 3) float."""
-    one = augmentation(**{**STILL, **policy}, seed=1)
+    one = Augmentation(AugmentConfig(**{**STILL, **policy}), 1)
     by_image = np.stack([one(image.copy(), draw) for draw in range(draws)]).astype(np.float64)
     drawn = random_integers(range(draws), seed=1, count=RANDOM_NUMBERS) / PARTS
     return by_image, changed(np.broadcast_to(image, (draws, *image.shape)).copy(), drawn, **policy).astype(np.float64)

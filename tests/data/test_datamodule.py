@@ -1,5 +1,7 @@
 """Batches, their order, and what never gets into them."""
 
+import multiprocessing
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +76,30 @@ def test_workers_change_nothing(small_config: Config) -> None:
     for one, other in zip(alone.train_dataloader(), helped.train_dataloader(), strict=True):
         assert one["image_id"] == other["image_id"]
         torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_may_be_started_in_any_way(method: str, small_config: Config) -> None:
+    """As on macOS and Windows, and in Python 3.14: what a worker gets is pickled."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        helped = next(iter(made(small_config("loader.workers=1", "loader.batch_size=64")).train_dataloader()))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    alone = next(iter(made(small_config("loader.batch_size=64")).train_dataloader()))
+    assert helped["image_id"] == alone["image_id"]
+    assert torch.equal(helped["image"], alone["image"])
+
+
+@pytest.mark.parametrize("change", ["data.augment_on=cpu", "data.augment_on=device"])
+def test_datasets_can_be_sent_to_a_process_without_their_pixels(change: str, small_config: Config) -> None:
+    dataset = made(small_config(change)).train_dataloader().dataset
+    before = dataset[(0, 5)]
+    sent = pickle.dumps(dataset)
+    assert len(sent) < 240 * 300  # an image has 32 * 32 * 3 bytes
+    after = pickle.loads(sent)[(0, 5)]
+    assert all(torch.equal(before[key], after[key]) for key in before if key != "image_id")
 
 
 def test_no_draw_is_made_twice(small_config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion.data.image_cache import open_cache
+from skinlesion.data.image_cache import check_cache, image_key, open_cache
 from skinlesion.data.image_io import decode
-from skinlesion.errors import DataError
+from skinlesion.errors import ConfigError, DataError
 
 SIZE = (12, 16)
 
@@ -46,11 +47,36 @@ def test_is_built_once(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.
 def test_is_rebuilt_when_a_file_changes(frame: pd.DataFrame, tmp_path: Path) -> None:
     before = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
     path = Path(frame["path"][2])
+    size, stat = path.stat().st_size, path.stat()
+    time.sleep(0.02)  # the kernel's clock of files is coarse
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(path)
-    os.utime(path, ns=(1, 1))
+    path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # at equal size and time
+    assert path.stat().st_size == size
     after = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
     assert after.key != before.key
     assert after.image("ISIC_2").max() == 0
+
+
+def test_images_that_were_moved_or_copied_are_the_same(frame: pd.DataFrame, tmp_path: Path) -> None:
+    before = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    frame = frame.assign(path=[path.replace("/images/", "/moved/") for path in frame["path"]])
+    os.utime(frame["path"][0], ns=(1, 1))
+    assert image_key(frame, size=SIZE, cache_dir=tmp_path / "cache") == before.key
+
+
+def test_a_place_that_cannot_take_the_images_is_refused_early(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"data\.cache_dir=.*file"):
+        check_cache(frame, size=SIZE, cache_dir=tmp_path / "file")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2879})())
+    with pytest.raises(DataError, match=r"decoded images need 0\.0 MB"):
+        check_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2880})())
+    check_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
 
 
 def test_sizes_do_not_mix(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Label files of other data sets: one-hot or dx, facts here or there, words mapped, and what is refused."""
 
+import logging
 import os
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from conftest import composed
 from PIL import Image
 
+from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.readers import COLUMNS, LabelledData, read_data, read_labelled
 from skinlesion.data.splits import assign
@@ -157,6 +161,119 @@ def places(*overrides: str) -> TrainConfig:
     return composed(
         "train", TrainConfig, "data=isic2019", f"data.root={SHARED}/isic2019", f"data.images=[{parts}]", *overrides
     )
+
+
+def words_read(read: Callable[..., LabelledData], labels: str, **others: object) -> list[str]:
+    return read(labels, classes=isic_words(), **others).frame["diagnosis"].tolist()
+
+
+def isic_words() -> dict[str, str]:
+    return dict(composed("evaluate", EvaluateConfig, "checkpoint=x", "split=val").external.classes)
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "codes"),
+    [
+        ("diagnosis", ("pigmented benign keratosis", "angioma", "nevus"), ["bkl", "vasc", "nv"]),
+        ("diagnosis_3", ("Nevus", "Melanoma, NOS", "Basal cell carcinoma"), ["nv", "mel", "bcc"]),
+        ("diagnostic", ("ACK", "NEV", "SEK"), ["akiec", "nv", "bkl"]),
+        ("disease", ("melanocytic-nevi", "basal-cell-carcinoma", "vascular_lesions"), ["nv", "bcc", "vasc"]),
+        ("dx", ("melanocytic_Nevi", "benign_keratosis-like_lesions", "dermatofibroma"), ["nv", "bkl", "df"]),
+    ],
+)
+def test_common_words_and_columns_are_known(
+    read: Callable[..., LabelledData], column: str, words: tuple[str, ...], codes: list[str]
+) -> None:
+    rows = "".join(f'{image},"{word}"\n' for image, word in zip("abc", words, strict=True))
+    assert words_read(read, f"isic_id,{column}\n{rows}") == codes
+
+
+@pytest.mark.parametrize("word", ["odd kind", "carcinoma (basal), nos", "bowen's", "a:b=c", "x.y", "rare", "a\\b{c}"])
+def test_the_advice_for_an_unknown_word_works_when_typed(read: Callable[..., LabelledData], word: str) -> None:
+    labels = f'image,dx\na,"{word}"\nb,nv\nc,mel\n'
+    with pytest.raises(DataError) as caught:
+        read(labels)
+    (found,) = re.findall(r"say what it stands for with (.*), VALUE one of", str(caught.value))
+    (typed,) = shlex.split(found.replace("VALUE", "vasc"))
+    classes = composed("evaluate", EvaluateConfig, "checkpoint=x", "split=val", typed).external.classes
+    assert read(labels, classes=dict(classes)).frame["diagnosis"].tolist() == ["vasc", "nv", "mel"]
+
+
+def test_no_one_in_a_row_may_stand_for_a_diagnosis(read: Callable[..., LabelledData]) -> None:
+    labels = "image_id,melanoma,seborrheic_keratosis\na,0,0\nb,1,0\nc,0,1\n"
+    with pytest.raises(DataError, match=r"'\+external\.classes\.none=VALUE'"):
+        words_read(read, labels)
+    found = read(labels, classes={**isic_words(), "none": "nv"})
+    assert found.frame["diagnosis"].tolist() == ["nv", "mel", "bkl"]
+
+
+def test_columns_that_are_not_0_or_1_are_passed_over(read: Callable[..., LabelledData]) -> None:
+    labels = "image,MEL,NV,patient_id,age,clinic\na,1,0,P0,50,x\nb,0,1,P0,50,y\nc,0,1,P1,,z\n"
+    frame = read(labels).frame
+    assert frame["diagnosis"].tolist() == ["mel", "nv", "nv"]
+    assert frame["patient_id"].tolist() == ["P0", "P0", "P1"]
+    with pytest.raises(DataError, match=r"unknown column other; say .*external\.classes\.other=VALUE"):
+        read("image,MEL,NV,OTHER\na,1,0,0\nb,0,1,0\nc,0,1,0\n")
+
+
+def test_truth_by_lesion_is_joined_through_the_metadata(read: Callable[..., LabelledData]) -> None:
+    labels = "lesion_id,MEL,NV\nL0,1,0\nL1,0,1\n"
+    facts = "lesion_id,isic_id,age_approx,sex,site\nL0,a,40,female,trunk\nL0,b,40,female,trunk\nL1,c,,male,back\n"
+    frame = read(labels, facts).frame
+    assert frame["diagnosis"].tolist() == ["mel", "mel", "nv"]
+    assert frame["lesion_id"].tolist() == ["L0", "L0", "L1"]
+    assert frame["localization"].tolist() == ["trunk", "trunk", "back"]
+    with pytest.raises(DataError, match="no column of image ids"):
+        read(labels)
+
+
+def test_facts_under_other_names_are_read_and_named(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = "a,nv,40,FEMALE,FACE\nb,nv,50,MALE,ARM\nc,mel,,,\n"
+    found = read(f"img_id,dx,age_at_diagnosis,gender,region\n{rows}")
+    assert found.frame["age"].tolist()[:2] == [40, 50]
+    assert found.frame["sex"].tolist() == ["female", "male", "unknown"]
+    assert found.frame["localization"].tolist() == ["face", "arm", "unknown"]
+    assert found.fact_columns == {"age": "age_at_diagnosis", "sex": "gender", "localization": "region"}
+    assert "Facts: age from age_at_diagnosis, sex from gender, localization from region." in caplog.text
+    assert "No column" not in caplog.text
+
+
+def test_facts_that_are_not_there_are_named_beside_the_columns_that_are_not_read(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
+) -> None:
+    read("image,dx,years,sex,spot\na,nv,40,,back\nb,nv,50,,back\nc,mel,,,\n")
+    assert "No column of age and localization, unknown for all images; not read: years, spot." in caplog.text
+
+
+def test_images_of_a_patient_are_counted(read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture) -> None:
+    read("image,dx,patient_id\na,nv,P0\nb,mel,P0\nc,nv,P1\n")
+    assert "3 images of 3 lesions are of 2 patients" in caplog.text
+
+
+def test_lesions_of_two_diagnoses_are_left_out_on_demand(read: Callable[..., LabelledData]) -> None:
+    labels = "image,dx,lesion_id\na,nv,L0\nb,mel,L0\nc,nv,L1\n"
+    with pytest.raises(DataError, match=r"L0 \(mel, nv\).*leave them out with external\.torn=drop"):
+        read(labels)
+    found = read(labels, torn="drop")
+    assert found.frame["image_id"].tolist() == ["c"]
+    assert {*found.dropped} == {"a", "b"}
+
+
+@pytest.mark.parametrize("labels", ["image,target\na,0\nb,1\n", "image,benign_malignant\na,benign\nb,malignant\n"])
+def test_benign_or_malignant_alone_is_no_diagnosis(read: Callable[..., LabelledData], labels: str) -> None:
+    with pytest.raises(DataError, match="benign or malignant alone is not one of the seven"):
+        read(labels)
+    with pytest.raises(DataError, match="is not one of the seven diagnoses; expected a column that names one"):
+        read("image,dx\na,benign\nb,malignant\n")
+
+
+def test_a_file_without_header_and_ids_with_a_folder(read: Callable[..., LabelledData]) -> None:
+    with pytest.raises(DataError, match=r"expected a header such as image,dx, got 'a', 'nv'"):
+        read("a,nv\nb,nv\n")
+    assert read("image,dx\nx/a.jpg,nv\nx/b.jpg,nv\nx/c.jpg,mel\n").frame["image_id"].tolist() == ["a", "b", "c"]
 
 
 @pytest.mark.real_data

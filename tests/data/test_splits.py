@@ -478,3 +478,66 @@ def test_seeds_give_other_splits_of_ham10000_of_the_same_sizes() -> None:
     tests = [set(split.loc[split["split"] == "test", "image_id"]) for split in splits]
     # two independent draws of 618 of 5,514 share 69 on average, with a deviation of about 7.3
     assert all(30 < len(a & b) < 110 for a, b in pairwise(tests))
+
+
+# Patients
+
+
+def with_patients(frame: pd.DataFrame, *, lesions: int = 3) -> pd.DataFrame:
+    """Give each patient some lesions, of any diagnosis; every tenth patient is unknown."""
+    owner = {lesion: place // lesions for place, lesion in enumerate(sorted(frame["lesion_id"].unique()))}
+    numbers = frame["lesion_id"].map(owner)
+    return frame.assign(patient_id=[f"P{number}" if number % 10 else "" for number in numbers])
+
+
+def patients_by_part(frame: pd.DataFrame, split: pd.DataFrame) -> "pd.Series[int]":
+    joined = split.merge(frame[["image_id", "patient_id"]], on="image_id")
+    return joined[joined["patient_id"] != ""].groupby("patient_id")["split"].nunique()
+
+
+def test_folds_keep_the_lesions_of_a_patient_together() -> None:
+    frame = with_patients(table({code: [1] * 40 + [2] * 5 for code in CODES}))
+    tested: list[str] = []
+    for fold in range(3):
+        split = grouped(frame, seed=1, folds=3, fold=fold, val_fraction=0.2)
+        assert patients_by_part(frame, split).max() == 1
+        assert len(split) == len(frame)
+        tested += split.loc[split["split"] == "test", "image_id"].tolist()
+        in_test = (
+            with_diagnosis(split, frame).assign(test=split["split"].eq("test")).groupby("diagnosis")["test"].mean()
+        )
+        assert in_test.between(0.15, 0.55).all(), "still spread over the diagnoses"
+    assert sorted(tested) == frame["image_id"].tolist()
+
+
+def test_unknown_patients_change_nothing() -> None:
+    frame = table(SMALL)
+    settings = {"seed": 3, "folds": 3, "fold": 0, "val_fraction": 0.2}
+    pd.testing.assert_frame_equal(grouped(frame.assign(patient_id=""), **settings), grouped(frame, **settings))
+
+
+def test_patients_in_several_parts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    frame = with_patients(table({code: [1] * 40 for code in CODES}))
+    split = published(frame, seed=1)
+    several = int((patients_by_part(frame, split) > 1).sum())
+    assert several > 10
+    assert f"{several} of 84 patients are in more than one part of the split" in caplog.text
+    assert "split.policy=grouped keeps them together" in caplog.text
+
+
+def test_diagnoses_without_an_image_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    grouped(table(SMALL), seed=1, folds=3, fold=0, val_fraction=0.2)
+    assert "No image of akiec, bcc, bkl, vasc: training needs images of all 7 diagnoses." in caplog.text
+
+
+def test_a_split_with_formulas_for_ids_is_read_back(tmp_path: Path) -> None:
+    frame = table(SMALL)
+    names = {
+        old: f"{sign}{old}" for old, sign in zip(frame["image_id"], ["=", "+", "-", "@", "'=", ""] * 50, strict=False)
+    }
+    frame = frame.assign(image_id=frame["image_id"].map(names)).sort_values("image_id", ignore_index=True)
+    split = grouped(frame, seed=1, folds=3, fold=0, val_fraction=0.2)
+    write_split(split, tmp_path / "split.csv")
+    lines = (tmp_path / "split.csv").read_text().splitlines()
+    assert not [line for line in lines if line[0] in "=+-@"]
+    pd.testing.assert_frame_equal(from_file(frame, tmp_path / "split.csv"), split)

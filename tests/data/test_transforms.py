@@ -1,24 +1,21 @@
 """Fitting, random changes and normalisation of images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from skinlesion.config.data import AugmentConfig
 from skinlesion.data.image_io import ImageInput, fit
-from skinlesion.data.transforms import augmentation, normalise
+from skinlesion.data.transforms import Augmentation, normalise
 
-STILL = {
-    "flip": 0.0,
-    "rotation": 0,
-    "shift": 0.0,
-    "zoom": 0.0,
-    "brightness": 0.0,
-    "contrast": 0.0,
-    "hue": 0.0,
-    "saturation": 0.0,
-    "square": 0.0,
-    "square_side": 1.0,
-}
+STILL = AugmentConfig(0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+
+
+def changing(*, seed: int = 1, **options: float) -> Augmentation:
+    """The changes that are named, and no others."""
+    return Augmentation(replace(STILL, **options), seed)
 
 
 def picture(height: int = 24, width: int = 32) -> np.ndarray:
@@ -44,30 +41,30 @@ def test_fit_enlarges() -> None:
 
 
 def test_no_change_is_the_identity() -> None:
-    np.testing.assert_array_equal(augmentation(**STILL, seed=1)(picture(), 3), picture())
+    np.testing.assert_array_equal(changing()(picture(), 3), picture())
 
 
 def test_flips_flip() -> None:
-    changed = augmentation(**{**STILL, "flip": 1.0}, seed=1)(picture(), 0)
+    changed = changing(flip=1.0)(picture(), 0)
     np.testing.assert_array_equal(changed, picture()[::-1, ::-1])
 
 
 def test_a_draw_fixes_the_change() -> None:
     settings = {"flip": 0.5, "rotation": 45, "shift": 0.075, "zoom": 0.15, "brightness": 0.15, "contrast": 0.15}
     settings |= {"hue": 0.1, "saturation": 0.2, "square": 0.5, "square_side": 0.5}
-    one, other = augmentation(**settings, seed=1), augmentation(**settings, seed=1)
+    one, other = changing(**settings, seed=1), changing(**settings, seed=1)
     forth = [one(picture(), draw) for draw in range(8)]
     back = [other(picture(), draw) for draw in reversed(range(8))][::-1]
     for first, second in zip(forth, back, strict=True):
         np.testing.assert_array_equal(first, second)
     assert len({image.tobytes() for image in forth}) == 8
-    assert augmentation(**settings, seed=2)(picture(), 0).tobytes() != forth[0].tobytes()
+    assert changing(**settings, seed=2)(picture(), 0).tobytes() != forth[0].tobytes()
 
 
 @pytest.mark.parametrize(("key", "bound"), [("brightness", 0.15), ("contrast", 0.15)])
 def test_brightness_and_contrast_stay_in_range(key: str, bound: float) -> None:
     grey = np.full((8, 8, 3), 128, np.uint8)
-    change = augmentation(**{**STILL, key: bound}, seed=1)
+    change = changing(**{key: bound})
     values = np.array([change(grey, draw).mean() for draw in range(60)])
     assert np.abs(values - 128).max() <= bound * 255 + 1
     assert np.ptp(values) > bound * 128  # and it does change them
@@ -78,9 +75,9 @@ def test_zoom_and_shift_move_a_square_by_what_they_say() -> None:
     square[40:60, 40:60] = 255
     shifts, sides = [], []
     for draw in range(40):
-        rows = np.flatnonzero(augmentation(**{**STILL, "shift": 0.1}, seed=1)(square, draw)[..., 0].max(1) > 127)
+        rows = np.flatnonzero(changing(shift=0.1)(square, draw)[..., 0].max(1) > 127)
         shifts.append(rows.mean() - 49.5)
-        rows = np.flatnonzero(augmentation(**{**STILL, "zoom": 0.2}, seed=1)(square, draw)[..., 0].max(1) > 127)
+        rows = np.flatnonzero(changing(zoom=0.2)(square, draw)[..., 0].max(1) > 127)
         sides.append(len(rows) / 20)
     assert 7 < np.abs(shifts).max() <= 10.5
     assert 0.75 <= min(sides) < 0.9
@@ -99,7 +96,7 @@ def test_normalise_by_hand() -> None:
 
 def test_a_square_part_comes_as_a_square_photograph_would() -> None:
     image = picture(30, 60)
-    change = augmentation(**{**STILL, "square": 1.0}, seed=1)
+    change = changing(square=1.0)
     lefts = set()
     for draw in range(20):
         changed = change(image, draw)
@@ -113,7 +110,7 @@ def test_a_square_part_comes_as_a_square_photograph_would() -> None:
 def test_square_parts_are_as_frequent_and_as_large_as_asked() -> None:
     white = np.full((40, 40, 3), 255, np.uint8)
     white[:, 20:] = 0
-    half = augmentation(**{**STILL, "square": 0.5, "square_side": 0.5}, seed=1)
+    half = changing(square=0.5, square_side=0.5)
     changed = sum(not np.array_equal(half(white, draw), white) for draw in range(200))
     assert 70 < changed < 130
 
@@ -121,10 +118,10 @@ def test_square_parts_are_as_frequent_and_as_large_as_asked() -> None:
 def test_hue_and_saturation_turn_colours_alone() -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 200
-    hues = [augmentation(**{**STILL, "hue": 0.1}, seed=1)(red, draw)[0, 0] for draw in range(20)]
+    hues = [changing(hue=0.1)(red, draw)[0, 0] for draw in range(20)]
     assert all(max(colour) == 200 for colour in hues)  # as bright as before
     assert len({tuple(colour) for colour in hues}) > 5
     grey = np.full((4, 4, 3), 90, np.uint8)
-    pale = augmentation(**{**STILL, "saturation": 0.5}, seed=1)
+    pale = changing(saturation=0.5)
     assert all(np.abs(pale(grey, draw).astype(int) - 90).max() <= 1 for draw in range(10))
     assert len({tuple(pale(picture(), draw)[0, 0]) for draw in range(10)}) > 5

@@ -39,6 +39,12 @@ def test_figures_render_at_page_width_and_leave_no_state(frame: pd.DataFrame) ->
     assert plt.get_fignums() == []
 
 
+def test_ages_that_nobody_knows_leave_an_empty_figure(frame: pd.DataFrame) -> None:
+    figure = audit_plots.ages(frame.assign(age=np.nan))
+    figure.savefig(BytesIO(), format="png", dpi=40)
+    assert texts(figure) == ["no age is known"]
+
+
 def test_bars_are_the_counts(frame: pd.DataFrame) -> None:
     figure = audit_plots.diagnoses(frame)
     images, lesions = ([bar.get_width() for bar in bars] for bars in figure.axes[0].containers)

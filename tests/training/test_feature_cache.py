@@ -70,16 +70,6 @@ def test_the_backbone_runs_once(small_config: Config, monkeypatch: pytest.Monkey
     assert files(config) == before
 
 
-def test_files_that_bear_another_name_are_used(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config()
-    store(config).dataset("train", 1)
-    (name,) = files(config)
-    path = Path(config.data.cache_dir) / name
-    path.rename(path.with_name(name.replace("test_resnet", "tiny_resnet")))  # as earlier versions named it
-    monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("ran again"))
-    store(config).dataset("train", 1)
-
-
 @pytest.mark.parametrize("change", ["seed=9", "augment.zoom=0.3", "model.mean=[0.1,0.2,0.3]"])
 def test_what_they_are_made_from_is_in_the_key(change: str, small_config: Config) -> None:
     config = small_config()
@@ -132,6 +122,29 @@ def test_a_full_disk_is_said_before_it_is_full(small_config: Config, monkeypatch
     with pytest.raises(DataError, match=r"cache_dir"):
         store(config).dataset("val", 1)
     assert not files(config)
+
+
+def test_all_views_must_fit_before_the_first_is_computed(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    plain = store(config).dataset("train", 1).views[0].nbytes
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": plain})())
+    with pytest.raises(DataError, match=rf"maps need {1.5 * plain / 1e6:.1f} MB, .* or take fewer views"):
+        store(config).dataset("train", 4)  # three more, of half the size
+    assert len(files(config)) == 1
+    store(config).dataset("train", 3)
+    assert len(files(config)) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 200), lambda path: path.write_bytes(b"x" * 500)])
+def test_damaged_maps_are_computed_again(
+    damage: Callable[[Path], None], small_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config()
+    before = np.array(store(config).dataset("val", 1).views[0])
+    (name,) = files(config)
+    damage(Path(config.data.cache_dir) / name)
+    np.testing.assert_array_equal(store(config).dataset("val", 1).views[0], before)
+    assert f"{name}: damaged" in caplog.text
 
 
 def test_a_few_images_at_a_time_change_nothing() -> None:

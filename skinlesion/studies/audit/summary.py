@@ -40,19 +40,29 @@ def shortcuts(frame: pd.DataFrame, split: pd.DataFrame) -> dict[str, dict[str, f
     scores: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority))}
     for name, columns in SOURCES.items():
         absent = all((train[column] == "").all() for column in columns)
-        scores[name] = None if absent else _headline(val, _predict(train, val, columns))
+        scores[name] = (
+            None if absent else _headline(val, np.asarray(CODES)[predict_without_image(train, val, columns).argmax(1)])
+        )
     return scores
 
 
-def _predict(train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
-    """Predict the diagnosis codes (N,) of `val` from `columns`."""
+def predict_without_image(
+    train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...], *, class_weight: str | None = "balanced"
+) -> np.ndarray:
+    """Predict the diagnoses of `val` from `columns` by logistic regression.
+
+    Returns:
+        (N, K) probabilities in the order of `CODES`, 0 for a diagnosis that `train` lacks.
+    """
     numbers = [column for column in columns if column == "age"]
     words = [column for column in columns if column != "age"]
     scaled = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
     facts = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words), (scaled, numbers))
-    regression = LogisticRegression(class_weight="balanced", max_iter=2000)
+    regression = LogisticRegression(class_weight=class_weight, max_iter=2000)
     model = make_pipeline(facts, regression).fit(train, train["diagnosis"])
-    return np.asarray(model.predict(val))
+    found = np.zeros((len(val), len(CODES)))
+    found[:, [CODES.index(code) for code in model.classes_]] = model.predict_proba(val)
+    return found
 
 
 def _headline(val: pd.DataFrame, predicted: np.ndarray) -> dict[str, float]:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.inference import ExternalConfig
-from skinlesion.data.csv_io import LabelCount
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import describe_images, stored_descriptors
+from skinlesion.data.labels import LabelCount
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.readers import read_data, read_labelled
@@ -53,6 +53,7 @@ class ExternalSource:
     metadata: str | None  # metadata file
     labelled: int  # images with a diagnosis
     without_lesion_id: int  # images without lesion_id
+    facts: dict[str, str]  # column of each fact that was found
     classes: dict[str, LabelCount]  # number of images and their diagnosis, by word of the label file
     localizations: dict[str, dict[str, object]]  # number of images and replacement, by unknown localization
     judged: int  # predicted images
@@ -101,6 +102,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         classes=config.classes,
         missing_images=config.missing_images,
         extra_images=config.extra_images,
+        torn=config.torn,
         key="external",
     )
     frame, localizations = _map_localizations(labelled.frame, first, config)
@@ -129,6 +131,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
             metadata=config.metadata,
             labelled=len(labelled.frame),
             without_lesion_id=labelled.without_lesion_id,
+            facts=labelled.fact_columns,
             classes=labelled.label_counts,
             localizations=localizations,
             judged=len(kept),

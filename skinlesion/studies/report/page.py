@@ -11,11 +11,14 @@ from typing import Any, cast
 import jinja2
 import matplotlib
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from skinlesion.data.image_io import decode, find_files, find_folders
+from skinlesion.data.image_files import find_files, find_folders
+from skinlesion.data.image_io import decode
 from skinlesion.errors import DataError
+from skinlesion.files import escape_markdown
 from skinlesion.metrics.estimate import MARK_NOTE
 from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
@@ -151,8 +154,13 @@ def render_page(context: dict[str, Any]) -> str:
 
 
 def render_card(context: dict[str, Any]) -> str:
-    """The model card in Markdown."""
-    return environment(escape=False).get_template("model_card.md.j2").render(context)
+    """The model card in Markdown; what the template fills in is shown as it is."""
+
+    def shown(value: Any) -> Any:
+        return Markup(escape_markdown(value)) if type(value) is str else value
+
+    card = environment(escape=False).overlay(autoescape=True, finalize=shown)
+    return card.get_template("model_card.md.j2").render(context)
 
 
 def fill_checklists(context: dict[str, Any]) -> list[Checklist]:

@@ -46,6 +46,13 @@ def transparent() -> bytes:
     return encoded(image)
 
 
+def without_palette() -> bytes:
+    """A PNG whose pixels are places in a palette that is not there."""
+    header = struct.pack(">IIBBBBB", 20, 20, 8, 3, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(21 * 20)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
 BAD = {
     "empty": (b"", 422, "empty-image"),
     "text": (b"hello, I am a photo", 415, "not-an-image"),
@@ -67,16 +74,11 @@ BAD = {
     "cut WebP": (encoded(noisy(), "WEBP")[:-200], 422, "damaged-image"),
     "cut BMP": (encoded(noisy(), "BMP")[:-200], 422, "damaged-image"),
     "JPEG header": (encoded(noisy(), "JPEG")[:30], 422, "damaged-image"),
+    "PNG without palette": (without_palette(), 422, "damaged-image"),
     "PNG without data": (bomb(20, 20), 422, "damaged-image"),
     "animated PNG": (animated("PNG"), 422, "animated-image"),
     "animated WebP": (animated("WEBP"), 422, "animated-image"),
-    "CMYK": (encoded(noisy().convert("CMYK"), "JPEG"), 422, "CMYK"),
-    "grey JPEG": (encoded(noisy().convert("L"), "JPEG"), 422, "greyscale"),
-    "grey PNG": (encoded(noisy().convert("L")), 422, "greyscale"),
-    "grey alpha": (encoded(noisy().convert("LA")), 422, "greyscale with alpha"),
-    "one bit": (encoded(noisy().convert("1")), 422, "black and white"),
-    "16-bit grey": (encoded(PillowImage.new("I;16", (20, 20))), 422, "greyscale, 16 bits"),
-    "16-bit colour": (png16(), 422, "16 bits"),
+    "16-bit grey": (encoded(PillowImage.new("I;16", (20, 20))), 422, "16-bit grey"),
     "transparent": (transparent(), 422, "transparent-image"),
     "many scans": (encoded(noisy(), "JPEG") + b"\xff\xda" * 65, 422, "scans"),
 }
@@ -91,6 +93,17 @@ def test_is_refused_with_a_reason(name: str) -> None:
     assert caught.value.status == status
     assert said in f"{caught.value.kind} {caught.value.detail}"
     assert len(caught.value.detail) > 20, "it says what to do"
+
+
+@pytest.mark.parametrize("error", [AssertionError, SystemError, NotImplementedError, BufferError, RecursionError])
+def test_whatever_a_decoder_raises_is_a_refusal(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error("secret")
+
+    monkeypatch.setattr(PillowImage.Image, "convert", fail)
+    with pytest.raises(RequestError) as caught:
+        decode_upload(encoded(noisy().quantize(16)), LIMITS)
+    assert (caught.value.status, caught.value.kind) == (422, "damaged-image")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
@@ -131,6 +144,41 @@ def test_the_same_pixels_as_training_reads(tmp_path) -> None:  # type: ignore[no
 
     (tmp_path / "a.jpg").write_bytes(data := encoded(noisy(24, 32), "JPEG"))
     np.testing.assert_array_equal(decode_upload(data, LIMITS), decode(tmp_path / "a.jpg", (24, 32)))
+
+
+FORMS = {
+    "CMYK": encoded(noisy().convert("CMYK"), "JPEG"),
+    "grey JPEG": encoded(noisy().convert("L"), "JPEG"),
+    "grey PNG": encoded(noisy().convert("L")),
+    "grey with opaque alpha": encoded(noisy().convert("LA")),
+    "one bit": encoded(noisy().convert("1")),
+    "16-bit colour": png16(),
+    "palette": encoded(noisy().quantize(16)),
+    "WebP": encoded(noisy(), "WEBP"),
+    "BMP": encoded(noisy(), "BMP"),
+    "16-bit grey": BAD["16-bit grey"][0],
+    "transparent": BAD["transparent"][0],
+    "animated": BAD["animated WebP"][0],
+    "cut": BAD["cut JPEG"][0],
+    "zeroed": bytes(encoded(noisy(90, 90), "JPEG")[:4000]) + bytes(4000) + b"\xff\xd9",
+    "GIF": BAD["gif"][0],
+    "HEIC": BAD["heic"][0],
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_service_refuses_and_accepts_what_a_file_is(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+    from skinlesion.data.image_io import ImageError, read
+
+    def outcome(decoder: object, content: object) -> object:
+        try:
+            return decoder(content).tolist()  # type: ignore[operator]
+        except (ImageError, RequestError) as error:
+            return error.kind
+
+    (path := tmp_path / "a.jpg").write_bytes(FORMS[name])
+    assert outcome(lambda data: decode_upload(data, LIMITS), FORMS[name]) == outcome(read, path)
 
 
 def test_a_cameras_jpeg_with_a_preview_is_a_still() -> None:

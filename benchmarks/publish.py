@@ -1,0 +1,79 @@
+"""`python -m benchmarks.publish RUNS DATA`: pool the predictions of folds into the tables that are shipped.
+
+RUNS/fold0 and so on, as far as they are finished, hold one folder a member; each member gives a table of its name, all
+of them together `vote`. The baselines know no image: `camera` the source alone, `metadata` age, sex and localization,
+each a logistic regression fitted to the other folds.
+"""
+
+import argparse
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.config.studies import AuditConfig
+from skinlesion.config.validation import configuration
+from skinlesion.data.readers import read_data
+from skinlesion.files import replacing
+from skinlesion.inference.predictions import Predictions
+from skinlesion.studies.audit.summary import predict_without_image
+from skinlesion.taxonomy import CODES
+
+BASELINES = {"camera": ("dataset",), "metadata": ("age", "sex", "localization")}
+_DIGITS = "%.6g"
+
+
+def main() -> None:
+    """Write NAME.csv.gz for each member, and for each baseline, and NAME_val.csv.gz of the validation parts."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
+    parser.add_argument("runs", type=Path, help="folder of fold0, fold1, ...")
+    parser.add_argument("data", help="folder of HAM10000")
+    parser.add_argument("--out", type=Path, default=Path("docs/predictions"))
+    arguments = parser.parse_args()
+    audit = configuration("audit", AuditConfig, f"data.root={arguments.data}")
+    facts = read_data(audit.data).set_index("image_id", drop=False)
+    folds = sorted({path.parent.parent for path in arguments.runs.glob("fold*/*/finished.json")})
+    numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
+    members = sorted(path.parent.name for path in folds[0].glob("*/predictions_test.csv"))
+    judged: dict[str, str] = {}
+    for part, suffix in (("test", ""), ("val", "_val")):
+        pooled = {
+            name: [Predictions.read(fold / name / f"predictions_{part}.csv") for fold in folds] for name in members
+        }
+        if len(members) > 1:
+            pooled["vote"] = [Predictions.soft_vote(each) for each in zip(*pooled.values(), strict=True)]
+        for name, tables in pooled.items():
+            of_image = np.repeat(numbers, [len(table) for table in tables])
+            frame = pd.concat([table.to_frame() for table in tables]).assign(fold=of_image)
+            write(frame, facts, arguments.out / f"{name}{suffix}.csv.gz")
+            if part == "test":
+                judged = dict(zip(frame["image_id"], frame["fold"], strict=True))
+    fold_of = facts["image_id"].map(judged)
+    for name, columns in BASELINES.items():
+        parts = []
+        for fold in numbers:
+            train, test = facts[fold_of != fold], facts[fold_of == fold]
+            values = predict_without_image(train, test, columns, class_weight=None)
+            about = {"image_id": test["image_id"], "lesion_id": test["lesion_id"], "actual": test["diagnosis"]}
+            parts.append(pd.DataFrame({**about, **dict(zip(CODES, values.T, strict=True)), "fold": fold}))
+        write(pd.concat(parts), facts, arguments.out / f"{name}.csv.gz")
+
+
+def write(frame: pd.DataFrame, facts: pd.DataFrame, path: Path) -> None:
+    """Write a table as `verify` reads it; the same predictions give the same bytes."""
+    known = facts.loc[frame["image_id"]]
+    about = {"source": known["dataset"].to_numpy(), "confirmation": known["dx_type"].to_numpy()}
+    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *CODES]]
+    text = (
+        table.reset_index(drop=True)
+        .sort_values("image_id")
+        .to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
+    )
+    with replacing(path) as beside:
+        beside.write_bytes(gzip.compress(text.encode(), mtime=0))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

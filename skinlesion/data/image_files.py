@@ -1,0 +1,192 @@
+"""Image files of a data set: where they lie, which belong to which row, and what a folder holds that is not read."""
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from skinlesion.data.image_io import SUFFIXES, file_faults
+from skinlesion.errors import ConfigError, first_five
+
+log = logging.getLogger(__name__)
+
+_BESIDE = frozenset(
+    [
+        ".csv",
+        ".tsv",
+        ".tab",
+        ".txt",
+        ".json",
+        ".md",
+        ".html",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".xlsx",
+        ".pdf",
+        ".db",
+        ".ini",
+        ".lock",
+        ".log",
+    ]
+)
+"""Suffixes of files that are no images and may lie beside them."""
+
+
+def find_folders(root: Path, names: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Look for the image folders `names` in `root`.
+
+    A folder that holds one of its own name (some programs unpack `part_1.zip` to `part_1/part_1/`) stands for both.
+
+    Returns:
+        The folders that exist, each once, and those of `names` that do not.
+    """
+    named = list(dict.fromkeys(root / name for name in names))
+    found = [folder for folder in named if folder.is_dir()]
+    nested = [inner for folder in found if (inner := folder / folder.name).is_dir()]
+    return list(dict.fromkeys(found + nested)), [folder for folder in named if folder not in found]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """List the image files of a folder, sorted by name; others are named in a warning.
+
+    Files without a suffix of an image may be images all the same, such as .heic, .jfif or .gif. Folders inside, tables,
+    texts, and hidden files such as macOS's `._ISIC_0024306.jpg` are skipped.
+    """
+    found, others = [], []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith(".") or os.path.isdir(entry):
+                continue
+            if suffix in SUFFIXES:
+                found.append(Path(entry.path))
+            elif suffix not in _BESIDE:
+                others.append(entry.name)
+    if others:
+        expected = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        log.warning("%s: %d files are not read: %s; expected %s.", folder, len(others), first_five(others), expected)
+    return found
+
+
+def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """List the image files of `folders` (not of folders inside them), by image id.
+
+    Returns:
+        The files of each image id (the file name without its suffix), sorted by id; more than one file is a mistake
+        for the caller to report.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in (path for folder in folders for path in image_files(folder)):
+        files.setdefault(path.stem, []).append(path)
+    return {stem: sorted(files[stem]) for stem in sorted(files)}
+
+
+def match_files(
+    ids: Sequence[str],
+    folders: Sequence[Path],
+    *,
+    root: Path,
+    policies: tuple[str, str],
+    key: str,
+    only: Collection[str] | None,
+    absent: Sequence[Path] = (),
+    dropped: Collection[str] = (),
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """Pick the image files of some ids, and list the problems that the policies do not allow.
+
+    Args:
+        ids: Image ids of the rows.
+        folders: Folders of the images; where none of the ids has a file there, folders inside them count too.
+        root: Folder that the messages name files from.
+        policies: For rows without a file ("error" or "drop") and files without a row ("error" or "ignore").
+        key: Configuration group of the policies, for messages.
+        only: Image ids; all other rows and files are skipped. None: all count.
+        absent: Folders that are not there, for messages.
+        dropped: Ids whose rows are left out, so that their files have a row all the same.
+
+    Raises:
+        ConfigError: A policy is not one of its choices.
+    """
+    for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
+        if value not in ("error", other):
+            raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
+    found = find_files(folders)
+    if only is not None:
+        chosen = {*only}
+        ids = [image_id for image_id in ids if image_id in chosen]
+        found = {image_id: found[image_id] for image_id in ids if image_id in found}
+    if ids and found.keys().isdisjoint(ids) and (inner := _files_inside(folders, ids)):
+        log.info("%d of %d images lie in folders inside %s.", len(inner), len(ids), first_five(folders))
+        found |= inner
+    files = {image_id: found[image_id] for image_id in ids if image_id in found}
+    missing = [image_id for image_id in ids if image_id not in files]
+    labelled = {*ids, *dropped}
+    extra = relative_names(root, (copies[0] for image_id, copies in found.items() if image_id not in labelled))
+    problems = []
+    gone = f"; there is no folder {first_five(path.name for path in absent)}" if absent else ""
+    if absent and not missing:
+        log.info("All rows have their image%s.", gone)
+    if missing:
+        problem = f"no image file for {len(missing):,} of {len(ids):,} rows ({first_five(missing)}{gone})"
+        advice = _near_misses(missing, folders)
+        if len(missing) == len(ids):
+            named = f"expected files named IMAGE_ID{SUFFIXES[0]} or {SUFFIXES[2]} of the same images."
+            problems.append(f"{problem}: no row would be left; {advice or named}")
+        elif policies[0] == "error":
+            advice = advice or f"add the files, or leave these rows out with {key}.missing_images=drop."
+            problems.append(f"{problem}; {advice}")
+        else:
+            log.warning("%s: these rows are dropped. %s", problem, advice)
+    if extra:
+        problem = f"no row for {len(extra):,} image files ({first_five(extra)})"
+        if policies[1] == "error":
+            problems.append(f"{problem}; remove them, add their rows, or skip them with {key}.extra_images=ignore.")
+        else:
+            log.info("%s: they are not used.", problem)
+    return files, [*problems, *file_problems(root, files)]
+
+
+def _files_inside(folders: Iterable[Path], ids: Iterable[str]) -> dict[str, list[Path]]:
+    """Find the files of some ids in the folders inside some folders."""
+    inner = sorted(each for folder in folders for each in folder.iterdir() if each.is_dir())
+    found = find_files(each for each in inner if not each.name.startswith("."))
+    return {image_id: found[image_id] for image_id in ids if image_id in found}
+
+
+def _near_misses(missing: Sequence[str], folders: Sequence[Path]) -> str:
+    """Say which files come close to the missing images' names: other case, another type, a folder deeper."""
+    names = sorted(name for folder in folders for name in os.listdir(folder))
+    by_case: dict[str, str] = {os.path.splitext(name)[0].lower(): name for name in names if not name.startswith(".")}
+    close = {image_id: by_case[image_id.lower()] for image_id in missing if image_id.lower() in by_case}
+    cased = [f"{image_id} and {name}" for image_id, name in close.items() if os.path.splitext(name)[0] != image_id]
+    typed = [name for image_id, name in close.items() if os.path.splitext(name)[0] == image_id]
+    deeper = [copies[0] for copies in _files_inside(folders, missing).values()]
+    told = []
+    if cased:
+        told.append(f"{len(cased):,} differ from a file's name in case ({first_five(cased)}): write both alike.")
+    if typed:
+        told.append(f"{len(typed):,} are files of another type ({first_five(typed)}): save them as JPEG or PNG.")
+    if deeper:
+        told.append(f"{len(deeper):,} lie in a folder inside ({first_five(deeper)}): move them.")
+    return " ".join(told)
+
+
+def file_problems(root: Path, files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    """Yield one text for all images with more than one file, and one for all faulty files.
+
+    Args:
+        root: Folder that the messages name files from.
+        files: The files of each image id.
+    """
+    if repeated := [copies for copies in files.values() if len(copies) > 1]:
+        names = first_five(" and ".join(relative_names(root, copies)) for copies in repeated)
+        yield f"more than one file for {len(repeated):,} images: {names}; keep one of each."
+    if faults := file_faults(path for copies in files.values() for path in copies):
+        names = first_five(map(": ".join, zip(relative_names(root, faults), faults.values(), strict=True)))
+        yield f"{len(faults):,} faulty image files: {names}; download or copy them again."
+
+
+def relative_names(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Name files from `root`, those outside it in full."""
+    return [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]

@@ -1,0 +1,82 @@
+"""Predictions tables of other programs: their columns under the names of this package."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinlesion.errors import DataError
+from skinlesion.files import restore_formulas
+from skinlesion.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KNOWN = ("image_id", "lesion_id", "actual", "predicted")
+ABOUT = ("fold", "source", "confirmation")
+"""Columns that a table may have beside those: the fold that an image was judged in, and how it came about."""
+
+_OTHER_NAMES = {
+    "image_id": ("image", "isic_id", "img_id"),
+    "lesion_id": ("lesion",),
+    "actual": ("y_true", "dx", "diagnosis", "label", "target"),
+    "predicted": ("y_pred", "prediction", "pred"),
+    "source": ("dataset",),
+    "confirmation": ("dx_type",),
+}
+_PREFIXES = ("prob_", "p_", "probability_")
+_OPTIONAL = ("predicted", *ABOUT)
+
+
+def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
+    """Read a table with its columns renamed to those of `Predictions.write`, and its diagnoses to codes.
+
+    Columns may come in any order and case, a class column with a prefix such as `prob_MEL`; diagnoses may be codes in
+    any case, or positions 0..K-1 in the order of the table's own class columns.
+
+    Args:
+        path: A CSV file, packed by gzip where its name ends in .gz.
+        taxonomy: The K diagnoses.
+
+    Returns:
+        (N, C) strings: image_id, lesion_id, the K codes, actual and predicted, and those of `ABOUT` that there are.
+
+    Raises:
+        DataError: The file is missing or no CSV, or a column is missing, unknown or there twice.
+    """
+    import pandas as pd
+
+    try:
+        table = restore_formulas(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8"))
+    except (OSError, ValueError, EOFError) as error:
+        hint = "Give a CSV file that `skinlesion evaluate` wrote."
+        raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
+    names = {name: _standard(str(name), taxonomy) for name in table}
+    expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]
+    missing = [name for name in expected if name not in names.values() and name not in _OPTIONAL]
+    unknown = [str(name) for name, known in names.items() if known is None]
+    if missing or unknown:
+        raise DataError(f"{path}: missing columns {missing}, unknown columns {unknown}; expected {expected}.")
+    if twice := [name for name in set(names.values()) if list(names.values()).count(name) > 1]:
+        raise DataError(f"{path}: several columns stand for {', '.join(map(str, twice))}; keep one of each.")
+    order = [name for name in names.values() if name in taxonomy.codes]
+    renamed = table.rename(columns=names)
+    for name in ("actual", "predicted"):
+        if name in renamed:
+            renamed[name] = [_code(value, order) for value in renamed[name]]
+    return renamed
+
+
+def _standard(name: str, taxonomy: Taxonomy) -> str | None:
+    """The name by which this package knows a column; None where it does not."""
+    plain = name.strip().lower()
+    if plain in (*KNOWN, *ABOUT):
+        return plain
+    bare = next((plain.removeprefix(each) for each in _PREFIXES if plain.startswith(each)), plain)
+    if bare in taxonomy.codes:
+        return bare
+    return next((known for known, others in _OTHER_NAMES.items() if plain in others), None)
+
+
+def _code(value: str, order: list[str]) -> str:
+    """The code of a diagnosis given as a code or a position; anything else stays, for the check of the rows to name."""
+    text = value.strip().lower()
+    return order[int(text)] if text.isdecimal() and int(text) < len(order) else text

@@ -1,0 +1,1 @@
+"""Published numbers, recomputed from the predictions tables that are shipped."""

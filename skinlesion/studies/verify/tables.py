@@ -1,0 +1,144 @@
+"""Recompute published tables from predictions tables: each row some predictions, or the difference of two."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from skinlesion.config.studies import PublishedRow, PublishedTable
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.inference.operating_points import highest_threshold
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import ABOUT, read_columns
+from skinlesion.metrics.auroc import AurocStatistic
+from skinlesion.metrics.bootstrap import Difference, JointStatistic, bootstrap
+from skinlesion.metrics.decision import flag_metrics
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.summary import metrics_statistic
+
+BINS = 10  # of the calibration errors
+_PERCENT = ("accuracy",)  # shown as percentages
+
+
+@cache
+def read(path: Path) -> tuple[Predictions, pd.DataFrame]:
+    """A shipped table, sorted by image: the predictions of N images, and (N, ...) strings of the columns of `ABOUT`.
+
+    Raises:
+        DataError: The file is missing or cannot be right.
+    """
+    frame = read_columns(path, taxonomy=Predictions.taxonomy).sort_values("image_id", kind="stable")
+    about = frame[[name for name in ABOUT if name in frame]].reset_index(drop=True)
+    return Predictions.from_frame(frame, source=str(path)), about
+
+
+def recompute(table: PublishedTable, folder: Path, config: BootstrapConfig) -> list[list[str]]:
+    """The cells of a published table, its headings first.
+
+    Args:
+        table: Its rows and metrics.
+        folder: Folder of the predictions tables.
+        config: Settings of the intervals.
+
+    Raises:
+        ConfigError: A row names a metric, a column or a value that there is not.
+        DataError: A predictions table cannot be read, or two are of different images.
+    """
+    rows = [[table.heading, *table.metrics.values()]]
+    for row in table.rows:
+        found = {} if row.cells else _measured(row, folder, config)
+        if unknown := [name for name in table.metrics if not row.cells and name not in found]:
+            raise ConfigError(f"{row.label}: unknown metric {', '.join(unknown)}; expected some of {', '.join(found)}")
+        own = row.cells or [_cell(name, found[name], sign=row.minus is not None) for name in table.metrics]
+        rows.append([row.label, *own])
+    return rows
+
+
+def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
+    predictions, kept = _rows(row, row.predictions, folder)
+    own = predictions.select(kept)
+    found = {
+        "images": Estimate(len(own)),
+        "lesions": Estimate(own.lesions),
+        **_difference(own, row, folder, config),
+    }
+    if row.threshold is None:
+        return found
+    flags = _flags(predictions, row, folder)[kept]
+    return found | flag_metrics(own, flags, row.threshold.target, config).metrics
+
+
+def _difference(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
+    """All metrics of some predictions; less those of others for the same images where the row names such."""
+    statistic = _statistic(own)
+    if row.minus is None:
+        return bootstrap(statistic, config, lesions=own.lesions)
+    other, kept = _rows(row, row.minus, folder)
+    second = other.select(kept)
+    if list(second.image_id) != list(own.image_id):
+        raise DataError(f"{row.label}: {row.predictions} and {row.minus} are of different images; give the same ones")
+    return bootstrap(Difference(statistic, _statistic(second)), config, lesions=own.lesions, p_values=True)
+
+
+def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, npt.NDArray[np.bool_]]:
+    """All predictions of a table, and which of them a row is about."""
+    predictions, about = read(folder / f"{name}.csv.gz")
+    kept = np.ones(len(predictions), dtype=bool)
+    for column, wanted in row.only.items():
+        if column not in about:
+            raise ConfigError(f"{row.label}: only.{column}: no such column in {name}; expected one of {list(about)}")
+        values, excluded = about[column], wanted.startswith("not ")
+        value = wanted.removeprefix("not ")
+        if value not in set(values):
+            raise ConfigError(f"{row.label}: only.{column}: {name} has no {value}; it has {sorted(set(values))}")
+        kept &= ((values != value) if excluded else (values == value)).to_numpy()
+    return predictions, kept
+
+
+def _flags(predictions: Predictions, row: PublishedRow, folder: Path) -> npt.NDArray[np.bool_]:
+    """Whether each image is flagged at the threshold that its fold's own validation part chooses: (N,)."""
+    assert row.threshold is not None
+    rule = row.threshold
+    path = folder / f"{rule.validation}.csv.gz"
+    parts = dict(list(read_columns(path, predictions.taxonomy).groupby("fold")))
+    fold_of = read(folder / f"{row.predictions}.csv.gz")[1]["fold"].to_numpy()
+    score = predictions.target_score(rule.target)
+    flags = np.zeros(len(predictions), dtype=bool)
+    for fold in sorted(set(fold_of)):
+        validation = Predictions.from_frame(parts[fold], source=f"{path}, fold {fold}")
+        is_target = validation.taxonomy.mask(rule.target)[validation.targets]
+        threshold = highest_threshold(validation.target_score(rule.target)[is_target], wanted=rule.sensitivity)
+        rows = fold_of == fold
+        flags[rows] = score[rows] >= threshold
+    return flags
+
+
+def _statistic(predictions: Predictions) -> JointStatistic:
+    """All reported metrics, and `auroc_CATEGORY` of the taxonomy's targets that are no codes, such as malignant."""
+    taxonomy = predictions.taxonomy
+    binary = [target for target in taxonomy.targets if target not in taxonomy.codes]
+    areas = []
+    for target in binary:
+        score = predictions.target_score(target)
+        actual = taxonomy.mask(target)[predictions.targets].astype(np.int64)
+        both = np.stack([1 - score, score], axis=1)
+        areas.append(AurocStatistic(actual, both, predictions.group, codes=(f"no_{target}", target)))
+    return JointStatistic((*areas, metrics_statistic(predictions, bins=BINS)))
+
+
+def _cell(name: str, number: Estimate, *, sign: bool) -> str:
+    """A number with its interval as it is printed in a table."""
+    if number.value is None:
+        return number.note or "not computable"
+    if name in ("images", "lesions"):
+        return f"{number.value:,}"
+    scale, digits = (100, 1) if name in _PERCENT else (1, 3)
+    form = f"{'+' if sign else ''}.{digits}f"
+    ends = (
+        ""
+        if number.low is None or number.high is None
+        else f" [{scale * number.low:{form}}, {scale * number.high:{form}}]"
+    )
+    return f"{scale * number.value:{form}}{ends}"

@@ -1,0 +1,148 @@
+"""`skinlesion verify`: published tables against the shipped predictions, and tables of other programs."""
+
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import composed
+from omegaconf import OmegaConf
+from sklearn.metrics import f1_score, roc_auc_score
+
+from skinlesion.commands.verify import run
+from skinlesion.config.studies import PublishedTable, VerifyConfig
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.inference.predictions import Predictions
+from skinlesion.taxonomy import CODES
+
+MALIGNANT = ("akiec", "bcc", "mel")
+COLUMNS = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+
+
+def frame_of(n: int = 140, *, seed: int = 0) -> pd.DataFrame:
+    """Made-up predictions in the columns of a shipped table: two folds, two sources."""
+    rng = np.random.default_rng(seed)
+    actual = np.arange(n) % 7
+    logits = rng.normal(size=(n, 7))
+    rows = np.arange(n)
+    logits[rows, actual] += 1.5
+    values = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return pd.DataFrame(
+        {
+            "image_id": [f"image{row:03d}" for row in rows],
+            "lesion_id": [f"lesion{row // 2:03d}" for row in rows],
+            "fold": rows // 2 % 2,
+            "source": np.where(rows % 3 == 0, "near", "far"),
+            "confirmation": "histo",
+            "actual": np.asarray(CODES)[actual],
+            **dict(zip(CODES, values.T, strict=True)),
+        }
+    )
+
+
+def ship(frame: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(frame.to_csv(index=False).encode()))
+
+
+def command(tmp_path: Path, *more: str, rows: str = "[{label: ours, predictions: ours}]") -> VerifyConfig:
+    """The command's configuration with one table, whose page is there."""
+    page = tmp_path / "page.md"
+    if not page.exists():
+        page.write_text("# Results\n<!-- verified: folds -->\n<!-- end -->\nAfter.\n")
+    metrics = "{accuracy: acc, macro_f1: F1, auroc_malignant: AUROC}"
+    table = OmegaConf.create(f"{{pages: [page.md], metrics: {metrics}, rows: {rows}}}")
+    config = composed("verify", VerifyConfig, f"root={tmp_path}", f"folder={tmp_path}", "resamples=100", *more)
+    return replace(config, tables={"folds": OmegaConf.to_object(OmegaConf.merge(PublishedTable, table))})
+
+
+def test_a_written_table_holds_the_metrics_and_a_changed_digit_is_named(tmp_path: Path) -> None:
+    frame = frame_of()
+    ship(frame, tmp_path / "ours.csv.gz")
+    run(command(tmp_path, "write=true"))
+    page = tmp_path / "page.md"
+    text = page.read_text()
+    assert text.startswith("# Results\n")
+    assert text.endswith("After.\n")
+    predicted = frame[list(CODES)].to_numpy().argmax(axis=1)
+    macro_f1 = f1_score(frame["actual"], np.asarray(CODES)[predicted], average="macro")
+    auroc = roc_auc_score(frame["actual"].isin(MALIGNANT), frame[list(MALIGNANT)].sum(axis=1))
+    row = next(line for line in text.splitlines() if line.startswith("| ours"))
+    assert [cell.split("[")[0].strip() for cell in row.split("|")[3:5]] == [f"{macro_f1:.3f}", f"{auroc:.3f}"]
+    run(command(tmp_path))  # agrees
+    page.write_text(text.replace(f"{macro_f1:.3f} [", f"{macro_f1 + 0.001:.3f} ["))
+    with pytest.raises(DataError, match=rf"ours, F1: printed {macro_f1 + 0.001:.3f} .* {macro_f1:.3f}"):
+        run(command(tmp_path))
+
+
+def test_rows_can_be_some_of_the_images_or_a_difference(tmp_path: Path) -> None:
+    frame = frame_of()
+    ship(frame, tmp_path / "ours.csv.gz")
+    ship(frame_of(seed=1), tmp_path / "other.csv.gz")
+    rows = "[{label: far, predictions: ours, only: {source: not near}}, {label: less, predictions: ours, minus: other}]"
+    run(command(tmp_path, "write=true", rows=rows))
+    lines = (tmp_path / "page.md").read_text().splitlines()
+
+    def accuracy(table: pd.DataFrame) -> float:
+        return float((np.asarray(CODES)[table[list(CODES)].to_numpy().argmax(axis=1)] == table["actual"]).mean())
+
+    far = next(line for line in lines if line.startswith("| far"))
+    assert f"| {100 * accuracy(frame[frame['source'] == 'far']):.1f} [" in far
+    less = next(line for line in lines if line.startswith("| less"))
+    assert f"| {100 * (accuracy(frame) - accuracy(frame_of(seed=1))):+.1f} [" in less
+
+
+def test_flags_use_the_threshold_of_their_own_folds_validation_part(tmp_path: Path) -> None:
+    frame, validation = frame_of(), frame_of(seed=2)
+    ship(frame, tmp_path / "ours.csv.gz")
+    ship(validation, tmp_path / "ours_val.csv.gz")
+    rule = "{validation: ours_val, target: mel, sensitivity: 0.8}"
+    config = command(tmp_path, "write=true", rows=f"[{{label: mel, predictions: ours, threshold: {rule}}}]")
+    config.tables["folds"].metrics = {"sensitivity": "sensitivity"}
+    run(config)
+    flagged = np.zeros(len(frame), dtype=bool)
+    for fold in (0, 1):
+        own = validation.query("fold == @fold and actual == 'mel'")["mel"].sort_values(ascending=False)
+        threshold = own.iloc[int(np.ceil(0.8 * len(own))) - 1]
+        flagged |= ((frame["fold"] == fold) & (frame["mel"] >= threshold)).to_numpy()
+    wanted = flagged[frame["actual"] == "mel"].mean()
+    assert f"| mel | {wanted:.3f} " in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("[{label: a, predictions: ours, only: {source: here}}]", "ours has no here; it has"),
+        ("[{label: a, predictions: ours, only: {clinic: near}}]", "no such column in ours"),
+        ("[{label: a}]", "expected predictions, or cells"),
+        ("[{label: a, predictions: absent}]", "absent.csv.gz: no predictions table"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, rows: str, message: str) -> None:
+    ship(frame_of(), tmp_path / "ours.csv.gz")
+    with pytest.raises((ConfigError, DataError), match=message):
+        run(command(tmp_path, rows=rows))
+
+
+def test_a_competitors_table_is_read(tmp_path: Path) -> None:
+    """Class columns in another order and case with a prefix, and diagnoses as positions in it."""
+    ours = frame_of()
+    foreign = ours[["image_id", "lesion_id", "fold"]].assign(
+        y_true=[COLUMNS.index(code.upper()) for code in ours["actual"]],
+        y_pred=[COLUMNS.index(CODES[k].upper()) for k in ours[list(CODES)].to_numpy().argmax(axis=1)],
+        **{f"prob_{name}": ours[name.lower()] for name in COLUMNS},
+    )
+    path = tmp_path / "theirs.csv"
+    foreign.to_csv(path, index=False)
+    read = Predictions.read(path)
+    np.testing.assert_allclose(read.probabilities, ours[list(CODES)], atol=1e-6)
+    assert list(read.actual) == list(ours["actual"])
+    foreign["y_pred"] = 0
+    foreign.to_csv(path, index=False)
+    with pytest.raises(DataError, match="the predicted diagnosis is not the likeliest"):
+        Predictions.read(path)
+    foreign.assign(prob_mel=0.1).to_csv(path, index=False)
+    with pytest.raises(DataError, match="several columns stand for mel"):
+        Predictions.read(path)
