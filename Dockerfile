@@ -4,16 +4,16 @@
 #   docker build --tag skinlesion .
 #   docker run --rm --read-only --tmpfs /tmp --cap-drop=ALL --security-opt=no-new-privileges --publish 127.0.0.1:8000:8000 \
 #     --volume "$PWD/bundle:/bundle:ro" skinlesion
-FROM python:3.11-slim AS build
+FROM python:3.11.16-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7 AS build
 WORKDIR /src
 # What the service needs is a group of its own in pyproject.toml: the package's own requirements bring torch.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY skinlesion skinlesion
 COPY conf conf
-COPY docker/install.sh docker/install.sh
+COPY docker docker
 RUN sh docker/install.sh /venv
 
-FROM python:3.11-slim
+FROM python:3.11.16-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin service
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

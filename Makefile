@@ -27,7 +27,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vote, draw the figures (minutes)
-	$(SKINLESION) synthetic data.root=demo/data
+	$(SKINLESION) synthetic data.root=demo/data n=1000 min_per_class=90
 	$(SKINLESION) train sweep=six experiment=demo hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(SKINLESION) ensemble members=demo/runs
 	$(SKINLESION) evaluate ensemble=demo/runs/ensemble/ensemble.json split=test

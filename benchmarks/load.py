@@ -1,7 +1,9 @@
 """The service under twice the load that it can carry, on loopback: `python -m benchmarks.load --bundle DIR`.
 
 First eight clients send one request after another, which gives the service's capacity; then twice that rate is sent,
-whether it answers or not. Admitted requests must be answered, others refused with a time to retry; memory stays flat.
+whether it answers or not. Then come fifty progressive JPEGs of 32 megapixels at once, and 1,100 connections that say
+nothing, each with small requests beside them. Admitted requests must be answered, others refused with a time to retry;
+memory stays flat.
 """
 
 import argparse
@@ -9,23 +11,31 @@ import asyncio
 import itertools
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.measuring import machine
 from skinlesion.files import write_json
 
 AT_ONCE = 8
+LARGE = 50  # requests with an image of 32 megapixels
+IDLE = 1100  # connections without a request
+DESCRIPTORS = 1024  # of the service, as on most systems
 RESULT = Path(__file__).parent / "results" / "load.json"
 
 
@@ -100,6 +110,37 @@ async def flood(port: int, request: bytes, *, rate: float, seconds: float, pid: 
     return responses, memory
 
 
+async def beside(port: int, request: bytes, other: Awaitable[object]) -> Responses:
+    """Send one small request after another until something else is done, one at least."""
+    responses, doing = Responses(), asyncio.ensure_future(other)
+    while not responses.statuses or not doing.done():
+        await ask(port, request, responses)
+    await doing
+    return responses
+
+
+async def hold(port: int, connections: int, seconds: float) -> None:
+    """Hold connections open that say nothing, or half a line."""
+    writers = []
+    for number in range(connections):
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /v1/predict HTTP/1.1\r\nHo" if number % 2 else b"")
+            writers.append(writer)
+    await asyncio.sleep(seconds)
+    for writer in writers:
+        writer.close()
+
+
+def large_image() -> bytes:
+    """A progressive JPEG of 32 megapixels."""
+    rough = np.random.default_rng(1).integers(0, 256, (490, 650, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    image = Image.fromarray(rough).resize((6530, 4900), Image.Resampling.BICUBIC)
+    image.save(buffer, "JPEG", progressive=True, quality=85)
+    return buffer.getvalue()
+
+
 def resident(pid: int) -> float:
     """Resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -118,12 +159,20 @@ def measure(command: Sequence[str], image: bytes, *, seconds: float) -> dict[str
     Returns:
         Plain numbers.
     """
-    with tempfile.NamedTemporaryFile("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(own[1], 2 * IDLE), own[1]))
+    limited = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    with (
+        tempfile.NamedTemporaryFile("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=limited) as server,
+    ):
         try:
             port = _port(Path(log.name))
             found = asyncio.run(_scenario(port, request_of(image), seconds=seconds, pid=server.pid))
+            found["log_lines_of_idle"] = Path(log.name).read_text(encoding="utf-8").count("the longest idle ones")
         finally:
             server.send_signal(signal.SIGTERM)
+            resource.setrlimit(resource.RLIMIT_NOFILE, own)
     return {**found, "exit_status": server.returncode}
 
 
@@ -139,20 +188,20 @@ async def _scenario(port: int, request: bytes, *, seconds: float, pid: int) -> d
     await ask(port, request, Responses())  # it listens before the model is warm
     carried = await capacity(port, request, seconds / 5)
     responses, memory = await flood(port, request, rate=2 * carried, seconds=seconds, pid=pid)
-    after = Responses()
-    await ask(port, request, after)
     settled = memory[len(memory) // 4 :]
+    large, after, large_request = Responses(), Responses(), request_of(large_image())
+    beside_large = await beside(port, request, asyncio.gather(*(ask(port, large_request, large) for _ in range(LARGE))))
+    idle = await beside(port, request, hold(port, IDLE, seconds / 10))
+    await ask(port, request, after)
     return {
         "carried_per_s": round(carried, 1),
         "offered_per_s": round(2 * carried, 1),
         "seconds": seconds,
-        "answered": responses.statuses[200],
-        "refused": responses.statuses[503],
-        "refused_without_retry_after": responses.without_retry_after,
-        "other": {status: count for status, count in responses.statuses.items() if status not in (200, 503)},
         "answered_per_s": round(responses.statuses[200] / seconds, 1),
-        "answered_s": _quantiles(responses.seconds.get(200, [])),
-        "refused_s": _quantiles(responses.seconds.get(503, [])),
+        **_summary(responses),
+        "large_images": _summary(large),
+        "small_beside_large": _summary(beside_large),
+        "small_beside_idle": _summary(idle),
         "memory_mib": {
             "before": round(memory[0]),
             "after_a_quarter": round(settled[0]),
@@ -160,6 +209,17 @@ async def _scenario(port: int, request: bytes, *, seconds: float, pid: int) -> d
             "end": round(memory[-1]),
         },
         "answers_afterwards": after.statuses[200] == 1,
+    }
+
+
+def _summary(responses: Responses) -> dict[str, Any]:
+    return {
+        "answered": responses.statuses[200],
+        "refused": responses.statuses[503],
+        "refused_without_retry_after": responses.without_retry_after,
+        "other": {status: count for status, count in responses.statuses.items() if status not in (200, 503)},
+        "answered_s": _quantiles(responses.seconds.get(200, [])),
+        "refused_s": _quantiles(responses.seconds.get(503, [])),
     }
 
 
@@ -178,13 +238,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="demo/bundle", help="folder that `skinlesion export` wrote")
     parser.add_argument("--seconds", type=float, default=150, help="time at twice the load, seconds")
+    parser.add_argument("--result", type=Path, default=RESULT, help="JSON file for the numbers")
     given = parser.parse_args()
     command = [sys.executable, "-m", "skinlesion", "serve", f"bundle={given.bundle}", "port=0"]
     found = measure(command, example("mel"), seconds=given.seconds)
     about = json.loads((Path(given.bundle) / "bundle.json").read_text(encoding="utf-8"))
     members = [f"{member['backbone']} {member['size'][1]}x{member['size'][0]}" for member in about["members"]]
     written = {"members": members, "precision": about["precision"], "machine": machine(), **found}
-    write_json(RESULT, written)
+    write_json(given.result, written)
     print(json.dumps(written, indent=2))
 
 

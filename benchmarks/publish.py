@@ -1,8 +1,8 @@
 """`python -m benchmarks.publish RUNS DATA`: pool the predictions of folds into the tables that are shipped.
 
-RUNS/fold0 to RUNS/fold4 hold one folder a member; each member gives a table of its name, all of them together `vote`.
-The baselines know no image: `camera` the source alone, `metadata` age, sex and localization, each a logistic regression
-fitted to the other folds.
+RUNS/fold0 and so on, as far as they are finished, hold one folder a member; each member gives a table of its name, all
+of them together `vote`. The baselines know no image: `camera` the source alone, `metadata` age, sex and localization,
+each a logistic regression fitted to the other folds.
 """
 
 import argparse
@@ -33,7 +33,8 @@ def main() -> None:
     arguments = parser.parse_args()
     audit = configuration("audit", AuditConfig, f"data.root={arguments.data}")
     facts = read_data(audit.data).set_index("image_id", drop=False)
-    folds = sorted(arguments.runs.glob("fold*"))
+    folds = sorted({path.parent.parent for path in arguments.runs.glob("fold*/*/finished.json")})
+    numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
     members = sorted(path.parent.name for path in folds[0].glob("*/predictions_test.csv"))
     judged: dict[str, str] = {}
     for part, suffix in (("test", ""), ("val", "_val")):
@@ -43,15 +44,15 @@ def main() -> None:
         if len(members) > 1:
             pooled["vote"] = [Predictions.soft_vote(each) for each in zip(*pooled.values(), strict=True)]
         for name, tables in pooled.items():
-            numbers = np.repeat(np.arange(len(folds)), [len(table) for table in tables])
-            frame = pd.concat([table.to_frame() for table in tables]).assign(fold=numbers)
+            of_image = np.repeat(numbers, [len(table) for table in tables])
+            frame = pd.concat([table.to_frame() for table in tables]).assign(fold=of_image)
             write(frame, facts, arguments.out / f"{name}{suffix}.csv.gz")
             if part == "test":
                 judged = dict(zip(frame["image_id"], frame["fold"], strict=True))
     fold_of = facts["image_id"].map(judged)
     for name, columns in BASELINES.items():
         parts = []
-        for fold in sorted(set(fold_of)):
+        for fold in numbers:
             train, test = facts[fold_of != fold], facts[fold_of == fold]
             values = predict_without_image(train, test, columns, class_weight=None)
             about = {"image_id": test["image_id"], "lesion_id": test["lesion_id"], "actual": test["diagnosis"]}

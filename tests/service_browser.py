@@ -21,12 +21,12 @@ SERVER = """
 import sys
 sys.path.insert(0, {tests!r})
 from service_doubles import RedModel, limits
-from skinlesion.commands.serve import listen, serve_until_stopped
+from skinlesion.deploy.service.connections import listen, serve_until_stopped
 from skinlesion.deploy.service.app import build
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
-generous = limits(image_mib=8, request_mib=16, megapixels=16)
-serve_until_stopped(build(RedModel(seconds={seconds}), generous, token={token!r}), listening, seconds=20)
+generous = limits(image_mib=12, request_mib=16, megapixels=32)
+serve_until_stopped(build(RedModel(seconds={seconds}), generous, token={token!r}), listening)
 """
 
 

@@ -1,13 +1,15 @@
 """Tables on stdout."""
 
+import sys
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
 
 from skinlesion.errors import printable
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.estimate import Estimate, Estimates
+from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, Estimate, Estimates
 
 HEADLINE = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
@@ -21,7 +23,8 @@ def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, its first column aligned to the left and the others to the right; without rows, one line."""
-    console = Console(width=120, markup=False, emoji=False)  # a name such as a[1].png is no style
+    is_wide = not sys.stdout.isatty()  # a file's lines do not end at a window's edge
+    console = Console(width=120 if is_wide else None, markup=False, highlight=False, emoji=False)
     if not rows:
         console.print(f"{printable(title)}: none")
         return
@@ -30,16 +33,21 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(printable, row))
-    console.print(printable(title), table, sep="\n")
+    marked = any(MARK in cell or NONE in cell for row in rows for cell in row)
+    console.print(printable(title), table, *([MARK_NOTE] if marked else []), sep="\n")
 
 
 def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | None]]) -> None:
-    """Print how operating points do: target, wanted sensitivity and metrics; those without a threshold are left out."""
-    cells = [
-        (f"{target}, {wanted:.0%} wanted", *(with_interval(found.metrics[rate]) for rate in _RATES))
-        for target, wanted, found in points
-        if found is not None
-    ]
+    """Print how operating points do: target, wanted sensitivity and metrics.
+
+    Neighbours that flag equally share a row; those without a threshold are left out.
+    """
+    cells = []
+    measured = [(target, wanted, found) for target, wanted, found in points if found is not None]
+    for (target, _), same in groupby(measured, lambda point: (point[0], point[2].counts)):
+        wanted, metrics = zip(*((wanted, found.metrics) for _, wanted, found in same), strict=True)
+        span = " to ".join(f"{end:.0%}" for end in dict.fromkeys((wanted[0], wanted[-1])))
+        cells.append((f"{target}, {span} wanted", *(with_interval(metrics[0][rate]) for rate in _RATES)))
     show_table(title, ("flagged for", *_RATES.values()), cells)
 
 
@@ -48,5 +56,4 @@ def with_interval(number: Estimate, *, sign: bool = False) -> str:
     if number.value is None:
         return "not computable"
     form = "+.3f" if sign else ".3f"
-    ends = "no interval" if number.low is None else f"{number.low:{form}}, {number.high:{form}}"
-    return f"{number.value:{form}} [{ends}]" + ("" if number.p is None else f" p {number.p:.3f}")
+    return f"{number.value:{form}} {number.ends(form)}" + ("" if number.p is None else f" p {number.p:.3f}")

@@ -23,10 +23,17 @@ def run(config: ReportConfig) -> None:
     from skinlesion.files import write_json, write_text
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.plots.style import save
-    from skinlesion.studies.report.page import draw_figures, fill_checklists, photographs, render_card, render_page
+    from skinlesion.studies.report.page import (
+        draw_figures,
+        fill_checklists,
+        photographs,
+        render_card,
+        render_page,
+        svg_pictures,
+    )
     from skinlesion.studies.report.results import compute_results
     from skinlesion.studies.report.sources import describe_provenance, read_sources
-    from skinlesion.studies.report.summary import strengths, weaknesses
+    from skinlesion.studies.report.summary import summarize
     from skinlesion.studies.report.tables import make_tables
 
     sources = read_sources(Path(config.ensemble), metadata=None if config.metadata is None else Path(config.metadata))
@@ -35,14 +42,15 @@ def run(config: ReportConfig) -> None:
     prevalence = asdict(config.prevalence)
     results = compute_results(sources, BootstrapConfig.of(config), prevalence=prevalence, bins=config.bins)
     figures, tables = draw_figures(sources, results, bins=config.bins), make_tables(results)
+    good, bad = summarize(results, provenance, sections)
     settings = {key: getattr(config, key) for key in ("resamples", "seed", "level", "interval", "bins")}
     context: dict[str, Any] = {
         "results": results,
         "provenance": provenance,
-        "strengths": [*strengths(results), *(text for section in sections for text in section.strengths)],
-        "weaknesses": weaknesses(results, provenance, [text for section in sections for text in section.weaknesses]),
+        "strengths": good,
+        "weaknesses": bad,
         "tables": tables,
-        "figures": figures,
+        "figures": svg_pictures(figures, results),
         "sections": sections,
         "settings": settings,
         "author": config.author,
@@ -50,7 +58,7 @@ def run(config: ReportConfig) -> None:
     }
     context["checklists"] = fill_checklists(context)
     for name, each in figures.items():
-        save(each.figure, out / "figures" / f"{name}.png")
+        save(each, out / "figures" / f"{name}.png")
     for table in (*tables.values(), *(each for section in sections for each in section.tables)):
         write_text(out / "tables" / f"{table.name}.csv", table.csv())
     write_json(out / "report.json", {**results.to_dict(), "material": provenance, "settings": settings})

@@ -17,7 +17,9 @@ def run(config: SyntheticConfig) -> None:
     from skinlesion.synthetic.dataset import write_synthetic
 
     height, width = config.image_size
-    synthetic = write_synthetic(Path(config.data.root), n=config.n, image_size=(width, height), seed=config.seed)
+    size, least = (width, height), config.min_per_class
+    root = Path(config.data.root)
+    synthetic = write_synthetic(root, n=config.n, image_size=size, seed=config.seed, min_per_class=least)
     counts = ", ".join(f"{code} {count}" for code, count in synthetic.images.items())
     state = "already there" if synthetic.already_there else "written"
     lesions = sum(synthetic.lesions.values())

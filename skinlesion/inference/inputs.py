@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from skinlesion.data.image_files import image_files
 from skinlesion.data.image_io import SUFFIXES, Image, read, upright
-from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words
+from skinlesion.data.metadata import AGES, FACTS, UNKNOWN, MetadataEncoder, normalize_words, parse_ages
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.inference.members import Facts
+from skinlesion.inference.members import Fact, Facts
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -63,10 +63,34 @@ def check_facts(encoder: MetadataEncoder, facts: Facts) -> None:
             close = difflib.get_close_matches(fact, FACTS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FACTS)}"
             raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
-    for fact, known in {"sex": encoder.sexes, "localization": encoder.localizations}.items():
-        (word,) = normalize_words([facts.get(fact)])
-        if word not in known:
-            raise ConfigError(f"{fact}={facts[fact]}: not known to the model; expected one of {', '.join(known)}")
+    for fact in ("sex", "localization"):
+        parse_fact(encoder, fact, facts.get(fact))
+
+
+def parse_fact(encoder: MetadataEncoder, fact: str, entry: object) -> Fact:
+    """Read an entry as tables, the command line and the service take it, upper or lower case.
+
+    Args:
+        encoder: Knows the words of the training.
+        fact: One of `FACTS`.
+        entry: A number or text.
+
+    Returns:
+        Years, or a word that the encoder knows; None where the entry says unknown or nothing.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    (word,) = normalize_words([entry])
+    if fact == "age":
+        (years,), (faulty,) = parse_ages([word])
+        if faulty:
+            raise ConfigError(f"age={entry}: expected years from {AGES[0]:g} to {AGES[1]:g}, or {UNKNOWN}")
+        return None if np.isnan(years) else float(years)
+    known = encoder.sexes if fact == "sex" else encoder.localizations
+    if word not in known:
+        raise ConfigError(f"{fact}={entry}: not known to the model; expected one of {', '.join(known)}")
+    return None if word == UNKNOWN else word
 
 
 def encode_facts(encoder: MetadataEncoder, rows: Sequence[Facts]) -> npt.NDArray[np.float32]:

@@ -5,21 +5,23 @@ B 69:369-390 (2007), doi:10.1111/j.1467-9868.2007.00593.x). A resample is how of
 statistic computes hundreds of resamples at once, which `scipy.stats.bootstrap` cannot: it resamples rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
 from skinlesion.metrics.classification import Floats, Integers
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.estimate import EXACT, BootstrapConfig, Estimate, Estimates
 
 Replicates = dict[str, Floats]  # by name of the number: one value a resample, NaN where it cannot be computed
 
 AT_ONCE = 256  # resamples computed at a time: bounds the memory
-_FEW = 0.9  # a number that fewer than this share of the resamples can compute gets no interval
+_FEW = 0.9  # a number that fewer than this share of the resamples can compute gets no bootstrap interval
+_NO_WIDTH = 1e-12  # a narrower interval has only the width of rounding
 
 
 class Statistic(Protocol):
@@ -53,6 +55,11 @@ class SumStatistic:
     def jackknife(self) -> Replicates:
         """As `Statistic`."""
         return self.finish(self.sums.sum(axis=0) - self.sums)
+
+    def denominators(self, *names: str) -> dict[str, int]:
+        """Lesions in the denominator of each named proportion: those that have the proportion alone."""
+        alone = self.finish(self.sums)
+        return {name: int((~np.isnan(alone[name])).sum()) for name in names}
 
 
 @dataclass(frozen=True)
@@ -106,15 +113,26 @@ def without_each(statistic: Statistic, lesions: int) -> Replicates:
     return _joined(blocks)
 
 
-def bootstrap(statistic: Statistic, config: BootstrapConfig, *, lesions: int, p_values: bool = False) -> Estimates:
+def bootstrap(
+    statistic: Statistic,
+    config: BootstrapConfig,
+    *,
+    lesions: int,
+    proportions: Mapping[str, int] | None = None,
+    p_values: bool = False,
+) -> Estimates:
     """Estimate each number of a statistic with its interval.
+
+    Resamples that all agree, as where 4 of 4 are right, show nothing of lesions not seen. A proportion then gets the
+    exact interval of its lesions, as it does where too few resamples have it; any other number gets none.
 
     Args:
         statistic: Numbers of L lesions.
         config: Settings of the intervals. BCa intervals are those of Efron, J. Am. Stat. Assoc. 82:171-185 (1987),
             doi:10.1080/01621459.1987.10478410, with the jackknife over lesions.
         lesions: Number of lesions, L.
-        p_values: Give each number that has an interval the p value of its difference from zero.
+        proportions: Numbers that are proportions, with the number of lesions in their denominator.
+        p_values: Give each number that has an interval, or is zero, the p value of its difference from zero.
 
     Returns:
         By name; a note says why a value or an interval is missing, or of what to beware.
@@ -127,15 +145,30 @@ def bootstrap(statistic: Statistic, config: BootstrapConfig, *, lesions: int, p_
     values = statistic.resampled(np.ones((1, lesions)))
     replicates = _joined([statistic.resampled(weights) for weights in _draws(lesions, config)])
     jackknife = statistic.jackknife() if config.method == "bca" and lesions > 1 else {}
-    found = {
-        name: replace(_interval(float(value[0]), replicates[name], jackknife.get(name), config), n=lesions)
-        for name, value in values.items()
-    }
+    found = {}
+    for name, (value,) in values.items():
+        each = _interval(float(value), replicates[name], jackknife.get(name), config)
+        if each.value is not None and each.low is None and (count := (proportions or {}).get(name)):
+            low, high = clopper_pearson(each.value, count, level=config.level)
+            note = each.note.replace("no interval", f"Clopper-Pearson interval of {count} lesions")
+            each = replace(each, low=low, high=high, method=EXACT, note=note)
+        found[name] = replace(each, n=lesions)
     if not p_values:
         return found
     return {
-        name: each if each.low is None else replace(each, p=sign_test(replicates[name])) for name, each in found.items()
+        name: each if each.low is None and each.value != 0 else replace(each, p=sign_test(replicates[name]))
+        for name, each in found.items()
     }
+
+
+def clopper_pearson(share: float, count: int, *, level: float) -> tuple[float, float]:
+    """Exact interval of a proportion of `count` independent lesions (Clopper & Pearson, Biometrika 26:404-413, 1934).
+
+    Lesions of several images count as one each (Korn & Graubard, Surv. Methodol. 24:193-201, 1998).
+    """
+    tail, hits = (1 - level) / 2, share * count
+    low = float(betaincinv(hits, count - hits + 1, tail)) if share > 0 else 0.0
+    return low, float(betaincinv(hits + 1, count - hits, 1 - tail)) if share < 1 else 1.0
 
 
 def sign_test(replicates: Floats) -> float:
@@ -191,9 +224,7 @@ def _interval(value: float, replicates: Floats, jackknife: Floats | None, config
     notes, tails = [], ((1 - config.level) / 2, (1 + config.level) / 2)
     if len(known) < len(replicates):
         notes.append(f"computable in {len(known) / len(replicates):.1%} of the resamples")
-    if np.ptp(known) == 0:
-        notes.append("all resamples agree: the interval says nothing about lesions not seen")
-    elif method == "bca":
+    if method == "bca" and np.ptp(known) > _NO_WIDTH:
         usable = None if jackknife is None else jackknife[~np.isnan(jackknife)]
         corrected = None if usable is None else bca_tails(value, known, usable, level=config.level)
         if corrected is None:
@@ -201,6 +232,8 @@ def _interval(value: float, replicates: Floats, jackknife: Floats | None, config
             notes.append("no BCa correction is defined")
         tails = corrected or tails
     low, high = (float(end) for end in np.quantile(known, tails))
+    if high - low <= _NO_WIDTH:
+        return Estimate(value, method=method, note="; ".join([*notes, "all resamples agree: no interval"]))
     return Estimate(value, low, high, method=method, note="; ".join(notes))
 
 

@@ -84,7 +84,9 @@ def challenge_scores(predictions: Predictions, config: BootstrapConfig) -> Chall
         raise DataError(f"no image to score: {UNSCORED}, the only one, has no weight in the challenge")
     statistic = JointStatistic((_counted(scored), _Ranked(scored)))
     notes = _notes(scored)
-    found = bootstrap(statistic, config, lesions=scored.lesions)
+    rates = [f"{rate}_{code}" for rate in COUNTED if rate != "dice" for code in scored.taxonomy.codes]
+    proportions = _counted(scored, undefined=np.nan).denominators(*rates)
+    found = bootstrap(statistic, config, lesions=scored.lesions, proportions=proportions)
     for name, note in notes.items():  # before the note of the bootstrap; in place of a bare "not computable"
         each = found[name]
         also = [each.note] if each.note and each.value is not None else []
@@ -163,7 +165,7 @@ def read_submission(
     )
 
 
-def _counted(predictions: Predictions) -> SumStatistic:
+def _counted(predictions: Predictions, *, undefined: float = 1.0) -> SumStatistic:
     codes, values = predictions.taxonomy.codes, predictions.probabilities
     actual = np.eye(len(codes))[predictions.targets]  # (N, K)
     predicted = values > 0.5
@@ -176,12 +178,13 @@ def _counted(predictions: Predictions) -> SumStatistic:
         neither = images - positive - called + both
         each = {
             "accuracy": ratio(both + neither, images),
-            "sensitivity": _or_one(both, positive),
-            "specificity": _or_one(neither, images - positive),
-            "dice": _or_one(2 * both, positive + called),
-            "ppv": _or_one(both, called),
-            "npv": _or_one(neither, images - called),
+            "sensitivity": ratio(both, positive),
+            "specificity": ratio(neither, images - positive),
+            "dice": ratio(2 * both, positive + called),
+            "ppv": ratio(both, called),
+            "npv": ratio(neither, images - called),
         }
+        each = {name: np.where(np.isnan(rate), undefined, rate) for name, rate in each.items()}
         return {"balanced_accuracy": mean_of_defined(ratio(hit, positive)), **_named(each, codes)}
 
     return SumStatistic(sums_of(np.concatenate(blocks, axis=1), predictions.group), finish)
@@ -209,10 +212,6 @@ def _named(each: Mapping[str, Floats], codes: Collection[str]) -> Replicates:
     """The (R, K) numbers of each metric, by name and diagnosis, and their mean by name."""
     found = {f"{name}_{code}": values[:, k] for name, values in each.items() for k, code in enumerate(codes)}
     return found | {name: mean_of_defined(values) for name, values in each.items()}
-
-
-def _or_one(part: Floats, whole: Floats) -> Floats:
-    return np.where(whole > 0, ratio(part, whole), 1.0)
 
 
 def _notes(predictions: Predictions) -> dict[str, str]:

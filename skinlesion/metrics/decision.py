@@ -71,7 +71,8 @@ def flag_metrics(
     cells = np.stack([own & flagged, ~own & flagged, own & ~flagged, ~own & ~flagged], axis=1)
     rates = SumStatistic(sums_of(cells, predictions.group), lambda sums: _rates(sums, prevalence))
     counts = dict(zip(("tp", "fp", "fn", "tn"), cells.sum(axis=0).tolist(), strict=True))
-    return FlagMetrics(counts, bootstrap(rates, config, lesions=predictions.lesions))
+    proportions = rates.denominators("sensitivity", "specificity", "ppv", "npv", "flagged")
+    return FlagMetrics(counts, bootstrap(rates, config, lesions=predictions.lesions, proportions=proportions))
 
 
 def net_benefit(
@@ -184,7 +185,9 @@ def set_coverage(
         if not chosen.any():
             return SetMetrics(0, 0, {}, "not computable: no image")
         part = predictions.select(chosen)
-        found = bootstrap(SumStatistic(sums_of(columns[chosen], part.group), _shares), config, lesions=part.lesions)
+        shares = SumStatistic(sums_of(columns[chosen], part.group), _shares)
+        proportions = shares.denominators("coverage", "single")
+        found = bootstrap(shares, config, lesions=part.lesions, proportions=proportions)
         return SetMetrics(len(part), part.lesions, found, few_lesions(part.lesions))
 
     return SetCoverage(

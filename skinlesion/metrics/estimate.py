@@ -5,6 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 Method = Literal["percentile", "bca"]
+EXACT: Literal["clopper_pearson"] = "clopper_pearson"
+MARK = "†"  # stands behind an exact interval where numbers are printed
+NONE = "[–]"  # stands in place of a missing interval
+MARK_NOTE = (
+    f"{MARK}: Clopper-Pearson interval over lesions, where all resamples agree or too few are computable; "
+    f"{NONE}: no interval."
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,7 @@ class Estimate:
         low: Lower end of the interval; None where there is none.
         high: Upper end, likewise.
         n: Lesions (or patients) that were resampled; None where nothing was.
-        method: "bca" or "percentile".
+        method: "bca" or "percentile"; "clopper_pearson" of a proportion to which the bootstrap gives no interval.
         note: Reason for a missing number or interval, or a caveat; "" without one.
         p: Two-sided p value of a difference; None of any other number, or where there is none.
     """
@@ -25,9 +32,16 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    method: Method = "bca"
+    method: Method | Literal["clopper_pearson"] = "bca"
     note: str = ""
     p: float | None = None
+
+    def ends(self, form: str = ".3f", *, scale: float = 1.0) -> str:
+        """The interval in brackets as numbers of a format, with `MARK` where it is exact; `NONE` without one."""
+        if self.low is None or self.high is None:
+            return NONE
+        low, high = (f"{scale * end:{form}}" for end in (self.low, self.high))
+        return f"[{low}, {high}]{MARK if self.method == EXACT else ''}"
 
     def to_dict(self, *, difference: bool = False) -> dict[str, Any]:
         """Plain data for JSON; `note` only where there is one, `p` only of a difference."""

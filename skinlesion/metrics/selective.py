@@ -112,7 +112,7 @@ def risk_at_share(predictions: Predictions, scores: Floats, share: float, config
     kept = scores >= first["threshold"]
     sums = sums_of(np.stack([_wrong(predictions) * kept, kept], axis=1), predictions.group)
     risk = SumStatistic(sums, lambda totals: {"risk": ratio(*totals.T)})
-    found = bootstrap(risk, config, lesions=predictions.lesions)
+    found = bootstrap(risk, config, lesions=predictions.lesions, proportions=risk.denominators("risk"))
     return KeptShare(share, float(first["threshold"]), float(first["coverage"]), found["risk"])
 
 

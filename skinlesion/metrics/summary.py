@@ -77,7 +77,10 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
         `classwise_ece` (mean), `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE`
         for each diagnosis. The bins of equal mass are those of the predictions in every resample.
     """
-    found = bootstrap(metrics_statistic(predictions, bins=bins), config, lesions=predictions.lesions)
+    statistic, codes = metrics_statistic(predictions, bins=bins), predictions.taxonomy.codes
+    names = ("accuracy", *(f"{metric}_{code}" for metric in ("precision", "recall") for code in codes))
+    proportions = _confusion_statistic(predictions).denominators(*names)
+    found = bootstrap(statistic, config, lesions=predictions.lesions, proportions=proportions)
     return {name: _explained(name, each, predictions) for name, each in found.items()}
 
 

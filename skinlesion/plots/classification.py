@@ -57,7 +57,8 @@ def confusion_matrix(predictions: Predictions) -> Figure:
     axes.tick_params(length=0, labelsize=8)
     axes.set(xlabel="predicted diagnosis", ylabel="actual diagnosis")
     axes.set_title(f"Confusion matrix (n = {len(predictions)}): count and share of the row", fontsize=10)
-    figure.colorbar(colours, ax=axes, label="share of the actual diagnosis", shrink=0.8)
+    bar = figure.colorbar(colours, ax=axes, label="share of the actual diagnosis", shrink=0.8)
+    bar.ax.tick_params(labelsize=8)
     return figure
 
 
@@ -136,10 +137,10 @@ def reliability(predictions: Predictions, *, bins: int) -> Figure:
 
 
 def sample_sheet(predictions: Predictions, image_of: Callable[[str], npt.NDArray[Any]]) -> Figure:
-    """Show the most, the median and the least confident image of each actual diagnosis.
+    """Show the most, the median and the least confident image of each actual diagnosis, a column for each.
 
     Confidence is the probability of the predicted diagnosis, right or wrong. A diagnosis with one or two
-    images shows each of them once; one without images has no row.
+    images shows each of them once; one without images has no column.
 
     Args:
         predictions: With known actual diagnoses.
@@ -148,22 +149,20 @@ def sample_sheet(predictions: Predictions, image_of: Callable[[str], npt.NDArray
     actual, confidence = predictions.targets, predictions.probabilities.max(axis=1)
     diagnoses = predictions.taxonomy.diagnoses
     present = [k for k in range(len(diagnoses)) if (actual == k).any()]
-    figure = canvas(height=0.5 + 1.3 * len(present))
-    grid = figure.subplots(len(present), 3, squeeze=False)
-    for row, k in zip(grid, present, strict=True):
+    figure = canvas(height=4.3)
+    grid = figure.subplots(3, len(present), squeeze=False)
+    for column, k in zip(grid.T, present, strict=True):
         places = np.flatnonzero(actual == k)
-        label = f"{fill(diagnoses[k].name, 19)}\n({diagnoses[k].code})\nn = {len(places)}"
-        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        label = f"{fill(diagnoses[k].name, 14, break_long_words=False)}\n({diagnoses[k].code}), n = {len(places)}"
+        column[0].annotate(label, (0.5, 1), (0, 22), "axes fraction", "offset points", ha="center", fontsize=7)
         order = places[np.argsort(-confidence[places], kind="stable")]
         chosen = {1: [0, None, None], 2: [0, None, 1]}.get(len(order), [0, len(order) // 2, len(order) - 1])
-        for axes, rank in zip(row, chosen, strict=True):
-            bare(axes)
+        bare(*column)
+        for axes, rank in zip(column, chosen, strict=True):
             if rank is not None:
                 _show(axes, predictions, int(order[rank]), image_of)
-    for axes, heading in zip(grid[0], ("most confident", "median", "least confident"), strict=True):
-        axes.annotate(
-            heading, (0.5, 1), (0, 26), "axes fraction", "offset points", ha="center", fontsize=9, weight="bold"
-        )
+    for axes, heading in zip(grid[:, 0], ("most confident", "median", "least confident"), strict=True):
+        axes.set_ylabel(heading, fontsize=8)
     return figure
 
 
@@ -204,4 +203,4 @@ def _show(axes: Axes, predictions: Predictions, place: int, image_of: Callable[[
     right = predicted == predictions.actual[place]
     axes.imshow(image_of(image_id))
     text = f"{'✓' if right else '✗'} {predicted} {predictions.probabilities[place].max():.2f}"
-    axes.set_title(f"{image_id}\n{text}", fontsize=7, color=BLACK if right else VERMILLION, pad=2)
+    axes.set_title(f"{image_id}\n{text}", fontsize=6, color=BLACK if right else VERMILLION, pad=2)

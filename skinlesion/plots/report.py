@@ -31,6 +31,9 @@ from skinlesion.plots.style import (
 )
 
 _SCORES = {"confidence": (BLUE, "-"), "entropy": (ORANGE, "--"), "disagreement": (GREEN, "-.")}
+FACTS = {"dataset": "image source", "dx_type": "confirmation"}
+"""Names of facts that are called otherwise in the table."""
+
 _METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 
 
@@ -67,7 +70,7 @@ def risk_against_coverage(curves: Mapping[str, pd.DataFrame], areas: Estimates) 
         curves: By confidence score, as from `selective.risk_coverage`.
         areas: By confidence score, as from `selective.aurc`.
     """
-    figure, axes = panel(height=3.4, xlabel="coverage: share of images kept", ylabel="error rate of the images kept")
+    figure, axes = panel(height=3.8, xlabel="coverage: share of images kept", ylabel="error rate of the images kept")
     for name, curve in curves.items():
         colour, dashes = _SCORES[name]
         label = f"{name}: area {areas[name].value:.3f}"
@@ -79,7 +82,7 @@ def risk_against_coverage(curves: Mapping[str, pd.DataFrame], areas: Estimates) 
     axes.set_ylim(bottom=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend(figure, axes, "lower", ncols=2)
     return figure
 
 
@@ -93,8 +96,7 @@ def decision_curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     panels = figure.subplots(1, len(frames), squeeze=False)[0]
     for axes, (target, frame) in zip(panels, frames.items(), strict=True):
         x = frame["threshold"]
-        if frame["low"].notna().all():
-            axes.fill_between(x, frame["low"].astype(float), frame["high"].astype(float), color=SKY, alpha=0.35, lw=0)
+        axes.fill_between(x, frame["low"].astype(float), frame["high"].astype(float), color=SKY, alpha=0.35, lw=0)
         axes.plot(x, frame["model"].astype(float), color=BLUE, label="model, with interval", linewidth=1.6)
         axes.plot(x, frame["all"], color=VERMILLION, linestyle="--", label="flag every image", linewidth=1.2)
         axes.axhline(0, color=BLACK, linestyle=":", linewidth=1, label="flag none")
@@ -132,7 +134,7 @@ def models(rows: Mapping[str, Estimates], *, metrics: tuple[str, ...]) -> Figure
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         intervals(axes, list(rows), [numbers[metric] for numbers in rows.values()])
-        axes.set_xlabel(_METRICS[metric])
+        axes.set(xlabel=_METRICS[metric], xlim=(-0.02, 1.02))
     return figure
 
 
@@ -144,7 +146,9 @@ def groups(found: Subgroups, overall: Estimates) -> Figure:
         overall: Metrics of all images.
     """
     rows = [(fact, name, each) for fact, parts in found.items() for name, each in parts.items()]
-    labels = [f"{fact}: {name} ({each.lesions}{'*' if each.note else ''})" for fact, name, each in rows]
+    labels = [
+        f"{FACTS.get(fact, fact)}: {name} ({each.lesions}{'*' if each.note else ''})" for fact, name, each in rows
+    ]
     figure = canvas(height=0.9 + 0.24 * len(rows))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, metric in zip(panels, ("accuracy", "balanced_accuracy"), strict=True):

@@ -1,5 +1,6 @@
 """Figures of robustness: metrics by step of each corruption, altered facts, and out-of-distribution scores."""
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,27 +33,31 @@ _LINES = {
     "recall_mel": ("sensitivity for melanoma", GREEN, "^", ":"),
     "novel": ("flagged as out-of-distribution", GREY, "x", "-."),
 }
-_FACTS = {
+NAMES = {
+    "jpeg": "JPEG compression",
+    "colour": "colour shift",
+    "lesion_removed": "lesion removed",
     "no_age": "without age",
     "no_sex": "without sex",
     "no_localization": "without localization",
     "nothing_known": "without any fact",
     "permuted": "facts of another patient",
-    "contradictory": "facts of a patient of the\nother category",
+    "contradictory": "facts of a patient of the other category",
 }
+"""Names of corruptions and of altered facts that are called otherwise in the results."""
 
 
 def curves(found: "RobustnessResult") -> Figure:
     """Draw the metrics against the steps of each corruption except the removed lesion."""
     names = [name for name in found.corruptions if name != REMOVED]
     rows = -(-len(names) // 2)
-    figure = canvas(height=0.7 + 1.9 * rows)
+    figure = canvas(height=0.5 + 1.8 * rows)
     panels = figure.subplots(rows, 2, sharey=True, squeeze=False)
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(panels.flat, names, strict=False):
         _draw_steps(axes, found, name)
-        axes.set_title("JPEG compression" if name == "jpeg" else name, fontsize=9)
+        axes.set_title(f"{NAMES.get(name, name)}: {found.corruptions[name].unit}", fontsize=9)
     legend(figure, panels.flat[0], "upper", ncols=4)
     return figure
 
@@ -62,6 +67,7 @@ def lesion_removed(found: "RobustnessResult") -> Figure:
     title = "Lesion removed: remaining performance comes from surroundings, facts and prevalence"
     figure, axes = panel(height=4.2, title=title)
     _draw_steps(axes, found, REMOVED)
+    axes.set_xlabel(found.corruptions[REMOVED].unit)
     for name, style in (("balanced_accuracy", ":"), ("macro_f1", (0, (1, 3)))):
         label, colour, _, _ = _LINES[name]
         label = f"{label}, most frequent diagnosis"
@@ -72,8 +78,7 @@ def lesion_removed(found: "RobustnessResult") -> Figure:
 
 def facts(found: "RobustnessResult") -> Figure:
     """Draw the metrics with the original, missing and wrong facts."""
-    rows = {"original facts": found.undisturbed}
-    rows |= {label: found.facts[name] for name, label in _FACTS.items() if name in found.facts}
+    rows = {"original facts": found.undisturbed, **{fill(NAMES[name], 26): each for name, each in found.facts.items()}}
     figure, axes = panel(height=1.2 + 0.42 * len(rows))
     for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), _LINES.items(), strict=False):
         values, xerr = points([each[number] for each in rows.values()])
@@ -117,8 +122,6 @@ def _draw_steps(axes: Axes, found: "RobustnessResult", name: str) -> None:
         values, whiskers = points([numbers[number] for _, numbers in steps])
         style: dict[str, Any] = {"fmt": marker, "linestyle": dashes, "color": colour, "label": label}
         axes.errorbar(np.arange(len(steps)) + shift, values, whiskers, capsize=2, ms=4, linewidth=1.2, **style)
-    labels = [f"{step:g}" + ("\n(original)" if step == neutral else "") for step, _ in steps]
-    axes.set_xticks(range(len(steps)), labels)
+    axes.set_xticks(range(len(steps)), ["original" if step == neutral else f"{step:g}" for step, _ in steps])
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel(corruption.unit, fontsize=8)
     plain(axes)

@@ -134,7 +134,7 @@ def _colour_bar(part: SubFigure, axes: Axes, label: str) -> Colorbar:
 
 def _members(part: SubFigure, explanation: "Explanation", names: list[str]) -> None:
     """Draw the target's map of each member."""
-    panels = np.atleast_1d(part.subplots(1, _PER_ROW))
+    panels = part.subplots(1, max(len(names), 4))
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):

@@ -51,12 +51,14 @@ def panel(*, height: float, title: str = "", **properties: Any) -> tuple[Figure,
 
 
 def plain(*panels: Axes) -> None:
-    """Remove the frame at the top and right of each panel, and draw a faint grid behind it."""
+    """Remove the frame at the top and right of each panel, draw a faint grid behind it and set the size of its text."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(which="both", labelsize=8)
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
 
 
 def bare(*panels: Axes) -> None:

@@ -29,10 +29,9 @@ VERSION = 2  # raise when the same settings would give other files
 SMALLEST = 16  # pixels
 FIRST_IMAGE = 24306  # ISIC_0024306 is the first image of HAM10000
 
-# Of 11 lesions with one image, 28 % are at least 3, and 40 % of those at least 1, so that every part of the published
-# split has the diagnosis. Two images more make a lesion with siblings.
-SINGLES = 11
-FEWEST = SINGLES + 2
+# Two images make a lesion with siblings. Of the 11 lesions with one image that remain, 28 % are at least 3, and 40 % of
+# those at least 1, so that every part of the published split has the diagnosis.
+FEWEST = 13
 
 SITES = (
     "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand", "lower extremity", "neck",
@@ -81,16 +80,19 @@ class SyntheticData:
     already_there: bool  # nothing had to be written
 
 
-def write_synthetic(root: Path, *, n: int, image_size: tuple[int, int], seed: int) -> SyntheticData:
+def write_synthetic(
+    root: Path, *, n: int, image_size: tuple[int, int], seed: int, min_per_class: int = FEWEST
+) -> SyntheticData:
     """Write a synthetic HAM10000 into `root`, whole or not at all; do nothing if it is already there.
 
     The same settings give the same files. Images of one lesion show it in another framing and light.
 
     Args:
         root: The folder to create; it may exist if it is empty.
-        n: Number of images, at least 91.
+        n: Number of images, at least 7 times `min_per_class`.
         image_size: Width and height of the images in pixels, at least 16 each; HAM10000's own are (600, 450).
         seed: Seed of all randomness, 0 or more.
+        min_per_class: Least number of images of a diagnosis, at least 13; nearly all are of lesions with one image.
 
     Raises:
         ConfigError: A setting is out of range.
@@ -101,8 +103,9 @@ def write_synthetic(root: Path, *, n: int, image_size: tuple[int, int], seed: in
         raise ConfigError(f"image_size={list(image_size)}: width and height must be {SMALLEST} or more pixels")
     if seed < 0:
         raise ConfigError(f"seed={seed}: must be 0 or more")
-    table = synthetic_table(n, np.random.default_rng([seed, 0]))
+    table = synthetic_table(n, np.random.default_rng([seed, 0]), min_per_class=min_per_class)
     settings = {"n": n, "image_size": list(image_size), "seed": seed, "version": VERSION}
+    settings |= {"min_per_class": min_per_class} if min_per_class != FEWEST else {}
     already_there = _is_there(root, settings)
     if not already_there:
         with _new_folder(root) as folder:
@@ -115,20 +118,22 @@ def write_synthetic(root: Path, *, n: int, image_size: tuple[int, int], seed: in
     )
 
 
-def synthetic_table(n: int, rng: np.random.Generator) -> pd.DataFrame:
+def synthetic_table(n: int, rng: np.random.Generator, *, min_per_class: int = FEWEST) -> pd.DataFrame:
     """Draw `n` rows with the columns of HAM10000_metadata, the images of a lesion one below the other.
 
     Raises:
-        ConfigError: `n` is too small for every diagnosis to be in every part of a split.
+        ConfigError: `n` or `min_per_class` is too small for every diagnosis to be in every part of a split.
     """
-    if n < FEWEST * len(CODES):
+    if min_per_class < FEWEST or n < min_per_class * len(CODES):
         raise ConfigError(
-            f"n={n}: expected {FEWEST * len(CODES)} images or more. With fewer than {FEWEST} of a diagnosis, "
-            "a split could not have it in every part."
+            f"n={n}, min_per_class={min_per_class}: expected {min_per_class * len(CODES)} images or more, and {FEWEST} "
+            f"or more of a diagnosis. With fewer than {FEWEST}, a split could not have it in every part."
         )
-    counts = {code: max(FEWEST, round(n * REAL[code].images / TOTAL)) for code in CODES}
+    counts = {code: max(min_per_class, round(n * REAL[code].images / TOTAL)) for code in CODES}
     counts[NEVUS] += n - sum(counts.values())  # the most frequent diagnosis takes the rest
-    lesions = pd.concat([_draw_lesions(code, images, rng) for code, images in counts.items()])
+    lesions = pd.concat(
+        [_draw_lesions(code, images, rng, singles=min_per_class - 2) for code, images in counts.items()]
+    )
     lesions = _remove_facts(lesions.sample(frac=1, random_state=rng, ignore_index=True), rng)
     lesions.insert(0, "lesion_id", [f"HAM_{number:07d}" for number in rng.permutation(len(lesions))])
     table = lesions.loc[lesions.index.repeat(lesions["size"])].drop(columns="size").reset_index(drop=True)
@@ -136,10 +141,10 @@ def synthetic_table(n: int, rng: np.random.Generator) -> pd.DataFrame:
     return table
 
 
-def _draw_lesions(code: str, images: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw lesions of one diagnosis that have `images` images together, one row each."""
+def _draw_lesions(code: str, images: int, rng: np.random.Generator, *, singles: int) -> pd.DataFrame:
+    """Draw lesions of one diagnosis that have `images` images together, at least `singles` with one, one row each."""
     real = REAL[code]
-    sizes = [1] * min(max(SINGLES, round(images * real.singles / real.images)), images - 2)
+    sizes = [1] * min(max(singles, round(images * real.singles / real.images)), images - 2)
     while rest := images - sum(sizes):  # the real share of lesions with one image, then twos and some threes
         sizes.append(3 if rest == 3 or (rest >= 5 and rng.uniform() < 0.25) else 2)
     source = rng.choice(len(SOURCES), len(sizes), p=np.divide(real.sources, sum(real.sources)))

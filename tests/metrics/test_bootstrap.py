@@ -10,7 +10,10 @@ from sklearn import metrics as sk
 
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.bootstrap import SumStatistic, bca_tails, bootstrap
+from skinlesion.metrics.challenge import challenge_scores
+from skinlesion.metrics.decision import flag_metrics, set_coverage
 from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.selective import risk_at_share
 from skinlesion.metrics.summary import metrics_with_ci
 from skinlesion.taxonomy import CODES
 
@@ -112,18 +115,6 @@ def test_a_lower_level_lies_inside() -> None:
         assert wide[name][0] < narrow[name][0] < narrow[name][1] < wide[name][1]
 
 
-@pytest.mark.parametrize(("predicted", "expected"), [(5, 1.0), (4, 0.0)])
-def test_one_lesion_has_no_spread(predicted: int, expected: float) -> None:
-    table = table_of(["H"], [5], [predicted])
-    found = intervals(table, resamples=10, seed=0, level=0.95)
-    assert found == {name: [expected, expected] for name in NAMES}
-
-
-def test_a_perfect_table_has_no_spread() -> None:
-    table = table_of([f"H{k}" for k in range(14)], [*range(7)] * 2, [*range(7)] * 2)
-    assert intervals(table, resamples=50, seed=0, level=0.9) == {name: [1.0, 1.0] for name in NAMES}
-
-
 @pytest.mark.parametrize(("resamples", "level"), [(0, 0.9), (10, 0.0), (10, 1.0), (10, 95.0)])
 def test_wrong_settings_are_refused(resamples: int, level: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -150,3 +141,56 @@ def test_the_correction_is_that_of_the_formula() -> None:
     z = z0 + stats.norm.ppf([0.05, 0.95])
     expected = stats.norm.cdf(z0 + z / (1 - a * z))
     assert bca_tails(40.0, replicates, left_out, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 1), (0, 3), (4, 4), (0, 24), (27, 27)])
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_a_proportion_on_which_all_resamples_agree_has_the_exact_interval(right: int, of: int, method: str) -> None:
+    table = table_of([f"H{k}" for k in range(of)], [5] * of, [5 if right else 4] * of)
+    found = metrics_with_ci(table, BootstrapConfig(100, 1, 0.95, method), bins=10)
+    exact = stats.binomtest(right, of).proportion_ci(0.95, "exact")
+    for name in ("accuracy", "recall_nv"):
+        assert (found[name].low, found[name].high) == pytest.approx((exact.low, exact.high), abs=1e-12)
+        assert found[name].method == "clopper_pearson"
+        assert f"Clopper-Pearson interval of {of} lesions" in found[name].note
+    assert found["accuracy"].to_dict()["method"] == "clopper_pearson"
+    for each in found.values():
+        assert each.low is None or each.high - each.low > 1e-6
+    assert found["macro_f1"].low is None, "no proportion"
+    assert "no interval" in found["macro_f1"].note
+
+
+def test_exact_intervals_count_lesions_and_take_the_level() -> None:
+    table = table_of(["A", "A", "A", "B"], [4, 4, 4, 5], [4, 4, 5, 5])  # a share of one lesion is right
+    found = metrics_with_ci(table, BootstrapConfig(100, 1, 0.8, "bca"), bins=10)["recall_mel"]
+    ends = stats.beta.ppf([0.1, 0.9], [2 / 3, 5 / 3], [4 / 3, 1 / 3])
+    assert (found.value, found.low, found.high) == pytest.approx((2 / 3, *ends))
+    pairs = table_of(["A", "A", "B", "B"], [5] * 4, [5] * 4)
+    assert metrics_with_ci(pairs, BootstrapConfig(100), bins=10)["accuracy"].low == pytest.approx(0.025 ** (1 / 2))
+
+
+def test_a_proportion_that_few_resamples_have_gets_the_exact_interval() -> None:
+    table = table_of([f"H{k}" for k in range(30)], [4] + [5] * 29, [4] * 2 + [5] * 28)
+    found = metrics_with_ci(table, BootstrapConfig(200), bins=10)
+    assert (found["recall_mel"].low, found["recall_mel"].high) == pytest.approx((0.025, 1))  # absent from 37 %
+    assert found["precision_mel"].low == pytest.approx(stats.binomtest(1, 2).proportion_ci(0.95, "exact").low)
+    assert found["precision_nv"].method == "clopper_pearson"
+    assert found["recall_nv"].method == "bca"
+    assert found["f1_mel"].low is None
+
+
+def test_rates_sets_risks_and_challenge_scores_are_never_certain() -> None:
+    table = table_of([f"H{k}" for k in range(12)], [4] * 4 + [5] * 8, [4] * 4 + [5] * 8)
+    config = BootstrapConfig(200)
+    flags = flag_metrics(table, table.targets == 4, "mel", config).metrics
+    assert (flags["sensitivity"].low, flags["sensitivity"].high) == pytest.approx((0.3976, 1), abs=1e-4)
+    sets = set_coverage(table, np.ones((12, 7), dtype=bool), config).overall.metrics
+    risk = risk_at_share(table, np.arange(12.0), 0.5, config).risk
+    assert (risk.low, risk.high) == pytest.approx((0, 1 - 0.025 ** (1 / 6)))
+    scores = challenge_scores(table, config)
+    assert scores.per_category["MEL"]["sensitivity"].low == flags["sensitivity"].low
+    assert scores.per_category["BCC"]["ppv"].low is None, "1 by convention"
+    rates = [*flags.values(), *sets.values(), *scores.per_category["MEL"].values()]
+    assert all(each.low is None or each.high - each.low > 1e-6 for each in rates)
+    assert sets["size"].low is None
+    assert sets["coverage"].low == pytest.approx(0.025 ** (1 / 12))

@@ -209,7 +209,7 @@ def test_the_sheet_shows_the_extremes_and_the_median() -> None:
     assert asked == ["a", "d", "c"]
     titles = [axes.get_title().split("\n") for axes in figure.axes]
     assert titles == [["a", "✓ akiec 0.90"], ["d", "✓ akiec 0.70"], ["c", "✓ akiec 0.50"]]
-    headings = [axes.texts[0].get_text() for axes in figure.axes]
+    headings = [axes.get_ylabel() for axes in figure.axes]
     assert headings == ["most confident", "median", "least confident"]
 
 
@@ -221,7 +221,7 @@ def test_wrong_predictions_are_marked_by_sign_and_colour() -> None:
     assert first.title.get_color() != last.title.get_color()
 
 
-def test_few_images_are_shown_once_and_absent_diagnoses_have_no_row() -> None:
+def test_few_images_are_shown_once_and_absent_diagnoses_have_no_column() -> None:
     table = random_table((1, 0, 2, 0, 0, 3, 0), seed=4)
     asked: list[str] = []
 
@@ -230,7 +230,7 @@ def test_few_images_are_shown_once_and_absent_diagnoses_have_no_row() -> None:
         return random_image(image_id)
 
     figure = sample_sheet(table, image_of)
-    shown = [[len(axes.get_images()) for axes in figure.axes[row : row + 3]] for row in (0, 3, 6)]
+    shown = [[len(axes.get_images()) for axes in figure.axes[column::3]] for column in range(3)]
     assert shown == [[1, 0, 0], [1, 0, 1], [1, 1, 1]]
     assert len(figure.axes) == 9
     assert sorted(asked) == table.image_id.tolist()
@@ -292,3 +292,11 @@ def test_figures_of_images_without_diagnosis_are_refused() -> None:
     for draw in TABLE_FIGURES.values():
         with pytest.raises(DataError, match="No actual diagnosis"):
             draw(table)
+
+
+def test_the_sample_sheet_leaves_no_wide_gaps() -> None:
+    figure = sample_sheet(random_table((1, 1, 3, 1, 2, 30, 1)), random_image)
+    figure.draw_without_rendering()
+    boxes = [axes.get_window_extent() for axes in figure.axes if axes.get_images()]
+    pictures = sum(box.width for box in boxes[:1]) * 7
+    assert pictures > 0.7 * figure.bbox.width, "seven columns fill the page"

@@ -11,9 +11,11 @@ import pytest
 from skinlesion.data.image_statistics import STATISTICS
 from skinlesion.errors import DataError
 from skinlesion.files import write_json
+from skinlesion.metrics.estimate import MARK_NOTE, Estimate
 from skinlesion.studies.external.populations import Population, compare_populations
 from skinlesion.studies.report.robustness import robustness_section
 from skinlesion.studies.report.sections import explanations_section, populations_table
+from skinlesion.studies.report.tables import Table, points_table, ranged_percent, unbroken
 
 
 def number(value: float, spread: float = 0.02) -> dict[str, Any]:
@@ -152,3 +154,20 @@ def test_populations_are_optional(tmp_path: Path) -> None:
     (tmp_path / "populations.json").write_text("{}")
     with pytest.raises(DataError, match=r"populations\.json: no populations, apart"):
         populations_table(tmp_path, {})
+
+
+def test_exact_intervals_are_marked_and_explained_below_the_table() -> None:
+    exact = Estimate(1.0, 0.398, 1.0, method="clopper_pearson")
+    assert ranged_percent(exact) == "100.0\u00a0% [39.8, 100.0]†"
+    table = Table("t", "T", ("a", "b", "c"), [["x", exact, Estimate(0.5)]], ["first"])
+    assert table.shown() == [["x", "1.000 [0.398, 1.000]†", "0.500 [–]"]]
+    assert table.footnotes() == ["first", MARK_NOTE]
+    assert Table("t", "T", ("a",), [["x"]]).footnotes() == []
+    assert " " not in unbroken("0.500 [–]") + unbroken("1.000 [0.398, 1.000]†"), "no line ends within a number"
+
+
+def test_operating_points_of_one_threshold_share_a_row() -> None:
+    points = [({"target": "mel", "sensitivity": wanted, "threshold": threshold}, None, {})
+              for wanted, threshold in ((0.8, 0.3), (0.85, 0.3), (0.9, 0.1))]  # fmt: skip
+    rows = points_table(points, name="points", title="Points").shown()
+    assert [row[1:3] for row in rows] == [["0.800 to 0.850", "0.300"], ["0.900", "0.100"]]

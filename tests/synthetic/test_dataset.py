@@ -1,6 +1,7 @@
 """The synthetic HAM10000: layout, proportions, equal files for equal settings, folders in use."""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,24 @@ def test_tables_of_real_sums_agree() -> None:
         assert 0.96 * real.images < sum(real.sites) <= real.images  # the rest is unknown
         assert all(unproven <= source for unproven, source in zip(real.unproven, real.sources, strict=True))
     assert sum(real.images for real in REAL.values()) == 10_015
+
+
+def test_the_demo_has_enough_lesions_of_each_diagnosis_for_sets_and_operating_points() -> None:
+    (command,) = re.findall(
+        r"synthetic data\.root=demo/data (.+)", (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    )
+    settings = {key: int(value) for key, value in (part.split("=") for part in command.split())}
+    rng = np.random.default_rng([1, 0])
+    table = synthetic_table(settings["n"], rng, min_per_class=settings["min_per_class"])
+    assert len(table) == settings["n"]
+    assert table["dx"].value_counts().min() == settings["min_per_class"]
+    parts = table.merge(published(table.rename(columns={"dx": "diagnosis"}), seed=666)[["image_id", "split"]])
+    counts = pd.crosstab(parts["dx"], parts["split"])
+    assert counts["val"].min() >= 9, "fewer cannot leave a diagnosis out of a set at 90 %"
+    assert counts["test"].min() >= 8
+
+
+@pytest.mark.parametrize("change", [{"min_per_class": 12}, {"min_per_class": 30}])
+def test_too_few_images_of_a_diagnosis_are_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="min_per_class"):
+        write_synthetic(tmp_path / "synthetic", **{**SETTINGS, **change})

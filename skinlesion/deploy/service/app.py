@@ -1,7 +1,7 @@
 """The application: `/v1` for programs, health and metrics for operators, `/` for people."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
@@ -19,15 +19,15 @@ from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.service.errors import ProblemDetails, RequestError, busy, documented, install_error_handlers
 from skinlesion.deploy.service.explain import HEADERS, explain
 from skinlesion.deploy.service.forms import EXPLAIN_FIELDS, PREDICT_FIELDS, request_body
-from skinlesion.deploy.service.middleware import DrainBody, ObserveRequests, require_token
+from skinlesion.deploy.service.middleware import ObserveRequests, require_token
 from skinlesion.deploy.service.queue import Model
 from skinlesion.deploy.service.schemas import Health, ModelCard, Prediction, image_answer, model_card, risks
 from skinlesion.deploy.service.state import AppState
 from skinlesion.synthetic.images import paint, photograph
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000
 
 DESCRIPTION = (
-    "Seven skin diagnoses from a dermoscopic image and what is known of age, sex and localization. "
+    "Skin diagnoses from a dermoscopic image and what is known of age, sex and localization. "
     "Research use only, not a medical device. Errors are RFC 9457 problem details that say what to do."
 )
 _PNG: dict[str, Any] = {
@@ -67,13 +67,13 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
         lifespan=lifespan,
         docs_url=None,  # its scripts would come from another origin
         redoc_url=None,
+        redirect_slashes=False,  # to whatever host the client names
     )
     install_error_handlers(app)
     app.include_router(api_routes(state, token))
     app.include_router(health_routes(state, token))
-    app.include_router(page_routes())
+    app.include_router(page_routes(model.about.diagnoses.codes))
     app.add_middleware(ObserveRequests, metrics=state.metrics)
-    app.add_middleware(DrainBody)
     schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})
     schemas[ProblemDetails.__name__] = ProblemDetails.model_json_schema()  # all documented errors refer to it
     return app
@@ -123,19 +123,20 @@ async def predict(state: AppState, request: Request) -> Prediction:
     deadline, about = state.deadline(), state.model.about
     with state.queue.reserve(1) as reserve_more:  # before the body is read: it bounds the bodies in memory
         form = await state.receive(request, PREDICT_FIELDS, deadline)
-        wants_effects = form.choices.get("effects") == "true"
+        wants_effects = form.values.get("effects") == "true"
         known = [fact for fact in FACTS if form.facts[fact] is not None]
         variants = [form.facts, *({**form.facts, fact: None} for fact in known if wants_effects)]
         state.refuse_too_much_work(len(form.images) * len(variants))
         reserve_more(len(form.images) * len(variants) - 1)
         async with state.model_until(deadline):
-            images = await state.decode(form.images, state.model.prepare)
+            images = await state.decode(form.images, state.model.prepare, deadline=deadline)
             found = await state.queue.predict(
                 [image for image in images for _ in variants], [facts for _ in images for facts in variants]
             )
     by_image = [found[start : start + len(variants)] for start in range(0, len(found), len(variants))]
     state.metrics.ood.inc(sum(bool(prediction.ood) for prediction, *_ in by_image))
-    risk = form.numbers.get("risk", next(iter(risks(about)), None))
+    asked = form.values.get("risk", next(iter(risks(about)), None))
+    risk = None if asked is None else float(asked)
     answers = [
         image_answer(
             prediction,
@@ -179,7 +180,7 @@ def health_routes(state: AppState, token: str | None) -> APIRouter:
     return router
 
 
-def page_routes() -> APIRouter:
+def page_routes(codes: Sequence[str]) -> APIRouter:
     """The page at `/`, its files, and synthetic example images; nothing comes from another origin."""
     router = APIRouter(include_in_schema=False)
 
@@ -195,8 +196,8 @@ def page_routes() -> APIRouter:
 
     @router.get("/examples/{code}.jpg")
     async def examples(code: str) -> Response:
-        if code not in CODES:
-            raise RequestError(404, "not-found", f"no such example; expected one of {', '.join(CODES)}")
+        if code not in codes:
+            raise RequestError(404, "not-found", f"no such example; expected one of {', '.join(codes)}")
         image = await asyncio.to_thread(example, code)
         return Response(image, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
@@ -212,7 +213,7 @@ def asset(name: str) -> bytes:
 @cache
 def example(code: str) -> bytes:
     """A synthetic image of a diagnosis, as JPEG."""
-    rng = np.random.default_rng([_EXAMPLE_SEED, CODES.index(code)])
+    rng = np.random.default_rng([_EXAMPLE_SEED, HAM10000.codes.index(code)])
     patch = paint(code, "vidir_modern", width=max(_EXAMPLE_SIZE), rng=rng)
     image = photograph(patch, "vidir_modern", image_size=_EXAMPLE_SIZE, rng=rng).image
     return bytes(cv2.imencode(".jpg", image[..., ::-1])[1])

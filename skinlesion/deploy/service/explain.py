@@ -23,7 +23,6 @@ from skinlesion.deploy.service.forms import EXPLAIN_FIELDS
 from skinlesion.deploy.service.queue import Lane
 from skinlesion.deploy.service.state import AppState
 from skinlesion.inference.members import Facts
-from skinlesion.taxonomy import CODES
 
 Effects = npt.NDArray[np.float32]
 
@@ -53,24 +52,25 @@ async def explain(state: AppState, request: Request) -> Response:
     deadline = state.deadline()
     budget = max_windows(state.limits.explain_seconds / max(state.queue.seconds_per_image, 1e-6))
     state.refuse_too_much_work(budget)
-    with state.queue.reserve(budget, Lane.EXPLANATION):
+    with state.queue.reserve(budget, lane := Lane.EXPLANATION):
         form = await state.receive(request, EXPLAIN_FIELDS, deadline)
         if len(form.images) > 1:
             raise RequestError(422, "too-many-images", "more than one image; send one image a request")
         async with state.model_until(deadline):
             longest = max(_MIN_SIDE, *(max(size) for size in state.model.about.sizes))
-            (image,) = await state.decode(form.images, lambda original: shrink(original, longest))
-            (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], Lane.EXPLANATION)
-            diagnosis = form.choices.get("diagnosis", CODES[int(whole.probabilities.argmax())])
-            k = CODES.index(diagnosis)
+            (image,) = await state.decode(
+                form.images, lambda original: shrink(original, longest), deadline=deadline, lane=lane
+            )
+            (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], lane)
+            codes = state.model.about.diagnoses.codes
+            diagnosis = str(form.values.get("diagnosis", codes[int(whole.probabilities.argmax())]))
+            k = codes.index(diagnosis)
             grid = finest_grid(image, max_windows=budget)
             covered = await _predict_covered(state, image, form.facts, grid=grid, k=k)
     effects = cell_effects([float(whole.probabilities[k]) - p for p in covered], grid)
     picture = colour_map(effects, image.shape[:2])
     buffer = BytesIO()
-    PillowImage.fromarray(picture if form.choices.get("layer") == "map" else overlay(image, picture)).save(
-        buffer, "PNG"
-    )
+    PillowImage.fromarray(picture if form.values.get("layer") == "map" else overlay(image, picture)).save(buffer, "PNG")
     values = (
         state.model.about.version,
         diagnosis,

@@ -15,20 +15,22 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.metadata import AGES, FACTS, UNKNOWN, parse_number
+from skinlesion.data.metadata import AGES, FACTS, MetadataEncoder, parse_number
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.errors import RequestError
 from skinlesion.deploy.service.middleware import content_length
 from skinlesion.deploy.service.schemas import risks
 from skinlesion.deploy.service.uploads import FORMATS, too_many_bytes
-from skinlesion.inference.members import Facts
-from skinlesion.taxonomy import CODES
+from skinlesion.errors import ConfigError
+from skinlesion.inference.inputs import parse_fact
+from skinlesion.inference.members import Fact, Facts
 
 IMAGE = "image"
 PREDICT_FIELDS = (*FACTS, "effects", "risk")
 EXPLAIN_FIELDS = (*FACTS, "diagnosis", "layer")
 
 _HOW = f"curl: -F {IMAGE}=@photo.jpg"
+_BLANK = "empty or unknown: not known"
 _MAX_FIELDS = 16  # text fields that are read of a form
 _MAX_FIELD_BYTES = 1024
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it logs a line for every malformed byte
@@ -47,16 +49,24 @@ class FieldSchema(TypedDict):
 def text_fields(about: Manifest) -> dict[str, FieldSchema]:
     """The text fields by name; the OpenAPI description and the checks both follow these schemas."""
     return {
-        "age": {"type": "number", "minimum": AGES[0], "maximum": AGES[1], "description": "years"},
-        "sex": {"type": "string", "enum": about.encoder.sexes},
-        "localization": {"type": "string", "enum": about.encoder.localizations},
+        "age": {"type": "number", "minimum": AGES[0], "maximum": AGES[1], "description": f"years; {_BLANK}"},
+        "sex": {"type": "string", "enum": about.encoder.sexes, "description": f"in any case; {_BLANK}"},
+        "localization": {
+            "type": "string",
+            "enum": about.encoder.localizations,
+            "description": f"in any case; {_BLANK}",
+        },
         "effects": {
             "type": "string",
             "enum": ("true", "false"),
             "description": "whether to predict without each known fact in turn",
         },
         "risk": {"type": "number", "enum": risks(about), "description": "error rate of the prediction set"},
-        "diagnosis": {"type": "string", "enum": CODES, "description": "to explain; default: the most probable"},
+        "diagnosis": {
+            "type": "string",
+            "enum": about.diagnoses.codes,
+            "description": "to explain; default: the most probable",
+        },
         "layer": {
             "type": "string",
             "enum": ("overlay", "map"),
@@ -86,26 +96,27 @@ class Form:
     """The contents of a form: images, and the text fields that were sent, by name."""
 
     images: list[bytes]  # one or more
-    numbers: dict[str, float]
-    choices: dict[str, str]
+    values: dict[str, Fact]  # a fact that is None: not known
 
     @property
     def facts(self) -> Facts:
         """The facts about the patient; None: not known."""
-        known = {name: word for name, word in self.choices.items() if word != UNKNOWN}
-        return {"age": self.numbers.get("age"), "sex": known.get("sex"), "localization": known.get("localization")}
+        return {fact: self.values.get(fact) for fact in FACTS}
 
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = 0  # a SpooledTemporaryFile of max_size 0 never rolls over to disk; `_limited` bounds its size
 
 
-async def read_form(request: Request, fields: Mapping[str, FieldSchema], limits: LimitsConfig) -> Form:
+async def read_form(
+    request: Request, fields: Mapping[str, FieldSchema], limits: LimitsConfig, encoder: MetadataEncoder
+) -> Form:
     """Read a form of images and text fields.
 
     Args:
         request: Request whose body has not been read.
         fields: The text fields that are allowed.
+        encoder: Knows the facts about a patient.
         limits: Limits on bytes and images.
 
     Raises:
@@ -113,10 +124,10 @@ async def read_form(request: Request, fields: Mapping[str, FieldSchema], limits:
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise RequestError(415, "not-a-form", f"expected multipart/form-data with the file as field {IMAGE!r}")
-    form = Form([], {}, {})
+    form = Form([], {})
     for name, value in await _parse(request, limits):
         if isinstance(value, str):
-            _add_text(form, name, value, fields)
+            _add_text(form, name, value, fields, encoder)
         elif name != IMAGE:
             raise RequestError(422, "wrong-field", f"field {name[:40]!r} has a file; send files as {IMAGE!r} only")
         elif len(value) > limits.image_mib * 2**20:
@@ -157,29 +168,27 @@ async def _limited(request: Request, limits: LimitsConfig) -> AsyncGenerator[byt
         yield chunk
 
 
-def _add_text(form: Form, name: str, text: str, fields: Mapping[str, FieldSchema]) -> None:
+def _add_text(form: Form, name: str, text: str, fields: Mapping[str, FieldSchema], encoder: MetadataEncoder) -> None:
     if name == IMAGE:
         raise RequestError(422, "wrong-field", f"field {IMAGE!r} has text; send a file ({_HOW})")
     if name not in fields:
         close = difflib.get_close_matches(name[:40], fields, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join((IMAGE, *fields))}"
         raise RequestError(422, "wrong-field", f"unknown field {name[:40]!r}; {hint}")
-    if name in form.numbers or name in form.choices:
+    if name in form.values:
         raise RequestError(422, "wrong-field", f"field {name!r} was given twice; give it once")
-    schema = fields[name]
-    if schema["type"] == "number":
-        form.numbers[name] = value = parse_number(text) if text == text.strip() else float("nan")
-        valid = value in schema["enum"] if "enum" in schema else schema["minimum"] <= value <= schema["maximum"]
-    else:
-        form.choices[name] = text
-        valid = text in schema["enum"]
-    if not valid:
-        raise RequestError(422, "wrong-value", f"{name}={text[:40]!r}; expected {_expected(schema)}")
+    try:
+        form.values[name] = parse_fact(encoder, name, text) if name in FACTS else _choice(text, fields[name]["enum"])
+    except ConfigError as error:
+        raise RequestError(422, "wrong-value", str(error)) from None
+    except ValueError as error:
+        raise RequestError(422, "wrong-value", f"{name}={text[:40]!r}; expected {error}") from None
 
 
-def _expected(schema: FieldSchema) -> str:
-    if "enum" not in schema:
-        return f"a number from {schema['minimum']:g} to {schema['maximum']:g}, or no such field"
-    if not schema["enum"]:
-        return "no such field: this bundle has no prediction sets"
-    return f"one of {', '.join(map(str, schema['enum']))}, or no such field"
+def _choice(text: str, allowed: Sequence[str | float]) -> str | float:
+    """One of the values of a field; a number may be written in any way."""
+    for value in allowed:
+        if text == value or (isinstance(value, float) and parse_number(text) == value):
+            return value
+    words = f"one of {', '.join(map(str, allowed))}, or no such field"
+    raise ValueError(words if allowed else "no such field: this bundle has no prediction sets")

@@ -1,10 +1,9 @@
-"""Around every request: security headers, metrics, a log line without the patient, the bearer token, unread bodies."""
+"""Around every request: security headers, metrics, a log line without the patient, the bearer token."""
 
 import asyncio
 import hmac
 import logging
 import time
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, Security
@@ -13,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skinlesion.deploy.service.errors import RequestError
+from skinlesion.deploy.service.errors import RequestError, busy
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +30,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_MAX_DRAINED = 4 * 2**20  # bytes: a client that sends more may see its connection reset
-_DRAIN_SECONDS = 1.0
 
 
 class ServiceMetrics:
@@ -59,6 +56,8 @@ class ServiceMetrics:
 class ObserveRequests:
     """Adds security headers; counts and logs method, route, status and time, never an address, query or body.
 
+    HEAD is answered as GET is (the server leaves out the body), and a request that a stop does not wait for with 503.
+
     Args:
         app: The wrapped application.
         metrics: Where requests are counted.
@@ -73,7 +72,9 @@ class ObserveRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
+        start, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -86,65 +87,23 @@ class ObserveRequests:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            await busy("the service stops", 5).response()(scope, receive, send_with_headers)
         finally:
             # Only methods and routes that exist: names made up by a client would add series without bound.
-            method = scope["method"] if scope["method"] in _METHODS else "other"
             route = getattr(scope.get("route"), "path", "unmatched")
             seconds = time.perf_counter() - start
-            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.requests.labels(method, route, str(status or 500)).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
-            log.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
-
-
-class DrainBody:
-    """Reads the rest of a small request body before an early answer goes out.
-
-    A connection closed with unread bytes is reset, and the client may lose an answer that was already sent.
-
-    Args:
-        app: The wrapped application.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        unread = _is_drainable(Headers(scope=scope))
-
-        async def receive_and_note() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = message["type"] == "http.request" and message.get("more_body", False)
-            return message
-
-        async def drain_and_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                read = 0
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_DRAIN_SECONDS):
-                        while unread and read < _MAX_DRAINED:
-                            read += len((await receive_and_note()).get("body", b""))
-            await send(message)
-
-        await self._app(scope, receive_and_note, drain_and_send)
+            log.info("%s %s %d %.0f ms", method, route, status or 500, 1000 * seconds)
 
 
 def content_length(headers: Headers) -> int | None:
     """The announced length of a body in bytes; None: unknown."""
     text = headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None
-
-
-def _is_drainable(headers: Headers) -> bool:
-    """Whether a small body follows; not so for a client that asks with Expect before it sends."""
-    if "expect" in headers:
-        return False
-    length = content_length(headers)
-    return "transfer-encoding" in headers if length is None else 0 < length <= _MAX_DRAINED
 
 
 def require_token(token: str | None) -> list[Any]:

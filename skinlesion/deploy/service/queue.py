@@ -28,7 +28,7 @@ from skinlesion.inference.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
-_MAX_WAIT = 0.5  # share of the timeout that the estimated wait may take: estimates are inexact
+MAX_WAIT = 0.5  # share of the timeout that the estimated wait may take: estimates are inexact
 _SMOOTHING = 0.2  # weight of the newest batch in the running mean of seconds per image
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -131,14 +131,15 @@ class InferenceQueue:
     async def running(self) -> AsyncIterator[None]:
         """Work on the queue until the context ends; a batch that is with the model is finished first."""
         self._arrived = asyncio.Event()
-        with ThreadPoolExecutor(1, "model") as self._thread:
-            self._worker = asyncio.create_task(self._work())
-            try:
-                yield
-            finally:
-                self._worker.cancel()
-                with suppress(asyncio.CancelledError):
-                    await self._worker
+        self._thread = ThreadPoolExecutor(1, "model")
+        self._worker = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            self._worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._worker
+            await asyncio.to_thread(self._thread.shutdown)  # the loop goes on and sends what is left to say
 
     @contextmanager
     def reserve(self, images: int, lane: Lane = Lane.PREDICTION) -> Iterator[Callable[[int], None]]:
@@ -154,9 +155,9 @@ class InferenceQueue:
         def reserve_more(more: int) -> None:
             nonlocal own
             full = lane == Lane.PREDICTION and self._reserved[lane] + more > self._capacity
-            late = self._estimated_wait(more, lane) > _MAX_WAIT * self._timeout
+            late = self.estimated_wait(more, lane) > MAX_WAIT * self._timeout
             if self._reserved[lane] > own and (full or late):
-                raise busy(f"{self.waiting} images are waiting", self._estimated_wait(0, lane))
+                raise busy(f"{self.waiting} images are waiting", self.estimated_wait(0, lane))
             self._reserved[lane] += more
             own += more
 
@@ -185,7 +186,7 @@ class InferenceQueue:
         self._arrived.set()
         return await asyncio.gather(*(each.result for each in pending))
 
-    def _estimated_wait(self, images: int, lane: Lane) -> float:
+    def estimated_wait(self, images: int, lane: Lane) -> float:
         """Seconds until `images` more are answered; the other lane takes every second turn."""
         own = self._reserved[lane] + images
         return self.seconds_per_image * (own + min(self.waiting - self._reserved[lane], own))

@@ -11,7 +11,6 @@ from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.queue import Floats, ImagePrediction
 from skinlesion.inference.conformal import prediction_sets
-from skinlesion.taxonomy import CODES, DIAGNOSES
 
 Probabilities = dict[str, float]
 
@@ -108,9 +107,14 @@ def image_answer(
         risk: Error rate of the prediction set, one of the bundle's; None: no set.
         without: Predictions for the same image, by the fact that was left out; None: not asked for.
     """
-    top = DIAGNOSES[int(prediction.probabilities.argmax())]
+    taxonomy = about.diagnoses
+    top = taxonomy.diagnoses[int(prediction.probabilities.argmax())]
+
+    def by_code(probabilities: Floats) -> Probabilities:
+        return {code: round(float(p), 6) for code, p in zip(taxonomy.codes, probabilities, strict=True)}
+
     members = [
-        MemberAnswer(name=member.name, predicted=CODES[int(own.argmax())], probabilities=by_code(own))
+        MemberAnswer(name=member.name, predicted=taxonomy.codes[int(own.argmax())], probabilities=by_code(own))
         for member, own in zip(about.members, prediction.members, strict=True)
     ]
     return ImageAnswer(
@@ -132,18 +136,13 @@ def image_answer(
     )
 
 
-def by_code(probabilities: Floats) -> Probabilities:
-    """Probabilities (7,) by code, with six decimals."""
-    return {code: round(float(p), 6) for code, p in zip(CODES, probabilities, strict=True)}
-
-
 def prediction_set(probabilities: Floats, about: Manifest, risk: float | None) -> list[str] | None:
     """Codes that cannot be ruled out at one of the bundle's risks, most probable first; None: without thresholds."""
     fitted = next((entry for entry in about.conformal or [] if entry["alpha"] == risk), None)
     if fitted is None:
         return None
     (included,) = prediction_sets(probabilities[None], fitted)
-    return [CODES[k] for k in (-probabilities).argsort(kind="stable") if included[k]]
+    return [about.diagnoses.codes[k] for k in (-probabilities).argsort(kind="stable") if included[k]]
 
 
 def risks(about: Manifest) -> list[float]:
@@ -159,7 +158,7 @@ def model_card(about: Manifest, limits: LimitsConfig) -> ModelCard:
         precision=about.precision,
         note=about.note,
         licence=about.licence,
-        diagnoses=[DiagnosisName(code=d.code, name=d.name, category=d.category) for d in DIAGNOSES],
+        diagnoses=[DiagnosisName(code=d.code, name=d.name, category=d.category) for d in about.diagnoses.diagnoses],
         members=[member.name for member in about.members],
         input_sizes=about.sizes,
         sexes=list(about.encoder.sexes),

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -15,8 +14,8 @@ from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.errors import RequestError, busy
 from skinlesion.deploy.service.forms import Form, read_form, text_fields
 from skinlesion.deploy.service.middleware import ServiceMetrics
-from skinlesion.deploy.service.queue import InferenceQueue, Model
-from skinlesion.deploy.service.uploads import decode_upload
+from skinlesion.deploy.service.queue import MAX_WAIT, InferenceQueue, Lane, Model
+from skinlesion.deploy.service.uploads import Decoder
 
 T = TypeVar("T")
 
@@ -42,21 +41,24 @@ class AppState:
             timeout=limits.timeout,
             on_batch=self.metrics.record_batch,
         )
+        self.decoder = Decoder(limits)
         self.metrics.waiting.set_function(lambda: self.queue.waiting)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work on the queue; the server ends this context only after every request has been answered."""
-        # One thread: decoding takes milliseconds, and two large images at once would double the peak of memory.
-        with ThreadPoolExecutor(1, "decoder") as self._decoder:
-            height, width = self.model.about.sizes[0]
-            images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
-            for _ in range(2):  # full batches that warm up; the second tells how long an image takes
-                start = time.perf_counter()
-                await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
-                self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
+        height, width = self.model.about.sizes[0]
+        images = [self.model.prepare(np.full((height, width, 3), 127, np.uint8))] * self.limits.batch
+        for _ in range(2):  # full batches that warm up; the second tells how long an image takes
+            start = time.perf_counter()
+            await asyncio.to_thread(self.model.predict_prepared, images, [{}] * len(images))
+            self.queue.seconds_per_image = (time.perf_counter() - start) / len(images)
+        await asyncio.to_thread(self.decoder.begin)
+        try:
             async with self.queue.running():
                 yield
+        finally:
+            self.decoder.stop()
 
     def refuse_too_much_work(self, images: int) -> None:
         """Refuse a request for more predictions than fit into the timeout, even on an idle service.
@@ -85,7 +87,8 @@ class AppState:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                return await read_form(request, {name: self.fields[name] for name in names}, self.limits)
+                fields = {name: self.fields[name] for name in names}
+                return await read_form(request, fields, self.limits, self.model.about.encoder)
         except TimeoutError:
             detail = f"the request did not arrive within {self.limits.timeout:g} s; send it again"
             raise RequestError(408, "slow-upload", detail) from None
@@ -103,21 +106,31 @@ class AppState:
         except TimeoutError:
             raise busy(f"no answer within {self.limits.timeout:g} s", self.limits.timeout / 4) from None
 
-    async def decode(self, files: Sequence[bytes], prepare: Callable[[Image], T]) -> list[T]:
+    async def decode(
+        self, files: Sequence[bytes], prepare: Callable[[Image], T], *, deadline: float, lane: Lane = Lane.PREDICTION
+    ) -> list[T]:
         """Decode uploads and keep of each what `prepare` makes of it, so that waiting requests take little memory.
 
         Raises:
-            RequestError: An image cannot be decoded; the error names the first one.
+            RequestError: An image cannot be decoded; the error names the first one. Or 503: the deadline would pass.
         """
+        costs = [await _of_image(number, self.decoder.cost(data)) for number, data in enumerate(files, start=1)]
+        left = deadline - asyncio.get_running_loop().time()
+        decoded, ahead = self.decoder.waits(costs)
+        if decoded + self.queue.estimated_wait(0, lane) > left * (MAX_WAIT if ahead else 1):
+            raise busy("large images are waiting", ahead)
+        waiting = [self.decoder.start(data, cost, prepare) for data, cost in zip(files, costs, strict=True)]
+        try:
+            return [await _of_image(number, each) for number, each in enumerate(waiting, start=1)]
+        finally:
+            for each in waiting:
+                each.cancel()
 
-        def decode_one(data: bytes) -> T:
-            return prepare(decode_upload(data, self.limits))
 
-        prepared = []
-        for number, data in enumerate(files, start=1):
-            try:
-                prepared.append(await asyncio.get_running_loop().run_in_executor(self._decoder, decode_one, data))
-            except RequestError as error:
-                error.image = number
-                raise
-        return prepared
+async def _of_image(number: int, work: Awaitable[T]) -> T:
+    """Wait for work on an image; an error then says which."""
+    try:
+        return await work
+    except RequestError as error:
+        error.image = number
+        raise

@@ -107,7 +107,8 @@ def mean_estimates(columns: Mapping[str, Floats], index: Integers, *, config: Bo
         return {name: means[:, column] for column, name in enumerate(columns)}
 
     statistic = SumStatistic(sums_of(np.concatenate([values, known], axis=1), index), finish)
-    return bootstrap(statistic, config, lesions=int(index.max()) + 1)
+    proportions = statistic.denominators(*{"peak_inside"} & columns.keys())
+    return bootstrap(statistic, config, lesions=int(index.max()) + 1, proportions=proportions)
 
 
 def lesion_overlap(values: Map, lesion: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

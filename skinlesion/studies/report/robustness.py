@@ -4,23 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
+from skinlesion.plots.robustness import NAMES, REMOVED
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
 from skinlesion.studies.report.tables import Rows, Table, change, decimal, percent, ranged, ranged_percent
 
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
-_REMOVED = "lesion_removed"
 _DETECTED = 0.9  # share of flagged images below which a kind counts as a weakness
-_NAMES = {
-    "jpeg": "JPEG compression",
-    "colour": "colour shift",
-    "lesion_removed": "lesion removed",
-    "no_age": "without age",
-    "no_sex": "without sex",
-    "no_localization": "without localization",
-    "nothing_known": "without any fact",
-    "permuted": "facts of another patient",
-    "contradictory": "facts of a patient of the other category",
-}
 _COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
     "change_balanced_accuracy": "change",
@@ -51,13 +40,11 @@ def robustness_section(folder: Path) -> Section:
     units = {name: each["unit"] for name, each in found["images"].items()}
     tables = [_table(original, {**images, **facts}, units, baseline)]
     if "novelty" in found:
-        kinds = {kind.replace("_", " "): each for kind, each in found["novelty"]["pictures"].items()}
-        flagged = {kind: Estimate.from_dict(each["flagged"]) for kind, each in kinds.items()}
-        detected, missed = _summarize_detection(flagged, original["novel"])
+        kinds = {kind.replace("_", " "): (each["pictures"], *estimates(each, "auroc", "flagged").values())
+                 for kind, each in found["novelty"]["pictures"].items()}  # fmt: skip
+        detected, missed = _summarize_detection({kind: each[2] for kind, each in kinds.items()}, original["novel"])
         strengths, weaknesses = strengths + detected, weaknesses + missed
-        rows: Rows = [
-            [kind, each["pictures"], Estimate.from_dict(each["auroc"]), flagged[kind]] for kind, each in kinds.items()
-        ]
+        rows: Rows = [[kind, *each] for kind, each in kinds.items()]
         note = "Negative, scrambled and blue skin are altered dermoscopic images; the others are not dermoscopic."
         headings = ("images", "number", "AUROC", "share flagged")
         tables.append(Table("novelty", "Detection of out-of-distribution images", headings, rows, [note]))
@@ -67,7 +54,7 @@ def robustness_section(folder: Path) -> Section:
         f"{PARTS[found['part']]} part, corrupted in steps, and with missing or wrong facts. Changes are paired: both "
         "sides use the same resamples of lesions.",
         tables=tables,
-        pictures=read_pictures(folder, ("disturbed", _REMOVED, "facts", "novelty")),
+        pictures=read_pictures(folder, ("disturbed", REMOVED, "facts", "novelty")),
         strengths=strengths,
         weaknesses=weaknesses,
     )
@@ -77,14 +64,14 @@ def _summarize_corruptions(images: Steps) -> tuple[list[str], list[str]]:
     """Sentences about corruptions without and with a loss of balanced accuracy at their worst step."""
     harmless, harmful = [], []
     for name, steps in images.items():
-        if name == _REMOVED:
+        if name == REMOVED:
             continue
         _, worst = min(steps, key=lambda step: step[1]["balanced_accuracy"].value or 0.0)
         loss = worst["change_balanced_accuracy"]
         if loss.high is not None and loss.high < 0:
-            harmful.append(f"{_NAMES.get(name, name)} ({change(loss)})")
+            harmful.append(f"{NAMES.get(name, name)} ({change(loss)})")
         else:
-            harmless.append(_NAMES.get(name, name))
+            harmless.append(NAMES.get(name, name))
     return (
         [f"No loss of balanced accuracy is shown at any tested step of {', '.join(harmless)}."] if harmless else [],
         [f"Balanced accuracy falls at the worst tested step of {', '.join(harmful)}."] if harmful else [],
@@ -94,16 +81,16 @@ def _summarize_corruptions(images: Steps) -> tuple[list[str], list[str]]:
 def _summarize_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str]:
     """Sentences about images without the lesion and about altered facts."""
     found = []
-    if _REMOVED in images:
+    if REMOVED in images:
         # the largest step below 1: at 1 the surroundings are painted over too
-        step, numbers = max(images[_REMOVED], key=lambda each: (each[0] < 1, each[0]))
+        step, numbers = max(images[REMOVED], key=lambda each: (each[0] < 1, each[0]))
         found.append(
             f"With {percent(step)} of the image painted over from its centre, balanced accuracy is "
             f"{ranged(numbers['balanced_accuracy'])} (always predicting the most frequent diagnosis: {baseline}). "
             "Performance above that comes from surroundings and facts, not from the lesion."
         )
     effects = [
-        f"{_NAMES[name]} {change(facts[name][0][1]['change_balanced_accuracy'])}"
+        f"{NAMES[name]} {change(facts[name][0][1]['change_balanced_accuracy'])}"
         for name in ("nothing_known", "contradictory")
         if name in facts
     ]
@@ -128,7 +115,7 @@ def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseli
     rows: Rows = [["original", "", *(original.get(column, "") for column in _COLUMNS)]]
     rows += [
         [
-            _NAMES.get(name, name) + (f": {units[name]}" if name in units else ""),
+            NAMES.get(name, name) + (f": {units[name]}" if name in units else ""),
             f"{step:g}" if name in units else "",
             *(numbers.get(column, "") for column in _COLUMNS),
         ]

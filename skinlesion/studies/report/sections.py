@@ -13,7 +13,7 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
-from skinlesion.studies.report.page import captions, data_uri
+from skinlesion.studies.report.page import Picture, data_uri
 from skinlesion.studies.report.tables import (
     HEADLINE,
     Rows,
@@ -28,16 +28,6 @@ from skinlesion.taxonomy import CODES, DIAGNOSES
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 _MAX_WIDTH = 1400  # pixels of a picture on the page
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure drawn by another command."""
-
-    title: str
-    caption: str
-    alt: str  # alternative text
-    uri: str  # the picture as a data URI
 
 
 @dataclass(frozen=True)
@@ -80,9 +70,9 @@ def read_results(path: Path, keys: Sequence[str], *, command: str) -> dict[str, 
     return found
 
 
-def estimates(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Estimates by name, from JSON."""
-    return {name: Estimate.from_dict(each) for name, each in numbers.items()}
+def estimates(numbers: Mapping[str, Any], *names: str) -> dict[str, Estimate]:
+    """Estimates by name, from JSON; `names`: those alone."""
+    return {name: Estimate.from_dict(numbers[name]) for name in names or numbers}
 
 
 def read_pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
@@ -96,8 +86,7 @@ def read_pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
         picture.thumbnail((_MAX_WIDTH, 10 * _MAX_WIDTH))
         buffer = io.BytesIO()
         picture.quantize(128).save(buffer, format="PNG", optimize=True)
-        words = captions().get(path.stem) or {"title": path.stem, "caption": "", "alt": f"Figure {path.stem}."}
-        found.append(Picture(words["title"], words["caption"], words["alt"], data_uri(buffer, "png")))
+        found.append(Picture(path.stem, data_uri(buffer, "png")))
     return found
 
 
@@ -131,25 +120,26 @@ def explanations_section(folder: Path, *, samples: bool) -> Section | None:
     return Section("Explanations", lead, [_checks_table(found)], pictures, strengths, weaknesses)
 
 
+_OVERLAP = {
+    "peak_inside": "maps whose maximum lies in the lesion",
+    "energy_inside": "share of the map in the lesion",
+    "lesion_area": "lesion's share of the image, for comparison",
+}
+
+
 def _checks_table(found: Mapping[str, Any]) -> Table:
-    rows: Rows = [
-        [f"{name}, all weights randomised: rank correlation with the trained map (ideal: 0)",
-         Estimate.from_dict(steps[-1]["correlation"])]
-        for name, steps in found.get("randomisation", {}).get("members", {}).items()
-    ]  # fmt: skip
-    areas = {"deletion": "lower", "insertion": "higher"}
-    rows += [
-        [f"{kind}: area minus that of random order ({better} is better)",
-         Estimate.from_dict(found[kind]["area_less_random"])]
-        for kind, better in areas.items() if kind in found
-    ]  # fmt: skip
-    overlap = {
-        "peak_inside": "maps whose maximum lies in the lesion",
-        "energy_inside": "share of the map in the lesion",
-        "lesion_area": "lesion's share of the image, for comparison",
+    members, lesion = found.get("randomisation", {}).get("members", {}), found.get("lesion") or {}
+    checks = {
+        f"{name}, all weights randomised: rank correlation with the trained map (ideal: 0)": steps[-1]["correlation"]
+        for name, steps in members.items()
     }
-    lesion = found.get("lesion") or {}
-    rows += [[title, Estimate.from_dict(lesion[name])] for name, title in overlap.items() if name in lesion]
+    checks |= {
+        f"{kind}: area minus that of random order ({better} is better)": found[kind]["area_less_random"]
+        for kind, better in (("deletion", "lower"), ("insertion", "higher"))
+        if kind in found
+    }
+    checks |= {title: lesion[name] for name, title in _OVERLAP.items() if name in lesion}
+    rows: Rows = [[title, each] for title, each in estimates(checks).items()]
     notes = [] if lesion else ["Not checked against lesion masks: none were given."]
     return Table("explanations", "Checks of the saliency maps", ("check", "value"), rows, notes)
 
@@ -188,17 +178,14 @@ def external_section(folder: Path, test: Predictions) -> Section:
     parts = [path.stem.removeprefix("metrics_") for path in paths]
     own = headline(test)["balanced_accuracy"]
     source = "" if folder.name == "external" else folder.name.replace("_", " ")
-    tables: list[Table] = []
-    leads: list[str] = []
-    strengths: list[str] = []
-    weaknesses: list[str] = []
+    tables, leads, strengths, weaknesses = list[Table](), list[str](), list[str](), list[str]()
     for path, part in zip(paths, parts, strict=True):
         found = read_results(path, ("images", "lesions", "numbers"), command="evaluate")
         numbers = estimates(found["numbers"])
         leads.append(f"{found['images']} images of {found['lesions']} lesions ({part}).")
         tables += [*_metrics(found, f"external_{folder.name}_{part}", part), *_decisions(folder, part)]
         if about := found.get("external"):
-            tables += [each for each in [populations_table(folder, about)] if each is not None]
+            tables += filter(None, [populations_table(folder, about)])
         balanced = numbers["balanced_accuracy"]
         worse = balanced.value is not None and balanced.value < own
         (weaknesses if worse else strengths).append(
@@ -253,14 +240,7 @@ def _decisions(folder: Path, part: str) -> Iterator[Table]:
         return
     points = read_results(path, ("operating_points",), command="evaluate")["operating_points"]
     if isinstance(points, list):
-        metrics = [
-            (
-                point,
-                point.get("prevalence"),
-                {name: Estimate.from_dict(each) for name, each in point["numbers"].items()},
-            )
-            for point in points
-        ]
+        metrics = [(point, point.get("prevalence"), estimates(point["numbers"])) for point in points]
         name = f"external_{folder.name}_{part}_operating_points"
         yield points_table(metrics, name=name, title=f"Operating points chosen on validation ({part})")
 

@@ -3,19 +3,20 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
-from skinlesion.metrics.estimate import Estimate
+from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, Estimate
 from skinlesion.metrics.summary import Subgroups
 from skinlesion.studies.report.results import RejectionResult, Results
 from skinlesion.taxonomy import DIAGNOSES
 
 NOT_COMPUTABLE = "not computable"
-_INTERVAL = re.compile(r"\[[^\[\]]*\]|\(no interval\)")
+_INTERVAL = re.compile(r" ?\[[^\[\]]*\]")
 
 
 def decimal(value: float | None) -> str:
@@ -30,31 +31,35 @@ def percent(value: float | None) -> str:
 
 def ranged(number: Estimate | None) -> str:
     """A number with its interval, with three decimals."""
-    return _with_interval(number, lambda value: f"{value:.3f}", unit="")
+    return _with_interval(number, ".3f")
 
 
 def ranged_percent(number: Estimate | None) -> str:
     """A share with its interval, as percentages with one decimal."""
-    return _with_interval(number, lambda value: f"{100 * value:.1f}", unit="\u00a0%")
+    return _with_interval(number, ".1f", scale=100, unit="\u00a0%")
 
 
 def change(number: Estimate) -> str:
     """A difference with sign, interval and p value."""
     p = "" if number.p is None else f", p = {number.p:.3f}"
-    return _with_interval(number, lambda value: f"{value:+.3f}", unit="") + ("" if number.low is None else p)
+    return _with_interval(number, "+.3f") + ("" if number.low is None else p)
 
 
 def unbroken(text: str) -> str:
-    """The same text without line breaks inside intervals."""
+    """The same text without line breaks in numbers with intervals."""
     return _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
-def _with_interval(number: Estimate | None, form: Callable[[float], str], *, unit: str) -> str:
+def listed(items: Sequence[str]) -> str:
+    """Items in a sentence: a, b and c."""
+    *others, last = items
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _with_interval(number: Estimate | None, form: str, *, scale: float = 1, unit: str = "") -> str:
     if number is None or number.value is None:
         return NOT_COMPUTABLE
-    if number.low is None or number.high is None:
-        return f"{form(number.value)}{unit} (no interval)"
-    return f"{form(number.value)}{unit} [{form(number.low)}, {form(number.high)}]"
+    return f"{scale * number.value:{form}}{unit} {number.ends(form, scale=scale)}"
 
 
 Cell = str | float | Estimate | None
@@ -100,6 +105,11 @@ class Table:
         """Formatted cells."""
         return [[_format(cell) for cell in row] for row in self.rows]
 
+    def footnotes(self) -> list[str]:
+        """The notes, and one on marked intervals where there are any."""
+        marked = any(MARK in cell or NONE in cell for row in self.shown() for cell in row)
+        return [*self.notes, *([MARK_NOTE] if marked else [])]
+
     def csv(self) -> str:
         """Plain numbers; a column with intervals becomes three: value, low and high."""
         wide = [any(isinstance(row[k], Estimate) for row in self.rows) for k in range(len(self.headings))]
@@ -131,13 +141,17 @@ def make_tables(results: Results) -> dict[str, Table]:
 def points_table(
     points: Sequence[tuple[Mapping[str, Any], float | None, Mapping[str, Estimate]]], *, name: str, title: str
 ) -> Table:
-    """Table of operating points: each with the prevalence of its target, or None, and its metrics."""
+    """Table of operating points: each with the prevalence of its target, or None, and its metrics.
+
+    Neighbours of the same threshold share a row.
+    """
     prevalences = {point["target"]: prevalence for point, prevalence, _ in points if prevalence}
     rates = dict(_RATES if prevalences else list(_RATES.items())[:5])
-    rows: Rows = [
-        [point["target"], point["sensitivity"], point["threshold"], *_cells(metrics, rates)]
-        for point, _, metrics in points
-    ]
+    rows: Rows = []
+    for (target, threshold), same in groupby(points, lambda each: (each[0]["target"], each[0]["threshold"])):
+        wanted, metrics = zip(*((point["sensitivity"], metrics) for point, _, metrics in same), strict=True)
+        span = wanted[0] if len(wanted) == 1 else f"{decimal(wanted[0])} to {decimal(wanted[-1])}"
+        rows.append([target, span, threshold, *_cells(metrics[0], rates)])
     notes = [f"Prevalence of {target}: {share:g}." for target, share in prevalences.items()]
     notes.append("PPV and NPV apply to the share of the target among these images, unless a prevalence is given.")
     return Table(name, title, ("target", "desired sensitivity", "threshold", *rates.values()), rows, notes)

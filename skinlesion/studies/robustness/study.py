@@ -48,7 +48,8 @@ def compare_predictions(changed: Predictions, original: Predictions, config: Boo
     """
     now, then = (_statistic(each, original.predicted_targets) for each in (changed, original))
     changes = bootstrap(Difference(now, then), config, lesions=original.lesions)
-    numbers = bootstrap(now, config, lesions=original.lesions)
+    shares = ("accuracy", f"recall_{MELANOMA}", "same", *(["novel"] if changed.ood is not None else []))
+    numbers = bootstrap(now, config, lesions=original.lesions, proportions=now.denominators(*shares))
     return {**numbers, **{f"change_{name}": changes[name] for name in NUMBERS}}
 
 
@@ -78,7 +79,8 @@ def ood_detection(
         flagged=sums_of((others > threshold)[:, None], group)[:, 0],
         images=np.bincount(group).astype(np.float64),
     )
-    return OodDetection(len(others), **bootstrap(statistic, config, lesions=len(statistic.images)))
+    lesions = len(statistic.images)
+    return OodDetection(len(others), **bootstrap(statistic, config, lesions=lesions, proportions={"flagged": lesions}))
 
 
 @dataclass(frozen=True)

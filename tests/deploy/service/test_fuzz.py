@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image as PillowImage
 from service_doubles import RedModel, encoded, limits
 
 from skinlesion.deploy.service.app import build
@@ -25,6 +26,8 @@ SEEDS = [
     encoded(PICTURE, "JPEG", progressive=True, exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"),
     encoded(PICTURE, "PNG"),
     encoded(PICTURE, "PNG", optimize=True),
+    encoded(PillowImage.fromarray(PICTURE).quantize(16), "PNG"),
+    encoded(PillowImage.fromarray(PICTURE).quantize(200), "PNG", transparency=3),
     encoded(PICTURE, "WEBP"),
     encoded(PICTURE, "WEBP", lossless=True),
     encoded(PICTURE, "BMP"),

@@ -100,6 +100,18 @@ def test_an_image_and_facts_give_a_ranked_answer(page: Any) -> None:
     says(page, "headline", re.compile("melanoma, 63"))
 
 
+def test_what_will_stand_there_is_shown_before_an_answer(page: Any) -> None:
+    assert page.locator("#empty-bars li").count() == 7
+    assert page.locator("#empty-effects .effect").all_inner_texts() == ["Age: –", "Sex: –", "Lesion site: –"]
+    assert page.locator("#empty-members tbody tr").all_inner_texts() == ["red\t–\t–", "constant\t–\t–"]
+    form, right = (page.locator(each).bounding_box()["height"] for each in ("#form", "#placeholder"))
+    assert right > 0.8 * form, "the right half is filled"
+    give(page, coloured(254))
+    answered(page)
+    assert page.is_hidden("#placeholder")
+    assert "< 0.1 %" not in page.inner_text("#bars li:last-child"), "none is none"
+
+
 def test_the_set_at_the_chosen_risk(page: Any) -> None:
     give(page, coloured(40))
     answered(page)
@@ -139,7 +151,7 @@ def test_the_overlay_and_its_slider(page: Any) -> None:
 def test_errors_are_shown(page: Any) -> None:
     give(page, b"GIF89a", "photo.jpg")
     page.wait_for_selector("#status.error")
-    assert "The file's content is a GIF; expected JPEG" in page.inner_text("#status")
+    assert "its content is a GIF; expected JPEG" in page.inner_text("#status")
     assert page.is_hidden("#result")
     assert page.is_visible("#placeholder")
     give(page, coloured(200))

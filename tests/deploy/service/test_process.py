@@ -17,8 +17,9 @@ import pytest
 from conftest import composed
 from service_doubles import coloured, encoded
 
-from skinlesion.commands.serve import listen, run
+from skinlesion.commands.serve import run
 from skinlesion.config.deploy import ServeConfig
+from skinlesion.deploy.service.connections import listen
 from skinlesion.errors import BundleError, ConfigError
 
 TESTS = Path(__file__).parents[2]
@@ -29,13 +30,13 @@ SCRIPT = """
 import logging, sys
 sys.path.insert(0, {tests!r})
 from service_doubles import RedModel, limits
-from skinlesion.commands.serve import listen, serve_until_stopped
+from skinlesion.deploy.service.connections import listen, serve_until_stopped
 from skinlesion.deploy.service.app import build
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
 model = RedModel(seconds=0.2)
-serve_until_stopped(build(model, limits(waiting=64)), listening, seconds=20)
+serve_until_stopped(build(model, limits(waiting=64)), listening)
 heavy = {heavy!r}
 print("imported", sorted(set(heavy) & set(sys.modules)), flush=True)
 """
@@ -160,6 +161,14 @@ def test_clients_that_go_away_do_no_harm(server: tuple[subprocess.Popen[str], in
 def test_wrong_settings_are_refused(overrides: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         composed("serve", ServeConfig, *overrides)
+
+
+@pytest.mark.parametrize("token", ["", " ", "geheimnis-ä", " padded", "two\nlines"])
+def test_a_token_that_nobody_can_send_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one used to leave the service open."""
+    monkeypatch.setenv("SKINLESION_TOKEN", token)
+    with pytest.raises(ConfigError, match="SKINLESION_TOKEN: expected a token of printable ASCII"):
+        run(composed("serve", ServeConfig, "bundle=x"))
 
 
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def test_it_runs_as_nobody_with_a_health_check() -> None:
     assert said["USER"] not in ("0", "root")
     assert "/readyz" in said["HEALTHCHECK"]
     assert "ADD" not in last
-    assert all(":" in line for name, line in INSTRUCTIONS if name == "FROM"), "no image without a tag"
+    bases = {line.split()[0] for name, line in INSTRUCTIONS if name == "FROM"}
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.11[.\w-]*@sha256:[0-9a-f]{64}", bases.pop()), "a tag can change"
     command = json.loads(said["ENTRYPOINT"]) + json.loads(said["CMD"])
     assert command[:2] == ["skinlesion", "serve"]
     assert composed("serve", ServeConfig, *command[2:]).host == "0.0.0.0"
@@ -59,6 +61,29 @@ def test_the_group_asks_for_what_the_package_asks_for() -> None:
     assert set(group) <= known
     assert set(project["project"]["optional-dependencies"]["serve"]) <= set(group)
     assert not [each for each in group if re.match("torch|timm|lightning|pandas|albumentations", each)]
+
+
+def test_whatever_is_downloaded_has_a_version_and_a_hash() -> None:
+    """All of the group `service`, at the versions that were tested, and the build backend."""
+    constraints = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").splitlines()[1:]
+    pins = dict(line.split("==") for line in constraints)
+    locked = {}
+    for name in ("build.txt", "service.txt"):
+        for line in (ROOT / "docker" / name).read_text().splitlines()[1:]:
+            requirement, *hashes = line.split()
+            assert hashes, line
+            assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
+            package, version = requirement.replace("_", "-").split("==")
+            assert pins.get(package, version) == version, f"{package}: run docker/lock.py"
+            locked[package] = version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["dependency-groups"]["service"], *project["build-system"]["requires"]]
+    assert {re.match("[a-z0-9-]+", each)[0] for each in asked} <= set(locked)  # type: ignore[index]
+    script = (ROOT / "docker" / "install.sh").read_text().replace("\\\n", " ")
+    for line in script.splitlines():
+        if "-m pip" in line:
+            assert "--require-hashes" in line or "--no-index" in line or line.endswith(" ."), line
+            assert " wheel " not in line or "--no-build-isolation" in line, "another build backend each time"
 
 
 @pytest.mark.exhaustive

@@ -46,6 +46,13 @@ def transparent() -> bytes:
     return encoded(image)
 
 
+def without_palette() -> bytes:
+    """A PNG whose pixels are places in a palette that is not there."""
+    header = struct.pack(">IIBBBBB", 20, 20, 8, 3, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(21 * 20)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
 BAD = {
     "empty": (b"", 422, "empty-image"),
     "text": (b"hello, I am a photo", 415, "not-an-image"),
@@ -67,6 +74,7 @@ BAD = {
     "cut WebP": (encoded(noisy(), "WEBP")[:-200], 422, "damaged-image"),
     "cut BMP": (encoded(noisy(), "BMP")[:-200], 422, "damaged-image"),
     "JPEG header": (encoded(noisy(), "JPEG")[:30], 422, "damaged-image"),
+    "PNG without palette": (without_palette(), 422, "damaged-image"),
     "PNG without data": (bomb(20, 20), 422, "damaged-image"),
     "animated PNG": (animated("PNG"), 422, "animated-image"),
     "animated WebP": (animated("WEBP"), 422, "animated-image"),
@@ -85,6 +93,17 @@ def test_is_refused_with_a_reason(name: str) -> None:
     assert caught.value.status == status
     assert said in f"{caught.value.kind} {caught.value.detail}"
     assert len(caught.value.detail) > 20, "it says what to do"
+
+
+@pytest.mark.parametrize("error", [AssertionError, SystemError, NotImplementedError, BufferError, RecursionError])
+def test_whatever_a_decoder_raises_is_a_refusal(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error("secret")
+
+    monkeypatch.setattr(PillowImage.Image, "convert", fail)
+    with pytest.raises(RequestError) as caught:
+        decode_upload(encoded(noisy().quantize(16)), LIMITS)
+    assert (caught.value.status, caught.value.kind) == (422, "damaged-image")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])

@@ -3,7 +3,8 @@
 const FACT_NAMES = { age: "Age", sex: "Sex", localization: "Lesion site" };
 const MIN_EFFECT = 0.001; // probability: smaller effects are shown as none
 const byId = (id) => document.getElementById(id);
-const percent = (p) => (p >= 0.0995 || p === 0 ? `${Math.round(100 * p)} %` : `${(100 * p).toFixed(1)} %`);
+const percent = (p) => (p >= 0.0995 || p === 0 ? `${Math.round(100 * p)} %`
+  : p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 const points = (p) => `${(100 * p).toFixed(1)} percentage points`;
 const byCode = (model) => Object.fromEntries(model.diagnoses.map((diagnosis) => [diagnosis.code, diagnosis]));
 
@@ -15,6 +16,8 @@ export function element(name, properties = {}, ...children) {
 
 export function drawPlaceholder(model) {
   byId("empty-bars").replaceChildren(...model.diagnoses.map((diagnosis) => barRow(diagnosis, 0, "", "–")));
+  byId("empty-effects").replaceChildren(...Object.values(FACT_NAMES).map((fact) => effectRow(`${fact}: –`, 0)));
+  byId("empty-members").replaceChildren(...memberRows(model.members.map((name) => [name, "–", "–"]), "Probability"));
 }
 
 export function drawResult(answer, model) {
@@ -77,13 +80,16 @@ function drawEffects(image, facts, top) {
     const change = image.probabilities[top.code] - without[top.code];
     const effect = Math.abs(change) < MIN_EFFECT / 2 ? `no change for ${top.name}`
       : `${change > 0 ? "+" : "−"}${points(Math.abs(change))} for ${top.name}`;
-    const filled = element("span", { className: change > 0 ? "more" : "less" });
-    filled.style.setProperty("--share", Math.min(1, Math.abs(change) * 2));
-    return element("div", { className: "effect" }, `${FACT_NAMES[fact]} ${facts[fact]}: ${effect}`,
-      element("div", { className: "change", ariaHidden: "true" }, filled));
+    return effectRow(`${FACT_NAMES[fact]} ${facts[fact]}: ${effect}`, change);
   });
   const scale = "Compared with an unknown value. Each bar ends at 50 percentage points on either side.";
   byId("effects").replaceChildren(...rows, element("p", { className: "note" }, scale));
+}
+
+function effectRow(text, change) {
+  const filled = element("span", { className: change > 0 ? "more" : "less" });
+  filled.style.setProperty("--share", Math.min(1, Math.abs(change) * 2));
+  return element("div", { className: "effect" }, text, element("div", { className: "change", ariaHidden: "true" }, filled));
 }
 
 function drawMembers(image, diagnoses) {
@@ -92,12 +98,17 @@ function drawMembers(image, diagnoses) {
   byId("agreement").textContent =
     `${agreeing} of ${image.members.length} models have ${diagnoses[image.predicted].name} as their top diagnosis.` +
     (isCalibrated ? " Their probabilities are not calibrated; the result above is." : "");
-  const heading = (text, className = "") => element("th", { scope: "col", className }, text);
-  const head = element("tr", {}, heading("Model"), heading("Top diagnosis"),
-    heading(`Probability of ${image.predicted}`, "number"));
-  const rows = image.members.map(({ name, predicted, probabilities }) => element("tr", {},
-    element("td", {}, name),
-    element("td", {}, `${diagnoses[predicted].name} (${percent(probabilities[predicted]).replace(" ", "\u00a0")})`),
-    element("td", { className: "number" }, percent(probabilities[image.predicted]))));
-  byId("members").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  const rows = image.members.map(({ name, predicted, probabilities }) => [
+    name,
+    `${diagnoses[predicted].name} (${percent(probabilities[predicted]).replace(" ", "\u00a0")})`,
+    percent(probabilities[image.predicted]),
+  ]);
+  byId("members").replaceChildren(...memberRows(rows, `Probability of ${image.predicted}`));
+}
+
+function memberRows(rows, last) {
+  const row = (name, texts) => element("tr", {},
+    ...texts.map((text, k) => element(name, { className: k === 2 ? "number" : "", ...(name === "th" && { scope: "col" }) }, text)));
+  return [element("thead", {}, row("th", ["Model", "Top diagnosis", last])),
+    element("tbody", {}, ...rows.map((texts) => row("td", texts)))];
 }
