@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.errors import ConfigError, DataError
+from skinlesion.errors import ConfigError, DataError, SkinlesionError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pydantic import ValidationError
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
@@ -163,6 +164,33 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return text.isprintable()
+
+
+def read_json(path: Path, schema: Any, *, error: type[SkinlesionError], advice: str) -> Any:
+    """Read JSON and check it strictly, each key's type and range.
+
+    Args:
+        path: The file.
+        schema: What it must hold: any type that pydantic knows, with the constraints of `config.schema`.
+        error: Raised with one line that names the file and the key.
+        advice: What to do then.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(schema).validate_json(path.read_bytes(), strict=True)
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({fault.strerror}); {advice}") from fault
+    except ValidationError as fault:
+        raise error(f"{path}: {first_fault(fault)}; {advice}") from fault
+
+
+def first_fault(faults: "ValidationError") -> str:
+    """Name the key of the first fault and what is wrong there, and count the others."""
+    fault, others = faults.errors(include_url=False)[0], faults.error_count() - 1
+    reason = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"][:1].lower() + fault["msg"][1:]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where}: {reason}".removeprefix(": ") + (f" (and {others} more)" if others else "")
 
 
 def file_digest(path: Path) -> str:

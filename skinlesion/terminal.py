@@ -1,6 +1,7 @@
 """Messages and progress of a command: lines and bars on the terminal, a log file beside the results."""
 
 import logging
+import shlex
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,11 @@ _messages: MemoryHandler | None = None
 class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+def next_command(*words: str) -> str:
+    """A command line that can be copied to a shell, whatever its paths hold."""
+    return f"Next: {shlex.join(('skinlesion', *words))}"
 
 
 class LineHandler(logging.StreamHandler[TextIO]):

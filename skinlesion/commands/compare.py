@@ -19,11 +19,12 @@ def run(config: CompareConfig) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_points, show_table, with_interval
     from skinlesion.files import write_json
     from skinlesion.inference.posthoc import pooled_points
-    from skinlesion.metrics.compare import compare_tables, names_of, paths_of, read_pooled
+    from skinlesion.metrics.compare import compare_tables, divide, names_of, paths_of, read_pooled
     from skinlesion.metrics.estimate import BootstrapConfig
 
     bootstrap = BootstrapConfig.of(config)
-    patterns = dict(zip(names_of(config.tables), config.tables, strict=True))
+    divided = divide(config.tables)
+    patterns = dict(zip(names_of(divided), divided, strict=True))
     tables = {name: read_pooled(pattern) for name, pattern in patterns.items()}
     found = compare_tables(tables, bootstrap, bins=config.bins)
     pooled = {name: pooled_points(paths_of(pattern), bootstrap) for name, pattern in patterns.items()}

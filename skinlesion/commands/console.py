@@ -1,5 +1,6 @@
 """Tables on stdout."""
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -22,7 +23,8 @@ def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, its first column aligned to the left and the others to the right; without rows, one line."""
-    console = Console(width=120, markup=False, emoji=False)  # a name such as a[1].png is no style
+    is_wide = not sys.stdout.isatty()  # a file's lines do not end at a window's edge
+    console = Console(width=120 if is_wide else None, markup=False, highlight=False, emoji=False)
     if not rows:
         console.print(f"{printable(title)}: none")
         return

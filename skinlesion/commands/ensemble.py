@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from skinlesion.config.inference import EnsembleConfig
 from skinlesion.errors import DataError
-from skinlesion.terminal import log_to
+from skinlesion.terminal import log_to, next_command
 
 if TYPE_CHECKING:
     from skinlesion.data.datamodule import Part
@@ -65,7 +65,7 @@ def run(config: EnsembleConfig) -> None:
     write_json(folder / "metrics.json", found.to_dict())
     _show(found)
     log.info("Ensemble: %s", folder / "ensemble.json")
-    log.info("Figures: skinlesion evaluate ensemble=%s split=test", folder / "ensemble.json")
+    log.info(next_command("evaluate", f"ensemble={folder / 'ensemble.json'}", "split=test"))
 
 
 def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleConfig) -> "list[Predictions]":

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinlesion.config.deploy import ExportConfig
+from skinlesion.terminal import next_command
 
 if TYPE_CHECKING:
     from skinlesion.deploy.manifest import Manifest
@@ -49,4 +50,4 @@ def _report(about: "Manifest", folder: Path) -> None:
             log.warning(
                 "%s changes too many predictions of these models; export them with precision=fp16 or fp32", precision
             )
-    log.info("Try it: skinlesion predict bundle=%s image=FILE", folder)
+    log.info(next_command("predict", "FILE", f"bundle={folder}"))

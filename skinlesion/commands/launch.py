@@ -1,11 +1,16 @@
 """Starts a command: Hydra composes, the schema checks, the command runs; errors come out as messages, not as traces."""
 
+import ctypes
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,16 +22,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from skinlesion.config.overrides import is_sweep, read_words
+from skinlesion.config.overrides import read_words
 from skinlesion.config.reference import groups
 from skinlesion.config.validation import explain, require_out, typed
-from skinlesion.errors import ConfigError, SkinlesionError
+from skinlesion.config.values import is_sweep
+from skinlesion.errors import ConfigError, SkinlesionError, printable
 from skinlesion.files import config_dir, disk_faults
 from skinlesion.terminal import collect_messages, log_to_file_alone
 
+TERMINATED = 128 + signal.SIGTERM  # exit status
+
 _COMMAND: list[str] = []
+# Environment variables, since they reach the jobs of every launcher:
 _SWEPT = "SKINLESION_SWEPT"
-_FAILURES = "SKINLESION_FAILURES"  # an environment variable reaches the jobs of every launcher
+_FAILURES = "SKINLESION_FAILURES"
+_STARTER = "SKINLESION_STARTER"
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that this process gets when its parent ends
 
 
 def start(command: str, schema: type, words: Sequence[str]) -> None:
@@ -40,7 +51,8 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
         words: Words after the command's name.
 
     Raises:
-        SystemExit: Status 1, after one to three lines on stderr, for an error that the user can correct.
+        SystemExit: Status 1, after one to three lines on stderr, for an error that the user can correct; 130 after
+            Ctrl-C, 143 after SIGTERM.
     """
     _COMMAND[:] = [sys.executable, "-m", "skinlesion", command, *words]
     try:
@@ -51,26 +63,28 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
     if line.is_multirun and "sweep" in groups(command) and not any(word.startswith("sweep=") for word in overrides):
         overrides.append("sweep=by_hand")
     sys.argv = [f"skinlesion {command}", *overrides, *line.flags]
-    os.environ[_SWEPT] = json.dumps([word.partition("=")[0].lstrip("+") for word in overrides if is_sweep(word)])
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages of its own
+    os.environ[_SWEPT] = json.dumps([word.partition("=")[0].lstrip("+") for word in overrides if is_sweep(word)])
+    os.environ[_STARTER] = str(os.getpid())
+    signal.signal(signal.SIGTERM, _terminate)
+    started: list[bool] = []
     with tempfile.TemporaryDirectory() as folder:
-        failures = Path(folder) / "failures.jsonl"
-        os.environ[_FAILURES] = str(failures)
-        started: list[bool] = []
+        os.environ[_FAILURES] = f"{folder}/failures.jsonl"
         try:
             task = _task(command, schema, started)
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
         except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            _refuse(command, "stopped by Ctrl-C", status=130)
         except Exception as error:
             composing = isinstance(error, HydraException | OmegaConfBaseException) or not started
             if wants_traces or not composing:
                 raise
             _refuse(command, explain(error, schema))
         finally:
-            _report_members(command, failures)
-        _report_run(command, failures)
+            failed = _report_members(command)
+    if failed:
+        raise SystemExit(1)
 
 
 def multirun() -> bool:
@@ -108,52 +122,72 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
 
     def task(config: DictConfig) -> None:
         started.append(True)
+        chosen = HydraConfig.get()
+        if multirun() and chosen.runtime.choices.get("hydra/launcher") == "joblib":
+            _end_with(int(os.environ[_STARTER]))
         with collect_messages():
-            log_to_file_alone(f"skinlesion {command} {' '.join(HydraConfig.get().overrides.task)}")
+            log_to_file_alone(f"skinlesion {command} {' '.join(chosen.overrides.task)}")
             try:
                 checked: Any = typed(config, schema)
                 require_out(command, checked)
                 with disk_faults():
                     import_module(f"skinlesion.commands.{command}").run(checked)
-            except SkinlesionError as error:
-                _record(str(error))
             except Exception as error:
-                _record(f"{type(error).__name__}: {error}")
-                raise
+                is_known = isinstance(error, SkinlesionError)
+                message = str(error) if is_known else f"{type(error).__name__}: {error}"
+                log_to_file_alone(message, logging.ERROR)
+                if multirun():
+                    _record(message)
+                elif is_known:
+                    _refuse(command, message)
+                if not is_known:
+                    raise
 
     return task
 
 
+@cache
+def _end_with(parent: int) -> None:
+    """End this process, a worker of a sweep, when the one that started it has ended, however that came about."""
+    if os.getpid() == parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _terminate(*_: object) -> NoReturn:
+    """End as after an error: without a handler of ours, Lightning ends a training with status 0."""
+    raise SystemExit(TERMINATED)
+
+
 def _record(message: str) -> None:
-    log_to_file_alone(message, logging.ERROR)
-    job = " ".join(HydraConfig.get().overrides.task) if multirun() else ""
+    job = " ".join(f"{key}={value}" for key, value in swept().items())
     with Path(os.environ[_FAILURES]).open("a", encoding="utf-8") as failures:
         failures.write(json.dumps([job, message]) + "\n")
 
 
-def _read(failures: Path) -> list[tuple[str, str]]:
-    lines = failures.read_text(encoding="utf-8").splitlines() if failures.exists() else []
-    return [(job, message) for job, message in map(json.loads, lines)]
+def _report_members(command: str) -> bool:
+    """Name the jobs of a multirun that failed, those with the same message together; whether there are any."""
+    failures = Path(os.environ[_FAILURES])
+    jobs: dict[str, list[str]] = {}
+    for line in failures.read_text(encoding="utf-8").splitlines() if failures.exists() else ():
+        job, message = json.loads(line)
+        jobs.setdefault(message, []).append(job)
+    for message, each in jobs.items():
+        named = f" ({'; '.join(each)})" if any(each) else ""
+        print(printable(f"skinlesion {command}: {len(each)} failed{named}:\n  {message}"), file=sys.stderr)
+    return bool(jobs)
 
 
-def _report_members(command: str, failures: Path) -> None:
-    members = [(job, message) for job, message in _read(failures) if job]
-    for message in dict.fromkeys(message for _, message in members):
-        jobs = [job for job, other in members if other == message]
-        print(f"skinlesion {command}: {len(jobs)} failed ({'; '.join(jobs)}):\n  {message}", file=sys.stderr)
-
-
-def _report_run(command: str, failures: Path) -> None:
-    failed = _read(failures)
-    alone = [message for job, message in failed if not job]
-    if alone:
-        _refuse(command, alone[0])
-    if failed:
-        raise SystemExit(1)
-
-
-def _refuse(command: str, message: str) -> NoReturn:
+def _refuse(command: str, message: str, *, status: int = 1) -> NoReturn:
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
     speaker = "" if rank == "0" else f"process {rank}: "
-    print(f"skinlesion {command}: {speaker}{message}", file=sys.stderr)
-    raise SystemExit(1)
+    print(printable(f"skinlesion {command}: {speaker}{message}"), file=sys.stderr)
+    raise SystemExit(status)

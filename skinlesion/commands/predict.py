@@ -1,7 +1,9 @@
 """`skinlesion predict`: images and what is known about the patient to probabilities."""
 
+import csv
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ NOTE = "research use only, not a medical device"
 
 
 def run(config: PredictConfig) -> None:
-    """Print a table for people, or JSON for programs, with a row for each readable image.
+    """Print a table for people, or CSV or JSON for programs, with a row for each readable image.
 
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
@@ -31,14 +33,16 @@ def run(config: PredictConfig) -> None:
     model = Predictor.from_config(config)
     facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
     check_facts(model.encoder, facts)
-    found, unreadable = _predict(model, image_paths(Path(config.image).expanduser()), facts, config)
+    found, unreadable = _predict(model, image_paths(Path(config.image)), facts, config)
     for message in unreadable:
         log.warning("%s", message)
     if found is None:
         raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
     rows = records(found)
     if config.format == "json":
-        print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2))
+        print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2, allow_nan=False))
+    elif config.format == "csv":
+        _write_csv(rows)
     else:
         show(rows)
 
@@ -94,29 +98,39 @@ def _by_code(found: "Predictions", values: Sequence[float]) -> dict[str, float]:
     return {code: round(float(value), 6) for code, value in zip(found.taxonomy.codes, values, strict=True)}
 
 
+def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as CSV, a column for each diagnosis."""
+    flat = []
+    for row in rows:
+        plain = {key: value for key, value in row.items() if key not in ("uncalibrated", "out_of_distribution")}
+        plain |= plain.pop("probabilities")
+        plain |= {"prediction_set": " ".join(row["prediction_set"])} if "prediction_set" in row else {}
+        flat.append(plain | {f"ood_{key}": value for key, value in row.get("out_of_distribution", {}).items()})
+    writer = csv.DictWriter(sys.stdout, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+
+
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows as a table for people."""
+    """Print rows as a table for people; at 80 columns nothing but names is wrapped."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=f"Probabilities ({NOTE})", title_justify="left")
-    for heading in ("image", "likeliest", "category"):
-        shown.add_column(heading)
+    shown = Table(title=f"Probabilities ({NOTE})", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    shown.add_column("image", overflow="fold", min_width=12)
+    shown.add_column("likeliest", min_width=9)
     for code in rows[0]["probabilities"]:
-        shown.add_column(code, justify="right")
+        shown.add_column(code, justify="right", no_wrap=True)
     wanted = rows[0].get("coverage_wanted")
     if wanted is not None:
         shown.add_column(f"set ({wanted:.0%})")
-    flagged = "out_of_distribution" in rows[0]
-    if flagged:
-        shown.add_column("like training")
-        if any(row["out_of_distribution"]["flag"] for row in rows):
-            shown.caption = (
-                "like training, no: the image is unlike the training images; do not rely on its probabilities"
-            )
+    if any(row.get("out_of_distribution", {}).get("flag") for row in rows):
+        shown.caption = "! unlike the training images: do not rely on its probabilities"
     for row in rows:
+        is_ood = row.get("out_of_distribution", {}).get("flag", False)
         values = [f"{value:.3f}" for value in row["probabilities"].values()]
         sets = [] if wanted is None else [" ".join(row["prediction_set"])]
-        ood = ["no" if row["out_of_distribution"]["flag"] else "yes"] if flagged else []
-        shown.add_row(printable(Path(row["image"]).name), row["name"], row["category"], *values, *sets, *ood)
-    Console(width=140, markup=False, emoji=False).print(shown)
+        name = printable(f"{'! ' if is_ood else ''}{Path(row['image']).name}")
+        shown.add_row(name, f"{row['name']} ({row['category']})", *values, *sets)
+    Console(markup=False, highlight=False, emoji=False).print(shown)

@@ -1,16 +1,20 @@
 """`skinlesion train`: one run, from a table and images to an evaluated checkpoint."""
 
 import logging
-import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from skinlesion.commands.launch import command, multirun, sweep_keys, swept
+from hydra.core.hydra_config import HydraConfig
+
+from skinlesion.commands.launch import TERMINATED, command, multirun, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
-from skinlesion.errors import ConfigError
-from skinlesion.terminal import log_to, quiet
+from skinlesion.config.validation import focal_name
+from skinlesion.errors import ConfigError, SkinlesionError
+from skinlesion.terminal import log_to, next_command, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +35,7 @@ def run(config: TrainConfig) -> None:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
     from skinlesion.training.distributed import is_launched, joined, make_fabric
-    from skinlesion.training.run_folder import claimed, is_finished
+    from skinlesion.training.run_folder import best_epoch, claimed, is_finished
 
     fabric = make_fabric(config.trainer)
     quiet(fabric.global_rank)
@@ -41,45 +45,101 @@ def run(config: TrainConfig) -> None:
             "give trainer.devices=1, or train them one by one"
         )
     folder = run_folder(config)
-    with claimed(folder, config) if fabric.is_global_zero else nullcontext():
+    keys = tuple(swept()) if multirun() else ()
+    with claimed(folder, config, swept=keys) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             log_to(folder)
         finished = fabric.is_global_zero and is_finished(folder)
         if finished and not is_launched(fabric):
-            log.info("%s: already finished", folder)
-            return
-        module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
-        with joined(fabric, command):
-            if not fabric.broadcast(finished):
-                _train(module, datamodule, config=config, folder=folder, fabric=fabric)
-    log.info("%s: finished", folder)
+            _compare_inputs(config, folder, fabric)
+        else:
+            with _saying_what_is_kept(folder) if fabric.is_global_zero else nullcontext():
+                module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
+                with joined(fabric, command):
+                    if not fabric.broadcast(finished):
+                        _train(module, datamodule, config=config, folder=folder, fabric=fabric)
+    if fabric.is_global_zero:
+        state = "already finished" if finished else "finished"
+        log.info("%s: %s; best.ckpt holds %s", folder, state, best_epoch(folder, list(config.schedule.phases)))
+        _say_what_is_next(config, folder)
+
+
+def _compare_inputs(config: TrainConfig, folder: Path, fabric: "Fabric") -> None:
+    """Refuse a finished run that would be made from other images, another table or other weights today."""
+    from skinlesion.training.phases import refuse_changed_inputs, run_inputs
+
+    try:
+        module, datamodule = _prepare(config, folder, fabric)
+        inputs = run_inputs(module, datamodule)
+    except SkinlesionError as error:  # its data may be gone by now
+        reason = str(error).splitlines()[0]
+        log.info("%s: not compared with its data and weights: %s", folder, reason)
+    else:
+        refuse_changed_inputs(inputs, folder / "best.ckpt")
 
 
 def run_folder(config: TrainConfig) -> Path:
-    """Where this run's files go: `out`, or the member's folder in it, named by what is swept."""
+    """Where this run's files go: `out`, or the member's folder in it, whose name differs wherever a swept key does."""
     if not multirun():
         return Path(config.out)
-    member = config.member or f"{config.model.name}-{config.loss.name}"
-    named = sweep_keys() if config.member else ["model", "loss"]
-    values = {key: value for key, value in swept().items() if key not in named}
-    return Path(config.out) / "-".join([member, *(_word(f"{key}_{value}") for key, value in values.items())])
+    model, loss = config.model.name, config.loss.name
+    member = config.member or f"{model}-{loss}"
+    is_derived = loss == focal_name(config.loss.alpha, config.loss.gamma)
+    names = {"model": model, "model.backbone": model, "loss": loss, "loss.alpha": loss, "loss.gamma": loss}
+
+    def is_told(key: str, value: str) -> bool:
+        """Whether the member's name differs with the key: by the network's or the loss's name in it, or by its file."""
+        name = names.get(key, "")
+        differs = name == value or (is_derived and name == loss)
+        in_name = bool(name) and f"-{name}-" in f"-{member}-"
+        by_file = config.member is not None and key in sweep_keys() and "member" not in given
+        return value == member or by_file or (in_name and differs)
+
+    given = {override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}
+    rest = [f"{quote(key)}_{quote(value, safe=',')}" for key, value in swept().items() if not is_told(key, value)]
+    return Path(config.out) / "-".join([member, *rest])
 
 
-def _word(text: str) -> str:
-    """Make a part of a folder's name that needs no quotes, neither in a shell nor for Hydra."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
+def _say_what_is_next(config: TrainConfig, folder: Path) -> None:
+    done = len(list(folder.parent.glob("*/metrics.json")))
+    if not multirun():
+        log.info(next_command("evaluate", f"checkpoint={folder / 'best.ckpt'}", "split=val"))
+    elif done > 1 and done == (config.expected_members or done):
+        log.info(next_command("ensemble", f"members={config.out}"))
+
+
+@contextmanager
+def _saying_what_is_kept(folder: Path) -> Iterator[None]:
+    """Say what a run that is stopped has kept; Lightning makes an end with status 1 of Ctrl-C."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        if interrupted or error.args == (TERMINATED,):
+            from skinlesion.training.phases import last_epoch
+
+            kept = last_epoch(folder)
+            log.warning(
+                "%s: stopped; %s; the same command goes on from there",
+                folder,
+                f"kept up to {kept}" if kept else "no epoch had ended",
+            )
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[LesionClassifier, LesionDataModule]":
     import lightning
 
     from skinlesion.data.datamodule import LesionDataModule
-    from skinlesion.training.build import architecture, image_input
+    from skinlesion.training.build import architecture, check_image_size, image_input
     from skinlesion.training.module import LesionClassifier
     from skinlesion.training.phases import check_phases
 
     lightning.seed_everything(config.seed, verbose=False)
     options = architecture(config.model)
+    check_image_size(options)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
     datamodule.check_cache()

@@ -113,7 +113,9 @@ class EvaluateConfig(BootstrapKeys):
 class CompareConfig(BootstrapKeys):
     """`skinlesion compare`."""
 
-    tables: list[PathText]  # predictions tables, the reference first; the files that a pattern (*) matches are pooled
+    tables: list[
+        PathText
+    ]  # predictions tables, the reference first; those of a pattern (*) are pooled unless of the same images
     out: PathText | None  # JSON file of all numbers; null: none is written
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
 
@@ -122,7 +124,19 @@ class CompareConfig(BootstrapKeys):
         require(len(set(self.tables)) == len(self.tables), "tables", self.tables, "each table once")
 
 
-Age = Annotated[float, Range(0, 120)]
+UNKNOWN = ("unknown", "", "na", "n/a", "nan", "none", "?")  # words for an age that is not known
+Age = Annotated[int | float | str, Range(0, 120)]
+
+
+def known_age(age: int | float | str | None) -> float | None:
+    """An age in years; None where it is not known, which may be said in words.
+
+    Raises:
+        ConfigError: It is no number.
+    """
+    if isinstance(age, str):
+        require(age.strip().lower() in UNKNOWN, "age", age, "years, 0 to 120, or unknown")
+    return None if age is None or isinstance(age, str) else float(age)
 
 
 @dataclass
@@ -138,11 +152,12 @@ class PredictConfig:
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     calibrated: bool  # whether an ensemble's probabilities are calibrated; false: the members' mean
-    format: Annotated[str, OneOf(("table", "json"))]  # output format on stdout
+    format: Annotated[str, OneOf(("table", "csv", "json"))]  # output format on stdout
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
+        self.age = known_age(self.age)
         if self.bundle is None:
             require_one_model(self.checkpoint, self.ensemble, otherwise=" or bundle=FOLDER")
         alone = self.bundle is None or (self.checkpoint is None and self.ensemble is None)

@@ -1,25 +1,22 @@
 """The words of a command line before Hydra reads them: keys that are meant, flags, bare image paths, literal paths."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException
 
 from skinlesion.config.reference import ANY, Key, choices, groups, keys
+from skinlesion.config.values import join, override
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 _OPTIONAL = {"--info", "-i"}  # with a value or without
 _ALONE = {"--multirun", "-m", "--resolve", "--run", "-r", "--hydra-help"}
-_GRAMMAR = ("null", "none", "true", "false", "???")  # Hydra's own words, and no paths
-_QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 _PAIR = re.compile(r"(\+{0,2}[^=~+]+)=(.*)", re.DOTALL)
 
 # Keys of the last release, refused with the new name for one release.
@@ -121,13 +118,13 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
     known = list(keys(schema))
     for old, new in RENAMED.items():
         target = _filled(new, name)
-        if _matches(name, old) and len(name.split(".")) == len(old.split(".")) and is_known(target, schema):
+        if _matches(name, old) and name.count(".") == old.count(".") and is_known(target, schema):
             return f"{name}: is called {target} now; give {target}={value}"
     if name == "backbone" and "model.backbone" in known:
         presets = ", ".join(choices("model"))
         return f"{name}: unknown key; give model=, one of {presets}, or model.backbone with {_STAGES}"
     leaf = name.rpartition(".")[2]
-    usual = [key for words, targets in SYNONYMS.items() if name in words for key in targets if key in known]
+    usual = [key for words, targets in SYNONYMS.items() if {name, leaf} & {*words} for key in targets if key in known]
     same = [key for key in known if key.rpartition(".")[2] == leaf]
     if usual or len(same) == 1:
         return f"{name}: unknown key; did you mean {_example((usual or same)[0], value)}?"
@@ -188,20 +185,27 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     is_multirun = not {"-m", "--multirun"}.isdisjoint(flags)
     has_own_folder = bool({"--config-dir", "-cd", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags})
     known, overrides, given = keys(schema), [], {}
+    bare: dict[str, list[str]] = {}
     for word in rest:
-        if word.startswith("~") and not ("image" in known and Path(word).exists()):
+        if name := _bare_key(word, known):
+            bare.setdefault(name, []).append(word)
+            continue
+        if word.startswith("~"):
             overrides.append(word)
             continue
         key, value = _pair(word, known)
         name = key.lstrip("+")
-        if name == "image" and name in given:
-            raise ConfigError(f"image={value}: expected one file or folder; put the images into one folder")
         given[name] = value
         if "." in name or not has_own_folder:  # a group may be the user's own
             check_key(name, value, command, schema)
-        is_path = name in known and known[name].is_path
-        overrides.append(f"{key}={_literal(known[name], value, is_multirun=is_multirun) if is_path else value}")
+        overrides.append(override(key, value, known, is_multirun=is_multirun))
+    for name, paths in bare.items():
+        if name in given:
+            raise ConfigError(f"{name}={given[name]}: given twice, {paths[0]} too")
+        overrides.append(f"{name}={join(known[name], paths)}")
     check_backbone(given, command)
+    if given.get("model.backbone") and "model.name" not in given:
+        overrides.append("model.name=${model.backbone}")  # that of a preset would name another network
     return CommandLine(tuple(overrides), tuple(flags), is_multirun)
 
 
@@ -229,43 +233,33 @@ def _split_flags(words: Sequence[str], command: str, schema: type) -> tuple[list
     return flags, rest
 
 
-def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
-    """Key and value of a word; a bare path is the image."""
+def _bare_key(word: str, known: dict[str, Key]) -> str | None:
+    """The key whose value a bare path is: a model, the image, or what the command reads; None: it is no bare path."""
     found = _PAIR.fullmatch(word)
-    is_bare = found is None or (found[1].lstrip("+") not in known and Path(word).exists())
-    if is_bare and "image" in known and word not in known:
-        return "image", word
+    path = Path(os.path.expanduser(word))
+    if found is not None and (found[1].lstrip("+") in known or not path.exists()):
+        return None
+    models = {
+        "checkpoint": path.suffix == ".ckpt" or (path / "best.ckpt").exists(),
+        "ensemble": path.suffix == ".json" or (path / "ensemble.json").exists(),
+        "bundle": (path / "bundle.json").exists(),
+    }
+    if path.exists() and (model := [key for key in models if models[key] and key in known]):
+        return model[0]
+    if word in known:
+        return None
+    if "image" in known:
+        return "image" if path.exists() or not word.startswith("~") else None
+    if "checkpoint" in known or not path.exists():
+        return None
+    return next((key for key in ("tables", "members", "ensemble", "bundle", "data.root") if key in known), None)
+
+
+def _pair(word: str, known: dict[str, Key]) -> tuple[str, str]:
+    """Key and value of a word."""
+    found = _PAIR.fullmatch(word)
     if found is None:
         example = f", such as {word}={'FILE' if known[word].is_path else 'VALUE'}" if word in known else ""
-        raise ConfigError(f"{word}: expected key=value{example}")
+        nothing = "no such file or folder; " if "/" in word and not Path(word).exists() else ""
+        raise ConfigError(f"{word}: {nothing}expected key=value{example}")
     return found[1], found[2]
-
-
-def _literal(key: Key, value: str, *, is_multirun: bool) -> str:
-    """A path, or a list of paths, in quotes, so that Hydra takes every character as it is."""
-    if value.lower() in _GRAMMAR or _QUOTED.fullmatch(value):
-        return value
-    if not value:
-        raise ConfigError(f"{key.name}=: expected a file or folder")
-    is_list = value.startswith("[") and value.endswith("]") and not Path(value).exists()
-    if is_multirun and not is_list and not Path(value).exists() and is_sweep(f"{key.name}={value}"):
-        return value
-    if not is_list:
-        return f"[{_quote(value)}]" if key.is_list else _quote(value)
-    if not (key.is_list or key.name == "members"):
-        folder = "; put the images into one folder and give that" if key.name == "image" else ""
-        raise ConfigError(f"{key.name}={value}: expected one path, not a list{folder}")
-    parts = re.findall(r"""(?:[^,'"]|'[^']*'|"[^"]*")+""", value[1:-1])  # between commas that are not in quotes
-    return f"[{','.join(_quote(part.strip()) for part in parts if part.strip())}]"
-
-
-def _quote(path: str) -> str:
-    return path if _QUOTED.fullmatch(path) else str(QuotedString(text=path, quote=Quote.single).with_quotes())
-
-
-def is_sweep(word: str) -> bool:
-    """Whether Hydra reads a word as several values of a key; a word that it cannot read is none."""
-    try:
-        return OverridesParser.create().parse_override(word).is_sweep_override()
-    except HydraException:
-        return False

@@ -30,6 +30,7 @@ class Key:
         allowed: Range or choices, "" where the type says all.
         values: Words that can be completed: choices, or true and false.
         is_path: Whether its value is a file or folder.
+        is_text: Whether its value is free text.
         is_list: Whether its value is a list.
         is_mapping: Whether it holds names that the user chooses, with plain values.
     """
@@ -39,6 +40,7 @@ class Key:
     allowed: str = ""
     values: tuple[str, ...] = ()
     is_path: bool = False
+    is_text: bool = False
     is_list: bool = False
     is_mapping: bool = False
 
@@ -128,14 +130,15 @@ def _key(name: str, hint: Any, comment: str) -> Key:
     rules = list(constraints(hint))
     allowed = [str(rule) for rule in rules if isinstance(rule, Range | OneOf)]
     words = [word for rule in rules if isinstance(rule, OneOf) for word in rule]
-    booleans = ("true", "false") if hint is bool else ()
     types = [getattr(part, "__origin__", part) for part in (hint, *get_args(hint))]
+    booleans = ("true", "false") if bool in types else ()
     return Key(
         name=name,
         meaning=comment,
         allowed=allowed[0] if allowed else "",
         values=tuple(words) or booleans,
         is_path=PATH in rules,
+        is_text=not rules and {part for part in types if isinstance(part, type)} <= {str, type(None)},
         is_list=list in types,
         is_mapping=dict in types,
     )

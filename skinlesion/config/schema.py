@@ -4,15 +4,34 @@
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Protocol, get_args, get_type_hints
 
 from skinlesion.errors import ConfigError
 
 
+class _Constraint(Protocol):
+    def holds(self, value: Any) -> bool:
+        """Whether a value is allowed."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Check what pydantic reads from a file."""
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def check(value: Any) -> Any:
+            if not self.holds(value):
+                raise PydanticCustomError(
+                    "constraint", "{value}: expected {it}", {"value": repr(value)[:60], "it": str(self)}
+                )
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+
 @dataclass(frozen=True)
-class Range:
+class Range(_Constraint):
     """Finite numbers between two bounds; of a list, each number.
 
     Attributes:
@@ -43,7 +62,7 @@ class Range:
         return f"{low}, {'less than' if self.below else 'at most'} {high}"
 
 
-class OneOf(tuple[str, ...]):
+class OneOf(tuple[str, ...], _Constraint):
     """Words of which a field takes one."""
 
     def holds(self, value: Any) -> bool:
@@ -54,12 +73,29 @@ class OneOf(tuple[str, ...]):
         return f"one of {', '.join(self)}"
 
 
+@dataclass(frozen=True)
+class Matching(_Constraint):
+    """Words of one form."""
+
+    pattern: str  # regular expression of a whole word
+    form: str  # for people
+
+    def holds(self, value: Any) -> bool:
+        """Whether a word has this form."""
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.form
+
+
 PATH = "path"
 PathText = Annotated[str, PATH]  # a file or folder: taken literally on the command line
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0, 1, above=True, below=True)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Count = Annotated[int, Range(1)]
+FileName = Annotated[str, Matching(r"(?!\.{1,2}$)[^/\\:\0-\x1f]+", "the name of a file in the same folder")]
+Sha256 = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 Tta = Annotated[str, OneOf(("none", "flips", "dihedral"))]
 
 
@@ -123,7 +159,7 @@ def require(holds: bool, key: str, value: object, expected: str) -> None:
         ConfigError: The message says what was `expected`.
     """
     if not holds or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(f"{key}={value}: expected {expected}")
+        raise ConfigError(f"{key if value is None else f'{key}={value}'}: expected {expected}")
 
 
 def require_choice(key: str, value: str, choices: Sequence[str]) -> None:

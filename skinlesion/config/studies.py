@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
-from skinlesion.config.inference import Age
+from skinlesion.config.inference import Age, known_age
 from skinlesion.config.schema import (
     BootstrapKeys,
     OneOf,
@@ -81,6 +81,7 @@ class ExplainConfig(BootstrapKeys):
     data: SourceConfig
 
     def __post_init__(self) -> None:
+        self.age = known_age(self.age)
         require_one_model(self.checkpoint, self.ensemble)
         if self.class_ is not None:
             from skinlesion.taxonomy import CODES  # imports numpy, which help does without

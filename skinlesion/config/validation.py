@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
@@ -19,11 +20,26 @@ from omegaconf.errors import (
 )
 
 from skinlesion.config.overrides import unknown_key
+from skinlesion.config.reference import ANY, keys
 from skinlesion.config.schema import check_annotations, hints
+from skinlesion.config.values import ENCODED
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir, require_writable
 
 Schema = TypeVar("Schema")
+
+
+def focal_name(alpha: Any, gamma: Any) -> str:
+    """The name of a focal loss in folder names: a05_g20 for alpha 0.5 and gamma 2.0, one name for each pair."""
+
+    def digits(value: Any) -> str:
+        is_short = isinstance(value, int | float) and 0 <= value < 10 and value == round(value, 1)
+        return f"{value:.1f}".replace(".", "") if is_short else str(value if isinstance(value, str) else float(value))
+
+    return f"a{digits(alpha)}_g{digits(gamma)}"
+
+
+OmegaConf.register_new_resolver("focal_name", focal_name, replace=True)
 
 
 def configuration(command: str, schema: type[Schema], *overrides: str) -> Schema:
@@ -55,13 +71,22 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     try:
         # `class`, a word of Python's, is the field `class_`
         reserved = {key: f"{key}_" for key in hints(schema) if key not in schema.__dataclass_fields__}  # type: ignore[attr-defined]
-        fields = {reserved.get(str(key), key): value for key, value in config.items_ex(resolve=False)}
+        fields = _decoded(OmegaConf.to_container(config))
+        fields = {reserved.get(key, key): value for key, value in fields.items()}
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(fields))
         checked = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error, schema)) from error
     check_annotations(checked)
     return checked
+
+
+def _decoded(node: Any) -> Any:
+    """A configuration with the names in its mappings as the user wrote them."""
+    if not isinstance(node, dict):
+        return node
+    names = {key: unquote(key.removeprefix(ENCODED)) if str(key).startswith(ENCODED) else key for key in node}
+    return {names[key]: _decoded(value) for key, value in node.items()}
 
 
 def require_out(command: str, config: Any) -> None:
@@ -71,7 +96,7 @@ def require_out(command: str, config: Any) -> None:
         ConfigError: It cannot be written.
     """
     beside = [getattr(config, key, None) for key in ("ensemble", "checkpoint", "submission", "members")]
-    models = [Path(value).expanduser() for value in beside if isinstance(value, str)]
+    models = [Path(value) for value in beside if isinstance(value, str)]
     if command in ("compare", "export"):  # a file, and a folder that is made beside its place
         places = [Path(config.out).absolute().parent] if config.out else []
     elif getattr(config, "out", None):
@@ -95,7 +120,19 @@ def explain(error: Exception, schema: type) -> str:
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
     if isinstance(cause, ConfigKeyError) or "is not in struct" in str(cause):
+        parent = getattr(cause, "parent_node", None)
+        names = f"{key.rpartition('.')[0]}.{ANY}."  # that the user chooses: of phases
+        is_name = any(known.startswith(names) for known in keys(schema))
+        if isinstance(parent, DictConfig) and is_name:
+            return f"{key}: expected one of {', '.join(map(str, parent))} there"
         return unknown_key(key, schema)
+    if missing := re.fullmatch(r"Could not delete from config. '(.*)' does not exist.", first):
+        return f"~{missing[1]}: there is nothing of that name to leave out"
+    if wrong := re.fullmatch(r"Value '(.*)' (?:of type '.*' could not be converted to|is not a valid) (\w+).*", first):
+        known = keys(schema).get(key)
+        allowed = f", {known.allowed}" if known and known.allowed else ""
+        expected = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+        return f"{key}={wrong[1]}: expected {expected.get(wrong[2], wrong[2])}{allowed}"
     if isinstance(cause, MissingMandatoryValue):
         return f"{key}: a value is needed; give {key}=VALUE"
     if "is not a ListConfig" in first:

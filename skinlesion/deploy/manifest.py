@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skinlesion import __version__
+from skinlesion.config.schema import Count, FileName, OneOf, Positive, Range, Sha256, Tta
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import BundleError, SkinlesionError
-from skinlesion.files import file_digest
+from skinlesion.files import file_digest, first_fault
+from skinlesion.inference.fitted import Fitted
 from skinlesion.taxonomy import CODES, HAM10000, Taxonomy
 
 FILE = "bundle.json"
@@ -25,6 +27,10 @@ LICENCE = (
 )
 
 
+_Rgb = Annotated[float, Range(0, 1)]
+_THREE = Field(min_length=3, max_length=3)  # red, green and blue
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -34,17 +40,17 @@ class Member(_Part):
 
     name: str  # name of its run
     backbone: str  # timm's name of its network
-    size: tuple[int, int]  # (height, width) in pixels to which images are fitted
-    mean: tuple[float, ...]  # mean of each channel in 0..1, subtracted inside the graph
-    std: tuple[float, ...]  # standard deviation of each channel in 0..1, divided by inside the graph
-    sha256: str  # SHA-256 of its checkpoint
+    size: tuple[Count, Count]  # (height, width) in pixels to which images are fitted
+    mean: Annotated[tuple[_Rgb, ...], _THREE]  # mean of each channel in 0..1, subtracted inside the graph
+    std: Annotated[tuple[Positive, ...], _THREE]  # standard deviation of each channel, divided by inside the graph
+    sha256: Sha256  # SHA-256 of its checkpoint
 
 
 class Graph(_Part):
     """The ONNX file."""
 
-    file: str
-    opset: int
+    file: FileName
+    opset: Count
     inputs: dict[str, str]  # type and shape of each input by name
     outputs: dict[str, str]  # type and shape of each output by name
 
@@ -57,26 +63,24 @@ class DiagnosisEntry(_Part):
     category: str
 
 
-class Manifest(_Part):
+class Manifest(Fitted):
     """Contents of bundle.json."""
+
+    model_config = ConfigDict(extra="forbid")
 
     format: str  # major.minor
     version: str  # first digits of a SHA-256 over everything else in this file
-    precision: str  # fp32 | fp16 | int8
+    precision: Annotated[str, OneOf(("fp32", "fp16", "int8"))]
     classes: tuple[DiagnosisEntry, ...]
     taxonomy: dict[str, Any] | None = None  # Taxonomy.to_dict(); null in bundles of format 1.0: HAM10000's
     metadata: dict[str, Any]  # MetadataEncoder.state(): vocabularies in order, mean and deviation of age in years
     preprocessing: dict[str, str]  # steps from an image file to the graph's input, in words
-    members: tuple[Member, ...]
-    tta: str  # views of an image that vote, inside the graph
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    tta: Tta  # views of an image that vote, inside the graph
     graph: Graph
-    calibration: dict[str, Any] | None  # as in ensemble.json, like the next three; null: none was fitted
-    operating_points: list[dict[str, Any]] | None
-    conformal: list[dict[str, Any]] | None
-    novelty: dict[str, Any] | None
     parity: dict[str, dict[str, int | float]]  # see `export.Agreement`, for each precision
     versions: dict[str, str]  # version of each package that made it
-    files: dict[str, str]  # SHA-256 of each file beside this one
+    files: dict[FileName, Sha256]  # of each file beside this one
     licence: str
     note: str
 
@@ -89,21 +93,18 @@ class Manifest(_Part):
         """
         path = folder / FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text)
         except OSError as error:
             raise BundleError(f"{path}: no bundle there; make one with skinlesion export out={folder}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path}: not readable as JSON ({error}); copy or export the bundle again") from error
         newer = _check_format(values, path)
         try:
-            manifest = cls.model_validate(values, extra="ignore" if newer else "forbid")
+            manifest = cls.model_validate_json(text, strict=True, extra="ignore" if newer else "forbid")
+            manifest._check(path, values)
         except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            reason = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            raise BundleError(f"{path}: {where}: {reason}{more}; copy or export the bundle again") from error
-        manifest._check(path, values)
+            raise BundleError(f"{path}: {first_fault(error)}; copy or export the bundle again") from error
         return manifest
 
     @classmethod
@@ -114,7 +115,9 @@ class Manifest(_Part):
 
     def text(self) -> str:
         """Write the contents of bundle.json."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        values = self.model_dump(mode="json")
+        last = {key: values.pop(key) for key in Fitted.model_fields}  # the longest ones
+        return json.dumps({**values, **last}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @property
     def encoder(self) -> MetadataEncoder:
@@ -137,10 +140,15 @@ class Manifest(_Part):
         codes = tuple(entry.code for entry in self.classes)
         if codes != CODES:
             raise BundleError(f"{path}: its classes are {', '.join(codes)}; this program expects {', '.join(CODES)}")
+        for name in (self.graph.file, *([] if self.novelty is None else [self.novelty["file"]])):
+            if name not in self.files:
+                raise BundleError(f"{path}: files: lists no hash of {name}; copy or export the bundle again")
         try:
-            self.encoder, self.diagnoses  # noqa: B018
+            self.encoder  # noqa: B018
+            if self.diagnoses.codes != codes:
+                raise BundleError(f"taxonomy: its diagnoses are not {', '.join(codes)}")
         except SkinlesionError as error:
-            raise BundleError(f"{path}: {error}") from error
+            raise BundleError(f"{path}: {error}; copy or export the bundle again") from error
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.deploy.manifest import Manifest, check_files
-from skinlesion.errors import BundleError
-from skinlesion.inference import ood
+from skinlesion.deploy.manifest import FILE, Manifest, check_files
+from skinlesion.errors import BundleError, SkinlesionError
 from skinlesion.inference.members import Outputs, PostHoc, Prepared, Size
 
 if TYPE_CHECKING:
@@ -65,14 +64,11 @@ def load_bundle(folder: Path, *, threads: int | None = None) -> tuple[OnnxMember
     """
     about = Manifest.read(folder)
     check_files(folder, about.files)
-    statistics = None
-    if about.novelty is not None:
-        name = str(about.novelty.get("file"))
-        if name not in about.files:
-            raise BundleError(f"{folder}: bundle.json lists no hash of {name}; copy or export the bundle again")
-        statistics = ood.read(folder / name)
-    members = OnnxMembers(about, open_session(folder / about.graph.file, threads=threads))
-    return members, about, PostHoc(about.calibration, about.operating_points, about.conformal, statistics)
+    try:
+        posthoc = about.posthoc(folder, taxonomy=about.diagnoses, members=len(about.members))
+    except SkinlesionError as error:
+        raise BundleError(f"{folder / FILE}: {error}; copy or export the bundle again") from error
+    return OnnxMembers(about, open_session(folder / about.graph.file, threads=threads)), about, posthoc
 
 
 def open_session(graph: Path, *, threads: int | None = None) -> "InferenceSession":

@@ -6,11 +6,13 @@ the mean of several members', are enough. Needs numpy alone.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict  # pydantic takes this one alone before Python 3.12
 
+from skinlesion.config.schema import OneOf, Positive, Range
 from skinlesion.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -30,6 +32,14 @@ class VectorScaling(TypedDict):
     bias: list[float]
 
 
+class MemberScaling(TypedDict):
+    """Scaling of one member; None: could not be fitted."""
+
+    name: str
+    temperature: Positive | None
+    vector: VectorScaling | None
+
+
 class FoldScores(TypedDict):
     """Scores of images that are scaled by what was fitted to other lesions."""
 
@@ -41,12 +51,13 @@ class FoldScores(TypedDict):
 class Calibration(TypedDict):
     """The calibration that an ensemble's file keeps; plain data."""
 
-    method: str  # the one in use, of `METHODS`
-    images: int  # of validation
-    temperature: NotRequired[float]
+    method: Annotated[str, OneOf(METHODS)]  # the one in use
+    images: NotRequired[Annotated[int, Range(0)]]  # of validation
+    temperature: NotRequired[Positive]
     vector: NotRequired[VectorScaling]
     folds: NotRequired[dict[str, FoldScores | None]]  # by method; None: could not be fitted in a fold
     note: NotRequired[str]  # says why nothing was fitted
+    members: NotRequired[list[MemberScaling]]  # of each member alone, for comparison
 
 
 def tempered(probabilities: npt.ArrayLike, temperature: float) -> Floats:

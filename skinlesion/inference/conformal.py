@@ -10,11 +10,13 @@ penalty for a low rank.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
+from skinlesion.config.schema import Range, Share
 from skinlesion.errors import DataError
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -29,12 +31,12 @@ class ConformalSets(TypedDict):
     """Settings and thresholds of prediction sets; plain data."""
 
     method: Score
-    alpha: float  # share of images whose set may lack the actual diagnosis
+    alpha: Share  # of images whose set may lack the actual diagnosis
     by_class: bool  # a threshold for each diagnosis, not one for all
-    penalty: float  # 0 for APS
-    free_ranks: int  # 0 for APS
-    thresholds: dict[str, float | None]  # by code, in class order; None: infinite
-    images: dict[str, int]  # of validation, by code
+    penalty: Annotated[float, Range(0)]  # 0 for APS
+    free_ranks: Annotated[int, Range(0)]  # 0 for APS
+    thresholds: dict[str, Annotated[float, Range(0)] | None]  # by code, in class order; None: infinite
+    images: dict[str, Annotated[int, Range(0)]]  # of validation, by code
     always: list[str]  # codes of infinite threshold: they are in every set
 
 

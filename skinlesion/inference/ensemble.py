@@ -1,36 +1,66 @@
 """The members of an ensemble: which they are, whether they go together, and the file that names them."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from omegaconf import OmegaConf
+from pydantic import BaseModel, Field
 
+from skinlesion.config.schema import Range, Sha256, Tta
 from skinlesion.data.datamodule import Part
-from skinlesion.errors import CheckpointError
-from skinlesion.files import file_digest
-from skinlesion.inference import ood
+from skinlesion.errors import CheckpointError, ConfigError, DataError
+from skinlesion.files import file_digest, read_json
+from skinlesion.inference.fitted import MAKE_AGAIN, Fitted
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
-from skinlesion.training.checkpoint import TrainedModel, load_model
+from skinlesion.taxonomy import HAM10000, Taxonomy
+from skinlesion.training.checkpoint import TrainedModel, load_model, noted_digest
+from skinlesion.training.run_folder import read_config
+
+
+class _Member(BaseModel):
+    name: str  # of its run
+    checkpoint: str  # its path from the folder of ensemble.json
+    sha256: Sha256
+
+
+class _Contents(Fitted):
+    """Contents of ensemble.json; what has a default was not there in earlier versions."""
+
+    members: Annotated[list[_Member], Field(min_length=1)]
+    chosen: Annotated[list[Annotated[int, Range(0)]], Field(min_length=1)]
+    tta: Tta = "none"
+    classes: list[str] | None = None
+    taxonomy: dict[str, Any] | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
 class EnsembleFile:
     """An ensemble.json: what is needed to let the chosen members vote again."""
 
+    path: Path
     members: list[Path]  # checkpoints
     chosen: list[int]  # positions in members
     tta: str  # views of an image that vote, see `inference.tta`
     posthoc: PostHoc  # fitted to the vote of the chosen members
+    classes: tuple[str, ...]
+    fingerprint: str | None  # of the split; None: not noted
 
     def models(self) -> list[TrainedModel]:
-        """The chosen members, loaded and checked against each other."""
+        """The chosen members, loaded and checked against each other and the file.
+
+        Raises:
+            CheckpointError: A member does not go with the others, or has other classes or another split than the file.
+        """
         models = [load_model(self.members[position]) for position in self.chosen]
         check_together(models)
+        for key, noted in {"classes": self.classes, "fingerprint": self.fingerprint}.items():
+            found = getattr(models[0], key)
+            if noted is not None and noted != found:
+                raise CheckpointError(f"{self.path}: {key}: {noted}, but its members have {found}; {MAKE_AGAIN}")
         return models
 
 
@@ -60,7 +90,9 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
         raise CheckpointError(
             f"members={members}: {', '.join(unfinished)} not finished; run the sweep's command again, it goes on there"
         )
-    announced = OmegaConf.select(OmegaConf.load(runs[0] / "config.yaml"), "expected_members")
+    announced = read_config(runs[0]).get("expected_members")
+    if announced is not None and (type(announced) is not int or announced < 1):
+        raise CheckpointError(f"{runs[0] / 'config.yaml'}: expected_members: {announced!r}: expected a number or null")
     return _checkpoints(runs), announced
 
 
@@ -110,12 +142,8 @@ def check_together(models: Sequence[TrainedModel]) -> None:
 
 def own_predictions(model: TrainedModel, part: Part) -> Predictions | None:
     """The predictions table that lies beside a checkpoint, if it was made by that very checkpoint."""
-    folder = model.path.parent
-    table, metrics = folder / f"predictions_{part}.csv", folder / "metrics.json"
-    if not (table.exists() and metrics.exists()):
-        return None
-    made_by = json.loads(metrics.read_text(encoding="utf-8")).get("checkpoint_sha256")
-    return Predictions.read(table) if made_by == file_digest(model.path) else None
+    table = model.path.with_name(f"predictions_{part}.csv")  # of the digest in metrics.json, as the model is: it loaded
+    return Predictions.read(table) if table.exists() and noted_digest(model.path) else None
 
 
 def describe(
@@ -164,28 +192,37 @@ def read_ensemble(path: Path) -> EnsembleFile:
         CheckpointError: The file or a member is missing, broken or has changed.
     """
     path = path / "ensemble.json" if path.is_dir() else path
+    about = read_json(path, _Contents, error=CheckpointError, advice=MAKE_AGAIN)
+    listed = [(path.parent / member.checkpoint).resolve() for member in about.members]
+    if len({*about.chosen}) < len(about.chosen) or max(about.chosen) >= len(listed):
+        expected = f"different positions among {len(listed)} members, from 0"
+        raise CheckpointError(f"{path}: chosen: {about.chosen}: expected {expected}; {MAKE_AGAIN}")
+    _find_moved(path, about.members, listed)
+    signed = [(checkpoint, member.sha256) for checkpoint, member in zip(listed, about.members, strict=True)]
+    if about.novelty is not None:
+        signed.append((path.parent / about.novelty["file"], about.novelty.get("sha256", "")))
+    for file, digest in signed:
+        if not file.is_file() or file_digest(file) != digest:
+            raise CheckpointError(f"{file}: missing, or has changed since {path} was made; make the ensemble again")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        listed = [((path.parent / member["checkpoint"]).resolve(), member["sha256"]) for member in about["members"]]
-        chosen = [int(position) for position in about["chosen"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a readable ensemble.json ({error}); make it with `ensemble`") from error
-    _checkpoints([checkpoint for checkpoint, _ in listed])
-    for checkpoint, digest in listed:
-        if file_digest(checkpoint) != digest:
-            raise CheckpointError(f"{checkpoint}: has changed since {path} was made; make the ensemble again")
-    statistics, novelty = None, about.get("novelty")
-    if novelty is not None:
-        file = path.parent / str(novelty.get("file"))
-        statistics = ood.read(file)
-        if file_digest(file) != novelty.get("sha256"):
-            raise CheckpointError(f"{file}: has changed since {path} was made; make the ensemble again")
-    return EnsembleFile(
-        members=[checkpoint for checkpoint, _ in listed],
-        chosen=chosen,
-        tta=str(about.get("tta", "none")),
-        posthoc=PostHoc(about.get("calibration"), about.get("operating_points"), about.get("conformal"), statistics),
-    )
+        taxonomy = HAM10000 if about.taxonomy is None else Taxonomy.from_dict(about.taxonomy)
+        posthoc = about.posthoc(path.parent, taxonomy=taxonomy, members=len(about.chosen))
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{path}: {error}; {MAKE_AGAIN}") from error
+    classes = taxonomy.codes if about.classes is None else tuple(about.classes)
+    return EnsembleFile(path, listed, about.chosen, about.tta, posthoc, classes, about.fingerprint)
+
+
+def _find_moved(path: Path, members: Sequence[_Member], listed: Sequence[Path]) -> None:
+    """Refuse an ensemble whose members are not where it names them; say how to point to them."""
+    absent = [place for place, checkpoint in enumerate(listed) if not checkpoint.is_file()]
+    if absent:
+        names = ", ".join(f"{members[place].name} ({members[place].checkpoint})" for place in absent)
+        raise CheckpointError(
+            f"{path}: {len(absent)} of its {len(listed)} members have moved: {names}; write where each is now as its "
+            f'"checkpoint" in that file (from {path.parent}, or the whole path), or put them back. Once they are '
+            f"found, skinlesion export ensemble={path} makes a bundle, which needs no members"
+        )
 
 
 def _checkpoints(paths: Sequence[Path]) -> list[Path]:

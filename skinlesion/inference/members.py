@@ -59,7 +59,7 @@ class Members(Protocol):
 class PostHoc:
     """Calibration, decisions and OOD statistics fitted after the vote, as ensemble.json and bundle.json keep them."""
 
-    calibration: dict[str, Any] | None = None  # see `calibration.calibrated`
-    operating_points: list[dict[str, Any]] | None = None  # see `operating_points.fit`
-    conformal: list[dict[str, Any]] | None = None  # see `conformal.fit`; the first is in use
+    calibration: Mapping[str, Any] | None = None  # see `calibration.calibrated`
+    operating_points: Sequence[Mapping[str, Any]] | None = None  # see `operating_points.fit`
+    conformal: Sequence[Mapping[str, Any]] | None = None  # see `conformal.fit`; the first is in use
     ood: OodStatistics | None = None  # statistics of training images, see `ood.fit`

@@ -13,11 +13,13 @@ the score. Needs numpy alone. What is fitted is a dict of arrays, for `numpy.sav
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
+from skinlesion.config.schema import FileName, Sha256, Share
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import replacing
 
@@ -29,6 +31,15 @@ IMAGES = 2000  # of training, and of validation, at most: more hardly move a cov
 AXES = 64  # of the features' covariance, at most
 _ENDS = (0.5, 0.95)  # quantiles of validation images by which a component is scaled
 _LEAST = 1e-6  # variance off the axes, as a share of the mean variance: dead features do not divide by zero
+
+
+class OodFile(TypedDict):
+    """Names the file of statistics beside an ensemble.json or a bundle.json."""
+
+    file: FileName
+    sha256: NotRequired[Sha256]  # bundle.json lists it among its files
+    passing: NotRequired[Share]  # share of validation images that is not flagged; the file holds it too
+    threshold: NotRequired[float]  # of the score, likewise
 
 
 class Embedded(NamedTuple):

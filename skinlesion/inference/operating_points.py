@@ -4,11 +4,13 @@ Needs numpy alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
+from skinlesion.config.schema import Range
 from skinlesion.errors import DataError
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -19,10 +21,12 @@ class OperatingPoint(TypedDict):
     """A threshold above which images are flagged for a target; plain data."""
 
     target: str  # a code, or a category such as "malignant"
-    sensitivity: float  # wanted share of the target's images that are flagged
-    images: int  # of the target, on validation
-    threshold: float | None  # lowest probability that is flagged; None without an image of the target
-    reached: float | None  # sensitivity on validation, likewise
+    sensitivity: Annotated[float, Range(0, 1, above=True)]  # wanted share of the target's images that are flagged
+    images: Annotated[int, Range(0)]  # of the target, on validation
+    threshold: (
+        Annotated[float, Range(0, 1 + _ROUNDING)] | None
+    )  # lowest probability that is flagged; None without an image of the target
+    reached: Annotated[float, Range(0, 1)] | None  # sensitivity on validation, likewise
     note: NotRequired[str]  # says why there is no threshold
 
 

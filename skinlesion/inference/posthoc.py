@@ -1,6 +1,5 @@
 """Calibration, operating points and prediction sets of an ensemble: fitted on validation, evaluated on other images."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import CheckpointError, DataError
+from skinlesion.files import read_json
 from skinlesion.inference import conformal, ood, operating_points
 from skinlesion.inference.calibration import Calibration, FoldScores, calibrated, fit_temperature, fit_vector
 from skinlesion.inference.conformal import prediction_sets
+from skinlesion.inference.fitted import MAKE_AGAIN, Fitted
 from skinlesion.inference.operating_points import flagged
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
@@ -267,13 +268,8 @@ def pooled_points(paths: Sequence[Path], config: BootstrapConfig) -> list[Pooled
     beside = [path.parent / "ensemble.json" for path in paths]
     if any(path.name == CHOSE for path in paths) or not all(path.is_file() for path in beside):
         return []
-    ensembles = []
-    for path in beside:
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            ensembles.append((about.get("calibration"), about.get("operating_points") or []))
-        except (OSError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not a readable ensemble.json ({error}); make it with `ensemble`") from error
+    found = [read_json(path, Fitted, error=CheckpointError, advice=MAKE_AGAIN) for path in beside]
+    ensembles = [(each.calibration, each.operating_points or []) for each in found]
     wanted = [[(point["target"], point["sensitivity"]) for point in points] for _, points in ensembles]
     for path, each in zip(beside, wanted, strict=True):
         if each != wanted[0]:

@@ -268,11 +268,11 @@ class Predictor:
         if len(names) != made.probabilities.shape[1]:
             raise DataError(f"{len(names)} names for {made.probabilities.shape[1]} images; expected one for each")
         vote = made.probabilities.mean(axis=0, dtype=np.float64)  # (N, K)
-        if not np.isfinite(vote).all():
-            raise CheckpointError(f"{self.folder}: gives probabilities that are no numbers; train or export it again")
         after = self.posthoc if calibrated else replace(self.posthoc, calibration=None, conformal=None)
         values, blank = apply_calibration(vote, after.calibration), object_array([""] * len(names))
         scores = None if after.ood is None else ood.score(after.ood, made.logits, made.pooled)
+        if not all(np.isfinite(each).all() for each in (made.probabilities, values, 0 if scores is None else scores)):
+            raise CheckpointError(f"{self.folder}: gives probabilities that are no numbers; train or export it again")
         chosen = after.conformal[0] if after.conformal else None
         return Predictions(
             image_id=object_array(names),

@@ -44,6 +44,12 @@ def read_part(
         DataError: The data lack some of them.
     """
     data = restore_data_config(model.config["data"])
+    if source.root is None and not Path(data.root).expanduser().is_dir():
+        relative = "" if Path(data.root).expanduser().is_absolute() else ", seen from the folder where it was trained"
+        raise DataError(
+            f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
+            "as data.root=FOLDER"
+        )
     data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
     wanted = sorted(model.split[part])
     if images is not None and images < len(wanted):

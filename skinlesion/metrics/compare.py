@@ -154,8 +154,27 @@ def ensemble_metrics(
 
 
 def paths_of(pattern: str) -> list[Path]:
-    """The files that a pattern names, in the order of their names; where there are none the pattern itself."""
-    return sorted(map(Path, glob.glob(pattern))) or [Path(pattern)]
+    """The file of that name, or the files that it names as a pattern, in the order of their names.
+
+    Raises:
+        DataError: It is a folder.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        tables = sorted(path.rglob("predictions_*.csv"))
+        example = f", such as {tables[0]}" if tables else ""
+        raise DataError(f"tables={pattern}: a folder; expected predictions tables{example}")
+    return [path] if path.exists() else sorted(map(Path, glob.glob(pattern))) or [path]
+
+
+def divide(patterns: Sequence[str]) -> list[str]:
+    """The tables to compare: the files of a pattern that hold the same images are compared, others are pooled."""
+    found: list[str] = []
+    for pattern in patterns:
+        paths = paths_of(pattern)
+        images = {frozenset(Predictions.read(path).image_id) for path in paths} if len(paths) > 1 else ()
+        found += map(str, paths) if len(images) == 1 else [pattern]
+    return list(dict.fromkeys(found))
 
 
 def read_pooled(pattern: str) -> Predictions:

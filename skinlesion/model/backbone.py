@@ -1,6 +1,7 @@
 """The backbone: a timm network up to a feature map, with stages in depth order to freeze and unfreeze."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -208,11 +209,27 @@ class Backbone(nn.Module):
         return x.permute(0, 3, 1, 2) if self._is_channels_last else x
 
 
-def _create(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    if not timm.is_model(name):
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know, or one with a tag that the network does not have.
+
+    Raises:
+        ConfigError: It names what is meant.
+    """
+    bare = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)  # as the hub has it
+    if bare != name and timm.is_model(bare):
+        raise ConfigError(f"timm has no network called {name!r}; give model.backbone={bare}, without the hub's prefix")
+    architecture, _, tag = name.partition(".")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if not timm.is_model(name) or (tag and tag not in tags):
         close = difflib.get_close_matches(name, timm.list_models(), n=5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists what it has"
+        if timm.is_model(architecture):
+            hint = f"{architecture} has the tags {', '.join(tags) or '(none)'}"
         raise ConfigError(f"timm has no network called {name!r}; {hint}")
+
+
+def _create(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    check_name(name)
     reserved = [key for key in kwargs if key in RESERVED]
     if reserved:
         raise ConfigError(f"backbone {name!r}: the argument {', '.join(reserved)} cannot be set here; leave it out")

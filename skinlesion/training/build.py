@@ -10,8 +10,10 @@ import torch
 from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.model.backbone import Backbone
+from skinlesion.errors import ConfigError
+from skinlesion.model.backbone import Backbone, check_name
 from skinlesion.model.network import Attention, Fusion, Head, Network
+from skinlesion.model.surgery import REFUSALS
 
 
 class HeadOptions(TypedDict, total=False):
@@ -65,6 +67,27 @@ def build_network(hparams: Mapping[str, Any], backbone: Backbone, *, classes: in
         **options,
     )
     return Network(backbone, head)
+
+
+def check_image_size(hparams: Mapping[str, Any]) -> None:
+    """Refuse an unknown network, and images of a size that it does not take, where timm says that its size is fixed.
+
+    Raises:
+        ConfigError: It names the network that is meant, or the argument that builds the network for another size.
+    """
+    check_name(hparams["backbone"])
+    known, (height, width) = timm.get_pretrained_cfg(hparams["backbone"]), image_input(hparams).size
+    if known is None or not known.fixed_input_size or (height, width) == tuple(known.input_size[1:]):
+        return
+    try:
+        build_backbone(hparams).eval()(torch.zeros(1, 3, height, width))
+    except REFUSALS as error:
+        own = ",".join(map(str, known.input_size[1:]))
+        raise ConfigError(
+            f"model.image_size=[{height},{width}]: {hparams['backbone']} is built for [{own}]; give that, or "
+            f"model.backbone_kwargs.img_size=[{height},{width}] too, which builds it for yours "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
 
 
 def image_input(hparams: Mapping[str, Any]) -> ImageInput:

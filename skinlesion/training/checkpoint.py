@@ -1,7 +1,10 @@
 """Checkpoints: plain data beside weights, written whole, and a trained model read back from them."""
 
+import hashlib
 import io
-import pickle
+import json
+import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.build import architecture, build_backbone, build_network
 
 _PREFIX = "network."  # of the network's weights among the LesionClassifier's
+_MARK = b"sha256="  # stands before the digest of all that precedes it, at a checkpoint's end
+_DIGITS = 64  # of a SHA-256 in hexadecimal
 
 
 @dataclass(frozen=True)
@@ -42,27 +47,82 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it. Lightning's own way goes through another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint, whole or not at all."""
+        """Write a checkpoint, whole or not at all, with its digest at its end."""
         content = io.BytesIO()  # torch's own writer hides that a disk is full
         torch.save(checkpoint, content)
+        content.seek(-2, os.SEEK_END)  # the length of the ZIP archive's comment, which other programs pass over
+        content.write((len(_MARK) + _DIGITS).to_bytes(2, "little") + _MARK)
+        content.write(hashlib.sha256(content.getbuffer()).hexdigest().encode())
         with replacing(Path(path)) as beside:
             beside.write_bytes(content.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint as Lightning does, unless it is damaged."""
+        read_intact(Path(path))
+        return super().load_checkpoint(path, *args, **kwargs)
+
+
+def read_intact(path: Path) -> bytes:
+    """Read a checkpoint whose bytes are those that were written.
+
+    The digest of a finished run's best.ckpt stands in metrics.json beside it, that of any other at its end. Files of
+    earlier versions have neither; there the CRC-32 of each tensor is checked.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; a finished run leaves it as best.ckpt")
+    noted = noted_digest(path)
+    try:
+        content = path.read_bytes()
+        end = len(content) - _DIGITS
+        if noted is None and content[end - len(_MARK) : end] == _MARK:
+            intact = hashlib.sha256(memoryview(content)[:end]).hexdigest().encode() == content[end:]
+        elif noted is None:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                intact = archive.testzip() is None and not archive.comment
+        else:
+            intact = hashlib.sha256(content).hexdigest() == noted
+    except Exception as error:  # damaged bytes may raise anything
+        raise _unreadable(path, error) from error
+    if not intact:
+        beside = "metrics.json beside it" if noted else "it"
+        raise CheckpointError(
+            f"{path}: damaged or replaced, its bytes are not those that {beside} was written with; restore it from a "
+            "copy, or train again (resume=restart)"
+        )
+    return content
+
+
+def noted_digest(path: Path) -> str | None:
+    """The SHA-256 that a finished run notes of its best.ckpt in metrics.json; None: there is none.
+
+    Raises:
+        CheckpointError: metrics.json cannot be read.
+    """
+    beside = path.with_name("metrics.json")
+    if path.name != "best.ckpt" or not beside.is_file():
+        return None
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8")).get("checkpoint_sha256")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{beside}: not readable ({error}); delete it, and train goes on to write it") from error
+    return None if found is None else str(found)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint with `weights_only=True`.
 
     Raises:
-        CheckpointError: The file is missing, broken or of another program.
+        CheckpointError: The file is missing, damaged or of another program.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; a finished run leaves it as best.ckpt")
+    content = read_intact(path)
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); train it again") from error
-    if not isinstance(checkpoint, dict) or "skinlesion" not in checkpoint:
+        checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # an unpickler may raise anything
+        raise _unreadable(path, error) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("skinlesion"), dict):
         raise CheckpointError(f"{path}: not a checkpoint of skinlesion; expected a best.ckpt or last.ckpt of a run")
     return checkpoint
 
@@ -80,12 +140,17 @@ def load_model(path: Path) -> TrainedModel:
     checkpoint = read_checkpoint(path)
     try:
         return _trained_model(path, checkpoint)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         made_by = checkpoint["skinlesion"].get("versions", {}).get("skinlesion", "unknown")
         raise CheckpointError(
             f"{path}: made by skinlesion {made_by}, which this version, {__version__}, cannot read "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); use that version or train again"
         ) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return CheckpointError(f"{path}: not a readable checkpoint ({reason}); train it again")
 
 
 def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:

@@ -75,7 +75,7 @@ class FeatureStore:
     def __init__(self, backbone: Backbone, datamodule: LesionDataModule, *, device: torch.device) -> None:
         self.name, self.backbone = backbone.name, backbone.frozen_prefix()
         self.datamodule, self.device = datamodule, device
-        self._fingerprint = _weights_digest(self.backbone)
+        self._fingerprint = weights_digest(self.backbone)
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
         """One part as feature maps, computed now if they are not on disk."""
@@ -177,7 +177,8 @@ def trained_maps(backbone: Backbone, image: Tensor) -> Tensor:
     return backbone.forward_suffix(prefix_map)
 
 
-def _weights_digest(backbone: nn.Module) -> str:
+def weights_digest(backbone: nn.Module) -> str:
+    """SHA-256 of a network's structure and weights."""
     digest = hashlib.sha256(repr(backbone).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self, Unpack, cast
 
 import torch
@@ -22,6 +24,7 @@ from skinlesion.errors import ConfigError
 from skinlesion.model.pretrained import Missing, load_pretrained
 from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.build import HeadOptions, build_backbone, build_network, image_input
+from skinlesion.training.checkpoint import read_intact
 from skinlesion.training.feature_cache import FeatureBatch, logits
 from skinlesion.training.losses import FocalLoss, mixup_loss
 from skinlesion.training.optimizer import lr_factor, parameter_groups
@@ -139,6 +142,17 @@ class LesionClassifier(LightningModule):
             class_counts=datamodule.class_counts(),
             **{"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), **options},
         )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load a checkpoint as Lightning does, unless it is a file on disk that is damaged.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        if isinstance(checkpoint_path, str | PathLike) and Path(checkpoint_path).is_file():
+            read_intact(Path(checkpoint_path))
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @property
     def image_input(self) -> ImageInput:

@@ -3,10 +3,12 @@
 Lightning's BackboneFinetuning is not used: it freezes again on resume and leaves batch norm training while frozen.
 """
 
+import hashlib
 import logging
 import math
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.data.image_cache import image_key
+from skinlesion.data.metadata import FACTS
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
 from skinlesion.training.callbacks import (
@@ -30,7 +34,7 @@ from skinlesion.training.callbacks import (
     write_history,
 )
 from skinlesion.training.checkpoint import AtomicCheckpointIO, read_checkpoint
-from skinlesion.training.feature_cache import FeatureStore
+from skinlesion.training.feature_cache import FeatureStore, weights_digest
 from skinlesion.training.module import LesionClassifier
 from skinlesion.training.run_folder import (
     PhaseResult,
@@ -41,6 +45,16 @@ from skinlesion.training.run_folder import (
 )
 
 log = logging.getLogger(__name__)
+
+_INPUTS = {
+    "images": "the images",
+    "diagnoses": "the diagnoses",
+    "class_counts": "the diagnoses",
+    "facts": "age, sex or localization",
+    "encoder": "age, sex or localization",
+    "fingerprint": "the split",
+    "weights": "the weights that model.pretrained gives",
+}
 
 
 def run_phases(
@@ -61,18 +75,24 @@ def run_phases(
         CheckpointError: The data have changed since the run in the folder began.
         ConfigError: A phase diverges.
     """
-    results = read_results(folder)
-    _refuse_changed_data(module, datamodule, folder)
+    results, inputs = read_results(folder, list(config.schedule.phases)), run_inputs(module, datamodule)
+    if fabric.is_global_zero and (reached := last_epoch(folder)):
+        log.info("%s: resuming after %s", folder, reached)
+    if (folder / "last.ckpt").exists():
+        refuse_changed_inputs(inputs, folder / "last.ckpt")
+    record = {**datamodule.record(), "inputs": inputs, "config": asdict(config)}
     fabric.barrier()  # all have read the folder before the first one writes
     for name, phase in list(config.schedule.phases.items())[len(results) :]:
         if results:
             _load(module, best_checkpoint(results, folder))
-        results.append(_run_phase(module, datamodule, name, phase, config=config, folder=folder, before=results))
+        callbacks = _callbacks(record, name, phase, config=config, folder=folder, before=results)
+        made = _run_phase(module, datamodule, name, phase, callbacks, config=config, folder=folder, before=results)
+        results.append(made)
         if fabric.is_global_zero:
             write_results(results, folder)
         epochs = len(results[-1].rows) - (len(results[-2].rows) if len(results) > 1 else 0)
         best = results[-1].macro_f1
-        log.info("%s: phase %s, %d epochs, best val macro-F1 %.3f", folder.name, name, epochs, best)
+        log.info("%s: phase %s, %d epochs, best val/macro_f1 %.3f", folder.name, name, epochs, best)
     best_path = best_checkpoint(results, folder)
     _load(module, best_path)
     if fabric.is_global_zero:
@@ -81,6 +101,49 @@ def run_phases(
         write_history(results[-1].rows, folder / "metrics.csv")
         write_json(folder / "layer_state.json", {each.phase: {"head": True, **each.trainable} for each in results})
     return results
+
+
+def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[str, Any]:
+    """What a run is made from beside its configuration, as plain data: a resumed run must find the same.
+
+    Args:
+        module: As it is before any training.
+        datamodule: Its table is read.
+    """
+    frame = datamodule.frame
+
+    def digest(*columns: str) -> str:
+        return hashlib.sha256(repr(frame[["image_id", *columns]].to_numpy().tolist()).encode()).hexdigest()
+
+    return {
+        "images": image_key(frame, size=datamodule.spec.size, cache_dir=datamodule.cache_dir),
+        "diagnoses": digest("diagnosis"),
+        "facts": digest(*FACTS),
+        "fingerprint": datamodule.record()["fingerprint"],
+        "class_counts": module.hparams["class_counts"],
+        "encoder": module.hparams["encoder"],
+        "weights": weights_digest(module.network.backbone),
+    }
+
+
+def refuse_changed_inputs(inputs: Mapping[str, Any], checkpoint: Path) -> None:
+    """Refuse to go on from a checkpoint of a run that was made from something else.
+
+    Args:
+        inputs: As from `run_inputs`.
+        checkpoint: Of the run. Those of earlier versions note neither images nor weights.
+
+    Raises:
+        CheckpointError: It names what has changed.
+    """
+    record = read_checkpoint(checkpoint)["skinlesion"]
+    before = {**record.get("inputs", {}), **record}
+    changed = dict.fromkeys(_INPUTS[key] for key in inputs if before.get(key, inputs[key]) != inputs[key])
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint.parent}: {' and '.join(changed)} have changed since this run began; put back what was there, "
+            "give another out, or resume=restart to delete the run"
+        )
 
 
 def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
@@ -110,12 +173,11 @@ def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, c
         ConfigError: Lightning refuses the arguments.
     """
     board = TensorBoardLogger(folder, name="tensorboard", version=name) if config.logger == "tensorboard" else False
-    shows_bar = config.trainer.enable_progress_bar and sys.stderr.isatty()
-    bar = [RichProgressBar(console_kwargs={"stderr": True})] if shows_bar else []
+    bar = [RichProgressBar(console_kwargs={"stderr": True})] if _shows_bar(config) else []
     monitor = [LearningRateMonitor("epoch")] if board else []
     try:
         return Trainer(
-            **{**asdict(config.trainer), "enable_progress_bar": shows_bar},
+            **{**asdict(config.trainer), "enable_progress_bar": _shows_bar(config)},
             max_epochs=epochs,
             callbacks=[*callbacks, *monitor, *bar],
             logger=board,
@@ -128,11 +190,16 @@ def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, c
         raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
 
 
+def _shows_bar(config: TrainConfig) -> bool:
+    return config.trainer.enable_progress_bar and sys.stderr.isatty()
+
+
 def _run_phase(
     module: LesionClassifier,
     datamodule: LesionDataModule,
     name: str,
     phase: PhaseConfig,
+    callbacks: list[Callback],
     *,
     config: TrainConfig,
     folder: Path,
@@ -140,7 +207,6 @@ def _run_phase(
 ) -> PhaseResult:
     rows = before[-1].rows if before else []
     module.start_phase(phase)
-    callbacks = _callbacks(datamodule, name, phase, config=config, folder=folder, before=before)
     trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
     interrupted = _interrupted(folder, name, phase)
     if interrupted is None or not interrupted.complete:
@@ -166,7 +232,7 @@ def _run_phase(
 
 
 def _callbacks(
-    datamodule: LesionDataModule,
+    record: dict[str, Any],
     name: str,
     phase: PhaseConfig,
     *,
@@ -175,10 +241,9 @@ def _callbacks(
     before: list[PhaseResult],
 ) -> list[Callback]:
     rows = before[-1].rows if before else []
-    reports = config.trainer.enable_progress_bar and not sys.stderr.isatty()
     return [
-        History(folder / "metrics.csv", phase=name, rows=rows, report=reports),
-        RunRecord({**datamodule.record(), "config": asdict(config)}, phase=name),
+        History(folder / "metrics.csv", phase=name, rows=rows, report=not _shows_bar(config)),
+        RunRecord(record, phase=name),
         EarlyStopping("val/loss", patience=phase.patience),
         EpochSeed(config.seed, first_epoch=len(rows)),
         *([ExponentialMovingAverage(phase.ema_decay)] if phase.ema_decay else []),
@@ -187,18 +252,12 @@ def _callbacks(
     ]
 
 
-def _refuse_changed_data(module: LesionClassifier, datamodule: LesionDataModule, folder: Path) -> None:
-    path = folder / "last.ckpt"
-    if not path.exists():
-        return
-    before = read_checkpoint(path)["skinlesion"]
-    now = {key: module.hparams[key] for key in ("encoder", "class_counts")}
-    now["fingerprint"] = datamodule.record()["fingerprint"]
-    if any(before[key] != now[key] for key in now):
-        raise CheckpointError(
-            f"{folder}: the data or their split have changed since this run began; "
-            "give another out, or resume=restart to delete it"
-        )
+def last_epoch(folder: Path) -> str | None:
+    """Phase and epoch of a run's last.ckpt, for people, from which it resumes; None: no epoch has ended."""
+    if not (folder / "last.ckpt").exists():
+        return None
+    phases = [row["phase"] for row in _rows(read_checkpoint(folder / "last.ckpt"))]
+    return f"phase {phases[-1]}, epoch {phases.count(phases[-1])}"
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,28 @@
 """The folder of one training run: what it holds, who works in it, and how far its phases have come."""
 
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from skinlesion.config.schema import FileName, Range
 from skinlesion.config.train import TrainConfig
-from skinlesion.errors import ConfigError
-from skinlesion.files import require_writable, sweep, write_json, write_text
+from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.files import read_json, require_writable, sweep, write_json, write_text
 
 # Keys that may differ between a run and its continuation: they change nothing in the result.
 _FREE = {
     "out",
     "member",
+    "model.name",
+    "loss.name",
     "expected_members",
     "resume",
     "logger",
@@ -49,19 +53,20 @@ class PhaseResult:
     """A phase that has run to its end."""
 
     phase: str
-    checkpoint: str  # file name in the folder of phases
-    macro_f1: float  # of the best epoch, on validation
+    checkpoint: FileName  # in the folder of phases
+    macro_f1: Annotated[float, Range(0, 1)]  # of the best epoch, on validation
     trainable: dict[str, bool]  # layers of the backbone, in depth order
-    rows: list[dict[str, Any]]  # history of this and earlier phases, a row an epoch
+    rows: list[dict[str, int | float | str]]  # history of this and earlier phases, a row an epoch
 
 
 @contextmanager
-def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
+def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> Iterator[None]:
     """Hold the folder for this process and this configuration; write config.yaml.
 
     Args:
         folder: Of the run.
         config: Its `resume` says whether an earlier run in the folder is resumed or deleted.
+        swept: Keys of the sweep whose member this is. A run that differs in one is another member's: never deleted.
 
     Raises:
         ConfigError: The folder belongs to another configuration, or another process trains in it.
@@ -74,11 +79,19 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[None]:
     except Timeout:
         raise ConfigError(f"out={folder}: another process is training there; wait for it or give another out") from None
     try:
+        differing = _differing(folder, config)
+        if of_another := [line for key, line in differing.items() if key.removesuffix(".name") in swept]:
+            raise ConfigError(f"out={folder}: {of_another[0]}: another member's; give another out or member=null")
+        changed = [line for key, line in differing.items() if key not in _FREE]
         if config.resume == "restart":
             _clear(folder)
+        elif changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise ConfigError(
+                f"out={folder}: {changed[0]}{more}; give another out, or resume=restart to delete that run"
+            )
         for place in (folder, phases_folder(folder)):
             sweep(place)
-        _refuse_other_configuration(folder, config)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield
     finally:
@@ -95,10 +108,39 @@ def phases_folder(folder: Path) -> Path:
     return folder / "phases"
 
 
-def read_results(folder: Path) -> list[PhaseResult]:
-    """Read which phases of a run have finished, in order."""
+def read_results(folder: Path, phases: Sequence[str]) -> list[PhaseResult]:
+    """Read which of the phases of a run have finished, in order.
+
+    Raises:
+        CheckpointError: The file that says so is damaged.
+    """
     path = phases_folder(folder) / "finished.json"
-    return [PhaseResult(**each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    if not path.exists():
+        return []
+    advice = "start anew with resume=restart"
+    results: list[PhaseResult] = read_json(path, list[PhaseResult], error=CheckpointError, advice=advice)
+    for place, each in enumerate(results):
+        if each.phase not in phases[place : place + 1]:
+            there = ", ".join(phases)
+            raise CheckpointError(f"{path}: {place}.phase: {each.phase!r}, but this schedule has {there}; {advice}")
+    return results
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run, of whichever version.
+
+    Raises:
+        CheckpointError: Its config.yaml cannot be read.
+    """
+    path = folder / "config.yaml"
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not readable ({reason}); start anew with resume=restart") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected keys and values; start anew with resume=restart")
+    return {str(key): value for key, value in found.items()}
 
 
 def write_results(results: list[PhaseResult], folder: Path) -> None:
@@ -111,22 +153,25 @@ def best_checkpoint(results: list[PhaseResult], folder: Path) -> Path:
     return phases_folder(folder) / max(results, key=lambda each: each.macro_f1).checkpoint
 
 
-def _refuse_other_configuration(folder: Path, config: TrainConfig) -> None:
+def best_epoch(folder: Path, phases: Sequence[str]) -> str:
+    """Phase, epoch and score of a finished run's best.ckpt, for people."""
+    best = max(read_results(folder, phases), key=lambda each: each.macro_f1)
+    scores = [row["val/macro_f1"] for row in best.rows if row["phase"] == best.phase]
+    epoch = scores.index(best.macro_f1) + 1
+    return f"phase {best.phase}, epoch {epoch} of {len(scores)}: val/macro_f1 {best.macro_f1:.3f}"
+
+
+def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
+    """How the run in a folder differs from a configuration, by key, also in what does not change the result."""
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
-        return
-    there = _flat(OmegaConf.to_container(OmegaConf.load(path)))
-    here = _flat(asdict(config))
-    differing = sorted(
-        key for key in there.keys() | here.keys() if there.get(key) != here.get(key) and key not in _FREE
-    )
-    if differing:
-        first = differing[0]
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise ConfigError(
-            f"out={folder}: holds a run with {first}={there.get(first)}, this one has {here.get(first)}{more}; "
-            "give another out, or resume=restart to delete that run"
-        )
+        return {}
+    there, here = _flat(read_config(folder)), _flat(asdict(config))
+    return {
+        key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    }
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -44,6 +44,17 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
         run(composed("compare", CompareConfig, f"tables=[{paths}]"))
 
 
+def test_the_files_of_a_pattern_are_compared_where_they_hold_the_same_images(tmp_path: Path) -> None:
+    for name, rows in (("a", range(70)), ("b[1]", range(70)), ("folds/0", range(35)), ("folds/1", range(35, 70))):
+        table(rows, right=0.9).write(tmp_path / name / "predictions_val.csv")
+    patterns = f"tables=['{tmp_path}/*/predictions_val.csv','{tmp_path}/folds/*/predictions_val.csv']"
+    run(composed("compare", CompareConfig, patterns, f"out={tmp_path / 'c.json'}", "resamples=100"))
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert len(found["tables"]) == 3
+    with pytest.raises(DataError, match=r"a: a folder; expected predictions tables, such as .*a/predictions_val\.csv"):
+        run(composed("compare", CompareConfig, f"tables=[{tmp_path / 'a'}]"))
+
+
 @pytest.mark.parametrize("kind", ["one row", "one diagnosis"])
 def test_what_cannot_be_computed_is_null(kind: str, tmp_path: Path) -> None:
     rows = table(range(1), right=1.0) if kind == "one row" else table(range(0, 70, 7), right=0.6)

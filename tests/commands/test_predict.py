@@ -1,5 +1,6 @@
 """Prediction for files and folders, with facts and without, for people and for programs."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,31 @@ def test_the_table_for_people(checkpoint: str, images: Path, capsys: pytest.Capt
     assert all(code in shown for code in CODES)
 
 
+def test_the_table_fits_80_columns_and_names_are_shown_as_they_are(
+    checkpoint: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = sorted(images.iterdir())[0].read_bytes()
+    for name in ("[red].jpg", "a\x1b[31m.jpg", "a long name of an image of a patient's left arm.jpg"):
+        (tmp_path / name).write_bytes(pixels)
+    predict(checkpoint, f"image={tmp_path}")
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "[red].jpg" in shown
+    assert "\x1b" not in shown
+    assert shown.count("…") == 0
+
+
+def test_csv_has_a_row_for_each_image_and_a_column_for_each_diagnosis(
+    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(checkpoint, f"image={images}", "format=json")
+    expected = answers(capsys)["predictions"]
+    predict(checkpoint, f"image={images}", "format=csv")
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert table["image"].tolist() == [row["image"] for row in expected]
+    assert table[list(CODES)].to_dict("records") == [row["probabilities"] for row in expected]
+
+
 def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from conftest import composed as compose
 
@@ -162,8 +188,9 @@ def test_the_table_says_what_is_unlike_the_training_images(capsys: pytest.Captur
     ]
     show(rows)
     shown = capsys.readouterr().out
-    answers = [line.split("│")[-2].strip() for line in shown.splitlines() if line.startswith("│")]
-    assert answers == ["yes", "yes", "yes", "no"]
+    marks = [line.split()[0] for line in shown.splitlines() if line.split()[:1] in (["a"], ["b"], ["!"])]
+    assert [mark for mark in marks if mark != "!"] == ["a", "b", "a"]
+    assert "! b" in shown
     assert "do not rely on its probabilities" in shown
     show(rows[:3])
     assert "do not rely" not in capsys.readouterr().out

@@ -1,12 +1,16 @@
 """The real sweep on the command line: members, failures, continuation, two at once."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from filelock import FileLock
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +62,7 @@ def test_two_members_at_once_and_a_sweep_by_hand(synthetic_root: Path, tmp_path:
         synthetic_root, tmp_path, "-m", "loss.gamma=1.5,2.0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
     )
     assert answer.returncode == 0, answer.stderr
-    assert finished(tmp_path) == ["tiny_resnet-a05_g20-loss.gamma_1.5", "tiny_resnet-a05_g20-loss.gamma_2.0"]
+    assert finished(tmp_path) == ["tiny_resnet-a05_g15", "tiny_resnet-a05_g20"]
     gammas = [(tmp_path / "runs" / name / "config.yaml").read_text().count("gamma: 1.5") for name in finished(tmp_path)]
     assert gammas == [1, 0]
     assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
@@ -83,3 +87,44 @@ def test_more_than_one_device_is_refused(synthetic_root: Path, tmp_path: Path) -
     assert answer.returncode == 1
     assert "trainer.devices=2: the members of a sweep take one device each" in answer.stderr
     assert not finished(tmp_path)
+
+
+def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(synthetic_root: Path, tmp_path: Path) -> None:
+    answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=-1,1")
+    assert answer.returncode == 0, answer.stderr
+    assert finished(tmp_path) == [f"tiny_resnet-a05_g20-model.feature_level_{level}" for level in (-1, 1)]
+    assert "Next: skinlesion ensemble members=" in answer.stderr
+    folder = tmp_path / "runs" / finished(tmp_path)[0]
+    (tmp_path / "runs" / finished(tmp_path)[1]).rename(tmp_path / "kept")
+    folder.rename(
+        tmp_path / "runs" / "tiny_resnet-a05_g20-model.feature_level_1"
+    )  # of another value than its name says
+    answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=1", "resume=restart")
+    assert answer.returncode in (0, 1)
+    assert "holds a run with model.feature_level=-1" in answer.stderr
+    assert finished(tmp_path) == ["tiny_resnet-a05_g20-model.feature_level_1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(synthetic_root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    words = ["-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "schedule=head_only"]
+    words += ["schedule.phases.head.epochs=5000", "schedule.phases.head.patience=5000", f"out={tmp_path / 'runs'}"]
+    words += [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}"]
+    sweeper = subprocess.Popen(
+        [sys.executable, "-m", "skinlesion", "train", *words], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    lasts = [tmp_path / "runs" / f"tiny_resnet-a05_g20-seed_{seed}" / "last.ckpt" for seed in (1, 2)]
+    wait_until(lambda: all(last.exists() for last in lasts), 240)
+    sweeper.send_signal(number)
+    assert sweeper.wait(30) == (143 if number == signal.SIGTERM else -number)
+    locks = [FileLock(last.parent / ".lock") for last in lasts]
+    for lock in locks:
+        lock.acquire(timeout=10)  # a worker that trains on would hold it
+        lock.release()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)

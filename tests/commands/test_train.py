@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,59 @@ LEFT = {
     "predictions_val.csv",
     "predictions_test.csv",
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_what_it_kept_and_where_it_goes_on(
+    synthetic_root: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    places = [f"data.root={synthetic_root}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'my run'}"]
+    words = [*SMALL, *places, "schedule=head_only", "schedule.phases.head.patience=9999"]
+    command = [sys.executable, "-m", "skinlesion", "train", *words, "schedule.phases.head.epochs=5000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # a line an epoch, where there is no terminal
+            if "phase head, epoch 3/5000" in line:
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert process.returncode == status
+    assert "my run: stopped; kept up to phase head, epoch " in said
+    kept = int(said.partition("kept up to phase head, epoch ")[2].partition(";")[0])
+    assert "Traceback" not in said
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as again:
+        assert again.stderr is not None
+        resumed = next(line for line in again.stderr if "resuming" in line)
+        again.kill()
+    assert kept >= 2
+    assert resumed.endswith(f"my run: resuming after phase head, epoch {kept}\n")
+
+
+def test_the_end_names_what_is_kept_and_what_is_next(trained: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(trained)
+    history = pd.read_csv(Path(trained.out) / "metrics.csv")["val/macro_f1"]
+    wanted = (
+        f"best.ckpt holds phase head, epoch {history.argmax() + 1} of {len(history)}: val/macro_f1 {history.max():.3f}"
+    )
+    assert wanted in caplog.text
+    assert f"Next: skinlesion evaluate checkpoint={trained.out}/best.ckpt split=val" in caplog.text
+
+
+def test_networks_and_image_sizes_are_checked_before_data_are_read(small_config: Config) -> None:
+    def refused(*overrides: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            run(small_config("data.root=/nowhere", "model.high=1", "model.middle=2", *overrides))
+        return str(caught.value)
+
+    swin = "model.backbone=swin_tiny_patch4_window7_224"
+    assert "model.backbone_kwargs.img_size=[64,64] too" in refused(swin, "model.image_size=[64,64]")
+    assert "give model.backbone=resnet18.a1_in1k" in refused("model.backbone=hf_hub:timm/resnet18.a1_in1k")
+    assert "resnet18 has the tags a1_in1k" in refused("model.backbone=resnet18.no_such_tag")
+    fitting = (swin, "model.image_size=[64,64]", "++model.backbone_kwargs={img_size: 64, window_size: 2}")
+    with pytest.raises(DataError, match="nowhere"):
+        run(small_config("data.root=/nowhere", "model.high=1", "model.middle=2", *fitting))
 
 
 def test_what_a_run_leaves(trained: TrainConfig) -> None:
@@ -282,6 +336,80 @@ def test_changed_data_are_noticed(small_config: Config) -> None:
     torch.save(last, folder / "last.ckpt")
     with pytest.raises(CheckpointError, match="have changed since this run began"):
         run(config)
+
+
+def touch_images(root: Path, config: TrainConfig) -> None:
+    path = sorted(root.glob("*/*.jpg"))[3]
+    shutil.copy(sorted(root.glob("*/*.jpg"))[4], path)
+
+
+def touch_labels(root: Path, config: TrainConfig) -> None:
+    """Two lesions of the training part exchange their diagnoses: no count changes."""
+    table, split = pd.read_csv(root / "HAM10000_metadata"), pd.read_csv(Path(config.out) / "split.csv")
+    trained_on = table["image_id"].isin(split.loc[split["split"] == "train", "image_id"])
+    once = ~table["lesion_id"].duplicated(keep=False) & trained_on
+    mel, nv = (table.index[once & (table["dx"] == code)][0] for code in ("mel", "nv"))
+    table.loc[[mel, nv], "dx"] = ["nv", "mel"]
+    table.to_csv(root / "HAM10000_metadata", index=False)
+
+
+def touch_weights(root: Path, config: TrainConfig) -> None:
+    path = Path(str(config.model.pretrained))
+    torch.save({name: value * 1.01 for name, value in torch.load(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (touch_images, "the images have changed"),
+        (touch_labels, "the diagnoses have changed"),
+        (touch_weights, "the weights that model.pretrained gives have changed"),
+    ],
+)
+def test_inputs_that_changed_are_named(
+    change: Callable[[Path, TrainConfig], None],
+    said: str,
+    small_config: Config,
+    synthetic_root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both of a run that was killed and of a finished one; copies with other times are the same images."""
+    import timm
+
+    from skinlesion.errors import CheckpointError
+
+    root, weights = tmp_path / "data", tmp_path / "weights.pt"
+    shutil.copytree(synthetic_root, root)
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
+    places = (f"data.root={root}", f"model.pretrained={weights}")
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", *places)
+    run(config)
+    with caplog.at_level(logging.INFO):
+        run(config)
+    assert "already finished" in caplog.text
+    change(root, config)
+    caplog.clear()
+    with pytest.raises(CheckpointError, match=said) as caught:
+        run(config)
+    assert "already finished" not in caplog.text
+    assert len(str(caught.value).splitlines()) == 1
+    (Path(config.out) / "metrics.json").unlink()
+    with pytest.raises(CheckpointError, match=said):
+        run(config)
+
+
+def test_a_finished_run_whose_data_are_gone_says_so(
+    small_config: Config, synthetic_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    config = small_config("schedule=head_only", "schedule.phases.head.epochs=1", f"data.root={root}")
+    run(config)
+    shutil.rmtree(root)
+    with caplog.at_level(logging.INFO):
+        run(config)
+    assert "already finished; not compared with its data and weights" in caplog.text
 
 
 def test_unfrozen_stages_are_trained_in_training_mode(small_config: Config) -> None:

@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from skinlesion.cli import COMMANDS
 from skinlesion.config.overrides import RENAMED, SYNONYMS, CommandLine, check_backbone, check_key, is_known, read_words
 from skinlesion.config.reference import keys
+from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
 
 
@@ -22,6 +23,14 @@ def values(command: str, *words: str) -> dict[str, object]:
 
 
 AWKWARD = (
+    "läsion ü.png",
+    "a#1&2.png",
+    "epoch=3-val_loss=0.2.png",
+    "lr=0.001",
+    "null",
+    "true",
+    "'quoted'.png",
+    "${x}",
     "my photo (1).jpg",
     "Müller, links.jpg",
     "a=b.jpg",
@@ -37,7 +46,8 @@ AWKWARD = (
 def test_paths_are_taken_literally(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).touch()
-    assert values("predict", f"image={name}", "bundle=b") == {"image": name, "bundle": "b"}
+    if name != "null":  # Hydra's own word where a key stands before it
+        assert values("predict", f"image={name}", "bundle=b") == {"image": name, "bundle": "b"}
     assert values("predict", name, "bundle=b") == {"image": name, "bundle": "b"}
 
 
@@ -66,6 +76,78 @@ def test_lists_of_paths() -> None:
     assert values("ensemble", "members=my runs")["members"] == "my runs"
 
 
+def test_a_comma_in_the_name_of_a_file_does_not_divide_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=0.1, a", "b", "c"):
+        Path(name).touch()
+    assert values("compare", "tables=[b,lr=0.1, a,c]")["tables"] == ["b", "lr=0.1, a", "c"]
+    assert values("compare", "c", "lr=0.1, a")["tables"] == ["c", "lr=0.1, a"]
+
+
+def test_the_home_folder_is_found_behind_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert values("train", "data.root=~/data") == {"data.root": f"{tmp_path}/data"}
+    assert values("predict", "image=~nobody-of-that-name.png") == {"image": "~nobody-of-that-name.png"}
+
+
+def test_bare_paths_are_what_a_command_works_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run/best.ckpt", "vote/ensemble.json", "bundle/bundle.json", "photo.jpg", "a.csv", "b.csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert values("evaluate", "run") == {"checkpoint": "run"}
+    assert values("evaluate", "vote/ensemble.json") == {"ensemble": "vote/ensemble.json"}
+    assert values("predict", "photo.jpg", "vote") == {"image": "photo.jpg", "ensemble": "vote"}
+    assert values("predict", "bundle", "photo.jpg") == {"image": "photo.jpg", "bundle": "bundle"}
+    assert values("report", "vote") == {"ensemble": "vote"}
+    assert values("serve", "bundle") == {"bundle": "bundle"}
+    assert values("train", "run") == {"data.root": "run"}
+    assert values("compare", "a.csv", "b.csv") == {"tables": ["a.csv", "b.csv"]}
+    assert values("ensemble", "run", "vote") == {"members": ["run", "vote"]}
+    with pytest.raises(ConfigError, match="checkpoint=run: given twice"):
+        line("evaluate", "run", "checkpoint=run")
+
+
+def test_texts_are_taken_literally() -> None:
+    assert values("report", "author=Dr. Jörg Müller, (x)") == {"author": "Dr. Jörg Müller, (x)"}
+    assert values("predict", "localization=lower extremity, left") == {"localization": "lower extremity, left"}
+    assert line("train", "-m", "model.backbone=a,b", "model.name=x").overrides[0] == "model.backbone=a,b"
+
+
+@pytest.mark.parametrize(
+    "word", ["pigmented benign keratosis", "Nävus (blau)", "a: b", "50%", "%%x", "1", "it's", "n/a"]
+)
+def test_words_of_a_label_file_are_taken_literally(word: str) -> None:
+    """With or without the plus sign that Hydra wants, whatever Hydra's grammar says of them."""
+    from skinlesion.config.inference import EvaluateConfig
+    from skinlesion.config.validation import configuration
+
+    source = ("ensemble=a", "split=null", "external.images=b", "external.labels=c")
+    for plus in ("", "+", "++"):
+        words = line("evaluate", f"{plus}external.classes.{word}=bkl", "external.classes.zzz=nv").overrides
+        found = configuration("evaluate", EvaluateConfig, *source, *words).external.classes
+        assert (found[word], found["zzz"]) == ("bkl", "nv")
+
+
+def test_arguments_of_a_backbone_need_no_plus() -> None:
+    from skinlesion.config.validation import configuration
+
+    for words in (
+        ["model.backbone_kwargs={img_size: 64, a: 2}"],
+        [f"model.backbone_kwargs.{w}" for w in ("img_size=64", "a=2")],
+    ):
+        config = configuration("train", TrainConfig, *line("train", *words).overrides)
+        assert config.model.backbone_kwargs == {"img_size": 64, "a": 2}
+
+
+def test_a_backbone_of_ones_own_names_the_run() -> None:
+    from skinlesion.config.validation import configuration
+
+    words = line("train", "model.backbone=resnet18", "model.high=1", "model.middle=2", "loss.gamma=1.5").overrides
+    config = configuration("train", TrainConfig, *words)
+    assert (config.model.name, config.loss.name, config.out) == ("resnet18", "a05_g15", "runs/resnet18-a05_g15")
+
+
 def test_a_path_can_be_swept() -> None:
     assert line("train", "-m", "split.file=a.csv,b.csv") == CommandLine(("split.file=a.csv,b.csv",), ("-m",), True)
     assert line("train", "split.file=a.csv,b.csv").overrides == ("split.file='a.csv,b.csv'",)
@@ -90,6 +172,12 @@ def test_flags_stand_apart_with_their_values() -> None:
         ("train", ["--lr=0.1"], "did you mean schedule.phases.head.lr=0.1"),
         ("train", ["--seed=3"], "--seed=3: keys are given without dashes; give seed=3"),
         ("train", ["+nonsense=1"], "nonsense: unknown key"),
+        ("train", ["model.image_size=64,64"], "model.image_size=64,64: several values; give model.image_size=[64,64]"),
+        ("train", ["model.image_size=(64,64)"], "cannot be read; expected a list, such as model.image_size=[1,2]"),
+        ("train", ["seed=1,2"], "seed=1,2: several values; give one; -m makes a sweep of them"),
+        ("train", ["model.funnel=[64,"], "model.funnel=[64,: cannot be read; expected a list"),
+        ("train", ["trainer.max_epochs=4"], "did you mean schedule.phases.head.epochs=4"),
+        ("audit", ["no/such"], "no/such: no such file or folder"),
         ("train", ["model.backbone=resnet18"], "model.backbone=resnet18: model.high=1"),
     ],
 )

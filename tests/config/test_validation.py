@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from conftest import composed
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from skinlesion.cli import COMMANDS
-from skinlesion.config.inference import EvaluateConfig
+from skinlesion.config.inference import EvaluateConfig, PredictConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.config.validation import require_out, typed
+from skinlesion.config.validation import configuration, explain, focal_name, require_out, typed
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
@@ -105,15 +106,15 @@ def test_errors_name_the_key(override: str, said: str) -> None:
 def test_one_model_is_needed() -> None:
     with pytest.raises(ConfigError, match="0 models given"):
         composed("evaluate", EvaluateConfig, "split=val")
-    with pytest.raises(ConfigError, match="split=None: expected val or test, or images of another source as external"):
+    with pytest.raises(ConfigError, match="split: expected val or test, or images of another source as external"):
         composed("evaluate", EvaluateConfig, "checkpoint=a.ckpt")
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["external.images=x"], "external.labels=None: expected the CSV of the images' diagnoses"),
-        (["external.labels=x", "split=val"], "external.images=None: expected the folder of the images"),
+        (["external.images=x"], "external.labels: expected the CSV of the images' diagnoses"),
+        (["external.labels=x", "split=val"], "external.images: expected the folder of the images"),
         (["external.images=x", "external.labels=y", "split=val"], "split=val: expected null"),
         (["split=val", "external.leakage=maybe"], "external.leakage=maybe: expected one of drop, keep"),
         (["split=val", "external.classes.scc=cancer"], "external.classes.scc=cancer: expected one of akiec"),
@@ -152,6 +153,50 @@ def test_type_errors_of_a_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("loss: 3\n")
     with pytest.raises(ConfigError, match="loss"):
         typed(OmegaConf.load(tmp_path / "mine.yaml"), TrainConfig)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["schedule.phases.hed.epochs=3"], "schedule.phases.hed: expected one of head, high, middle there"),
+        (["~schedule.phases.middel"], "~schedule.phases.middel: there is nothing of that name to leave out"),
+        (["seed=1.5"], "seed=1.5: expected a whole number, 0 to"),
+        (["loader.batch_size=abc"], "loader.batch_size=abc: expected a whole number, 2 or more"),
+        (["trainer.benchmark=maybe"], "trainer.benchmark=maybe: expected true or false"),
+        (["loss.gamma=abc"], "loss.gamma=abc: expected a number, 0 or more"),
+    ],
+)
+def test_natural_mistakes_are_answered_in_words_of_our_own(words: list[str], said: str) -> None:
+    with pytest.raises((ConfigError, HydraException)) as caught:
+        configuration("train", TrainConfig, *words)
+    error = caught.value
+    assert said in (str(error) if isinstance(error, ConfigError) else explain(error, TrainConfig))
+
+
+def test_each_focal_loss_has_a_name_of_its_own() -> None:
+    assert focal_name(0.5, 2.0) == "a05_g20"
+    pairs = [(alpha, gamma) for alpha in (0, 0.5, 0.05, 5, 10.0) for gamma in (0, 1, 1.5, 1.55, 10, 15.0, 1e-5)]
+    assert len({focal_name(*pair) for pair in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("word", ["unknown", "Unknown", "NA", "'?'", "null"])
+def test_an_age_that_is_not_known_may_be_said_in_words(word: str) -> None:
+    config = configuration("predict", PredictConfig, "image=a", "bundle=b", f"age={word}")
+    assert config.age is None
+
+
+def test_an_age_is_a_number() -> None:
+    assert configuration("predict", PredictConfig, "image=a", "bundle=b", "age=55").age == 55.0
+    for age, said in (("abc", "age=abc: expected years, 0 to 120, or unknown"), ("200", "expected 0 to 120")):
+        with pytest.raises(ConfigError, match=said):
+            configuration("predict", PredictConfig, "image=a", "bundle=b", f"age={age}")
+
+
+def test_words_for_an_unknown_age_are_those_of_the_tables() -> None:
+    from skinlesion.config.inference import UNKNOWN
+    from skinlesion.data.metadata import normalize_words
+
+    assert set(normalize_words(UNKNOWN)) == {"unknown"}
 
 
 @pytest.mark.parametrize("command", [name for name in REQUIRED if name not in ("predict", "serve", "synthetic")])

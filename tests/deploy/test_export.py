@@ -54,6 +54,8 @@ LIMITS = {
     "penalty": 0.0,
     "free_ranks": 0,
     "thresholds": dict.fromkeys(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"), 0.4),
+    "images": {},
+    "always": [],
 }
 
 

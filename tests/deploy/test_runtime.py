@@ -14,12 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest, check_files
 from skinlesion.deploy.runtime import CHUNK, load_bundle
-from skinlesion.errors import BundleError
+from skinlesion.errors import BundleError, CheckpointError
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictor import Predictor
-from skinlesion.taxonomy import DIAGNOSES
+from skinlesion.taxonomy import DIAGNOSES, HAM10000
 
 SIZE = (4, 6)
+POINT = {"target": "benignant", "sensitivity": 0.9, "images": 3, "threshold": 0.5, "reached": 1.0}
+SETS = {"method": "aps", "alpha": 0.1, "by_class": True, "penalty": 0.0, "free_ranks": 0, "images": {}, "always": []}
 ENCODER = MetadataEncoder(50.0, 10.0, ("female", "male", "unknown"), ("back", "unknown"))
 
 
@@ -59,7 +61,7 @@ def write_graph(path: Path) -> None:
 
 def values(folder: Path, **others: Any) -> dict[str, Any]:
     digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    member = {"backbone": "none", "size": SIZE, "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0"}
+    member = {"backbone": "none", "size": SIZE, "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0" * 64}
     return {
         "precision": "fp32",
         "classes": [{"code": each.code, "name": each.name, "category": each.category} for each in DIAGNOSES],
@@ -146,6 +148,20 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool
         (lambda about: about["graph"].update(colour=1), "graph.colour: unknown key"),
         (lambda about: about.pop("tta"), "tta: field required"),
         (lambda about: about.update(tta=3), "tta: input should be a valid string"),
+        (lambda about: about.update(tta="spins"), "tta: 'spins': expected one of none, flips, dihedral"),
+        (lambda about: about.update(precision="fp8"), "precision: 'fp8': expected one of fp32"),
+        (lambda about: about["members"][0].update(std=[0.5, 0, 0.5]), "members.0.std.1: 0.0: expected more than 0"),
+        (lambda about: about["members"][0].update(size=["4", 6]), "members.0.size.0: input should be a valid integer"),
+        (lambda about: about.update(members=[]), "members: tuple should have at least 1 item"),
+        (lambda about: about["graph"].update(file="../model.onnx"), "graph.file: '../model.onnx': expected the name"),
+        (lambda about: about["files"].update({"a/b": "0" * 64}), "files.a/b.[key]: 'a/b': expected the name"),
+        (lambda about: about["files"].update({"b": "0"}), "files.b: '0': expected 64 hexadecimal digits"),
+        (
+            lambda about: about.update(calibration={"method": "temperature", "temperature": -1}),
+            "temperature: -1.0",
+        ),
+        (lambda about: about.update(conformal=[{"alpha": 2}]), "conformal.0.method: field required"),
+        (lambda about: about.update(novelty={"file": "..", "passing": 0.9, "threshold": 1}), "novelty.file: '..'"),
         (lambda about: about["members"][0].update(size=[3]), "members.0.size"),
         (lambda about: about.update(tta="flips"), "has been changed since it was exported"),
     ],
@@ -200,11 +216,34 @@ def test_files_outside_the_folder_are_not_read(folder: Path) -> None:
         check_files(folder, {"../outside": hashlib.sha256(b"x").hexdigest()})
 
 
-def test_statistics_without_a_hash_are_not_read(folder: Path) -> None:
-    novelty = {"file": "novelty.npz", "passing": 0.9, "threshold": 1.0}
-    (folder / "bundle.json").write_text(Manifest.sealed(**values(folder, novelty=novelty)).text())
-    with pytest.raises(BundleError, match=r"lists no hash of novelty\.npz"):
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"novelty": {"file": "novelty.npz", "passing": 0.9, "threshold": 1.0}}, "files: lists no hash of novelty.npz"),
+        ({"files": {}}, "files: lists no hash of model.onnx"),
+        ({"calibration": {"method": "temperature"}}, "calibration: does not fit this model (KeyError: 'temperature')"),
+        ({"calibration": {"method": "none", "vector": {"weight": [1.0], "bias": [0.0]}}}, "calibration.vector: exp"),
+        ({"operating_points": [POINT]}, "operating_points.0.target: does not fit"),
+        ({"conformal": [{**SETS, "thresholds": {"nv": 0.5}}]}, "conformal.0.thresholds: expected one for each of"),
+        ({"taxonomy": {**HAM10000.to_dict(), "diagnoses": 3}}, "taxonomy: AttributeError"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(folder: Path, others: dict[str, Any], said: str) -> None:
+    (folder / "bundle.json").write_text(Manifest.sealed(**values(folder, **others)).text())
+    with pytest.raises(BundleError) as caught:
         load_bundle(folder)
+    assert said in str(caught.value)
+    assert "bundle.json: " in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_answers_that_are_no_numbers_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Predictor.load(folder, threads=1)
+    outputs = bundle.members.run([(grey(0),)], np.zeros((1, ENCODER.width), np.float32), embed=False)
+    outputs.probabilities[1, 0, 3] = np.nan
+    monkeypatch.setattr(type(bundle.members), "run", lambda *_, **__: outputs)
+    with pytest.raises(CheckpointError, match="probabilities that are no numbers"):
+        bundle.predict([grey(0)])
 
 
 def test_a_graph_that_is_none_is_refused(folder: Path) -> None:

@@ -29,6 +29,7 @@ from skinlesion.taxonomy import CODES
 FAST = BootstrapConfig(100, 1, 0.95, "percentile")
 MEL = CODES.index("mel")
 POINT = {"target": "mel", "sensitivity": 0.8}
+OTHER = {"target": "mel", "sensitivity": 0.7, "images": 5, "threshold": 0.1, "reached": 0.8}
 
 
 def write_fold(folder: Path, rows: range, *, threshold: float | None, temperature: float = 1.0) -> Predictions:
@@ -99,9 +100,10 @@ def test_a_part_without_a_threshold_leaves_the_point_out(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ("[]", CheckpointError, "not a readable ensemble.json"),
-        ("{", CheckpointError, "not a readable ensemble.json"),
-        ('{"operating_points": [{"target": "mel", "sensitivity": 0.9}]}', DataError, "other than those of"),
+        ("[]", CheckpointError, r"ensemble\.json: input should be an object"),
+        ("{", CheckpointError, r"ensemble\.json: invalid JSON"),
+        ('{"operating_points": [{"target": "mel"}]}', CheckpointError, r"0\.sensitivity: field required"),
+        (json.dumps({"operating_points": [OTHER]}), DataError, "other than those of"),
     ],
 )
 def test_ensembles_that_do_not_go_together_are_refused(

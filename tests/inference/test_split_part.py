@@ -1,6 +1,7 @@
 """Images of a part: which they are, and what the members make of them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,15 @@ def test_an_image_of_another_part_may_be_broken(model: TrainedModel, tmp_path: P
     assert len(Predictor.of([model]).predict_frame(part.frame)) == len(model.split["val"])
     with pytest.raises(DataError, match=path.name):
         read_part(model, "train", SourceConfig(str(root), str(tmp_path / "cache"))).caches([model.spec.size])
+
+
+@pytest.mark.parametrize(
+    ("root", "said"), [("demo/data", ", seen from the folder where it was"), ("/demo/data", ", w")]
+)
+def test_moved_data_are_named_with_the_checkpoint(model: TrainedModel, root: str, said: str) -> None:
+    moved = replace(model, config={"data": {**model.config["data"], "root": root}})
+    with pytest.raises(DataError) as caught:
+        read_part(moved, "val", SOURCE)
+    assert str(caught.value).startswith(f"{model.path}: its images were in data.root={root}{said}")
+    assert str(caught.value).endswith("give their folder as data.root=FOLDER")
+    assert len(read_part(moved, "val", SourceConfig(model.config["data"]["root"], None)).frame)

@@ -135,7 +135,8 @@ async def predict(state: AppState, request: Request) -> Prediction:
             )
     by_image = [found[start : start + len(variants)] for start in range(0, len(found), len(variants))]
     state.metrics.ood.inc(sum(bool(prediction.ood) for prediction, *_ in by_image))
-    risk = form.values.get("risk", next(iter(risks(about)), None))
+    asked = form.values.get("risk", next(iter(risks(about)), None))
+    risk = None if asked is None else float(asked)
     answers = [
         image_answer(
             prediction,

@@ -122,7 +122,7 @@ class Connection(H11Protocol):
         if self._discarded > MAX_DISCARDED:
             self.transport.abort()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio keeps the connection where it is true
         """Keep the connection open for writing if a whole request is being answered."""
         self._half_closed = not self.is_idle and not self.cycle.more_body
         return self._half_closed
@@ -172,7 +172,8 @@ class Connection(H11Protocol):
         if now - Connection._logged > _LOG_SECONDS:
             Connection._logged = now
             log.warning("more than %d connections: the longest idle ones are closed", most_connections())
-        others: list[Any] = [each for each in self.connections if each is not self and each.is_idle]
+        connections: Any = self.connections  # uvicorn types them as any of its protocols
+        others = [each for each in connections if each is not self and each.is_idle]
         if others:
             oldest = min(others, key=lambda each: each._since)
             self.connections.discard(oldest)  # it is told only after other new ones

@@ -1,0 +1,66 @@
+"""Schema of what is fitted after the vote, as ensemble.json and bundle.json keep it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from skinlesion.errors import DataError
+from skinlesion.inference import ood
+from skinlesion.inference.calibration import Calibration, calibrated
+from skinlesion.inference.conformal import ConformalSets
+from skinlesion.inference.members import PostHoc
+from skinlesion.inference.ood import OodFile
+from skinlesion.inference.operating_points import OperatingPoint, flagged
+from skinlesion.taxonomy import Taxonomy
+
+MAKE_AGAIN = "make it again with skinlesion ensemble"
+
+
+class Fitted(BaseModel):
+    """Keys of ensemble.json and bundle.json; null: was not fitted."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    calibration: Calibration | None = None
+    operating_points: list[OperatingPoint] | None = None
+    conformal: list[ConformalSets] | None = None  # the first is the one in use
+    novelty: OodFile | None = None
+
+    def posthoc(self, folder: Path, *, taxonomy: Taxonomy, members: int) -> PostHoc:
+        """Read what lies beside the file, and try everything on even probabilities.
+
+        Args:
+            folder: Of the file.
+            taxonomy: Of the model.
+            members: That vote.
+
+        Raises:
+            CheckpointError: The statistics cannot be read.
+            DataError: A key does not fit the taxonomy or the members; it is named.
+        """
+        even = np.full((1, len(taxonomy)), 1 / len(taxonomy))
+        statistics = None if self.novelty is None else ood.read(folder / self.novelty["file"])
+        _try("calibration", partial(calibrated, even, self.calibration))
+        vector = None if self.calibration is None else self.calibration.get("vector")
+        if vector is not None and not len(vector["weight"]) == len(vector["bias"]) == len(taxonomy):
+            raise DataError(f"calibration.vector: expected {len(taxonomy)} numbers of each, one a diagnosis")
+        for place, point in enumerate(self.operating_points or []):
+            _try(f"operating_points.{place}.target", partial(flagged, even, point, taxonomy=taxonomy))
+        for place, sets in enumerate(self.conformal or []):
+            if tuple(sets["thresholds"]) != taxonomy.codes:
+                expected = ", ".join(taxonomy.codes)
+                raise DataError(f"conformal.{place}.thresholds: expected one for each of {expected}, in this order")
+        if statistics is not None and float(statistics["members"]) != members:
+            count = float(statistics["members"])
+            raise DataError(f"novelty.file: holds the statistics of {count:g} members, expected {members}")
+        return PostHoc(self.calibration, self.operating_points, self.conformal, statistics)
+
+
+def _try(key: str, use: Callable[[], object]) -> None:
+    try:
+        use()
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{key}: does not fit this model ({type(error).__name__}: {error})") from error

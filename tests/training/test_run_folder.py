@@ -1,0 +1,65 @@
+"""What a run folder says about itself is checked before a run goes on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skinlesion.commands.train import run
+from skinlesion.config.train import TrainConfig
+from skinlesion.errors import CheckpointError
+from skinlesion.training.run_folder import read_results
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def unfinished(trained: TrainConfig, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(trained.out, tmp_path / "run"))
+    (folder / "metrics.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            lambda phase: phase.update(checkpoint="../../elsewhere.ckpt"),
+            "0.checkpoint: '../../elsewhere.ckpt': expected",
+        ),
+        (lambda phase: phase.update(macro_f1=1.5), "0.macro_f1: 1.5: expected 0 to 1"),
+        (lambda phase: phase.update(trainable={"head": "yes"}), "0.trainable.head: input should be a valid boolean"),
+        (lambda phase: phase.update(rows=[3]), "0.rows.0: input should be"),
+        (lambda phase: phase.pop("phase"), "0.phase: field required"),
+        (lambda phase: phase.update(phase="tail"), "0.phase: 'tail', but this schedule"),
+    ],
+)
+def test_odd_phases_are_named_by_file_and_key(unfinished: Path, trained: TrainConfig, edit: Edit, said: str) -> None:
+    path = unfinished / "phases" / "finished.json"
+    phases = json.loads(path.read_text())
+    edit(phases[0])
+    path.write_text(json.dumps(phases))
+    with pytest.raises(CheckpointError) as caught:
+        run(replace(trained, out=str(unfinished)))
+    assert str(caught.value).startswith(f"{path}: {said}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[{", '{"phase": 1}', "[" * 100_000, "\0\xff"])
+def test_a_torn_list_of_phases_is_named(unfinished: Path, text: str) -> None:
+    path = unfinished / "phases" / "finished.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=r"finished\.json: .*; start anew with resume=restart$"):
+        read_results(unfinished, ["head"])
+
+
+@pytest.mark.parametrize("text", ["seed: [", "- 1\n- 2\n", "seed: \x07\n", "3"])
+def test_a_damaged_configuration_is_named(unfinished: Path, trained: TrainConfig, text: str) -> None:
+    (unfinished / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.yaml: .*resume=restart") as caught:
+        run(replace(trained, out=str(unfinished)))
+    assert len(str(caught.value).splitlines()) == 1
