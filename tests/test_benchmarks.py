@@ -2,15 +2,20 @@
 
 import itertools
 import json
+import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks import subset_search, tables
+from benchmarks import reliability, subset_search, tables
 from benchmarks.__main__ import all_names, cpu_rows
 from benchmarks.measuring import Outcome, in_turn, ratios
+from skinlesion.config.train import TrainConfig
 from skinlesion.inference.predictions import Predictions
+from skinlesion.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 
 def outcome() -> Outcome:
@@ -73,3 +78,21 @@ def test_the_other_side_of_the_subset_search_votes_as_the_project_does() -> None
     for pair in itertools.combinations(range(3), 2):
         vote = Predictions.soft_vote([strict[member] for member in pair])
         assert subset_search.merged_macro_f1(loose, pair) == f1_score(vote.actual, vote.predicted, average="macro")
+
+
+def test_flipped_bits_are_counted_and_differing_weights_are_told_apart(
+    trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reliability, "CHECKPOINTS", ("best.ckpt", "phases/0-head.ckpt"))
+    run = Path(shutil.copytree(trained.out, tmp_path / "run"))
+    before = reliability.fingerprint(run)
+    assert len(before) == 5
+    row = reliability.flips(run / "phases" / "0-head.ckpt", count=3, draw=random.Random(0))
+    assert (row.tried, row.held) == (3, 3)
+    assert reliability.fingerprint(run) == before
+    content = read_checkpoint(run / "best.ckpt")
+    next(each for each in content["state_dict"].values() if each.ndim == 2)[0, 0] += 1e-6
+    AtomicCheckpointIO().save_checkpoint(content, run / "phases" / "0-head.ckpt")
+    assert {key for key, value in reliability.fingerprint(run).items() if value != before[key]} == {
+        "./phases/0-head.ckpt"
+    }

@@ -117,7 +117,7 @@ class SyntheticConfig:
     """`skinlesion synthetic`."""
 
     n: Count  # number of images
-    min_per_class: Count  # least number of images of each diagnosis, 13 or more; the rest are as in HAM10000
+    min_per_class: Count  # least number of images of each diagnosis, 13 or more; the rest as frequent as in HAM10000
     image_size: list[int]  # height and width of the images in pixels, 32 or more
     seed: Seed  # seed of the drawings and of the table
     data: SyntheticRootConfig

@@ -177,7 +177,8 @@ def facts_by_image(rows: pd.DataFrame) -> pd.DataFrame:
 def fact_problems(rows: pd.DataFrame) -> Iterator[str]:
     """Yield the sexes and ages that cannot be used, as far as the columns are there."""
     columns = fact_columns(rows)
-    yield from unknown_words(rows, columns.get("sex", ""), SEXES)
+    if "sex" in columns:
+        yield from unknown_words(rows, columns["sex"], SEXES)
     age = columns.get("age")
     if age is not None and (faulty := parse_ages(rows[age])[1]).any():
         years = f"years from {AGES[0]:g} to {AGES[1]:g}, such as 55 or 55.0, or nothing where unknown"
@@ -185,11 +186,10 @@ def fact_problems(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def unknown_words(rows: pd.DataFrame, column: str, expected: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a column that are none of the expected ones, if the column is there."""
-    if column in rows:
-        wrong = rows.loc[[word not in expected for word in normalize_words(rows[column])], column]
-        if len(wrong):
-            yield f"unknown {column}: {by_line(wrong)}; expected {', '.join(expected)}."
+    """Yield the words of a column that are none of the expected ones."""
+    wrong = rows.loc[[word not in expected for word in normalize_words(rows[column])], column]
+    if len(wrong):
+        yield f"unknown {column}: {by_line(wrong)}; expected {', '.join(expected)}."
 
 
 def is_known(values: "pd.Series[str]") -> "pd.Series[bool]":

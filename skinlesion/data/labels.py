@@ -109,10 +109,10 @@ def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
     }
 
 
-def unread_columns(path: Path) -> list[str]:
+def unread_columns(path: Path, classes: Mapping[str, str]) -> list[str]:
     """Name the columns of a table that hold neither ids, facts nor diagnoses, as far as their names say."""
     rows, _ = read_rows(path, columns=())
-    known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *CODES, *(each.name for each in DIAGNOSES)}
+    known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
     return [str(name) for name in rows if name and name not in known]
 
 

@@ -212,25 +212,25 @@ def read_labelled(
         problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
     if problems:
         raise DataError.listing(title, problems)
-    _report_facts(frame, columns, [labels] if metadata is None else [labels, metadata])
+    tables = [labels] if metadata is None else [labels, metadata]
+    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
-    if alone:
-        log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
 
-def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], tables: Sequence[Path]) -> None:
+def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> None:
     """Say where the facts come from, which are not there, and that images of a patient are not independent."""
     found = ", ".join(f"{fact} from {column}" for fact, column in columns.items())
     log.info("Facts: %s.", found or "none")
     lost = [fact for fact in FACTS if fact not in columns]
-    unread = [name for path in tables for name in unread_columns(path)] if lost else []
-    if unread:
+    if lost and unread:
         log.warning(
             "No column of %s, unknown for all images; not read: %s. Rename the column that holds it.",
-            " and ".join(lost),
+            ", ".join(lost),
             first_five(unread),
         )
+    if alone := int((frame["lesion_id"] == frame["image_id"]).sum()):
+        log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
     patients = frame.loc[frame["patient_id"] != "", "patient_id"].nunique()
     if 0 < patients < frame["lesion_id"].nunique():
         log.warning(

@@ -150,7 +150,7 @@ def bootstrap(
         each = _interval(float(value), replicates[name], jackknife.get(name), config)
         if each.value is not None and each.low is None and (count := (proportions or {}).get(name)):
             low, high = clopper_pearson(each.value, count, level=config.level)
-            note = each.note.replace("no interval", f"Clopper-Pearson interval of {count} lesions")
+            note = each.note.replace("no interval", f"Clopper-Pearson interval (n = {count})")
             each = replace(each, low=low, high=high, method=EXACT, note=note)
         found[name] = replace(each, n=lesions)
     if not p_values:

@@ -245,7 +245,7 @@ def test_facts_that_are_not_there_are_named_beside_the_columns_that_are_not_read
     read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
 ) -> None:
     read("image,dx,years,sex,spot\na,nv,40,,back\nb,nv,50,,back\nc,mel,,,\n")
-    assert "No column of age and localization, unknown for all images; not read: years, spot." in caplog.text
+    assert "No column of age, localization, unknown for all images; not read: years, spot." in caplog.text
 
 
 def test_images_of_a_patient_are_counted(read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture) -> None:
@@ -268,6 +268,10 @@ def test_benign_or_malignant_alone_is_no_diagnosis(read: Callable[..., LabelledD
         read(labels)
     with pytest.raises(DataError, match="is not one of the seven diagnoses; expected a column that names one"):
         read("image,dx\na,benign\nb,malignant\n")
+
+
+def test_a_column_without_a_name_is_passed_over(read: Callable[..., LabelledData]) -> None:
+    assert read(",image,dx\n0,a,nv\n1,b,mel\n2,c,nv\n").frame["diagnosis"].tolist() == ["nv", "mel", "nv"]
 
 
 def test_a_file_without_header_and_ids_with_a_folder(read: Callable[..., LabelledData]) -> None:

@@ -152,7 +152,7 @@ def test_a_proportion_on_which_all_resamples_agree_has_the_exact_interval(right:
     for name in ("accuracy", "recall_nv"):
         assert (found[name].low, found[name].high) == pytest.approx((exact.low, exact.high), abs=1e-12)
         assert found[name].method == "clopper_pearson"
-        assert f"Clopper-Pearson interval of {of} lesions" in found[name].note
+        assert f"Clopper-Pearson interval (n = {of})" in found[name].note
     assert found["accuracy"].to_dict()["method"] == "clopper_pearson"
     for each in found.values():
         assert each.low is None or each.high - each.low > 1e-6

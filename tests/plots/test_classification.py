@@ -1,5 +1,6 @@
 """Figures: what they show against an independent count, that they keep within the page, and saving them."""
 
+import errno
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -270,7 +271,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     def fail(target: Path, **_: object) -> None:
         target.write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
