@@ -149,7 +149,7 @@ class PublishedTable:
 
     pages: list[str] = MISSING  # paths below the repository's root
     metrics: dict[str, str] = MISSING  # metric and its heading
-    rows: list[PublishedRow] = MISSING
+    rows: list[PublishedRow] = MISSING  # rows of the table
     heading: str = "model"  # of the first column
 
 

@@ -201,7 +201,9 @@ def test_words_for_an_unknown_age_are_those_of_the_tables() -> None:
     assert set(normalize_words(UNKNOWN)) == {"unknown"}
 
 
-@pytest.mark.parametrize("command", [name for name in REQUIRED if name not in ("predict", "serve", "synthetic")])
+@pytest.mark.parametrize(
+    "command", [name for name in REQUIRED if name not in ("predict", "serve", "synthetic", "verify")]
+)
 def test_results_that_cannot_be_written_are_refused_before_the_work(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
