@@ -99,10 +99,13 @@ def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(syntheti
     folder.rename(
         tmp_path / "runs" / "tiny_resnet-a05_g20-model.feature_level_1"
     )  # of another value than its name says
-    answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=1", "resume=restart")
-    assert answer.returncode in (0, 1)
+    answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=1,-1", "resume=restart")
+    assert answer.returncode == 1
+    assert "1 failed (model.feature_level=1)" in answer.stderr
     assert "holds a run with model.feature_level=-1" in answer.stderr
-    assert finished(tmp_path) == ["tiny_resnet-a05_g20-model.feature_level_1"]
+    kept = tmp_path / "runs" / "tiny_resnet-a05_g20-model.feature_level_1"
+    assert (kept / "metrics.json").exists()
+    assert "feature_level: -1" in (kept / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
