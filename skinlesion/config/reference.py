@@ -10,7 +10,7 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -72,7 +72,8 @@ def sections(schema: type, prefix: str = "") -> tuple[Section, ...]:
     own: list[Key] = []
     inner: list[Section] = []
     for name, hint in hints(schema).items():
-        nested = [part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)]
+        parts = (hint, *(() if get_origin(hint) is list else get_args(hint)))  # the rows of a list have no keys
+        nested = [part for part in parts if isinstance(part, type) and is_dataclass(part)]
         if not nested:
             own.append(_key(f"{prefix}{name}", hint, comments.get(name, "")))
         for part in nested:
@@ -111,7 +112,10 @@ def default(name: str, composed: Mapping[str, Any]) -> str:
     for position, part in enumerate(parts):
         if part == ANY:
             rest = ".".join(parts[position + 1 :])
-            return ", ".join(f"{name} {default(rest, each)}" for name, each in node.items())
+            values = {name: default(rest, each) for name, each in node.items()}
+            return ", ".join(f"{name} {value}" for name, value in values.items() if value)
+        if part not in node:
+            return ""  # the schema's own
         node = node[part]
     return written(node)
 

@@ -158,7 +158,7 @@ def best_epoch(folder: Path, phases: Sequence[str]) -> str:
     best = max(read_results(folder, phases), key=lambda each: each.macro_f1)
     scores = [row["val/macro_f1"] for row in best.rows if row["phase"] == best.phase]
     epoch = scores.index(best.macro_f1) + 1
-    return f"phase {best.phase}, epoch {epoch} of {len(scores)}: val/macro_f1 {best.macro_f1:.3f}"
+    return f"phase {best.phase}, epoch {epoch} of {len(scores)}: val macro-F1 {best.macro_f1:.3f}"
 
 
 def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:

@@ -72,7 +72,7 @@ def test_the_end_names_what_is_kept_and_what_is_next(trained: TrainConfig, caplo
         run(trained)
     history = pd.read_csv(Path(trained.out) / "metrics.csv")["val/macro_f1"]
     wanted = (
-        f"best.ckpt holds phase head, epoch {history.argmax() + 1} of {len(history)}: val/macro_f1 {history.max():.3f}"
+        f"best.ckpt holds phase head, epoch {history.argmax() + 1} of {len(history)}: val macro-F1 {history.max():.3f}"
     )
     assert wanted in caplog.text
     assert f"Next: skinlesion evaluate checkpoint={trained.out}/best.ckpt split=val" in caplog.text

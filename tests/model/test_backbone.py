@@ -147,7 +147,7 @@ def test_name_of_nothing_is_refused(name):
         (TINY, {"colour": 1}, "colour"),
         (TINY, {"act_layer": "nope"}, "nope"),
         (TINY, {"output_stride": 5}, "AssertionError"),
-        ("test_resnet.no_such_tag", {}, "no_such_tag"),
+        ("test_resnet.no_such_tag", {}, "has the tags r160_in1k"),
         (TINY, {"num_classes": 7, "global_pool": "avg"}, "num_classes, global_pool cannot be set"),
     ],
 )
