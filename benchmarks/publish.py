@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     audit = configuration("audit", AuditConfig, f"data.root={arguments.data}")
     facts = read_data(audit.data).set_index("image_id", drop=False)
-    folds = sorted({path.parent.parent for path in arguments.runs.glob("fold*/*/finished.json")})
+    folds = sorted({path.parent.parent for path in arguments.runs.glob("fold*/*/predictions_test.csv")})
     numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
     members = sorted(path.parent.name for path in folds[0].glob("*/predictions_test.csv"))
     judged: dict[str, str] = {}

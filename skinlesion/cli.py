@@ -94,7 +94,7 @@ COMMANDS = {
     ),
     "verify": Command(
         "studies.VerifyConfig",
-        "Recompute the published tables from their predictions; name each digit that differs.",
+        "Recompute the published tables, and name each digit that differs.",
         ("verify", "verify write=true"),
     ),
     "export": Command(

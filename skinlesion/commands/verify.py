@@ -20,16 +20,17 @@ def run(config: VerifyConfig) -> None:
     from skinlesion.files import write_text
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.studies.verify.pages import blocks, differences, markdown, replaced
-    from skinlesion.studies.verify.tables import recompute
+    from skinlesion.studies.verify.tables import read_tables, recompute
     from skinlesion.terminal import track
 
     root, folder = Path(config.root), Path(config.folder)
-    pages = {name: root / name for table in config.tables.values() for name in table.pages}
+    tables = read_tables(Path(config.tables))
+    pages = {name: root / name for table in tables.values() for name in table.pages}
     if missing := [str(path) for path in pages.values() if not path.is_file()]:
         raise DataError(f"root={root}: no {', '.join(missing)}; give the folder of the repository's clone")
     texts = {name: path.read_text(encoding="utf-8") for name, path in pages.items()}
     wrong = []
-    for name, table in track(config.tables.items(), "recomputing tables", len(config.tables)):
+    for name, table in track(tables.items(), "recomputing tables", len(tables)):
         headings, *rows = recompute(table, folder, BootstrapConfig.of(config))
         found = markdown(headings, rows)
         for page in table.pages:
@@ -44,4 +45,4 @@ def run(config: VerifyConfig) -> None:
         raise DataError("\n".join(wrong))
     for page, path in pages.items() if config.write else ():
         write_text(path, texts[page])
-    log.info("%d tables %s", len(config.tables), "written" if config.write else "agree with their predictions")
+    log.info("%d tables %s", len(tables), "written" if config.write else "agree with their predictions")

@@ -10,7 +10,7 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
 
@@ -72,8 +72,7 @@ def sections(schema: type, prefix: str = "") -> tuple[Section, ...]:
     own: list[Key] = []
     inner: list[Section] = []
     for name, hint in hints(schema).items():
-        parts = (hint, *(() if get_origin(hint) is list else get_args(hint)))  # the rows of a list have no keys
-        nested = [part for part in parts if isinstance(part, type) and is_dataclass(part)]
+        nested = [part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)]
         if not nested:
             own.append(_key(f"{prefix}{name}", hint, comments.get(name, "")))
         for part in nested:
@@ -112,10 +111,7 @@ def default(name: str, composed: Mapping[str, Any]) -> str:
     for position, part in enumerate(parts):
         if part == ANY:
             rest = ".".join(parts[position + 1 :])
-            values = {name: default(rest, each) for name, each in node.items()}
-            return ", ".join(f"{name} {value}" for name, value in values.items() if value)
-        if part not in node:
-            return ""  # the schema's own
+            return ", ".join(f"{name} {default(rest, each)}" for name, each in node.items())
         node = node[part]
     return written(node)
 

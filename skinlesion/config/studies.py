@@ -1,9 +1,7 @@
 """The schemas of the studies: `skinlesion audit`, `robustness`, `explain`, `report` and `verify`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
-
-from omegaconf import MISSING
 
 from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
 from skinlesion.config.inference import Age, known_age
@@ -119,45 +117,10 @@ class ReportConfig(BootstrapKeys):
 
 
 @dataclass
-class PublishedThreshold:
-    """The highest threshold that finds a share of the target's images on validation, chosen fold by fold."""
-
-    validation: str = MISSING  # name of the predictions table of the folds' validation parts
-    target: str = MISSING  # code, or malignant
-    sensitivity: Share = MISSING  # wanted on validation
-
-
-@dataclass
-class PublishedRow:
-    """A row of a published table: predictions and which of them, the difference of two, or others' numbers as cells."""
-
-    label: str = MISSING
-    predictions: str | None = None  # name of a predictions table
-    minus: str | None = None  # name of the table whose metrics are subtracted, on the same resamples
-    only: dict[str, str] = field(default_factory=dict)  # column and its value, or `not VALUE`
-    threshold: PublishedThreshold | None = None
-    cells: list[str] | None = None  # of a row that others published
-
-    def __post_init__(self) -> None:
-        if (self.predictions is None) == (self.cells is None):
-            raise ConfigError(f"{self.label}: expected predictions, or cells that others published, and not both")
-
-
-@dataclass
-class PublishedTable:
-    """A table and the pages that show it."""
-
-    pages: list[str] = MISSING  # paths below the repository's root
-    metrics: dict[str, str] = MISSING  # metric and its heading
-    rows: list[PublishedRow] = MISSING  # rows of the table
-    heading: str = "model"  # of the first column
-
-
-@dataclass
 class VerifyConfig(BootstrapKeys):
     """`skinlesion verify`."""
 
     root: PathText  # folder of the repository's clone, whose pages are checked
     folder: PathText  # folder of the shipped predictions tables
     write: bool  # whether the pages' tables are written anew instead of checked
-    tables: dict[str, PublishedTable]  # by the name in the comment before each table
+    tables: PathText  # YAML file that says what each table is made of

@@ -1,18 +1,16 @@
 """`skinlesion verify`: published tables against the shipped predictions, and tables of other programs."""
 
 import gzip
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import composed
-from omegaconf import OmegaConf
 from sklearn.metrics import f1_score, roc_auc_score
 
 from skinlesion.commands.verify import run
-from skinlesion.config.studies import PublishedTable, VerifyConfig
+from skinlesion.config.studies import VerifyConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.taxonomy import CODES
@@ -47,15 +45,20 @@ def ship(frame: pd.DataFrame, path: Path) -> None:
     path.write_bytes(gzip.compress(frame.to_csv(index=False).encode()))
 
 
-def command(tmp_path: Path, *more: str, rows: str = "[{label: ours, predictions: ours}]") -> VerifyConfig:
+METRICS = "{accuracy: acc, macro_f1: F1, auroc_malignant: AUROC}"
+
+
+def command(
+    tmp_path: Path, *more: str, rows: str = "[{label: ours, predictions: ours}]", metrics: str = METRICS
+) -> VerifyConfig:
     """The command's configuration with one table, whose page is there."""
     page = tmp_path / "page.md"
     if not page.exists():
         page.write_text("# Results\n<!-- verified: folds -->\n<!-- end -->\nAfter.\n")
-    metrics = "{accuracy: acc, macro_f1: F1, auroc_malignant: AUROC}"
-    table = OmegaConf.create(f"{{pages: [page.md], metrics: {metrics}, rows: {rows}}}")
-    config = composed("verify", VerifyConfig, f"root={tmp_path}", f"folder={tmp_path}", "resamples=100", *more)
-    return replace(config, tables={"folds": OmegaConf.to_object(OmegaConf.merge(PublishedTable, table))})
+    tables = tmp_path / "tables.yaml"
+    tables.write_text(f"tables: {{folds: {{pages: [page.md], metrics: {metrics}, rows: {rows}}}}}")
+    places = f"root={tmp_path}", f"folder={tmp_path}", f"tables={tables}"
+    return composed("verify", VerifyConfig, *places, "resamples=100", *more)
 
 
 def test_a_written_table_holds_the_metrics_and_a_changed_digit_is_named(tmp_path: Path) -> None:
@@ -99,9 +102,8 @@ def test_flags_use_the_threshold_of_their_own_folds_validation_part(tmp_path: Pa
     ship(frame, tmp_path / "ours.csv.gz")
     ship(validation, tmp_path / "ours_val.csv.gz")
     rule = "{validation: ours_val, target: mel, sensitivity: 0.8}"
-    config = command(tmp_path, "write=true", rows=f"[{{label: mel, predictions: ours, threshold: {rule}}}]")
-    config.tables["folds"].metrics = {"sensitivity": "sensitivity"}
-    run(config)
+    rows = f"[{{label: mel, predictions: ours, threshold: {rule}}}]"
+    run(command(tmp_path, "write=true", rows=rows, metrics="{sensitivity: sensitivity}"))
     flagged = np.zeros(len(frame), dtype=bool)
     for fold in (0, 1):
         own = validation.query("fold == @fold and actual == 'mel'")["mel"].sort_values(ascending=False)
@@ -117,6 +119,7 @@ def test_flags_use_the_threshold_of_their_own_folds_validation_part(tmp_path: Pa
         ("[{label: a, predictions: ours, only: {source: here}}]", "ours has no here; it has"),
         ("[{label: a, predictions: ours, only: {clinic: near}}]", "no such column in ours"),
         ("[{label: a}]", "expected predictions, or cells"),
+        ("[{label: a, prediction: ours}]", r"tables.yaml: .*prediction: unknown key"),
         ("[{label: a, predictions: absent}]", "absent.csv.gz: no predictions table"),
     ],
 )

@@ -1,13 +1,17 @@
 """Recompute published tables from predictions tables: each row some predictions, or the difference of two."""
 
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from omegaconf import MISSING, DictConfig, OmegaConf
+from yaml import YAMLError
 
-from skinlesion.config.studies import PublishedRow, PublishedTable
+from skinlesion.config.schema import Share
+from skinlesion.config.validation import typed
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.operating_points import highest_threshold
 from skinlesion.inference.predictions import Predictions
@@ -17,6 +21,64 @@ from skinlesion.metrics.bootstrap import Difference, JointStatistic, bootstrap
 from skinlesion.metrics.decision import flag_metrics
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 from skinlesion.metrics.summary import metrics_statistic
+
+
+@dataclass
+class PublishedThreshold:
+    """The highest threshold that finds a share of the target's images on validation, chosen fold by fold."""
+
+    validation: str = MISSING  # name of the predictions table of the folds' validation parts
+    target: str = MISSING  # code, or malignant
+    sensitivity: Share = MISSING  # wanted on validation
+
+
+@dataclass
+class PublishedRow:
+    """A row of a published table: predictions and which of them, the difference of two, or others' numbers as cells."""
+
+    label: str = MISSING
+    predictions: str | None = None  # name of a predictions table
+    minus: str | None = None  # name of the table whose metrics are subtracted, on the same resamples
+    only: dict[str, str] = field(default_factory=dict)  # column and its value, or `not VALUE`
+    threshold: PublishedThreshold | None = None
+    cells: list[str] | None = None  # of a row that others published
+
+    def __post_init__(self) -> None:
+        if (self.predictions is None) == (self.cells is None):
+            raise ConfigError(f"{self.label}: expected predictions, or cells that others published, and not both")
+
+
+@dataclass
+class PublishedTable:
+    """A table and the pages that show it."""
+
+    pages: list[str] = MISSING  # paths below the repository's root
+    metrics: dict[str, str] = MISSING  # metric and its heading
+    rows: list[PublishedRow] = MISSING
+    heading: str = "model"  # of the first column
+
+
+@dataclass
+class _File:
+    tables: dict[str, PublishedTable] = MISSING  # by the name in the comment before each table
+
+
+def read_tables(path: Path) -> dict[str, PublishedTable]:
+    """Read which tables are published, by the name in the comment before each.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, or a key of it is unknown, missing or wrong.
+    """
+    try:
+        content = OmegaConf.load(path)
+        if not isinstance(content, DictConfig):
+            raise ConfigError(f"tables={path}: expected a mapping with the key tables")
+        return typed(content, _File).tables
+    except (OSError, YAMLError) as error:
+        raise ConfigError(f"tables={path}: no readable YAML file ({error})") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
 
 BINS = 10  # of the calibration errors
 _PERCENT = ("accuracy",)  # shown as percentages
