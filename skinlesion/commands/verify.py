@@ -18,7 +18,7 @@ def run(config: VerifyConfig) -> None:
     """
     from skinlesion.errors import DataError
     from skinlesion.files import write_text
-    from skinlesion.metrics.estimate import BootstrapConfig
+    from skinlesion.metrics.estimate import BootstrapConfig, Estimates
     from skinlesion.studies.verify.pages import blocks, differences, markdown, replaced
     from skinlesion.studies.verify.tables import read_tables, recompute
     from skinlesion.terminal import track
@@ -29,9 +29,10 @@ def run(config: VerifyConfig) -> None:
     if missing := [str(path) for path in pages.values() if not path.is_file()]:
         raise DataError(f"root={root}: no {', '.join(missing)}; give the folder of the repository's clone")
     texts = {name: path.read_text(encoding="utf-8") for name, path in pages.items()}
-    wrong = []
+    wrong: list[str] = []
+    known: dict[tuple[object, ...], Estimates] = {}
     for name, table in track(tables.items(), "recomputing tables", len(tables)):
-        headings, *rows = recompute(table, folder, BootstrapConfig.of(config))
+        headings, *rows = recompute(table, folder, BootstrapConfig.of(config), known=known)
         found = markdown(headings, rows)
         for page in table.pages:
             printed = blocks(texts[page]).get(name)

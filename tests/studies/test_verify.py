@@ -129,6 +129,13 @@ def test_a_wrong_row_is_named(tmp_path: Path, rows: str, message: str) -> None:
         run(command(tmp_path, rows=rows))
 
 
+def test_the_published_tables_agree_with_the_shipped_predictions() -> None:
+    root = Path(__file__).parent.parent.parent
+    shipped = root / "docs" / "predictions"
+    places = f"root={root}", f"folder={shipped}", f"tables={shipped / 'tables.yaml'}"
+    run(composed("verify", VerifyConfig, *places))
+
+
 def test_a_competitors_table_is_read(tmp_path: Path) -> None:
     """Class columns in another order and case with a prefix, and diagnoses as positions in it."""
     ours = frame_of()

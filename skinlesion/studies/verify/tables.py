@@ -96,13 +96,16 @@ def read(path: Path) -> tuple[Predictions, pd.DataFrame]:
     return Predictions.from_frame(frame, source=str(path)), about
 
 
-def recompute(table: PublishedTable, folder: Path, config: BootstrapConfig) -> list[list[str]]:
+def recompute(
+    table: PublishedTable, folder: Path, config: BootstrapConfig, *, known: dict[tuple[object, ...], Estimates]
+) -> list[list[str]]:
     """The cells of a published table, its headings first.
 
     Args:
         table: Its rows and metrics.
         folder: Folder of the predictions tables.
         config: Settings of the intervals.
+        known: Rows that have been measured, for other tables too; new ones are added.
 
     Raises:
         ConfigError: A row names a metric, a column or a value that there is not.
@@ -110,7 +113,10 @@ def recompute(table: PublishedTable, folder: Path, config: BootstrapConfig) -> l
     """
     rows = [[table.heading, *table.metrics.values()]]
     for row in table.rows:
-        found = {} if row.cells else _measured(row, folder, config)
+        key = (folder, row.predictions, row.minus, *sorted(row.only.items()), str(row.threshold), config)
+        if not row.cells and key not in known:
+            known[key] = _measured(row, folder, config)
+        found = known.get(key, {})
         if unknown := [name for name in table.metrics if not row.cells and name not in found]:
             raise ConfigError(f"{row.label}: unknown metric {', '.join(unknown)}; expected some of {', '.join(found)}")
         own = row.cells or [_cell(name, found[name], sign=row.minus is not None) for name in table.metrics]
