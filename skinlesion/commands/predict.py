@@ -1,9 +1,7 @@
 """`skinlesion predict`: images and what is known about the patient to probabilities."""
 
-import csv
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,16 +97,18 @@ def _by_code(found: "Predictions", values: Sequence[float]) -> dict[str, float]:
 
 
 def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows as CSV, a column for each diagnosis."""
+    """Print rows as CSV, a column for each diagnosis; a name that a spreadsheet would run gets an apostrophe."""
+    import pandas as pd
+
+    from skinlesion.files import escape_formulas
+
     flat = []
     for row in rows:
         plain = {key: value for key, value in row.items() if key not in ("uncalibrated", "out_of_distribution")}
         plain |= plain.pop("probabilities")
         plain |= {"prediction_set": " ".join(row["prediction_set"])} if "prediction_set" in row else {}
         flat.append(plain | {f"ood_{key}": value for key, value in row.get("out_of_distribution", {}).items()})
-    writer = csv.DictWriter(sys.stdout, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+    print(escape_formulas(pd.DataFrame(flat)).to_csv(index=False, lineterminator="\n"), end="")
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

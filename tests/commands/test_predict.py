@@ -140,6 +140,20 @@ def test_csv_has_a_row_for_each_image_and_a_column_for_each_diagnosis(
     assert table[list(CODES)].to_dict("records") == [row["probabilities"] for row in expected]
 
 
+def test_csv_holds_no_formula(
+    checkpoint: str,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = sorted(images.iterdir())[0]
+    monkeypatch.chdir(tmp_path)
+    Path(f"=1+2{first.suffix}").write_bytes(first.read_bytes())
+    predict(checkpoint, "image=.", "format=csv")
+    assert pd.read_csv(io.StringIO(capsys.readouterr().out))["image"].tolist() == [f"'=1+2{first.suffix}"]
+
+
 def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from conftest import composed as compose
 
