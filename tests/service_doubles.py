@@ -25,13 +25,14 @@ ENCODER = MetadataEncoder(50.0, 15.0, ("female", "male", "unknown"), ("back", "f
 def conformal(alpha: float) -> dict[str, Any]:
     """Thresholds that keep the likeliest diagnosis, and the next ones until they leave no more than `alpha`."""
     shape = {"penalty": 0.0, "free_ranks": 0}
-    return {"method": "aps", "alpha": alpha, "by_class": False, **shape, "thresholds": dict.fromkeys(CODES, 1 - alpha)}
+    fitted = {"images": dict.fromkeys(CODES, 10), "always": [], "thresholds": dict.fromkeys(CODES, 1 - alpha)}
+    return {"method": "aps", "alpha": alpha, "by_class": False, **shape, **fitted}
 
 
 def manifest(**changes: Any) -> Manifest:
     """Like a bundle's own."""
     sizes = changes.pop("sizes", ((48, 64), (48, 64)))
-    shared = {"backbone": "none", "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0"}
+    shared = {"backbone": "none", "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0" * 64}
     values: dict[str, Any] = {
         "precision": "fp32",
         "classes": [{"code": d.code, "name": d.name, "category": d.category} for d in DIAGNOSES],
