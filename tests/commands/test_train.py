@@ -409,7 +409,8 @@ def test_a_finished_run_whose_data_are_gone_says_so(
     shutil.rmtree(root)
     with caplog.at_level(logging.INFO):
         run(config)
-    assert "already finished; not compared with its data and weights" in caplog.text
+    assert "not compared with its data and weights" in caplog.text
+    assert "already finished; best.ckpt holds" in caplog.text
 
 
 def test_unfrozen_stages_are_trained_in_training_mode(small_config: Config) -> None:
