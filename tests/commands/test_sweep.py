@@ -108,7 +108,7 @@ def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(syntheti
     assert "feature_level: -1" in (kept / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive), signal.SIGKILL])
 def test_workers_end_with_their_parent(synthetic_root: Path, tmp_path: Path, number: signal.Signals) -> None:
     words = ["-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "schedule=head_only"]
     words += ["schedule.phases.head.epochs=5000", "schedule.phases.head.patience=5000", f"out={tmp_path / 'runs'}"]

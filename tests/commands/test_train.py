@@ -41,7 +41,9 @@ LEFT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]
+)
 def test_a_stopped_run_says_what_it_kept_and_where_it_goes_on(
     synthetic_root: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
