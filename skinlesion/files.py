@@ -148,6 +148,11 @@ def escape_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame.assign(**{str(name): frame[name].map(escaped) for name in words})
 
 
+def write_csv(path: Path, frame: "pd.DataFrame") -> None:
+    """Write a table as CSV that a spreadsheet may open, whole or not at all; `restore_formulas` reads it back."""
+    write_text(path, escape_formulas(frame).to_csv(index=False, lineterminator="\n"))
+
+
 def restore_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Undo `escape_formulas` in a table that was read as text."""
     return frame.map(lambda cell: cell[1:] if isinstance(cell, str) and _ESCAPED.match(cell) else cell)

@@ -27,7 +27,7 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
     from skinlesion.data.readers import read_data
     from skinlesion.data.splits import assign, fingerprint, write_split
-    from skinlesion.files import escape_formulas, write_json, write_text
+    from skinlesion.files import write_csv, write_json
     from skinlesion.studies.audit.summary import leaking_pairs, shortcuts, summarize
     from skinlesion.terminal import track
 
@@ -40,7 +40,7 @@ def run(config: AuditConfig) -> None:
     pairs = duplicate_pairs(frame, split, hashes=hashes, distance=config.distance, similarity=config.similarity)
     summary = summarize(frame, split, pairs=pairs, shortcuts=shortcuts(frame, split))
     write_split(split, out / "split.csv")
-    write_text(out / "duplicates.csv", escape_formulas(pairs).to_csv(index=False))
+    write_csv(out / "duplicates.csv", pairs)
     write_json(out / "audit.json", {**summary, "fingerprint": fingerprint(split)})
     _draw(frame, cache.image, config, out)
     _show(summary, leaking_pairs(pairs))

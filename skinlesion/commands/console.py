@@ -53,7 +53,5 @@ def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | Non
 
 def with_interval(number: Estimate, *, sign: bool = False) -> str:
     """A number with its interval, and the p value where it has one; `sign` shows a plus too, as for a difference."""
-    if number.value is None:
-        return "not computable"
-    form = "+.3f" if sign else ".3f"
-    return f"{number.value:{form}} {number.ends(form)}" + ("" if number.p is None else f" p {number.p:.3f}")
+    text = number.text("+.3f" if sign else ".3f")
+    return text if number.value is None or number.p is None else f"{text} p {number.p:.3f}"

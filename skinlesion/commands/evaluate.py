@@ -80,7 +80,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
 
 
 def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
-    from skinlesion.files import escape_formulas, write_json, write_text
+    from skinlesion.files import write_csv, write_json
     from skinlesion.plots import audit as figures
     from skinlesion.plots.style import save
     from skinlesion.studies.external.evaluation import predict_external
@@ -88,7 +88,7 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
 
     found = predict_external(predictor, config.external, source=config.data)
     folder = Path(config.out) if config.out else predictor.folder / "external"
-    write_text(folder / "seen.csv", escape_formulas(found.known).to_csv(index=False, lineterminator="\n"))
+    write_csv(folder / "seen.csv", found.known)
     comparison = compare_populations(*found.populations)
     write_json(folder / "populations.json", comparison)
     save(figures.compare_populations(*found.populations, comparison.apart), folder / "populations.png")
@@ -179,16 +179,14 @@ def _draw(found: _Evaluated, config: EvaluateConfig) -> None:
 
 def _write_subgroups(found: _Evaluated, config: EvaluateConfig) -> dict[str, list[str]]:
     """Write every metric of each group of patients and images, and return the group of each image, by fact."""
-    from skinlesion.files import escape_formulas, write_text
+    from skinlesion.files import write_csv
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.metrics.summary import groups_of, subgroup_rows, subgroups
 
     groups = groups_of(found.predictions, found.facts)
     if groups:
         rows = subgroup_rows(subgroups(found.predictions, groups, BootstrapConfig.of(config), bins=config.bins))
-        write_text(
-            found.folder / f"subgroups_{found.name}.csv", escape_formulas(rows).to_csv(index=False, lineterminator="\n")
-        )
+        write_csv(found.folder / f"subgroups_{found.name}.csv", rows)
     return groups
 
 

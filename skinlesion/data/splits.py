@@ -16,7 +16,7 @@ import pandas as pd
 
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.errors import ConfigError, DataError, first_five
-from skinlesion.files import escape_formulas, restore_formulas, write_text
+from skinlesion.files import restore_formulas, write_csv
 from skinlesion.taxonomy import CODES, NEVUS
 
 SPLITS = ("train", "val", "test")
@@ -147,7 +147,7 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
 
 def write_split(split: pd.DataFrame, path: Path) -> None:
     """Write a split as CSV, whole or not at all."""
-    write_text(path, escape_formulas(split[list(COLUMNS)]).to_csv(index=False, lineterminator="\n"))
+    write_csv(path, split[list(COLUMNS)])
 
 
 def fingerprint(split: pd.DataFrame) -> str:

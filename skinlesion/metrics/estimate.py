@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 Method = Literal["percentile", "bca"]
 EXACT: Literal["clopper_pearson"] = "clopper_pearson"
 MARK = "†"  # stands behind an exact interval where numbers are printed
+NOT_COMPUTABLE = "not computable"
 NONE = "[–]"  # stands in place of a missing interval
 MARK_NOTE = (
     f"{MARK}: Clopper-Pearson interval over lesions, where all resamples agree or too few are computable; "
@@ -42,6 +43,12 @@ class Estimate:
             return NONE
         low, high = (f"{scale * end:{form}}" for end in (self.low, self.high))
         return f"[{low}, {high}]{MARK if self.method == EXACT else ''}"
+
+    def text(self, form: str = ".3f", *, scale: float = 1.0, unit: str = "") -> str:
+        """The number and its interval, each as a number of a format; `NOT_COMPUTABLE` without a number."""
+        if self.value is None:
+            return NOT_COMPUTABLE
+        return f"{scale * self.value:{form}}{unit} {self.ends(form, scale=scale)}"
 
     def to_dict(self, *, difference: bool = False) -> dict[str, Any]:
         """Plain data for JSON; `note` only where there is one, `p` only of a difference."""

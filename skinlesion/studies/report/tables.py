@@ -10,12 +10,11 @@ from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
-from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, Estimate
+from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, NOT_COMPUTABLE, Estimate
 from skinlesion.metrics.summary import Subgroups
 from skinlesion.studies.report.results import RejectionResult, Results
 from skinlesion.taxonomy import DIAGNOSES
 
-NOT_COMPUTABLE = "not computable"
 _INTERVAL = re.compile(r" ?\[[^\[\]]*\]")
 
 
@@ -31,18 +30,18 @@ def percent(value: float | None) -> str:
 
 def ranged(number: Estimate | None) -> str:
     """A number with its interval, with three decimals."""
-    return _with_interval(number, ".3f")
+    return NOT_COMPUTABLE if number is None else number.text()
 
 
 def ranged_percent(number: Estimate | None) -> str:
     """A share with its interval, as percentages with one decimal."""
-    return _with_interval(number, ".1f", scale=100, unit="\u00a0%")
+    return NOT_COMPUTABLE if number is None else number.text(".1f", scale=100, unit="\u00a0%")
 
 
 def change(number: Estimate) -> str:
     """A difference with sign, interval and p value."""
     p = "" if number.p is None else f", p = {number.p:.3f}"
-    return _with_interval(number, "+.3f") + ("" if number.low is None else p)
+    return number.text("+.3f") + ("" if number.low is None else p)
 
 
 def unbroken(text: str) -> str:
@@ -54,12 +53,6 @@ def listed(items: Sequence[str]) -> str:
     """Items in a sentence: a, b and c."""
     *others, last = items
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _with_interval(number: Estimate | None, form: str, *, scale: float = 1, unit: str = "") -> str:
-    if number is None or number.value is None:
-        return NOT_COMPUTABLE
-    return f"{scale * number.value:{form}}{unit} {number.ends(form, scale=scale)}"
 
 
 Cell = str | float | Estimate | None
