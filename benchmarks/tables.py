@@ -6,10 +6,11 @@ from typing import Any
 
 from benchmarks.measuring import Outcome
 from skinlesion.files import write_json, write_text
+from skinlesion.studies.verify.pages import replaced
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-MARKS = ("<!-- results: written by make bench -->", "<!-- end of results -->")
+MARKS = ("<!-- table: bench -->", "<!-- end -->")  # `make bench` writes what stands between them
 NOT_MEASURED = "not measured: no GPU was to be had"
 
 
@@ -34,12 +35,10 @@ def page(names: list[str], text: str) -> str:
         names: Of the benchmarks, in order.
         text: Of the page as it is.
     """
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
     head = ("| what | against | goal | ratio, median (spread) | medians |", "|---|---|---|---|---|")
     paths = [RESULTS / f"{name}.json" for name in names]
     rows = [line(json.loads(path.read_text())) if path.exists() else _missing(path.stem) for path in paths]
-    return f"{before}{MARKS[0]}\n" + "\n".join((*head, *rows)) + f"\n{MARKS[1]}{after}"
+    return replaced(text, {"bench": "\n".join((*head, *rows))})
 
 
 def rewrite(names: list[str]) -> None:

@@ -37,7 +37,7 @@ def run(config: VerifyConfig) -> None:
         for page in table.pages:
             printed = blocks(texts[page]).get(name)
             if printed is None:
-                raise DataError(f"{pages[page]}: no line <!-- verified: {name} --> with <!-- end --> after it")
+                raise DataError(f"{pages[page]}: no line <!-- table: {name} --> with <!-- end --> after it")
             if config.write:
                 texts[page] = replaced(texts[page], {name: found})
             else:

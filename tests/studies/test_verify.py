@@ -54,7 +54,7 @@ def command(
     """The command's configuration with one table, whose page is there."""
     page = tmp_path / "page.md"
     if not page.exists():
-        page.write_text("# Results\n<!-- verified: folds -->\n<!-- end -->\nAfter.\n")
+        page.write_text("# Results\n<!-- table: folds -->\n<!-- end -->\nAfter.\n")
     tables = tmp_path / "tables.yaml"
     tables.write_text(f"tables: {{folds: {{pages: [page.md], metrics: {metrics}, rows: {rows}}}}}")
     places = f"root={tmp_path}", f"folder={tmp_path}", f"tables={tables}"

@@ -1,26 +1,25 @@
 """Tables inside Markdown pages, between two comments that name them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from skinlesion.errors import DataError
 
-_BLOCK = re.compile(r"<!-- verified: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(r"(?P<mark><!-- table: (?P<name>\S+) -->\n)(?P<text>.*?)(?P<end><!-- end -->)", re.DOTALL)
 
 
 def blocks(page: str) -> dict[str, str]:
     """The tables of a page by the name in the comment before them, as text."""
-    return {match[1]: match[2].strip() for match in _BLOCK.finditer(page)}
+    return {match["name"]: match["text"].strip() for match in _BLOCK.finditer(page)}
 
 
-def replaced(page: str, tables: dict[str, str]) -> str:
+def replaced(page: str, tables: Mapping[str, str]) -> str:
     """The page with the text of some of its tables replaced."""
-    return _BLOCK.sub(
-        lambda match: (
-            f"<!-- verified: {match[1]} -->\n{tables[match[1]]}\n<!-- end -->" if match[1] in tables else match[0]
-        ),
-        page,
-    )
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match['mark']}{tables[match['name']]}\n{match['end']}" if match["name"] in tables else match[0]
+
+    return _BLOCK.sub(block, page)
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

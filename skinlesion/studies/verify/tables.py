@@ -22,6 +22,9 @@ from skinlesion.metrics.decision import flag_metrics
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 from skinlesion.metrics.summary import metrics_statistic
 
+BINS = 10  # of the calibration errors
+_PERCENT = ("accuracy",)  # shown as percentages
+
 
 @dataclass
 class PublishedThreshold:
@@ -80,10 +83,6 @@ def read_tables(path: Path) -> dict[str, PublishedTable]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-BINS = 10  # of the calibration errors
-_PERCENT = ("accuracy",)  # shown as percentages
-
-
 @cache
 def read(path: Path) -> tuple[Predictions, pd.DataFrame]:
     """A shipped table, sorted by image: the predictions of N images, and (N, ...) strings of the columns of `ABOUT`.
@@ -125,33 +124,27 @@ def recompute(
 
 
 def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
-    predictions, kept = _rows(row, row.predictions, folder)
-    own = predictions.select(kept)
-    found = {
-        "images": Estimate(len(own)),
-        "lesions": Estimate(own.lesions),
-        **_difference(own, row, folder, config),
-    }
-    if row.threshold is None:
-        return found
-    flags = _flags(predictions, row, folder)[kept]
-    return found | flag_metrics(own, flags, row.threshold.target, config).metrics
+    own, about = _rows(row, row.predictions, folder)
+    found = {"images": Estimate(len(own)), "lesions": Estimate(own.lesions), **_estimates(own, row, folder, config)}
+    if row.threshold is not None:
+        flags = _flags(own, about, row.threshold, folder)
+        found |= flag_metrics(own, flags, row.threshold.target, config).metrics
+    return found
 
 
-def _difference(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
+def _estimates(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
     """All metrics of some predictions; less those of others for the same images where the row names such."""
     statistic = _statistic(own)
     if row.minus is None:
         return bootstrap(statistic, config, lesions=own.lesions)
-    other, kept = _rows(row, row.minus, folder)
-    second = other.select(kept)
+    second, _ = _rows(row, row.minus, folder)
     if list(second.image_id) != list(own.image_id):
         raise DataError(f"{row.label}: {row.predictions} and {row.minus} are of different images; give the same ones")
     return bootstrap(Difference(statistic, _statistic(second)), config, lesions=own.lesions, p_values=True)
 
 
-def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, npt.NDArray[np.bool_]]:
-    """All predictions of a table, and which of them a row is about."""
+def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, pd.DataFrame]:
+    """The part of a table, as from `read`, that a row is about."""
     predictions, about = read(folder / f"{name}.csv.gz")
     kept = np.ones(len(predictions), dtype=bool)
     for column, wanted in row.only.items():
@@ -162,23 +155,25 @@ def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Prediction
         if value not in set(values):
             raise ConfigError(f"{row.label}: only.{column}: {name} has no {value}; it has {sorted(set(values))}")
         kept &= ((values != value) if excluded else (values == value)).to_numpy()
-    return predictions, kept
+    return predictions.select(kept), about[kept]
 
 
-def _flags(predictions: Predictions, row: PublishedRow, folder: Path) -> npt.NDArray[np.bool_]:
+def _flags(
+    predictions: Predictions, about: pd.DataFrame, rule: PublishedThreshold, folder: Path
+) -> npt.NDArray[np.bool_]:
     """Whether each image is flagged at the threshold that its fold's own validation part chooses: (N,)."""
-    assert row.threshold is not None
-    rule = row.threshold
     path = folder / f"{rule.validation}.csv.gz"
-    parts = dict(list(read_columns(path, predictions.taxonomy).groupby("fold")))
-    fold_of = read(folder / f"{row.predictions}.csv.gz")[1]["fold"].to_numpy()
+    validation = read_columns(path, predictions.taxonomy)
+    for name, columns in ((str(path), validation), ("the row's predictions", about)):
+        if "fold" not in columns:
+            raise DataError(f"{name}: no column fold; a threshold is chosen on the validation part of the same fold")
     score = predictions.target_score(rule.target)
     flags = np.zeros(len(predictions), dtype=bool)
-    for fold in sorted(set(fold_of)):
-        validation = Predictions.from_frame(parts[fold], source=f"{path}, fold {fold}")
-        is_target = validation.taxonomy.mask(rule.target)[validation.targets]
-        threshold = highest_threshold(validation.target_score(rule.target)[is_target], wanted=rule.sensitivity)
-        rows = fold_of == fold
+    for fold in sorted(set(about["fold"])):
+        part = Predictions.from_frame(validation[validation["fold"] == fold], source=f"{path}, fold {fold}")
+        is_target = part.taxonomy.mask(rule.target)[part.targets]
+        threshold = highest_threshold(part.target_score(rule.target)[is_target], wanted=rule.sensitivity)
+        rows = (about["fold"] == fold).to_numpy()
         flags[rows] = score[rows] >= threshold
     return flags
 
@@ -198,15 +193,7 @@ def _statistic(predictions: Predictions) -> JointStatistic:
 
 def _cell(name: str, number: Estimate, *, sign: bool) -> str:
     """A number with its interval as it is printed in a table."""
-    if number.value is None:
-        return number.note or "not computable"
     if name in ("images", "lesions"):
         return f"{number.value:,}"
     scale, digits = (100, 1) if name in _PERCENT else (1, 3)
-    form = f"{'+' if sign else ''}.{digits}f"
-    ends = (
-        ""
-        if number.low is None or number.high is None
-        else f" [{scale * number.low:{form}}, {scale * number.high:{form}}]"
-    )
-    return f"{scale * number.value:{form}}{ends}"
+    return number.text(f"{'+' if sign else ''}.{digits}f", scale=scale)
