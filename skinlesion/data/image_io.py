@@ -60,6 +60,7 @@ _DECODER_ERRORS = (  # Pillow's decoders raise all of these for damaged files
     TypeError,
     LookupError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     MemoryError,

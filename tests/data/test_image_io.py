@@ -118,6 +118,14 @@ def with_exif(content: bytes) -> bytes:
     return whole[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + whole[2:]
 
 
+def without_palette() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("P", (40, 30)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    start = whole.index(b"PLTE") - 4
+    return whole[:start] + whole[start + 12 + int.from_bytes(whole[start : start + 4], "big") :]
+
+
 REFUSED = {
     "16-bit grey": (encoded("PNG", mode="I;16"), "16-bit grey"),
     "32-bit grey": (encoded("TIFF", mode="I"), "32-bit grey"),
@@ -125,6 +133,7 @@ REFUSED = {
     "unknown header chunk": (odd_png(b"gAMA", b""), "damaged"),
     "short pHYs": (odd_png(b"pHYs", b"\0"), "damaged"),
     "text bomb": (odd_png(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26))), "damaged"),
+    "PNG without its palette": (without_palette(), "damaged"),
     "EXIF of a PNG": (odd_png(b"eXIf", b"garbage" * 9), "damaged"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript"),
 }
