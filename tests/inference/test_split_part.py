@@ -85,7 +85,10 @@ def test_an_image_of_another_part_may_be_broken(model: TrainedModel, tmp_path: P
 @pytest.mark.parametrize(
     ("root", "said"), [("demo/data", ", seen from the folder where it was"), ("/demo/data", ", w")]
 )
-def test_moved_data_are_named_with_the_checkpoint(model: TrainedModel, root: str, said: str) -> None:
+def test_moved_data_are_named_with_the_checkpoint(
+    model: TrainedModel, root: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # demo/data may be there in a clone
     moved = replace(model, config={"data": {**model.config["data"], "root": root}})
     with pytest.raises(DataError) as caught:
         read_part(moved, "val", SOURCE)
