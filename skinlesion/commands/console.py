@@ -54,4 +54,4 @@ def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | Non
 def with_interval(number: Estimate, *, sign: bool = False) -> str:
     """A number with its interval, and the p value where it has one; `sign` shows a plus too, as for a difference."""
     text = number.text("+.3f" if sign else ".3f")
-    return text if number.value is None or number.p is None else f"{text} p {number.p:.3f}"
+    return text if number.value is None or number.p is None else f"{text} {number.p_text()}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 Method = Literal["percentile", "bca"]
+Test = Literal["permutation", "mcnemar"]
 EXACT: Literal["clopper_pearson"] = "clopper_pearson"
 MARK = "†"  # stands behind an exact interval where numbers are printed
 NOT_COMPUTABLE = "not computable"
@@ -24,7 +25,8 @@ class Estimate:
         low: Lower end of the interval; None where there is none.
         high: Upper end, likewise.
         n: Lesions (or patients) that were resampled; None where nothing was.
-        method: "bca" or "percentile"; "clopper_pearson" of a proportion to which the bootstrap gives no interval.
+        method: "bca" or "percentile"; "clopper_pearson" of a proportion to which the bootstrap gives no interval;
+            "permutation" or "mcnemar" of a difference, the test of its p value.
         note: Reason for a missing number or interval, or a caveat; "" without one.
         p: Two-sided p value of a difference; None of any other number, or where there is none.
     """
@@ -33,7 +35,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    method: Method | Literal["clopper_pearson"] = "bca"
+    method: Method | Test | Literal["clopper_pearson"] = "bca"
     note: str = ""
     p: float | None = None
 
@@ -49,6 +51,10 @@ class Estimate:
         if self.value is None:
             return NOT_COMPUTABLE
         return f"{scale * self.value:{form}}{unit} {self.ends(form, scale=scale)}"
+
+    def p_text(self) -> str:
+        """The p value with three digits, which are never all zero."""
+        return "" if self.p is None else f"p = {self.p:.3f}" if self.p >= 0.0005 else "p < 0.001"
 
     def to_dict(self, *, difference: bool = False) -> dict[str, Any]:
         """Plain data for JSON; `note` only where there is one, `p` only of a difference."""

@@ -15,6 +15,7 @@ from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatisti
 from skinlesion.metrics.calibration import Edges, bin_edges, bin_of, brier, negative_log_likelihood
 from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.metrics.permutation import rank_within
 
 FACTS = ("sex", "age", "localization", "dataset", "dx_type")
 """Columns of the facts by which images are grouped, in the order in which they are reported; `age` as bands."""
@@ -84,10 +85,11 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
     return {name: _explained(name, each, predictions) for name, each in found.items()}
 
 
-def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
-    """All reported metrics of predictions as functions of how often each lesion counts."""
+def metrics_statistic(predictions: Predictions, models: int = 1, *, bins: int) -> JointStatistic:
+    """All reported metrics as functions of how often each lesion counts: of one model, or of several in a row."""
     actual, codes = predictions.targets, predictions.taxonomy.codes
-    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=codes)
+    scores = rank_within(predictions.probabilities, models)
+    areas = AurocStatistic(actual, scores, predictions.group, codes=codes)
     return JointStatistic((_confusion_statistic(predictions), _calibration_statistic(predictions, bins=bins), areas))
 
 

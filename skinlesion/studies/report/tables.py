@@ -40,7 +40,7 @@ def ranged_percent(number: Estimate | None) -> str:
 
 def change(number: Estimate) -> str:
     """A difference with sign, interval and p value."""
-    p = "" if number.p is None else f", p = {number.p:.3f}"
+    p = "" if number.p is None else f", {number.p_text()}"
     return number.text("+.3f") + ("" if number.low is None else p)
 
 
@@ -193,8 +193,8 @@ def _members(results: Results) -> Iterator[Table]:
         ("metric", "difference"),
         [[title, change(gains[name])] for name, title in {**HEADLINE, **SCORES}.items()],
         [
-            "Intervals are of differences on the same resamples of lesions. For log-likelihood, Brier score and ECE, "
-            "lower is better."
+            "Intervals and p values come from one paired permutation test over lesions (of accuracy: McNemar's exact "
+            "test): zero is outside where p is below 1 - level. For log-likelihood, Brier score and ECE, lower is better."
         ],
     )
 
