@@ -9,7 +9,7 @@ from rich.table import Table
 
 from skinlesion.errors import printable
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, Estimate, Estimates
+from skinlesion.metrics.estimate import MARK_NOTE, Estimate, Estimates, is_marked
 
 HEADLINE = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
@@ -33,7 +33,7 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(printable, row))
-    marked = any(MARK in cell or NONE in cell for row in rows for cell in row)
+    marked = any(is_marked(cell) for row in rows for cell in row)
     console.print(printable(title), table, *([MARK_NOTE] if marked else []), sep="\n")
 
 

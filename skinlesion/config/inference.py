@@ -116,12 +116,15 @@ class CompareConfig(BootstrapKeys):
     tables: list[
         PathText
     ]  # predictions tables, the reference first; those of a pattern (*) are pooled unless of the same images
+    recipes: list[PathText]  # instead: a pattern a recipe, the reference first, of the tables of its training seeds
     out: PathText | None  # JSON file of all numbers; null: none is written
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
 
     def __post_init__(self) -> None:
-        require(len(self.tables) > 0, "tables", self.tables, "at least one predictions table")
-        require(len(set(self.tables)) == len(self.tables), "tables", self.tables, "each table once")
+        given = bool(self.tables) + bool(self.recipes)
+        require(given == 1, "tables", self.tables, "predictions tables, or recipes=[...] instead of them")
+        for key, each in (("tables", self.tables), ("recipes", self.recipes)):
+            require(len(set(each)) == len(each), key, each, "each of them once")
 
 
 UNKNOWN = ("unknown", "", "na", "n/a", "nan", "none", "?")  # words for an age that is not known

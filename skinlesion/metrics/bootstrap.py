@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from skinlesion.metrics.classification import Floats, Integers
-from skinlesion.metrics.estimate import EXACT, BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.estimate import EXACT, FEW_LESIONS, BootstrapConfig, Estimate, Estimates
 
 Replicates = dict[str, Floats]  # by name of the number: one value a resample, NaN where it cannot be computed
 
@@ -123,7 +123,8 @@ def bootstrap(
     """Estimate each number of a statistic with its interval.
 
     Resamples that all agree, as where 4 of 4 are right, show nothing of lesions not seen. A proportion then gets the
-    exact interval of its lesions, as it does where too few resamples have it; any other number gets none.
+    exact interval of its lesions, as it does where too few resamples have it, and where fewer than `FEW_LESIONS` are in
+    its denominator, since bootstrap intervals of so few cover less than their level; any other number gets none.
 
     Args:
         statistic: Numbers of L lesions.
@@ -141,14 +142,18 @@ def bootstrap(
     if lesions < 1:
         raise ValueError(f"lesions is {lesions}; expected at least 1")
     values = statistic.resampled(np.ones((1, lesions)))
-    replicates = joined([statistic.resampled(weights) for weights in _draws(lesions, config)])
+    replicates = joined([statistic.resampled(weights) for weights in lesion_draws(lesions, config)])
     jackknife = statistic.jackknife() if config.method == "bca" and lesions > 1 else {}
     found = {}
     for name, (value,) in values.items():
         each = _interval(float(value), replicates[name], jackknife.get(name), config)
-        if each.value is not None and each.low is None and (count := (proportions or {}).get(name)):
+        count = (proportions or {}).get(name, 0)
+        if each.value is not None and count and (each.low is None or count < FEW_LESIONS):
             low, high = clopper_pearson(each.value, count, level=config.level)
-            note = each.note.replace("no interval", f"Clopper-Pearson interval (n = {count})")
+            reason = (
+                each.note.partition(": no interval")[0] if each.low is None else f"fewer than {FEW_LESIONS} lesions"
+            )
+            note = f"{reason}: Clopper-Pearson interval (n = {count})"
             each = replace(each, low=low, high=high, method=EXACT, note=note)
         found[name] = replace(each, n=lesions)
     return found
@@ -191,7 +196,7 @@ def bca_tails(value: float, replicates: Floats, jackknife: Floats, *, level: flo
     return tails[0], tails[1]
 
 
-def _draws(lesions: int, config: BootstrapConfig) -> Iterator[Floats]:
+def lesion_draws(lesions: int, config: BootstrapConfig) -> Iterator[Floats]:
     """Yield (at most `AT_ONCE`, L) counts of how often each of L lesions is drawn."""
     generator = np.random.default_rng(config.seed)
     for start in range(0, config.resamples, AT_ONCE):

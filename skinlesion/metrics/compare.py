@@ -20,7 +20,7 @@ Parts = dict[str, Summary]
 
 
 def metric_differences(first: Predictions, second: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
-    """Estimate each metric of `metrics_with_ci` of the first predictions minus that of the second: `paired_differences`."""
+    """Estimate each metric of the first predictions minus that of the second, as `paired_differences` does."""
     return paired_differences(first, second, partial(metrics_statistic, bins=bins), config)
 
 

@@ -14,14 +14,13 @@ from skinlesion.metrics.auroc import AurocStatistic
 from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.calibration import Edges, bin_edges, bin_of, brier, negative_log_likelihood
 from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.metrics.estimate import EXACT, FEW_LESIONS, BootstrapConfig, Estimate, Estimates, estimates_to_dict
 from skinlesion.metrics.permutation import rank_within
 
 FACTS = ("sex", "age", "localization", "dataset", "dx_type")
 """Columns of the facts by which images are grouped, in the order in which they are reported; `age` as bands."""
 
 BANDS = (0, 30, 45, 60, 75)  # years from which each age band starts
-FEW_LESIONS = 30
 UNKNOWN = "unknown"
 
 
@@ -134,11 +133,15 @@ def _calibration_statistic(predictions: Predictions, *, bins: int) -> SumStatist
 
 
 def _explained(name: str, each: Estimate, predictions: Predictions) -> Estimate:
-    """Say why a metric of a diagnosis cannot be computed."""
+    """Say why a metric of a diagnosis cannot be computed, or has too few lesions for its interval."""
     code = name.rpartition("_")[2]
-    if each.value is not None or code not in predictions.taxonomy.codes:
+    if code not in predictions.taxonomy.codes:
         return each
-    if (predictions.actual != code).all():
+    lesions = len(np.unique(predictions.group[predictions.actual == code]))
+    if each.value is not None:
+        is_sure = each.low is None or each.method == EXACT or lesions >= FEW_LESIONS
+        return each if is_sure else replace(each, few=lesions)
+    if not lesions:
         return replace(each, note=f"not computable: no image of {code}")
     return replace(
         each,

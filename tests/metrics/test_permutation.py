@@ -43,7 +43,10 @@ def test_the_p_values_are_those_of_all_swaps() -> None:
     known = sorted(set(actual))
 
     def differences(swap: np.ndarray) -> list[float]:
-        own, other = probabilities[swap[group], np.arange(len(group))], probabilities[1 - swap[group], range(len(group))]
+        own, other = (
+            probabilities[swap[group], np.arange(len(group))],
+            probabilities[1 - swap[group], range(len(group))],
+        )
         macro = [np.mean(sk.f1_score(actual, each.argmax(1), labels=range(7), average=None, zero_division=0)[
             [k in known or k in each.argmax(1) for k in range(7)]]) for each in (own, other)]  # fmt: skip
         truth = np.eye(7)[actual]

@@ -10,7 +10,7 @@ from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
-from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, NOT_COMPUTABLE, Estimate
+from skinlesion.metrics.estimate import MARK_NOTE, NOT_COMPUTABLE, Estimate, is_marked
 from skinlesion.metrics.summary import Subgroups
 from skinlesion.studies.report.results import RejectionResult, Results
 from skinlesion.taxonomy import DIAGNOSES
@@ -100,7 +100,7 @@ class Table:
 
     def footnotes(self) -> list[str]:
         """The notes, and one on marked intervals where there are any."""
-        marked = any(MARK in cell or NONE in cell for row in self.shown() for cell in row)
+        marked = any(is_marked(cell) for row in self.shown() for cell in row)
         return [*self.notes, *([MARK_NOTE] if marked else [])]
 
     def csv(self) -> str:
@@ -194,7 +194,8 @@ def _members(results: Results) -> Iterator[Table]:
         [[title, change(gains[name])] for name, title in {**HEADLINE, **SCORES}.items()],
         [
             "Intervals and p values come from one paired permutation test over lesions (of accuracy: McNemar's exact "
-            "test): zero is outside where p is below 1 - level. For log-likelihood, Brier score and ECE, lower is better."
+            "test): zero is outside where p is below 1 - level. For log-likelihood, Brier score and ECE, lower is "
+            "better."
         ],
     )
 
