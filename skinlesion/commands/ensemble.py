@@ -1,4 +1,4 @@
-"""`skinlesion ensemble`: the members of a sweep vote; the best subset is chosen on validation, test is read once."""
+"""`skinlesion ensemble`: the members of a sweep vote; the best subset is chosen on validation, test read if asked."""
 
 import logging
 from collections.abc import Sequence
@@ -30,7 +30,6 @@ def run(config: EnsembleConfig) -> None:
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
     from skinlesion.inference.posthoc import with_calibration
-    from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.training.checkpoint import load_model
@@ -45,15 +44,12 @@ def run(config: EnsembleConfig) -> None:
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
     fitted = _fit(val, chosen, names, config)
-    tables = {"val": val, "test": _predict(models, "test", config)}  # test is read now that all choices are made
-    vote = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
-    members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
-    folders = {folder: vote, **{folder / "members" / name.replace("/", "-"): each for name, each in members.items()}}
-    for path, parts in folders.items():
-        for part, predictions in parts.items():
-            predictions.write(path / f"predictions_{part}.csv")
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
-    write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta, fitted=fitted))
+    _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted), folder)
+    _open_test([models[k] for k in chosen], folder, config)
+    tables = {"val": val, **({"test": _predict(models, "test", config)} if config.split == "test" else {})}
+    vote = _write_tables(tables, chosen, names, folder)
+    members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
     found = ensemble_metrics(
         vote,
         {part: with_calibration(each, fitted["calibration"]) for part, each in vote.items()},
@@ -63,9 +59,58 @@ def run(config: EnsembleConfig) -> None:
         bins=config.bins,
     )
     write_json(folder / "metrics.json", found.to_dict())
-    _show(found)
+    _show(found, config.split)
     log.info("Ensemble: %s", folder / "ensemble.json")
-    log.info(next_command("evaluate", f"ensemble={folder / 'ensemble.json'}", "split=test"))
+    if config.split == "test":
+        log.info(next_command("report", f"ensemble={folder}"))
+    else:
+        log.info(next_command("evaluate", f"ensemble={folder}", "split=val"))
+        log.info("The test part has not been read; once all is decided, the same command with split=test reads it")
+
+
+def _write_ensemble(contents: dict[str, Any], folder: Path) -> None:
+    """Write ensemble.json; take away the test predictions of another ensemble in the folder."""
+    from skinlesion.files import write_json
+
+    path = folder / "ensemble.json"
+    before = path.read_bytes() if path.is_file() else None
+    write_json(path, contents)
+    if before is not None and path.read_bytes() != before:
+        for table in (folder / "predictions_test.csv", *folder.glob("members/*/predictions_test.csv")):
+            table.unlink(missing_ok=True)
+
+
+def _open_test(voting: "Sequence[TrainedModel]", folder: Path, config: EnsembleConfig) -> None:
+    """Check the protocol, and record its fixing or the reading of the test part, which comes next."""
+    from skinlesion.inference.ensemble import read_ensemble, unique_names
+    from skinlesion.inference.ledger import Examined
+    from skinlesion.inference.protocol import open_protocol
+
+    file = folder / "ensemble.json"
+    examined = Examined.of(file, unique_names(voting), voting, root=config.data.root)
+    digest = open_protocol(
+        config.protocol,
+        config.split,
+        examined,
+        configs=[model.config for model in voting],
+        tta=config.tta,
+        posthoc=read_ensemble(file).posthoc,
+    )
+    examined.note(config.split, "ensemble", protocol=digest)
+
+
+def _write_tables(
+    tables: "dict[str, list[Predictions]]", chosen: Sequence[int], names: Sequence[str], folder: Path
+) -> "dict[str, Predictions]":
+    """Write the predictions of the vote, which are returned by part, and of all members."""
+    from skinlesion.inference.predictions import Predictions
+
+    vote = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
+    for part, each in tables.items():
+        vote[part].write(folder / f"predictions_{part}.csv")
+        for name, predictions in zip(names, each, strict=True):
+            predictions.write(folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")
+    return vote
 
 
 def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleConfig) -> "list[Predictions]":
@@ -153,12 +198,13 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
     return {"file": NOVELTY, "sha256": digest, "passing": config.id_pass_rate, "threshold": threshold}
 
 
-def _show(found: "EnsembleMetrics") -> None:
+def _show(found: "EnsembleMetrics", part: str) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
-    rows = [(name, parts["test"].metrics) for name, parts in found.members.items()]
-    rows.append((f"mean of all {len(rows)}", found.all_members["test"].metrics))
-    rows.append((f"chosen on validation: {len(found.chosen)}", found.vote["test"].metrics))
-    show_metrics(f"Test part, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
-    gains = [(title, with_interval(found.gains["test"][metric], sign=True)) for metric, title in HEADLINE.items()]
-    show_table(f"Test part, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)
+    title = {"val": "Validation, which chose the members", "test": "Test part"}[part]
+    rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
+    rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
+    rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
+    show_metrics(f"{title}, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
+    gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
+    show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)

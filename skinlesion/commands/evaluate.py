@@ -61,10 +61,22 @@ def run(config: EvaluateConfig) -> None:
 
 
 def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
+    from skinlesion.inference.ledger import Examined
+    from skinlesion.inference.protocol import open_protocol
     from skinlesion.inference.split_part import read_part
 
-    part = cast("Part", config.split)
-    images = read_part(predictor.networks.models[0], part, config.data)
+    part, models = cast("Part", config.split), predictor.networks.models
+    examined = Examined.named_by(config, predictor)
+    digest = open_protocol(
+        config.protocol,
+        part,
+        examined,
+        configs=[model.config for model in models],
+        tta=predictor.members.tta,
+        posthoc=predictor.posthoc,
+    )
+    images = read_part(models[0], part, config.data)
+    examined.note(part, "evaluate", protocol=digest)
     caches = images.caches(predictor.sizes)
     return _Evaluated(
         predictions=predictor.predict_frame(images.frame, caches=caches, batch=config.loader.batch_size),

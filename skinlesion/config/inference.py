@@ -27,6 +27,8 @@ class EnsembleConfig(BootstrapKeys):
     members: Annotated[Any, PATH]  # folder of a sweep, or a list of checkpoints
     expected: Annotated[int, Range(2)] | None  # number of members; null: the number that the sweep announced, or any
     out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
+    split: Annotated[str, OneOf(("val", "test"))]  # test: the test part is read too, once all is chosen; it is recorded
+    protocol: PathText | None  # YAML file of what is to be read and why; split=val fixes it, split=test checks it
     tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
     smallest: Count  # smallest number of members in the subsets that are searched
     largest: Count  # largest number of members in the subsets that are searched
@@ -78,6 +80,7 @@ class EvaluateConfig(BootstrapKeys):
     ensemble: PathText | None  # ensemble to evaluate: ensemble.json, or its folder
     submission: PathText | None  # challenge CSV of probabilities to evaluate against external.labels, without a model
     split: str | None  # part of the split to evaluate: val or test; null: external images or a submission
+    protocol: PathText | None  # YAML file of what is to be read and why; split=val fixes it, split=test checks it
     out: PathText | None  # folder of the results; null: a folder beside the model
     calibrated: bool  # whether an ensemble's calibrated probabilities are measured too
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
@@ -95,6 +98,8 @@ class EvaluateConfig(BootstrapKeys):
     def _check_images(self) -> None:
         """Refuse anything but a part of the split, images of another source, or a submission and its labels."""
         other = self.external
+        fits = self.protocol is None or self.split is not None
+        require(fits, "protocol", self.protocol, "null, where no part of the split is evaluated")
         if self.submission is not None:
             alone = self.checkpoint is None and self.ensemble is None and other.images is None
             expected = "no model and no images beside it: a submission holds the probabilities"

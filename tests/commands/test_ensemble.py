@@ -25,7 +25,7 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 
 BEFORE = ("members", "chosen", "tta", "classes", "fingerprint")  # keys of the first ensemble.json
-FAST = ("resamples=100", "interval=percentile", "data.cache_dir=unused")
+FAST = ("split=test", "resamples=100", "interval=percentile", "data.cache_dir=unused")
 
 
 def ensemble(*overrides: str) -> EnsembleConfig:
@@ -48,6 +48,7 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
         "novelty.npz",
         "predictions_val.csv",
         "predictions_test.csv",
+        "test_readings.jsonl",
     }
     about = json.loads((folder / "ensemble.json").read_text())
     assert [member["name"] for member in about["members"]] == ["first", "second", "third"]
