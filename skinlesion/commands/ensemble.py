@@ -201,10 +201,11 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
 def _show(found: "EnsembleMetrics", part: str) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
-    title = {"val": "Validation, which chose the members", "test": "Test part"}[part]
     rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
     rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
     rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
+    title = "Test part" if part == "test" else "Validation, which chose the members: too high"
     show_metrics(f"{title}, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
-    gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
-    show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)
+    if part == "test":
+        gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
+        show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)

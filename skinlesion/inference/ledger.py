@@ -85,7 +85,7 @@ class Examined:
         Raises:
             DataError: None can be.
         """
-        when, digests = datetime.now(UTC).isoformat(timespec="seconds"), self.digests()
+        when, digests = datetime.now(UTC).isoformat(timespec="milliseconds"), self.digests()
         entry = LedgerEntry(
             when, kind, command, str(self.model), file_digest(self.model), digests, self.split, protocol
         )

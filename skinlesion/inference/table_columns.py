@@ -24,6 +24,10 @@ _OTHER_NAMES = {
 }
 _PREFIXES = ("prob_", "p_", "probability_")
 _OPTIONAL = ("predicted", *ABOUT)
+_UNREAD = (
+    "The test part is read only when one asks: type skinlesion ensemble members=SWEEP split=test for an ensemble, and "
+    "skinlesion evaluate checkpoint=RUN split=test out=RUN for a run, or train it with judge=[val,test]."
+)
 
 
 def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
@@ -47,7 +51,9 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
     try:
         table = restore_formulas(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
-        hint = "Give a CSV file that `skinlesion evaluate` wrote."
+        hint = (
+            _UNREAD if "predictions_test" in path.name and not path.exists() else "Give a file that `evaluate` wrote."
+        )
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
     names = {name: _standard(str(name), taxonomy) for name in table}
     expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]

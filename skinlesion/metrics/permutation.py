@@ -122,8 +122,9 @@ def _monte_carlo(value: float, swapped: Floats, jackknife: Floats, *, level: flo
     if fewer < 0 or known[fewer] <= NO_WIDTH:
         note = "too few swaps: no interval" if fewer < 0 else "no swap changes it: no interval"
         return Estimate(value, n=lesions, method="permutation", note=note, p=p)
-    own = (lesions - 1) * float(np.nanvar(jackknife))
-    half = _half_width(value, float(known[fewer]) + NO_WIDTH, swaps=float((known**2).mean()), own=own)
+    usable, swaps = jackknife[~np.isnan(jackknife)], float((known**2).mean())
+    own = (lesions - 1) * float(usable.var()) if len(usable) > 1 else swaps
+    half = _half_width(value, float(known[fewer]) + NO_WIDTH, swaps=swaps, own=own)
     return Estimate(value, value - half, value + half, n=lesions, method="permutation", p=p)
 
 

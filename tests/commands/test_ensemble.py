@@ -17,10 +17,11 @@ from scipy.special import softmax
 from skinlesion.commands.ensemble import run
 from skinlesion.config.inference import EnsembleConfig, EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference import operating_points
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.ensemble import read_ensemble
+from skinlesion.inference.ledger import LEDGER, read_ledger
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 
@@ -74,6 +75,26 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     for said in ("first", "second", "third", "mean of all 3", "chosen on validation", "macro-F1", "balanced accuracy"):
         assert said in shown
+
+
+def test_the_test_part_is_read_when_asked(sweep: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = sweep / "ensemble"
+    caplog.set_level("INFO")
+    run(ensemble(f"members={sweep}", "split=val"))
+    assert composed("ensemble", EnsembleConfig, f"members={sweep}").split == "val"
+    assert not list(folder.rglob("predictions_test.csv"))
+    assert not (folder / LEDGER).exists()
+    assert "test" not in json.loads((folder / "metrics.json").read_text())
+    assert "same command with split=test reads it" in caplog.text
+    with pytest.raises(DataError, match=r"ensemble members=SWEEP split=test"):
+        Predictions.read(folder / "predictions_test.csv")
+    run(ensemble(f"members={sweep}"))
+    run(ensemble(f"members={sweep}", "split=val"))
+    assert len(list(folder.rglob("predictions_test.csv"))) == 4, "of the same ensemble"
+    run(ensemble(f"members={sweep}", "split=val", "alphas=[0.3]"))
+    assert not list(folder.rglob("predictions_test.csv")), "of another ensemble"
+    (entry,) = read_ledger([folder], split=str(read_ensemble(folder).fingerprint))
+    assert (entry.command, entry.kind) == ("ensemble", "reading")
 
 
 def test_the_choice_is_the_best_on_validation(sweep: Path) -> None:

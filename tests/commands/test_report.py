@@ -1,8 +1,10 @@
 """The report on an ensemble: self-contained, accessible, equal to its tables, and explicit about missing numbers."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,7 @@ from sklearn.metrics import accuracy_score, recall_score
 from skinlesion.commands.report import run
 from skinlesion.config.studies import ReportConfig
 from skinlesion.errors import CheckpointError, DataError
+from skinlesion.inference.ledger import LEDGER, Examined
 from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration
 from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.report import page
@@ -117,6 +120,29 @@ def made(ensemble: Path) -> Path:
     out = ensemble.parent / "out"
     run(composed("report", ReportConfig, f"ensemble={ensemble}", f"out={out}", "prevalence.mel=0.1", *FAST))
     return out
+
+
+def test_the_ledger_of_the_test_part_is_printed(ensemble: Path, made: Path, tmp_path: Path) -> None:
+    assert "how often it was read is unknown" in (made / "report.html").read_text()
+    folder = Path(shutil.copytree(ensemble.parent, tmp_path / "runs", ignore=shutil.ignore_patterns("out")))
+    examined = Examined(
+        folder / "ensemble" / "ensemble.json", {}, "f" * 64, [folder / "ensemble", ensemble.parent / "data"]
+    )
+    examined.record("ensemble", kind="protocol", protocol="a" * 64)
+    examined.record("evaluate", protocol="a" * 64)
+    replace(examined, split="another").record("train")
+    replace(examined, folders=[folder / "b"]).record("robustness")
+    try:
+        run(composed("report", ReportConfig, f"ensemble={folder / 'ensemble'}", f"out={tmp_path / 'out'}", *FAST))
+    finally:
+        (ensemble.parent / "data" / LEDGER).unlink()
+    assert (
+        "Read 2 times as far as the ledger tells, 1 of them without a protocol"
+        in (tmp_path / "out" / "model_card.md").read_text()
+    )
+    rows = pd.read_csv(tmp_path / "out" / "tables" / "ledger.csv")
+    assert rows["command"].tolist() == ["ensemble", "evaluate", "robustness"]
+    assert rows["of the protocol"].tolist() == ["a" * 12, "a" * 12, "–"]
 
 
 class Page(HTMLParser):
