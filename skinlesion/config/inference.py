@@ -28,7 +28,7 @@ class EnsembleConfig(BootstrapKeys):
     expected: Annotated[int, Range(2)] | None  # number of members; null: the number that the sweep announced, or any
     out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
     split: Annotated[str, OneOf(("val", "test"))]  # test: the test part is read too, once all is chosen; it is recorded
-    protocol: PathText | None  # YAML file of what is to be read and why; split=val fixes it, split=test checks it
+    protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
     tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
     smallest: Count  # smallest number of members in the subsets that are searched
     largest: Count  # largest number of members in the subsets that are searched
@@ -80,7 +80,7 @@ class EvaluateConfig(BootstrapKeys):
     ensemble: PathText | None  # ensemble to evaluate: ensemble.json, or its folder
     submission: PathText | None  # challenge CSV of probabilities to evaluate against external.labels, without a model
     split: str | None  # part of the split to evaluate: val or test; null: external images or a submission
-    protocol: PathText | None  # YAML file of what is to be read and why; split=val fixes it, split=test checks it
+    protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
     out: PathText | None  # folder of the results; null: a folder beside the model
     calibrated: bool  # whether an ensemble's calibrated probabilities are measured too
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
