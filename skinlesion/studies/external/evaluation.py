@@ -113,16 +113,13 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    cache = open_cache(frame, size=first.spec.size, cache_dir=cache_dir)
-    training = _read_training(first, source, cache_dir)
+    sizes = {first.spec.size, *predictor.sizes}
+    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes}
+    cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
     kept = _without_known(frame, by_hash, config)
-    known = pd.concat([by_id, by_hash], ignore_index=True)
-    caches = {first.spec.size: cache}
-    for size in set(predictor.sizes) - caches.keys():
-        caches[size] = open_cache(frame, size=size, cache_dir=cache_dir)
-    rows = frame["image_id"].isin(kept["image_id"]).to_numpy()
+    known, rows = pd.concat([by_id, by_hash], ignore_index=True), frame["image_id"].isin(kept["image_id"]).to_numpy()
     predictions = predictor.predict_frame(kept, caches=caches)
     predictions, before, target = _against_rest(predictions, training.population, predictor, config.target)
     counts = {code: int((predictions.actual == code).sum()) for code in predictions.taxonomy.codes}
@@ -163,9 +160,8 @@ def _against_rest(
         predictions = replace(predictions, actual=object_array(meanings[word] for word in predictions.actual))
     scaled = calibrated(predictions.probabilities, predictor.posthoc.calibration)
     predictions = replace(predictions, probabilities=scaled).against_rest(target)
-    own = sum(
-        training.diagnoses[code] for code, held in zip(taxonomy.codes, taxonomy.mask(target), strict=True) if held
-    )
+    mask = dict(zip(taxonomy.codes, taxonomy.mask(target), strict=True))
+    own = sum(images for code, images in training.diagnoses.items() if mask[code])
     counts = dict(zip(predictions.taxonomy.codes, (own, sum(training.diagnoses.values()) - own), strict=True))
     return predictions, replace(training, diagnoses=counts), target
 
