@@ -189,6 +189,7 @@ def _evaluate(
 ) -> None:
     import pandas as pd
 
+    from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.files import file_digest, write_json
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
@@ -205,7 +206,7 @@ def _evaluate(
     if not cached:
         same = replace(trained, network=module.network)  # in its layout: others round differently
         predictor = Predictor.of([same], device=device)
-    for part in config.judge:
+    for part in (each for each in HELD_OUT if each in config.judge):
         if part == "test":
             Examined.of(trained.path, [trained.name], [trained]).record("train")
         if predictor is None:

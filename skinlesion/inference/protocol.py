@@ -122,15 +122,17 @@ def _differences(
         if wanted not in (None, found):
             faults.append(f"vote.{key}: {wanted}, but it is {found}")
     for name, config in zip(examined.members, configs, strict=True):
-        for key, wanted in protocol.recipe.items():
-            found = _value(config, key)
-            if found != wanted:
-                faults.append(f"recipe.{key}: {wanted}, but {name} has {found}")
+        own_recipe = {key: _value(config, key) for key in protocol.recipe}
+        faults += [
+            f"recipe.{key}: {protocol.recipe[key]}, but {name} has {each}"
+            for key, each in own_recipe.items()
+            if each != protocol.recipe[key]
+        ]
     points = {(each["target"], each["sensitivity"]): each["threshold"] for each in posthoc.operating_points or ()}
     for each in protocol.thresholds:
-        found = points.get((each.target, each.sensitivity))
-        if found is None or not math.isclose(found, each.threshold, rel_tol=0, abs_tol=_ROUNDING):
-            faults.append(f"thresholds: {each.target} at {each.sensitivity} {each.threshold}, but it is {found}")
+        own = points.get((each.target, each.sensitivity))
+        if own is None or not math.isclose(own, each.threshold, rel_tol=0, abs_tol=_ROUNDING):
+            faults.append(f"thresholds: {each.target} at {each.sensitivity} {each.threshold}, but it is {own}")
     return faults
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.summary import FEW_LESIONS
+from skinlesion.metrics.estimate import FEW_LESIONS
 from skinlesion.plots.report import FACTS
 from skinlesion.studies.report.page import environment
 from skinlesion.studies.report.results import Results
