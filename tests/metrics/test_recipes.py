@@ -52,6 +52,10 @@ def test_where_lesions_say_nothing_it_is_welchs() -> None:
     everything = np.arange(1000) / 1000
     recipes = {name: [run_of(everything < share) for share in each] for name, each in shares.items()}
     each = compare_recipes(recipes, BootstrapConfig(1000), bins=10).differences["b"]["accuracy"]
+    own = compare_recipes({"a": recipes["a"]}, BootstrapConfig(1000), bins=10).recipes["a"]["accuracy"]
+    assert (own.low, own.high) == pytest.approx(
+        (0, stats.ttest_1samp(shares["a"], 0).confidence_interval()[1]), abs=0.01
+    )
     welch = stats.ttest_ind(shares["b"], shares["a"], equal_var=False)
     ends = welch.confidence_interval(0.95)
     assert (each.value, each.low, each.high) == pytest.approx((0.3, *ends), abs=0.01)
