@@ -214,6 +214,11 @@ class Predictions:
         """(N,) class indices of the likeliest diagnoses."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """(N,) the probability of each predicted diagnosis."""
+        return self.probabilities[np.arange(len(self)), self.predicted_targets].astype(np.float64)
+
     @cached_property
     def targets(self) -> npt.NDArray[np.int64]:
         """(N,) class indices of the actual diagnoses; a DataError names the images whose diagnosis is unknown."""

@@ -12,7 +12,15 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.auroc import AurocStatistic
 from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatistic, bootstrap, sums_of
-from skinlesion.metrics.calibration import Edges, bin_edges, bin_of, brier, negative_log_likelihood
+from skinlesion.metrics.calibration import (
+    Edges,
+    bin_edges,
+    bin_of,
+    brier,
+    negative_log_likelihood,
+    noise_floor,
+    target_calibration,
+)
 from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
 
@@ -75,20 +83,36 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
     Returns:
         By name: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`, `ece`, `ece_mass`,
         `classwise_ece` (mean), `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE`
-        for each diagnosis. The bins of equal mass are those of the predictions in every resample.
+        for each diagnosis; `intercept_TARGET`, `slope_TARGET` and `oe_TARGET` of each target, as from
+        `target_calibration`; and `ece_floor`, `ece_mass_floor` and `classwise_ece_floor`, what perfect calibration
+        would show, with the range of its draws. The bins of equal mass are those of the predictions in every resample.
     """
     statistic, codes = metrics_statistic(predictions, bins=bins), predictions.taxonomy.codes
     names = ("accuracy", *(f"{metric}_{code}" for metric in ("precision", "recall") for code in codes))
     proportions = _confusion_statistic(predictions).denominators(*names)
     found = bootstrap(statistic, config, lesions=predictions.lesions, proportions=proportions)
-    return {name: _explained(name, each, predictions) for name, each in found.items()}
+    explained = {name: _explained(name, each, predictions) for name, each in found.items()}
+    return explained | _floors(predictions, config, bins=bins)
+
+
+def _floors(predictions: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
+    """Mean of each calibration error that perfect calibration would show, and the range of its draws."""
+    draws, found = noise_floor(predictions, bins=bins, seed=config.seed), {}
+    for name in ("ece", "ece_mass", "classwise_ece"):
+        low, high = np.quantile(draws[name], [(1 - config.level) / 2, (1 + config.level) / 2]).tolist()
+        each = Estimate(float(draws[name].mean()), low, high, predictions.lesions, "percentile")
+        certain = replace(each, low=None, high=None, note="no interval: all draws agree")
+        found[f"{name}_floor"] = certain if np.ptp(draws[name]) < 1e-9 else each
+    return found
 
 
 def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
     """All reported metrics of predictions as functions of how often each lesion counts."""
     actual, codes = predictions.targets, predictions.taxonomy.codes
     areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=codes)
-    return JointStatistic((_confusion_statistic(predictions), _calibration_statistic(predictions, bins=bins), areas))
+    targets = (target_calibration(predictions, target) for target in predictions.taxonomy.targets)
+    scores = _calibration_statistic(predictions, bins=bins)
+    return JointStatistic((_confusion_statistic(predictions), scores, areas, *targets))
 
 
 def _confusion_statistic(predictions: Predictions) -> SumStatistic:
@@ -110,7 +134,7 @@ def _confusion_statistic(predictions: Predictions) -> SumStatistic:
 def _calibration_statistic(predictions: Predictions, *, bins: int) -> SumStatistic:
     """Calibration errors from the gap summed in each bin; Brier and log-likelihood from means."""
     values, actual = predictions.probabilities.astype(np.float64), predictions.targets
-    confidence, classes = values.max(axis=1), len(predictions.taxonomy)
+    confidence, classes = predictions.confidence, len(predictions.taxonomy)
     gap = (actual == predictions.predicted_targets) - confidence
     columns, ends = [np.ones(len(actual)), brier(predictions), negative_log_likelihood(predictions)], [3]
     edges: tuple[Edges, ...] = ("width", "mass")
@@ -136,12 +160,10 @@ def _explained(name: str, each: Estimate, predictions: Predictions) -> Estimate:
     code = name.rpartition("_")[2]
     if each.value is not None or code not in predictions.taxonomy.codes:
         return each
-    if (predictions.actual != code).all():
-        return replace(each, note=f"not computable: no image of {code}")
-    return replace(
-        each,
-        note=f"not computable: {code} is never predicted" if "precision" in name else f"not computable: only {code}",
-    )
+    reason = f"only {code}" if (predictions.actual == code).all() else f"{code} is told apart without an error"
+    reason = f"{code} is never predicted" if "precision" in name else reason
+    reason = f"no image of {code}" if (predictions.actual != code).all() else reason
+    return replace(each, note=f"not computable: {reason}")
 
 
 @dataclass(frozen=True)
