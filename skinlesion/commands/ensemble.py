@@ -29,7 +29,7 @@ def run(config: EnsembleConfig) -> None:
     """
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
-    from skinlesion.inference.posthoc import with_calibration
+    from skinlesion.inference.posthoc import with_calibration, with_decision
     from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -46,7 +46,10 @@ def run(config: EnsembleConfig) -> None:
     chosen = _choose(val, config)
     fitted = _fit(val, chosen, names, config)
     tables = {"val": val, "test": _predict(models, "test", config)}  # test is read now that all choices are made
-    vote = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
+    vote = {
+        part: with_decision(Predictions.soft_vote([each[k] for k in chosen]), fitted["decision"], fitted["calibration"])
+        for part, each in tables.items()
+    }
     members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
     folders = {folder: vote, **{folder / "members" / name.replace("/", "-"): each for name, each in members.items()}}
     for path, parts in folders.items():
@@ -100,32 +103,44 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
 def _fit(
     val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig
 ) -> dict[str, Any]:
-    """Fit on validation what ensemble.json keeps: calibration, operating points, prediction sets."""
-    from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration, worsens_nll
+    """Fit on validation what ensemble.json keeps: calibration, decision, operating points, prediction sets."""
+    import numpy as np
+
+    from skinlesion.inference.calibration import FITS, prior_of
+    from skinlesion.inference.posthoc import (
+        better_scaling,
+        cross_fitted,
+        fit_calibration,
+        fit_decisions,
+        with_calibration,
+    )
     from skinlesion.inference.predictions import Predictions
 
     vote = Predictions.soft_vote([val[k] for k in chosen])
     calibration = fit_calibration(vote, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
-    elif worsens_nll(calibration):
+    elif better := better_scaling(calibration):
         log.warning(
-            "calibration=%s makes the likelihood of left-out lesions worse; compare `folds` in ensemble.json, and "
-            "consider calibration=none",
-            config.calibration,
+            "calibration=%s is worse than %s on left-out lesions by more than noise; compare `folds` in ensemble.json, "
+            "and consider calibration=%s",
+            *(config.calibration, better, better),
         )
-    each = [fit_calibration(member, method=config.calibration, bins=config.bins) for member in val]
-    members = [
-        {"name": name, "temperature": found.get("temperature"), "vector": found.get("vector")}
-        for name, found in zip(names, each, strict=True)
-    ]
+    pairs = [] if "note" in calibration else list(zip(names, val, strict=True))
+    members: list[dict[str, Any]] = [{"name": name} for name, _ in pairs]
+    for found, (_, own) in zip(members, pairs, strict=True):
+        for kind in ("temperature", "vector"):
+            found |= FITS[kind](own.probabilities, own.targets)
     decisions = fit_decisions(
         with_calibration(vote, calibration),
         sensitivities=config.sensitivities,
         alphas=config.alphas,
         score=cast("Score", config.conformal),
+        held_out=cross_fitted(vote, calibration["method"]),
     )
-    return {"calibration": {**calibration, "members": members}, **decisions}
+    prior = prior_of(np.bincount(vote.targets, minlength=len(vote.taxonomy)).tolist(), vote.taxonomy.codes)
+    decision = {"rule": config.decision, "prior": prior}
+    return {"calibration": {**calibration, "members": members}, "decision": decision, **decisions}
 
 
 def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:

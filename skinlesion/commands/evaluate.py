@@ -73,7 +73,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
         name=part,
         title=f"{part} part",
         model=predictor.folder.name,
-        about={"tta": predictor.members.tta},
+        about=_about(predictor),
         image_of=caches[predictor.sizes[0]].image,
         posthoc=predictor.posthoc if config.ensemble else None,
     )
@@ -99,10 +99,15 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
         name="external",
         title=f"{config.external.images}, {len(found.predictions)} images",
         model=predictor.folder.name,
-        about={"tta": predictor.members.tta, "external": found.source},
+        about={**_about(predictor), "external": found.source},
         image_of=found.cache.image,
         posthoc=predictor.posthoc if config.ensemble else None,
     )
+
+
+def _about(predictor: "Predictor") -> dict[str, Any]:
+    decision = predictor.posthoc.decision
+    return {"tta": predictor.members.tta, "decision": "likeliest" if decision is None else decision["rule"]}
 
 
 def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:

@@ -46,7 +46,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     save(explanation_page(found), folder / f"{path.stem}.{found.target}.png")
     log.info("%s: %s, %.0f %%", path.name, found.predicted, 100 * found.probabilities.max())
     if found.is_ood:
-        log.warning("%s does not look like dermoscopy: the prediction is unreliable", path.name)
+        log.warning("%s is unlike the training images: the prediction is unreliable", path.name)
     log.info("Page and numbers: %s", folder / f"{path.stem}.{found.target}.png")
 
 

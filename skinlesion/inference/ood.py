@@ -1,4 +1,4 @@
-"""Out-of-distribution score: how unlike the training images an image is, such as one that is not dermoscopic.
+"""Out-of-distribution score: how unlike the training images an image is, for whatever reason.
 
 Two components, each a mean over the members of an ensemble. The energy, -logsumexp of the logits (Liu, Wang, Owens &
 Li, NeurIPS 2020, arXiv:2010.03759), is high where no diagnosis is likely. The distance is the Mahalanobis distance from

@@ -30,7 +30,7 @@ _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eigh
 _SHOWN = 40  # characters of an image's name in a table for people
 _NAMED = 5  # offending rows that a message names
 _KNOWN = ("image_id", "lesion_id", "actual")
-_PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "prediction_set", "ood_score", "ood")
+_PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "scores", "prediction_set", "ood_score", "ood")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,7 @@ class Predictions:
         actual: (N,) codes, "" where the diagnosis is unknown.
         taxonomy: The K diagnoses.
         uncalibrated: (N, K), the members' mean before calibration; None: nothing was calibrated.
+        scores: (N, K), whose largest is the predicted diagnosis; None: the probabilities.
         prediction_set: (N, K), whether a diagnosis is in the set; None: the model has no prediction sets.
         coverage: Share of images whose set is to hold the actual diagnosis, 0..1; None: there are no sets.
         ood_score: (N,), higher for images less like those of training; None: the model has no such score.
@@ -57,6 +58,7 @@ class Predictions:
     actual: npt.NDArray[np.object_]
     taxonomy: Taxonomy = HAM10000
     uncalibrated: Floats | None = None
+    scores: Floats | None = None
     prediction_set: Flags | None = None
     coverage: float | None = None
     ood_score: Floats | None = None
@@ -113,22 +115,31 @@ class Predictions:
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", *, taxonomy: Taxonomy = HAM10000, source: str) -> Self:
-        """Check a table of strings with the columns of `write`; `predicted` may be missing.
+        """Check a table of strings with the columns of `write`; `predicted` and `likeliest` may be missing.
 
         Raises:
             DataError: A row cannot be right.
         """
         import pandas as pd
 
-        return cls.build(
+        likeliest = next((frame[name].tolist() for name in ("likeliest", "predicted") if name in frame), None)
+        table = cls.build(
             frame["image_id"].tolist(),
             frame["lesion_id"].tolist(),
             probabilities=frame[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
             actual=frame["actual"].tolist(),
-            predicted=frame["predicted"].tolist() if "predicted" in frame else None,
+            predicted=likeliest,
             taxonomy=taxonomy,
             source=source,
         )
+        if "likeliest" not in frame or "predicted" not in frame:
+            return table
+        order = np.argsort(object_array(frame["image_id"]), kind="stable")  # as `build` sorts
+        places = taxonomy.indices(frame["predicted"].iloc[order].tolist())
+        if (places < 0).any():
+            codes = ", ".join(taxonomy.codes)
+            raise DataError(f"{source}: the predicted diagnosis is none of {codes}: {table._rows(places < 0)}.")
+        return replace(table, scores=np.eye(len(taxonomy))[places])
 
     @classmethod
     def soft_vote(cls, tables: "Sequence[Predictions]") -> "Predictions":
@@ -184,7 +195,11 @@ class Predictions:
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
-        return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
+        frame = pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
+        likeliest = self.probabilities.argmax(axis=1)
+        if (likeliest == self.predicted_targets).all():
+            return frame
+        return frame.assign(likeliest=object_array(self.taxonomy.codes)[likeliest])
 
     def _shown(self) -> "pd.DataFrame":
         """The table for people: long paths by their ends, without empty columns and uncalibrated probabilities."""
@@ -206,13 +221,14 @@ class Predictions:
 
     @property
     def predicted(self) -> npt.NDArray[np.object_]:
-        """(N,) codes of the likeliest diagnoses, of equals the first in class order."""
+        """(N,) codes of the predicted diagnoses: the likeliest unless `scores` decide, of equals the first in order."""
         return object_array(self.taxonomy.codes)[self.predicted_targets]
 
     @property
     def predicted_targets(self) -> npt.NDArray[np.int64]:
-        """(N,) class indices of the likeliest diagnoses."""
-        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+        """(N,) class indices of the predicted diagnoses."""
+        deciding = self.probabilities if self.scores is None else self.scores
+        return np.asarray(deciding.argmax(axis=1), dtype=np.int64)
 
     @property
     def confidence(self) -> npt.NDArray[np.float64]:
@@ -266,9 +282,14 @@ class Predictions:
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
-        total = np.zeros((len(first), len(self.taxonomy)))
-        np.add.at(total, group, ordered.probabilities.astype(np.float64))
-        return ordered.select(first).with_probabilities(total / np.bincount(group)[:, None])
+
+        def mean(values: Floats) -> Floats:
+            total = np.zeros((len(first), len(self.taxonomy)))
+            np.add.at(total, group, values.astype(np.float64))
+            return np.asarray(total / np.bincount(group)[:, None])
+
+        table = ordered.select(first).with_probabilities(mean(ordered.probabilities))
+        return table if ordered.scores is None else replace(table, scores=mean(ordered.scores))
 
     def _check(self, source: str, predicted: Sequence[str] | None) -> None:
         """Raise one DataError with all that is wrong."""

@@ -23,7 +23,7 @@ _OTHER_NAMES = {
     "confirmation": ("dx_type",),
 }
 _PREFIXES = ("prob_", "p_", "probability_")
-_OPTIONAL = ("predicted", *ABOUT)
+_OPTIONAL = ("predicted", "likeliest", *ABOUT)  # likeliest: where it is not the predicted diagnosis of every image
 
 
 def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
@@ -37,7 +37,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
         taxonomy: The K diagnoses.
 
     Returns:
-        (N, C) strings: image_id, lesion_id, the K codes, actual and predicted, and those of `ABOUT` that there are.
+        (N, C) strings: image_id, lesion_id, the K codes, actual, and what else there is of `_OPTIONAL`.
 
     Raises:
         DataError: The file is missing or no CSV, or a column is missing, unknown or there twice.
@@ -59,7 +59,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
         raise DataError(f"{path}: several columns stand for {', '.join(map(str, twice))}; keep one of each.")
     order = [name for name in names.values() if name in taxonomy.codes]
     renamed = table.rename(columns=names)
-    for name in ("actual", "predicted"):
+    for name in ("actual", "predicted", "likeliest"):
         if name in renamed:
             renamed[name] = [_code(value, order) for value in renamed[name]]
     return renamed
@@ -68,7 +68,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
 def _standard(name: str, taxonomy: Taxonomy) -> str | None:
     """The name by which this package knows a column; None where it does not."""
     plain = name.strip().lower()
-    if plain in (*KNOWN, *ABOUT):
+    if plain in (*KNOWN, *_OPTIONAL):
         return plain
     bare = next((plain.removeprefix(each) for each in _PREFIXES if plain.startswith(each)), plain)
     if bare in taxonomy.codes:

@@ -66,7 +66,7 @@ def explanation_page(explanation: "Explanation") -> Figure:
     heading = f"{explanation.name}: predicted {_NAMES[code]} ({code}), probability {share:.0%}\nPatient: "
     heading += ", ".join(f"{fact} {_value(value)}" for fact, value in explanation.facts.items())
     if explanation.is_ood:
-        heading += "\nThe image does not look like dermoscopy: the prediction is unreliable."
+        heading += "\nThe image is unlike the training images: the prediction is unreliable."
     figure.suptitle(heading, fontsize=10, x=0.01, ha="left", color=VERMILLION if explanation.is_ood else BLACK)
     heights = [2.3, *[1.15] * len(rows), 2.9]
     above, *middle, below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
