@@ -74,6 +74,7 @@ class Predictions:
         probabilities: npt.ArrayLike,
         actual: Sequence[str] | None = None,
         predicted: Sequence[str] | None = None,
+        decided: Sequence[str] | None = None,
         taxonomy: Taxonomy = HAM10000,
         source: str = "the predictions",
     ) -> Self:
@@ -85,6 +86,7 @@ class Predictions:
             probabilities: (N, K) in 0..1 with row sums of 1: of a softmax in float32, half precision is too coarse.
             actual: N codes, "" where the diagnosis is unknown; None: all are.
             predicted: N codes that must be the likeliest ones; None: not checked.
+            decided: N codes of the predicted diagnoses; None: the likeliest.
             taxonomy: The K diagnoses.
             source: Names the table in messages.
 
@@ -100,7 +102,9 @@ class Predictions:
             given = f"{len(ids)} image ids, {len(lesions)} lesion ids, {len(codes)} diagnoses"
             shape = f"probabilities of shape {values.shape} do not fit: expected N, N, N and (N, {len(taxonomy)})"
             raise ValueError(f"{given} and {shape}")
-        made = cls(ids, values, lesions, codes, taxonomy)
+        classes = len(taxonomy)
+        scores = None if decided is None else np.eye(classes + 1, classes)[taxonomy.indices(decided)]  # unknown: 0
+        made = cls(ids, values, lesions, codes, taxonomy, scores=scores)
         made._check(source, predicted)
         return made.sorted()
 
@@ -122,24 +126,17 @@ class Predictions:
         """
         import pandas as pd
 
-        likeliest = next((frame[name].tolist() for name in ("likeliest", "predicted") if name in frame), None)
-        table = cls.build(
+        predicted = frame["predicted"].tolist() if "predicted" in frame else None
+        return cls.build(
             frame["image_id"].tolist(),
             frame["lesion_id"].tolist(),
             probabilities=frame[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
             actual=frame["actual"].tolist(),
-            predicted=likeliest,
+            predicted=frame["likeliest"].tolist() if "likeliest" in frame else predicted,
+            decided=predicted if "likeliest" in frame else None,
             taxonomy=taxonomy,
             source=source,
         )
-        if "likeliest" not in frame or "predicted" not in frame:
-            return table
-        order = np.argsort(object_array(frame["image_id"]), kind="stable")  # as `build` sorts
-        places = taxonomy.indices(frame["predicted"].iloc[order].tolist())
-        if (places < 0).any():
-            codes = ", ".join(taxonomy.codes)
-            raise DataError(f"{source}: the predicted diagnosis is none of {codes}: {table._rows(places < 0)}.")
-        return replace(table, scores=np.eye(len(taxonomy))[places])
 
     @classmethod
     def soft_vote(cls, tables: "Sequence[Predictions]") -> "Predictions":
@@ -195,11 +192,9 @@ class Predictions:
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
-        frame = pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
-        likeliest = self.probabilities.argmax(axis=1)
-        if (likeliest == self.predicted_targets).all():
-            return frame
-        return frame.assign(likeliest=object_array(self.taxonomy.codes)[likeliest])
+        likeliest = replace(self, scores=None).predicted
+        others = {} if (likeliest == self.predicted).all() else {"likeliest": likeliest}
+        return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted, **others})
 
     def _shown(self) -> "pd.DataFrame":
         """The table for people: long paths by their ends, without empty columns and uncalibrated probabilities."""
@@ -282,14 +277,14 @@ class Predictions:
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
-
-        def mean(values: Floats) -> Floats:
-            total = np.zeros((len(first), len(self.taxonomy)))
-            np.add.at(total, group, values.astype(np.float64))
-            return np.asarray(total / np.bincount(group)[:, None])
-
-        table = ordered.select(first).with_probabilities(mean(ordered.probabilities))
-        return table if ordered.scores is None else replace(table, scores=mean(ordered.scores))
+        probabilities, scores = (
+            None
+            if each is None
+            else np.stack([np.bincount(group, own) for own in each.T], 1) / np.bincount(group)[:, None]
+            for each in (ordered.probabilities, ordered.scores)
+        )
+        assert probabilities is not None
+        return replace(ordered.select(first).with_probabilities(probabilities), scores=scores)
 
     def _check(self, source: str, predicted: Sequence[str] | None) -> None:
         """Raise one DataError with all that is wrong."""
@@ -301,6 +296,7 @@ class Predictions:
         _, place, counts = np.unique(self.image_id.astype(str), return_inverse=True, return_counts=True)
         unknown = self.taxonomy.indices(list(self.actual)) < 0
         given = self.predicted_targets if predicted is None else self.taxonomy.indices(predicted)
+        undecided = np.zeros(len(self), dtype=bool) if self.scores is None else ~self.scores.any(axis=1)
         unlikely = values[np.arange(len(self)), given] < values.max(axis=1) - _TOLERANCE
         faults = {
             "image_id is empty": self.image_id == "",
@@ -308,7 +304,7 @@ class Predictions:
             "a probability is no number from 0 to 1": ~in_range.all(axis=1),
             "the probabilities do not sum to 1": np.abs(total - 1) > _TOLERANCE,
             f"the actual diagnosis is neither empty nor one of {codes}": unknown & (self.actual != ""),
-            f"the predicted diagnosis is none of {codes}": given < 0,
+            f"the predicted diagnosis is none of {codes}": (given < 0) | undecided,
             "the predicted diagnosis is not the likeliest": (given >= 0) & unlikely & in_range.all(axis=1),
         }
         if found := [f"{source}: {text}: {self._rows(bad)}" for text, bad in faults.items() if bad.any()]:
