@@ -211,6 +211,13 @@ def _write_decisions(found: _Evaluated, groups: dict[str, list[str]], config: Ev
         groups=groups,
     )
     write_json(found.folder / f"decisions_{found.name}.json", decisions.to_dict())
+    for fitted, coverage in decisions.conformal[:1]:
+        wanted = 1 - fitted["alpha"]
+        if short := coverage.shortfalls(wanted):
+            listed = "; ".join(
+                f"{each.fact} {each.group} {each.metrics.metrics['coverage'].text()}".strip() for each in short
+            )
+            log.warning("Prediction sets hold the actual diagnosis less often than %.0f %%: %s", 100 * wanted, listed)
     if decisions.operating_points:
         rows = [(point["target"], point["sensitivity"], metrics) for point, _, metrics in decisions.operating_points]
         show_points("Operating points, chosen on validation", rows)

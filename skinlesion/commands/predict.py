@@ -66,8 +66,8 @@ def _predict(
             except DataError as error:
                 unreadable.append(str(error))
         if images:
-            prepared, options = list(images.values()), {"calibrated": config.calibrated, "batch": size}
-            parts.append(model.predict_prepared(prepared, [facts] * len(images), names=list(images), **options))
+            options: dict[str, Any] = {"calibrated": config.calibrated, "batch": size, "names": list(images)}
+            parts.append(model.predict_prepared(list(images.values()), [facts] * len(images), **options))
     return (Predictions.concatenate(parts) if parts else None), unreadable
 
 

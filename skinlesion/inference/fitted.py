@@ -46,19 +46,17 @@ class Fitted(BaseModel):
         even = np.full((1, len(taxonomy)), 1 / len(taxonomy))
         statistics = None if self.novelty is None else ood.read(folder / self.novelty["file"])
         _try("calibration", partial(calibrated, even, self.calibration))
+        found: dict[str, Any] = dict(self.calibration or {})
         for key in ("bias", "vector"):
-            scaling: Any = (self.calibration or {}).get(key)
+            scaling = found.get(key)
             if scaling is not None and not len(scaling["weight"]) == len(scaling["bias"]) == len(taxonomy):
                 raise DataError(f"calibration.{key}: expected {len(taxonomy)} numbers of each, one a diagnosis")
         for place, point in enumerate(self.operating_points or []):
             _try(f"operating_points.{place}.target", partial(flagged, even, point, taxonomy=taxonomy))
-        by_code = {
-            f"conformal.{place}.thresholds": sets["thresholds"] for place, sets in enumerate(self.conformal or [])
-        }
-        for key, given in {
-            **by_code,
-            **({} if self.decision is None else {"decision.prior": self.decision["prior"]}),
-        }.items():
+        by_code: dict[str, Any] = {} if self.decision is None else {"decision.prior": self.decision["prior"]}
+        for place, sets in enumerate(self.conformal or []):
+            by_code[f"conformal.{place}.thresholds"] = sets["thresholds"]
+        for key, given in by_code.items():
             if tuple(given) != taxonomy.codes:
                 raise DataError(f"{key}: expected one for each of {', '.join(taxonomy.codes)}, in this order")
         if statistics is not None and float(statistics["members"]) != members:

@@ -122,7 +122,7 @@ def better_scaling(calibration: Mapping[str, Any]) -> str | None:
     own = folds.get(calibration["method"])
     if own is None or own["excess"] <= WORSE * own["noise"]:
         return None
-    return min(folds, key=lambda name: float(folds[name]["excess"]))
+    return str(min(folds, key=lambda name: float(folds[name]["excess"])))
 
 
 def fit_decisions(
@@ -212,7 +212,9 @@ class Decisions:
         sets = [
             {
                 **{key: each[key] for key in ("method", "alpha", "by_class", "thresholds", "images", "always")},
+                "pooled": each.get("pooled", []),
                 "wanted": 1 - each["alpha"],
+                "short": [[short.fact, short.group] for short in found.shortfalls(1 - each["alpha"])],
                 **found.to_dict(),
             }
             for each, found in self.conformal

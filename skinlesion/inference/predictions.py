@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import escape_formulas, replacing
-from skinlesion.inference.table_columns import read_columns
+from skinlesion.inference.table_columns import group_index, read_columns
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
-Ids = Sequence[str] | npt.NDArray[np.object_]
 
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
@@ -296,7 +295,6 @@ class Predictions:
         _, place, counts = np.unique(self.image_id.astype(str), return_inverse=True, return_counts=True)
         unknown = self.taxonomy.indices(list(self.actual)) < 0
         given = self.predicted_targets if predicted is None else self.taxonomy.indices(predicted)
-        undecided = np.zeros(len(self), dtype=bool) if self.scores is None else ~self.scores.any(axis=1)
         unlikely = values[np.arange(len(self)), given] < values.max(axis=1) - _TOLERANCE
         faults = {
             "image_id is empty": self.image_id == "",
@@ -304,7 +302,8 @@ class Predictions:
             "a probability is no number from 0 to 1": ~in_range.all(axis=1),
             "the probabilities do not sum to 1": np.abs(total - 1) > _TOLERANCE,
             f"the actual diagnosis is neither empty nor one of {codes}": unknown & (self.actual != ""),
-            f"the predicted diagnosis is none of {codes}": (given < 0) | undecided,
+            f"the predicted diagnosis is none of {codes}": (given < 0)
+            | (self.scores is not None and ~self.scores.any(axis=1)),
             "the predicted diagnosis is not the likeliest": (given >= 0) & unlikely & in_range.all(axis=1),
         }
         if found := [f"{source}: {text}: {self._rows(bad)}" for text, bad in faults.items() if bad.any()]:
@@ -315,20 +314,6 @@ class Predictions:
         places = np.flatnonzero(bad)
         names = ", ".join(f"row {place + 1} ({self.image_id[place]})" for place in places[:_NAMED])
         return names if len(places) <= _NAMED else f"{names} and {len(places) - _NAMED} more"
-
-
-def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
-    """Number the lesions of N images from 0 to L-1 by their first image in the order of image_id: (N,).
-
-    An image of unknown lesion, "", is a lesion of its own.
-    """
-    order = np.argsort(object_array(image_id), kind="stable")
-    number: dict[tuple[str, bool], int] = {}
-    index = np.empty(len(order), dtype=np.int64)
-    for place in order:
-        key = (lesion_id[place], True) if lesion_id[place] else (image_id[place], False)
-        index[place] = number.setdefault(key, len(number))
-    return index
 
 
 def refuse_other_images(first: Predictions, other: Predictions, *, number: int = 2) -> None:

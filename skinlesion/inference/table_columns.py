@@ -1,7 +1,11 @@
 """Predictions tables of other programs: their columns under the names of this package."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import restore_formulas
@@ -10,6 +14,7 @@ from skinlesion.taxonomy import Taxonomy
 if TYPE_CHECKING:
     import pandas as pd
 
+Ids = Sequence[str] | npt.NDArray[np.object_]
 KNOWN = ("image_id", "lesion_id", "actual", "predicted")
 ABOUT = ("fold", "source", "confirmation")
 """Columns that a table may have beside those: the fold that an image was judged in, and how it came about."""
@@ -63,6 +68,19 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
         if name in renamed:
             renamed[name] = [_code(value, order) for value in renamed[name]]
     return renamed
+
+
+def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
+    """Number the lesions of N images from 0 to L-1 by their first image in the order of image_id: (N,).
+
+    An image of unknown lesion, "", is a lesion of its own.
+    """
+    number: dict[tuple[str, bool], int] = {}
+    index = np.empty(len(image_id), dtype=np.int64)
+    for place in sorted(range(len(image_id)), key=lambda row: str(image_id[row])):
+        key = (lesion_id[place], True) if lesion_id[place] else (image_id[place], False)
+        index[place] = number.setdefault(key, len(number))
+    return index
 
 
 def _standard(name: str, taxonomy: Taxonomy) -> str | None:

@@ -1,4 +1,4 @@
-"""Novelty: energy by hand, the distance against SciPy, the threshold's share, and pictures that are no dermoscopy."""
+"""Novelty: energy by hand, the distance against SciPy, the threshold's share, and images unlike the training images."""
 
 import io
 from dataclasses import replace
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
-from sklearn.datasets import load_sample_images
 
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.train import TrainConfig
@@ -20,6 +19,7 @@ from skinlesion.inference.ood import Embedded, components, energy, fit, flag, sc
 from skinlesion.inference.posthoc import fit_ood
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
+from skinlesion.studies.robustness.corruptions import BODY, photographs
 from skinlesion.training.checkpoint import load_model
 
 RNG = np.random.default_rng(3)
@@ -140,27 +140,21 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
         score(FITTED, *logits_and_pooled(VAL[:1]))
 
 
-def test_photographs_that_are_no_dermoscopy_are_flagged(trained: TrainConfig) -> None:
+def test_images_unlike_the_training_images_are_flagged(trained: TrainConfig) -> None:
+    """Drawings of the body, one of each kind for an image, and two photographs, each counted once."""
     model, source = load_model(Path(trained.out)), SourceConfig(None, None)
     val, test = read_part(model, "val", source).frame, read_part(model, "test", source, images=40, seed=1).frame
     predictor = Predictor.of([model])
     fitted = fit_ood(predictor, train=read_part(model, "train", source).frame, val=val, id_pass_rate=0.95)
     assert fitted["mean_0"].shape == (7, model.network.backbone.channels)
     predictor = replace(predictor, posthoc=PostHoc(ood=fitted))
-    photographs = [np.asarray(image) for image in load_sample_images().images]  # a temple and a flower
-
-    def photograph(image: np.ndarray, image_id: str) -> np.ndarray:
-        rng = np.random.default_rng(int(image_id[-4:]))
-        top, left = rng.integers(0, 200, 2)
-        return photographs[int(rng.integers(2))][top : top + 200, left : left + 300]
-
-    def flagged(change: Any) -> np.ndarray:
-        return predictor.predict_frame(test, change=change).ood
-
-    assert flagged(None).mean() < 0.3
-    assert flagged(photograph).mean() > 0.9
-    assert flagged(lambda image, _: np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)).all()
-    assert flagged(lambda image, _: np.full_like(image, 200)).all()
+    shape, pictures = (150, 200, 3), [np.full((150, 200, 3), 200, np.uint8), *photographs()]
+    pictures += [draw(np.zeros(shape, np.uint8), np.random.default_rng(n)) for n in range(8) for draw in BODY]
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    assert predictor.predict_frame(test).ood.mean() < 0.3
+    assert predictor.predict(pictures).ood.mean() > 0.9
+    changed = predictor.predict_frame(test, change=lambda image, _: RNG.integers(0, 256, image.shape).astype(np.uint8))
+    assert changed.ood.all()
 
 
 def test_the_runtime_can_score_without_torch() -> None:
