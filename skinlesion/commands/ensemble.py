@@ -44,7 +44,8 @@ def run(config: EnsembleConfig) -> None:
     names = unique_names(models)
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
-    fitted = _fit(val, chosen, names, config)
+    own: Part = "calibration" if models[0].split.get("calibration") else "val"
+    fitted = _fit(val if own == "val" else _predict(models, own, config), chosen, names, config, part=own)
     tables = {"val": val, "test": _predict(models, "test", config)}  # test is read now that all choices are made
     vote = {
         part: with_decision(Predictions.soft_vote([each[k] for k in chosen]), fitted["decision"], fitted["calibration"])
@@ -101,9 +102,9 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
 
 
 def _fit(
-    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig
+    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig, *, part: "Part"
 ) -> dict[str, Any]:
-    """Fit on validation what ensemble.json keeps: calibration, decision, operating points, prediction sets."""
+    """Fit on a part what ensemble.json keeps: calibration, decision, operating points, prediction sets."""
     import numpy as np
 
     from skinlesion.inference.calibration import FITS, prior_of
@@ -140,7 +141,12 @@ def _fit(
     )
     prior = prior_of(np.bincount(vote.targets, minlength=len(vote.taxonomy)).tolist(), vote.taxonomy.codes)
     decision = {"rule": config.decision, "prior": prior}
-    return {"calibration": {**calibration, "members": members}, "decision": decision, **decisions}
+    return {
+        "calibration": {**calibration, "members": members, "part": part},
+        "decision": decision,
+        "operating_points": decisions["operating_points"],
+        "conformal": [{**each, "part": part} for each in decisions["conformal"]],
+    }
 
 
 def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:

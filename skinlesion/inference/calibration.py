@@ -59,7 +59,8 @@ class Calibration(TypedDict):
     """The calibration that an ensemble's file keeps; plain data."""
 
     method: Annotated[str, OneOf(METHODS)]  # the one in use
-    images: NotRequired[Annotated[int, Range(0)]]  # of validation
+    images: NotRequired[Annotated[int, Range(0)]]  # to which it was fitted
+    part: NotRequired[str]  # of the split, of these images: calibration, or val, which chose epoch and members too
     temperature: NotRequired[Positive]
     bias: NotRequired[VectorScaling]  # the same weight for all
     vector: NotRequired[VectorScaling]

@@ -39,6 +39,7 @@ class ConformalSets(TypedDict):
     thresholds: dict[str, Annotated[float, Range(0)] | None]  # by code, in class order; None: infinite
     images: dict[str, Annotated[int, Range(0)]]  # of validation, by code
     always: list[str]  # codes of infinite threshold: they are in every set
+    part: NotRequired[str]  # of the split, to which they were fitted: calibration, or val: see `fit`
     pooled: NotRequired[list[str]]  # codes that share a threshold, as they have too few images for one each
 
 
@@ -74,10 +75,12 @@ def fit(
 ) -> ConformalSets:
     """Find the thresholds at which the sets hold the actual diagnosis with probability 1 - alpha or more.
 
-    That holds on average over validation sets, for images that come about as those did (exchangeable: one image a
-    lesion) and that chose nothing else of the model; and with `by_class` for each diagnosis. A diagnosis of fewer than
-    1 / alpha - 1 images cannot have a threshold of its own. With `by_class`, such diagnoses share one, with the next
-    rarest until they are enough together, and it holds for them together; one without any image stands in every set.
+    That holds on average over the sets of images that it may be fitted to, and with `by_class` for each diagnosis. It
+    assumes images that come about as those did (exchangeable: one image a lesion), and that those chose nothing of the
+    model: a calibration part of the split, `data.splits.set_apart`. Validation images chose epoch and members too;
+    fitted on them it holds approximately. A diagnosis of fewer than 1 / alpha - 1 images cannot have a threshold of
+    its own. With `by_class`, such diagnoses share one, with the next rarest until they are enough together, and it
+    holds for them together; one without any image stands in every set.
 
     Args:
         probabilities: (N, K) of validation images.

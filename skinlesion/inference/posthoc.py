@@ -213,6 +213,7 @@ class Decisions:
             {
                 **{key: each[key] for key in ("method", "alpha", "by_class", "thresholds", "images", "always")},
                 "pooled": each.get("pooled", []),
+                "part": each.get("part", "val"),
                 "wanted": 1 - each["alpha"],
                 "short": [[short.fact, short.group] for short in found.shortfalls(1 - each["alpha"])],
                 **found.to_dict(),

@@ -19,12 +19,12 @@ from skinlesion.config.inference import EnsembleConfig, EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.inference import operating_points
-from skinlesion.inference.calibration import calibrated
+from skinlesion.inference.calibration import calibrated, fit_temperature
 from skinlesion.inference.ensemble import read_ensemble
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.classification import headline
-from skinlesion.training.checkpoint import load_model
+from skinlesion.training.checkpoint import TrainedModel, load_model
 
 BEFORE = ("members", "chosen", "tta", "classes", "fingerprint")  # keys of the first ensemble.json
 FAST = ("resamples=100", "interval=percentile", "data.cache_dir=unused")
@@ -114,6 +114,31 @@ def test_what_is_fitted_on_validation_is_kept(sweep: Path) -> None:
     for kept, expected in zip(found.posthoc.operating_points or [], points, strict=True):
         assert kept["threshold"] == pytest.approx(expected["threshold"], abs=1e-6)
     assert [sets["alpha"] for sets in found.posthoc.conformal or []] == [0.2, 0.1]
+
+
+def test_a_calibration_part_alone_fits_what_follows_the_vote(
+    sweep: Path, trained: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation chooses the members; its lesions that the split sets apart fit scaling, thresholds and sets."""
+    val = Predictions.read(sweep / "first" / "predictions_val.csv")
+    apart = set(val.image_id[val.group % 2 == 0])
+
+    def load(path: Path) -> TrainedModel:
+        model = load_model(path)
+        rest = [image for image in model.split["val"] if image not in apart]
+        return replace(model, split={**model.split, "val": rest, "calibration": sorted(apart)})
+
+    monkeypatch.setattr("skinlesion.training.checkpoint.load_model", load)
+    run(ensemble(f"members={sweep}", "calibration=temperature", f"data.cache_dir={trained.data.cache_dir}"))
+    about = json.loads((sweep / "ensemble" / "ensemble.json").read_text())
+    assert (about["calibration"]["part"], about["conformal"][0]["part"]) == ("calibration", "calibration")
+    own = Predictions.read(sweep / "ensemble" / "predictions_val.csv")
+    fitting = own.select(np.isin(own.image_id.astype(str), sorted(apart)))
+    assert about["calibration"]["images"] == len(fitting) == len(apart)
+    assert about["calibration"]["temperature"] == pytest.approx(
+        fit_temperature(fitting.probabilities, fitting.targets), rel=1e-3
+    )
+    assert sum(about["conformal"][0]["images"].values()) == fitting.lesions
 
 
 def test_a_balanced_ensemble_decides_by_prevalence_everywhere(sweep: Path, synthetic_root: Path) -> None:
