@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
         DataError: The data cannot be used.
     """
     root = Path(config.root).expanduser()
-    policies = {"missing_images": config.missing_images, "extra_images": config.extra_images}
+    policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
     if config.classes is None:
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(
@@ -162,6 +163,7 @@ def read_labelled(
     extra_images: str = "error",
     torn: str = "error",
     only: Collection[str] | None = None,
+    binary: bool = False,
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
@@ -175,6 +177,7 @@ def read_labelled(
         extra_images: As for `read_ham10000`.
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
         only: Image ids; all other rows and images are skipped. None: all count.
+        binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
@@ -183,7 +186,7 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata)
+    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary)
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)

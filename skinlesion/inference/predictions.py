@@ -265,6 +265,14 @@ class Predictions:
         known: dict[str, Any] = {name: getattr(self, name) for name in _KNOWN}
         return self.build(**known, probabilities=probabilities, taxonomy=self.taxonomy)
 
+    def against_rest(self, target: str) -> Self:
+        """The same images judged for one target, a code or a category, against all else; such actual words stay."""
+        two, score = self.taxonomy.against_rest(target), self.target_score(target)
+        names = dict(zip(self.taxonomy.codes, np.where(self.taxonomy.mask(target), *two.codes).tolist(), strict=True))
+        actual = [code if code in two.codes else names.get(code, code) for code in self.actual]
+        pairs, ids = np.stack([score, 1 - score], axis=1).clip(0, 1), self.image_id.tolist()
+        return self.build(ids, self.lesion_id.tolist(), probabilities=pairs, actual=actual, taxonomy=two)
+
     def by_group(self) -> Self:
         """Let the images of a lesion vote: one row a lesion, named by its first image, with the mean probabilities.
 

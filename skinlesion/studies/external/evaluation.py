@@ -19,10 +19,11 @@ from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.readers import read_data, read_labelled
 from skinlesion.errors import DataError, first_five
-from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.calibration import calibrated
+from skinlesion.inference.predictions import Predictions, object_array
 from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.external.populations import Population
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import BENIGN, CODES, MALIGNANT
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class ExternalSource:
     classes: dict[str, LabelCount]  # number of images and their diagnosis, by word of the label file
     localizations: dict[str, dict[str, object]]  # number of images and replacement, by unknown localization
     judged: int  # predicted images
+    target: str | None  # judged against all else, with calibrated probabilities; None: all diagnoses
     of_own_test_part: int  # predicted images that belong to the test part of the model's own data set
     seen: KnownImages
 
@@ -104,25 +106,25 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         extra_images=config.extra_images,
         torn=config.torn,
         key="external",
+        binary=True,
     )
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    cache = open_cache(frame, size=first.spec.size, cache_dir=cache_dir)
-    training = _read_training(first, source, cache_dir)
+    sizes = {first.spec.size, *predictor.sizes}
+    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes}
+    cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
     kept = _without_known(frame, by_hash, config)
-    known = pd.concat([by_id, by_hash], ignore_index=True)
-    caches = {first.spec.size: cache}
-    for size in set(predictor.sizes) - caches.keys():
-        caches[size] = open_cache(frame, size=size, cache_dir=cache_dir)
-    counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
-    rows = frame["image_id"].isin(kept["image_id"]).to_numpy()
+    known, rows = pd.concat([by_id, by_hash], ignore_index=True), frame["image_id"].isin(kept["image_id"]).to_numpy()
+    predictions = predictor.predict_frame(kept, caches=caches)
+    predictions, before, target = _against_rest(predictions, training.population, predictor, config.target)
+    counts = {code: int((predictions.actual == code).sum()) for code in predictions.taxonomy.codes}
     return ExternalPredictions(
-        predictions=predictor.predict_frame(kept, caches=caches),
+        predictions=predictions,
         frame=kept,
         known=known,
         source=ExternalSource(
@@ -135,12 +137,33 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
             classes=labelled.label_counts,
             localizations=localizations,
             judged=len(kept),
+            target=target,
             of_own_test_part=int(kept["image_id"].isin(first.split["test"]).sum()),
             seen=_count_known(known, parts, training, choice=config.leakage),
         ),
-        populations=(training.population, Population("these images", counts, kept, statistics[rows])),
+        populations=(before, Population("these images", counts, kept, statistics[rows])),
         cache=cache,
     )
+
+
+def _against_rest(
+    predictions: Predictions, training: Population, predictor: Predictor, target: str | None
+) -> tuple[Predictions, Population, str | None]:
+    """Judge one target against all else, calibrated, where it is given or the labels say no more; and the training."""
+    is_binary, taxonomy = {*predictions.actual} <= {BENIGN, MALIGNANT}, predictor.taxonomy
+    target = target or (MALIGNANT if is_binary else None)
+    if target is None:
+        return predictions, training, None
+    log.info("Judged: %s against all else; external.target=CODE judges another diagnosis.", target)
+    if is_binary:
+        meanings = dict(zip((MALIGNANT, BENIGN), taxonomy.against_rest(target).codes, strict=True))
+        predictions = replace(predictions, actual=object_array(meanings[word] for word in predictions.actual))
+    scaled = calibrated(predictions.probabilities, predictor.posthoc.calibration)
+    predictions = replace(predictions, probabilities=scaled).against_rest(target)
+    mask = dict(zip(taxonomy.codes, taxonomy.mask(target), strict=True))
+    own = sum(images for code, images in training.diagnoses.items() if mask[code])
+    counts = dict(zip(predictions.taxonomy.codes, (own, sum(training.diagnoses.values()) - own), strict=True))
+    return predictions, replace(training, diagnoses=counts), target
 
 
 def _map_localizations(
