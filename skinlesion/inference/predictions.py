@@ -4,7 +4,7 @@ Models make `Predictions`; metrics, figures and studies take them. Needs numpy a
 shown.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import escape_formulas, replacing
-from skinlesion.inference.table_columns import group_index, read_columns
+from skinlesion.inference.table_columns import group_index, object_array, read_columns
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -336,11 +336,3 @@ def refuse_other_images(first: Predictions, other: Predictions, *, number: int =
         differ = getattr(first, name) != getattr(other, name)
         if differ.any():
             raise DataError(f"Tables 1 and {number} differ in {name}: {first._rows(differ)}.")
-
-
-def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
-    """An array (N,) of Python objects."""
-    listed = list(values)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array

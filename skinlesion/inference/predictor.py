@@ -22,7 +22,8 @@ from skinlesion.inference.calibration import balanced_scores, prior_of
 from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size
-from skinlesion.inference.predictions import Predictions, object_array
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:

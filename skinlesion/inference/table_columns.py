@@ -1,8 +1,8 @@
 """Predictions tables of other programs: their columns under the names of this package."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,14 @@ def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
         key = (lesion_id[place], True) if lesion_id[place] else (image_id[place], False)
         index[place] = number.setdefault(key, len(number))
     return index
+
+
+def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    """An array (N,) of Python objects."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
 
 
 def _standard(name: str, taxonomy: Taxonomy) -> str | None:

@@ -207,7 +207,7 @@ def test_published_tells_how_many_it_left_out(caplog: pytest.LogCaptureFixture) 
 def test_published_refuses_a_diagnosis_without_enough_lesions() -> None:
     with pytest.raises(DataError, match=r"diagnosis df \(1 lesions in all\): none in train and val"):
         published(table({**SMALL, "df": [1]}), seed=0)
-    with pytest.raises(DataError, match=r"diagnosis nv \(3 lesions in all\): none in val and test"):
+    with pytest.raises(DataError, match=r"diagnosis df \(3 lesions in all\): none in val and test"):
         published(table({**SMALL, "df": [2, 2, 3]}), seed=0)
 
 
@@ -580,6 +580,6 @@ def test_a_diagnosis_stays_in_validation() -> None:
     frame = table({"df": [1] * 3, "nv": [1] * 3})  # one validation lesion each
     split = published(frame, seed=1)
     with pytest.raises(
-        DataError, match=r"calibration_fraction=0\.9\).*\n.*diagnosis df \(3 lesions in all\): none in val"
+        DataError, match=r"calibration_fraction=0\.9\).*\n.*diagnosis nv \(3 lesions in all\): none in val"
     ):
         set_apart(frame, split, fraction=0.9, seed=1)
