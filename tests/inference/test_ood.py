@@ -35,6 +35,10 @@ def member(targets: np.ndarray, seed: int) -> Embedded:
     return Embedded(rng.normal(0, 1, (len(targets), CLASSES)), pooled)
 
 
+def unit(features: np.ndarray) -> np.ndarray:
+    return np.stack([row / np.sqrt((row**2).sum()) for row in np.asarray(features, dtype=float)])
+
+
 TRAIN = [member(TARGETS, 1), member(TARGETS, 2)]
 VAL = [member(TARGETS[:200], 3), member(TARGETS[:200], 4)]
 FITTED = fit(TRAIN, TARGETS, VAL, id_pass_rate=0.9)
@@ -54,11 +58,12 @@ def test_the_distance_is_mahalanobis() -> None:
     found = components(FITTED, *logits_and_pooled(VAL))["distance"]
     expected = np.zeros(200)
     for number, each in enumerate(TRAIN):
-        means = np.stack([each.pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])
-        around = each.pooled - means[TARGETS]
+        pooled = unit(each.pooled)
+        means = np.stack([pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])
+        around = pooled - means[TARGETS]
         scatter = EmpiricalCovariance(assume_centered=True).fit(around).covariance_ * len(TARGETS)
         inverse = np.linalg.inv(scatter / (len(TARGETS) - CLASSES))
-        nearest = [min(mahalanobis(row, mean, inverse) for mean in means) for row in VAL[number].pooled]
+        nearest = [min(mahalanobis(row, mean, inverse) for mean in means) for row in unit(VAL[number].pooled)]
         expected += np.array(nearest) / np.sqrt(CHANNELS) / len(TRAIN)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -66,7 +71,8 @@ def test_the_distance_is_mahalanobis() -> None:
 def test_few_axes_put_the_rest_into_one_variance() -> None:
     """A point off the axes is as far as the mean of the smaller eigenvalues says (Tipping & Bishop)."""
     fitted = fit(TRAIN[:1], TARGETS, VAL[:1], id_pass_rate=0.9, axes=2)
-    around = TRAIN[0].pooled - np.stack([TRAIN[0].pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])[TARGETS]
+    pooled = unit(TRAIN[0].pooled)
+    around = pooled - np.stack([pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])[TARGETS]
     variances, directions = np.linalg.eigh(np.cov(around.T, ddof=0) * len(TARGETS) / (len(TARGETS) - CLASSES))
     assert fitted["rest_0"] == pytest.approx(variances[:-2].mean(), rel=1e-5)
     off = fitted["mean_0"][:1] + 100 * directions[:, :1].T  # far along the smallest axis
@@ -74,11 +80,22 @@ def test_few_axes_put_the_rest_into_one_variance() -> None:
     axes = directions[:, -2:].T
     squares = []
     for mean in means:
-        away = off[0] - mean
+        away = unit(off)[0] - mean
         along = axes @ away
         squares.append((along**2 / variances[-2:]).sum() + (away @ away - along @ along) / variances[:-2].mean())
     found = components(fitted, [np.zeros((1, CLASSES))], [off])["distance"]
     np.testing.assert_allclose(found, np.sqrt(min(squares) / CHANNELS), rtol=1e-4)
+
+
+def test_images_that_excite_nothing_are_far_away() -> None:
+    """Short features point elsewhere; statistics of the first format, of features as they are, take them for usual."""
+    weak = [np.abs(np.random.default_rng(7).normal(0, 0.05, (20, CHANNELS))) for _ in TRAIN]
+    logits = [np.tile(VAL[0].logits[:1], (20, 1))] * 2
+    now = components(FITTED, logits, weak)["distance"]
+    np.testing.assert_allclose(now, components(FITTED, logits, [3 * each for each in weak])["distance"])
+    first = {**FITTED, "format": np.array(1.0)}
+    then = components(first, logits, weak)["distance"]
+    assert not np.allclose(then, components(first, logits, [3 * each for each in weak])["distance"])
 
 
 def test_the_wanted_share_of_validation_passes() -> None:
