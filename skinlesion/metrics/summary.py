@@ -22,6 +22,7 @@ FACTS = ("sex", "age", "localization", "dataset", "dx_type")
 BANDS = (0, 30, 45, 60, 75)  # years from which each age band starts
 FEW_LESIONS = 30
 UNKNOWN = "unknown"
+HISTOLOGY = "histo"  # value of `dx_type`
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
 
     Returns:
         By name: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`, `ece`, `ece_mass`,
-        `classwise_ece` (mean), `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE`
-        for each diagnosis. The bins of equal mass are those of the predictions in every resample.
+        `classwise_ece` (mean), `brier`, `nll`, `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE` for
+        each diagnosis, and the last two of the taxonomy's targets that are categories, such as `auroc_malignant`. The
+        bins of equal mass are those of the predictions in every resample.
     """
     statistic, codes = metrics_statistic(predictions, bins=bins), predictions.taxonomy.codes
     names = ("accuracy", *(f"{metric}_{code}" for metric in ("precision", "recall") for code in codes))
@@ -86,9 +88,22 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
 
 def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
     """All reported metrics of predictions as functions of how often each lesion counts."""
-    actual, codes = predictions.targets, predictions.taxonomy.codes
-    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=codes)
-    return JointStatistic((_confusion_statistic(predictions), _calibration_statistic(predictions, bins=bins), areas))
+    actual, taxonomy = predictions.targets, predictions.taxonomy
+    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=taxonomy.codes)
+    return JointStatistic(
+        (
+            *(category_auroc(predictions, each) for each in taxonomy.targets if each not in taxonomy.codes),
+            _confusion_statistic(predictions),
+            _calibration_statistic(predictions, bins=bins),
+            areas,  # last: its means over diagnoses count
+        )
+    )
+
+
+def category_auroc(predictions: Predictions, target: str) -> AurocStatistic:
+    """`auroc_TARGET` and `ap_TARGET` of a code, or of a category by the sum of its diagnoses' probabilities."""
+    rest = (~predictions.taxonomy.mask(target)[predictions.targets]).astype(np.int64)  # 0: of the target
+    return AurocStatistic(rest, predictions.target_score(target)[:, None], predictions.group, codes=(target,))
 
 
 def _confusion_statistic(predictions: Predictions) -> SumStatistic:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
@@ -41,6 +42,10 @@ def test_the_values_are_those_of_the_report() -> None:
     for code, each in point["per_diagnosis"].items():
         for name in ("precision", "recall", "f1", "auroc", "ap"):
             assert found[f"{name}_{code}"].value == pytest.approx(each[name], abs=1e-12)
+    columns = [CODES.index(code) for code in ("akiec", "bcc", "mel")]
+    malignant, score = np.isin(table.targets, columns), table.probabilities[:, columns].astype(float).sum(axis=1)
+    assert found["auroc_malignant"].value == pytest.approx(roc_auc_score(malignant, score), abs=1e-12)
+    assert found["ap_malignant"].value == pytest.approx(average_precision_score(malignant, score), abs=1e-12)
     scores = calibration_scores(table, bins=10).to_dict()
     for name in ("ece", "ece_mass", "classwise_ece", "brier", "nll"):
         assert found[name].value == pytest.approx(scores[name], abs=1e-12)
