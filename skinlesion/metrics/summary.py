@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.errors import DataError
@@ -23,6 +24,7 @@ BANDS = (0, 30, 45, 60, 75)  # years from which each age band starts
 FEW_LESIONS = 30
 UNKNOWN = "unknown"
 HISTOLOGY = "histo"  # value of `dx_type`
+ALL = "all images"
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,30 @@ def groups_of(predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[
     rows = known.set_index("image_id").loc[predictions.image_id.tolist()]
     labels = {fact: _labels(rows[fact], fact, bands) for fact in FACTS if fact in rows}
     return {fact: each for fact, each in labels.items() if set(each) != {UNKNOWN}}
+
+
+def strata_of(predictions: Predictions, groups: Mapping[str, Sequence[str]]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which images count in each row of a headline number: all, those within source, those confirmed by histology.
+
+    The source of most images of the taxonomy's most frequent diagnosis, such as nevi, tells that diagnosis by itself;
+    the row within source leaves it out.
+
+    Args:
+        predictions: N images with known actual diagnoses.
+        groups: As from `groups_of`.
+
+    Returns:
+        (N,) by name; `ALL` alone where `groups` has neither sources nor confirmations, or they divide no images.
+    """
+    found = {ALL: np.ones(len(predictions), dtype=bool)}
+    sources = np.asarray(groups.get("dataset", ()), dtype=object)
+    if len(sources):
+        frequent = pd.Series(sources[predictions.actual == predictions.taxonomy.majority])
+        for source in frequent[frequent != UNKNOWN].mode()[:1]:
+            found[f"without {source}"] = np.asarray(sources != source)
+    if "dx_type" in groups:
+        found["histology alone"] = np.asarray(groups["dx_type"], dtype=object) == HISTOLOGY
+    return {name: kept for name, kept in found.items() if name == ALL or 0 < kept.sum() < len(kept)}
 
 
 def subgroups(

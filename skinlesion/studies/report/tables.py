@@ -4,16 +4,17 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
 from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, NOT_COMPUTABLE, Estimate
-from skinlesion.metrics.summary import Subgroups
-from skinlesion.studies.report.results import RejectionResult, Results
-from skinlesion.taxonomy import DIAGNOSES
+from skinlesion.metrics.selective import KeptShare
+from skinlesion.metrics.summary import ALL, Subgroups
+from skinlesion.studies.report.results import ENSEMBLE, RejectionResult, Results, Stratum
+from skinlesion.taxonomy import DIAGNOSES, MALIGNANT, MELANOMA
 
 _INTERVAL = re.compile(r" ?\[[^\[\]]*\]")
 
@@ -65,6 +66,7 @@ HEADLINE = {
     "macro_auroc": "macro AUROC",
     "macro_ap": "macro average precision",
 }
+RANKING = {f"auroc_{MELANOMA}": "AUROC of melanoma", f"auroc_{MALIGNANT}": "AUROC of malignant"}
 SCORES = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",
@@ -77,10 +79,10 @@ _RATES = {
     "specificity": "specificity",
     "ppv": "PPV",
     "npv": "NPV",
-    "flagged": "flagged",
     "ppv_at_prevalence": "PPV at prevalence",
     "npv_at_prevalence": "NPV at prevalence",
 }
+SHOWN = 0.8  # share of validation images kept at the reject option that is shown by diagnosis
 _SETS = ("coverage", "size", "single")
 
 
@@ -116,15 +118,21 @@ class Table:
         return buffer.getvalue()
 
 
+def option_of(rejection: RejectionResult) -> KeptShare:
+    """The reject option by confidence that is shown by diagnosis."""
+    return next(each for each in rejection.kept["confidence"] if each.wanted == SHOWN)
+
+
 def make_tables(results: Results) -> dict[str, Table]:
     """All tables that the results allow, by name."""
     found = [
         _headline(results),
+        _sources(results.strata),
         _diagnoses(results),
         *_members(results),
         *_calibration(results),
-        *_operating_points(results.decisions),
-        _rejection(results.rejection),
+        *_operating_points(results),
+        *_rejection(results),
         *_prediction_sets(results.decisions),
         *_subgroups(results.subgroups),
     ]
@@ -139,7 +147,7 @@ def points_table(
     Neighbours of the same threshold share a row.
     """
     prevalences = {point["target"]: prevalence for point, prevalence, _ in points if prevalence}
-    rates = dict(_RATES if prevalences else list(_RATES.items())[:5])
+    rates = dict(_RATES if prevalences else list(_RATES.items())[:4])
     rows: Rows = []
     for (target, threshold), same in groupby(points, lambda each: (each[0]["target"], each[0]["threshold"])):
         wanted, metrics = zip(*((point["sensitivity"], metrics) for point, _, metrics in same), strict=True)
@@ -151,16 +159,40 @@ def points_table(
 
 
 def _headline(results: Results) -> Table:
-    vote = results.performance.vote
+    vote, others = results.performance.vote, [name for name in results.strata if name != ALL]
     columns = {"test, per image": vote["test"].metrics}
-    notes = []
+    columns |= {f"test, {name}": results.strata[name].metrics[ENSEMBLE] for name in others}
+    notes = (
+        [] if others else ["Not computable within source or on histology alone: no metadata table tells them apart."]
+    )
     if vote["test"].per_lesion is None:
         notes.append("Each test lesion has one image: results per lesion equal those per image.")
     else:
         columns["test, per lesion"] = vote["test"].per_lesion
     columns["validation, per image"] = vote["val"].metrics
-    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in HEADLINE.items()]
+    rows: Rows = [[title, *_column(columns, name)] for name, title in {**HEADLINE, **RANKING}.items()]
     return Table("headline", "Main results", ("metric", *columns), rows, notes)
+
+
+def _column(columns: Mapping[str, Mapping[str, Estimate]], name: str) -> list[Cell]:
+    return [metrics[name] for metrics in columns.values()]
+
+
+def _sources(strata: Mapping[str, Stratum]) -> Table:
+    shown = {**{name: HEADLINE[name] for name in ("accuracy", "macro_f1")}, **RANKING}
+    rows: Rows = [
+        [f"{name} ({each.images})", model, *_cells(metrics, shown)]
+        for name, each in strata.items()
+        for model, metrics in each.metrics.items()
+    ]
+    notes = [
+        "Alone: a logistic regression that knows the camera and clinic (dataset), or age, sex and localization, but no "
+        "image, fitted to all other lesions of the metadata table."
+    ]
+    if len(next(iter(strata.values())).metrics) == 1:
+        notes = ["No baselines without the image: no metadata table of other lesions with lesion_id, dx and dataset."]
+    title = "The ensemble within source and on histology alone, beside baselines without the image (test part)"
+    return Table("sources", title, ("images (number)", "model", *shown.values()), rows, notes)
 
 
 def _diagnoses(results: Results) -> Table:
@@ -205,7 +237,7 @@ def _calibration(results: Results) -> Iterator[Table]:
         for part, title in (("val", "validation"), ("test", "test"))
         for kind, parts in (("before", results.performance.vote), ("after", results.performance.calibrated))
     }
-    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in SCORES.items()]
+    rows: Rows = [[title, *_column(columns, name)] for name, title in SCORES.items()]
     title = "Calibration scores before and after calibration (lower is better)"
     yield Table("calibration", title, ("score", *columns), rows)
     folds = (results.calibration.fitted or {}).get("folds")
@@ -218,23 +250,54 @@ def _calibration(results: Results) -> Iterator[Table]:
         )
 
 
-def _operating_points(decisions: Decisions) -> Iterator[Table]:
-    if decisions.operating_points:
-        points = [(point, share, found.metrics if found else {}) for point, share, found in decisions.operating_points]
-        title = "Operating points chosen on validation, test part"
-        yield points_table(points, name="operating_points", title=title)
+def _operating_points(results: Results) -> Iterator[Table]:
+    """The operating points on all test images, and below each point on those within source and of histology."""
+    if not results.decisions.operating_points:
+        return
+    found = {name: each.decisions.operating_points for name, each in results.strata.items()}
+    title = "Operating points chosen on validation, test part"
+    tables = [
+        points_table(
+            [(point, share, metrics.metrics if metrics else {}) for point, share, metrics in points],
+            name="operating_points",
+            title=title,
+        )
+        for points in found.values()
+    ]
+    rows: Rows = [
+        [*row[:2], name, *row[2:]]
+        for same in zip(*(table.rows for table in tables), strict=True)
+        for name, row in zip(found, same, strict=True)
+    ]
+    target, wanted, *others = tables[0].headings
+    yield replace(tables[0], headings=(target, wanted, "images of", *others), rows=rows)
 
 
-def _rejection(found: RejectionResult) -> Table:
-    rows: Rows = [[name, *(each.risk for each in kept), found.areas[name]] for name, kept in found.kept.items()]
-    shares = [f"{each.wanted:.0%}" for each in next(iter(found.kept.values()))]
+def _rejection(results: Results) -> Iterator[Table]:
+    found = results.rejection
+    rows: Rows = [
+        [name, f"{each.wanted:.0%}", each.threshold, each.metrics["coverage"], each.metrics["risk"]]
+        for name, kept in found.kept.items()
+        for each in kept
+    ]
+    areas = ", ".join(f"{name} {ranged(found.areas[name])}" for name in found.kept)
     best, chance = (ranged(found.areas[name]) for name in ("best", "chance"))
     notes = [
-        "Images of equal confidence are kept together, so slightly more than the stated share may be kept.",
-        f"AURC with all errors last: {best}; in random order: {chance}.",
+        f"Error rate if all images are kept: {chance}. The intervals take the threshold as given.",
+        f"Area under the risk-coverage curve: {areas}; with all errors last {best}; in random order {chance}.",
     ]
-    headings = ("confidence score", *(f"error rate, {share} kept" for share in shares), "AURC")
-    return Table("rejection", "Reject option, test part", headings, rows, notes)
+    headings = ("confidence score", "kept on validation", "threshold", "kept on test", "error rate of the kept")
+    yield Table("rejection", "Reject option with thresholds of validation, test part", headings, rows, notes)
+    kept = option_of(found).metrics
+    counts, test = results.counts["test"].by_diagnosis, results.test
+    rows = [
+        [f"{each.name} ({each.code})", counts[each.code], kept[f"kept_{each.code}"], test[f"recall_{each.code}"],
+         kept[f"recall_{each.code}"]]
+        for each in DIAGNOSES
+    ]  # fmt: skip
+    title = f"What is kept at the threshold of confidence that keeps {SHOWN:.0%} of the validation images, test part"
+    headings = ("diagnosis", "images", "share kept", "sensitivity, all images", "sensitivity, kept images")
+    yield Table("rejection_diagnoses", title, headings, rows)
 
 
 def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
