@@ -291,6 +291,18 @@ def test_checklists_are_filled_where_the_run_answers(made: Path) -> None:
     for title in ("CLAIM 2024", "CLEAR Derm", "TRIPOD+AI"):
         assert title in words
     assert "Mean of the members' probabilities: a, b." in words
+    assert "Queensland, Australia" in words
+
+
+@pytest.mark.parametrize(("name", "items"), [("tripod_ai", ("5b", "6a", "6b")), ("claim", ("8", "13", "16"))])
+def test_the_facts_of_the_data_set_are_answered(name: str, items: tuple[str, ...], made: Path) -> None:
+    title = {"tripod_ai": "TRIPOD+AI", "claim": "CLAIM 2024"}[name]
+    text = (made / "report.html").read_text()
+    rows = text[text.index(f"<h3>{title}</h3>") :].split("</table>")[0].split("<tr>")
+    for item in items:
+        (row,) = [each for each in rows if f'<th scope="row">{item}</th>' in each]
+        assert UNANSWERED not in row
+        assert "HAM10000" in row
 
 
 def test_the_lists_have_the_items_of_their_sources() -> None:

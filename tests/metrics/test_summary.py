@@ -15,7 +15,7 @@ from skinlesion.metrics.calibration import calibration_scores
 from skinlesion.metrics.classification import report
 from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.metrics.summary import metrics_with_ci, summarize_predictions
+from skinlesion.metrics.summary import metrics_with_ci, strata_of, summarize_predictions
 from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(200, 1, 0.9, "percentile")
@@ -32,6 +32,20 @@ def random_table(lesions: int, *, seed: int, skill: float = 1.5, codes: int = 7)
         probabilities=values / values.sum(axis=1, keepdims=True),
         actual=[CODES[k] for k in diagnosis],
     )
+
+
+def test_the_source_of_most_nevi_is_left_out_within_source() -> None:
+    actual = ["nv", "nv", "nv", "mel", "mel", "mel", "nv", "bkl"]
+    sources = ["a", "a", "b", "b", "b", "b", "unknown", "a"]
+    ids = [f"I{k}" for k in range(8)]
+    table = Predictions.build(ids, ids, probabilities=np.full((8, 7), 1 / 7), actual=actual)
+    found = strata_of(table, {"dataset": sources, "dx_type": ["histo"] * 3 + ["consensus"] * 5})
+    assert list(found) == ["all images", "without a", "histology alone"]
+    assert found["all images"].all()
+    assert found["without a"].tolist() == [source != "a" for source in sources]  # b has more images, but fewer nevi
+    assert found["histology alone"].tolist() == [True] * 3 + [False] * 5
+    assert list(strata_of(table, {})) == ["all images"]
+    assert list(strata_of(table, {"dataset": ["a"] * 8, "dx_type": ["histo"] * 8})) == ["all images"]
 
 
 def test_the_values_are_those_of_the_report() -> None:
