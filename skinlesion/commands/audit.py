@@ -84,9 +84,9 @@ def _show(summary: "DatasetSummary", pairs: "pd.DataFrame") -> None:
     listed = pairs[["image_a", "image_b", "similarity", "split_a", "split_b"]].round({"similarity": 3}).astype(str)
     show_table("Doubles in different lesions or splits", headings, listed.to_numpy().tolist())
     if young := summary["implausible_ages"]:
-        rows = [f"{each['image_id']} ({each['diagnosis']}, age {each['age']:g})" for each in young]
+        named = [f"{each['image_id']} ({each['diagnosis']}, age {each['age']:g})" for each in young]
         log.warning(
-            "%d images of children with a diagnosis of adults: %s; check their ages", len(rows), first_five(rows)
+            "%d images of children with a diagnosis of adults: %s; check the ages", len(young), first_five(named)
         )
     if divided := summary["torn_lesions"]:
         log.warning("%d lesions are in two splits: %s", len(divided), divided[:5])

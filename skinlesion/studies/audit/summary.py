@@ -68,8 +68,8 @@ def binary_shortcuts(
         None where a table lacks the columns.
     """
     rows = frame[~frame["lesion_id"].isin(split.loc[split["split"] == "test", "lesion_id"])]
-    lesions = rows.drop_duplicates("lesion_id").sample(frac=1, random_state=config.seed)
-    lesions = lesions.sort_values("diagnosis", kind="stable")["lesion_id"]
+    shuffled = rows.drop_duplicates("lesion_id").sample(frac=1, random_state=config.seed)
+    lesions = shuffled.sort_values("diagnosis", kind="stable")["lesion_id"].tolist()
     fold_of = dict(zip(lesions, np.arange(len(lesions)) % FOLDS, strict=True))
     folds = rows["lesion_id"].map(fold_of).to_numpy(dtype=np.int64)
     confirmed = (rows["dx_type"] == HISTOLOGY).to_numpy()
