@@ -1,12 +1,14 @@
 """Files that are written whole or not at all: beside the target first, then renamed."""
 
 import errno
+import glob
 import hashlib
 import json
 import logging
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,15 +52,39 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Delete the temporary files that killed processes of this machine left in a folder, and say so.
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` to fill; rename it to `folder` if the block succeeds, else delete it.
+
+    What killed processes of this machine left beside it is swept up first.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent, glob.escape(folder.name))
+    beside = folder.with_name(f".{folder.name}.{_machine()}-{os.getpid()}")
+    beside.mkdir()
+    old = beside.with_name(f"{beside.name}.old")
+    try:
+        yield beside
+        if folder.exists():
+            folder.rename(old)  # Windows cannot rename onto a folder
+        beside.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for left in (beside, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Delete the temporary files and folders that killed processes of this machine left in a folder, and say so.
 
     Those of living processes and of other machines or containers stay.
     """
-    for path in folder.glob(f".*.{_machine()}-*"):
+    for path in folder.glob(f".{name}.{_machine()}-*"):
         owner = re.search(r"-(\d+)(\.\w+)?$", path.name)
-        if owner and path.is_file() and not _is_alive(int(owner[1])):
-            path.unlink(missing_ok=True)
+        if owner and not _is_alive(int(owner[1])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             log.info("%s: removed, left by a process that was killed", path)
 
 

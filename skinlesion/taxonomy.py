@@ -15,8 +15,8 @@ import yaml
 from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir
 
-MALIGNANT = "malignant"
-"""The category that operating points, decision curves and the summary of a report look for."""
+BENIGN, MALIGNANT = "benign", "malignant"
+"""Categories; the second is what operating points, decision curves and the summary of a report look for."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,24 @@ class Taxonomy:
 
     def __len__(self) -> int:
         return len(self.diagnoses)
+
+    def against_rest(self, target: str) -> "Taxonomy":
+        """Two classes: the target, and all other diagnoses together.
+
+        Args:
+            target: A code, or a category such as "malignant".
+
+        Raises:
+            ValueError: It is neither.
+        """
+        own = self.mask(target)
+        first = next((each for each in self.diagnoses if each.code == target), Diagnosis(target, target, target))
+        rest = BENIGN if target == MALIGNANT else f"not {target}"
+        benign = all(each.category == BENIGN for each, held in zip(self.diagnoses, own, strict=True) if not held)
+        other = Diagnosis(rest, "any other diagnosis", BENIGN if benign else "any")
+        majority = target if own[self.codes.index(self.majority)] else rest
+        codes = (target, rest)
+        return Taxonomy(f"{self.name}: {target} or not", (first, other), self.group, majority, (target,), codes)
 
     def indices(self, codes: Sequence[str]) -> npt.NDArray[np.int64]:
         """Class indices (N,) of codes; -1 where a code is none of this taxonomy."""

@@ -18,6 +18,7 @@ from skinlesion.files import (
     escape_formulas,
     escape_markdown,
     replacing,
+    replacing_folder,
     require_writable,
     restore_formulas,
     sweep,
@@ -26,9 +27,10 @@ from skinlesion.files import (
 WRITER = """
 import sys, time
 from pathlib import Path
-from skinlesion.files import replacing
-with replacing(Path(sys.argv[1])) as beside:
-    beside.write_text("half")
+from skinlesion.files import replacing, replacing_folder
+path = Path(sys.argv[1])
+with replacing(path) if path.suffix else replacing_folder(path) as beside:
+    (beside if path.suffix else beside / "part").write_text("half")
     print(beside, flush=True)
     time.sleep(60)
 """
@@ -56,6 +58,22 @@ def test_only_what_dead_processes_left_is_swept(tmp_path: Path) -> None:
     finally:
         living.kill()
         living.communicate()
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "bundle[1]"
+    place.mkdir()
+    (place / "old").touch()
+    killed, orphan = writer(place)
+    killed.kill()
+    killed.communicate()
+    assert (orphan / "part").is_file()
+    with pytest.raises(KeyboardInterrupt), replacing_folder(place):
+        raise KeyboardInterrupt
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("bundle[1]"), Path("bundle[1]/old")]
+    with replacing_folder(place) as beside:
+        (beside / "new").touch()
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("bundle[1]"), Path("bundle[1]/new")]
 
 
 def test_a_full_disk_is_named_by_the_file_that_was_to_be_written(tmp_path: Path) -> None:

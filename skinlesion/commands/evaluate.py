@@ -92,6 +92,10 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
     comparison = compare_populations(*found.populations)
     write_json(folder / "populations.json", comparison)
     save(figures.compare_populations(*found.populations, comparison.apart), folder / "populations.png")
+    posthoc, target = predictor.posthoc, found.source.target
+    if target is not None:  # of two classes, calibrated already
+        points = [point for point in posthoc.operating_points or [] if point["target"] == target]
+        posthoc = replace(posthoc, calibration=None, conformal=None, operating_points=points)
     return _Evaluated(
         predictions=found.predictions,
         facts=found.frame,
@@ -101,7 +105,7 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
         model=predictor.folder.name,
         about={"tta": predictor.members.tta, "external": found.source},
         image_of=found.cache.image,
-        posthoc=predictor.posthoc if config.ensemble else None,
+        posthoc=posthoc if config.ensemble else None,
     )
 
 

@@ -37,7 +37,8 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     from skinlesion.studies.explain.explanation import explain
 
     if not path.is_file():
-        raise DataError(f"image={config.image}: no such file")
+        reason = "is a folder; expected one image" if path.is_dir() else "no such file"
+        raise DataError(f"image={config.image}: {reason}")
     predictor = Predictor.from_config(config)
     facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
     found = explain(predictor, read(path), facts, name=path.name, target=config.class_)

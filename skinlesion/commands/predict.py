@@ -48,7 +48,7 @@ def run(config: PredictConfig) -> None:
 def _predict(
     model: "Predictor", files: list[Path], facts: "Facts", config: PredictConfig
 ) -> "tuple[Predictions | None, list[str]]":
-    """A batch of files at a time, so that a large folder needs no more memory than a small one.
+    """A batch of files at a time, each fitted once it is read: neither many nor large images need more memory.
 
     Returns:
         The predictions for the files that can be read, and a message for each of the others.
@@ -62,12 +62,12 @@ def _predict(
         images = {}
         for path in files[start : start + size]:
             try:
-                images[str(path)] = read(path)
+                images[str(path)] = model.prepare(read(path))
             except DataError as error:
                 unreadable.append(str(error))
         if images:
-            names, pixels = list(images), list(images.values())
-            parts.append(model.predict(pixels, facts, names=names, calibrated=config.calibrated, batch=size))
+            prepared, options = list(images.values()), {"calibrated": config.calibrated, "batch": size}
+            parts.append(model.predict_prepared(prepared, [facts] * len(images), names=list(images), **options))
     return (Predictions.concatenate(parts) if parts else None), unreadable
 
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from skinlesion.config.data import SyntheticConfig
+from skinlesion.files import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,8 @@ def run(config: SyntheticConfig) -> None:
 
     height, width = config.image_size
     size, least = (width, height), config.min_per_class
-    root = Path(config.data.root)
+    root = Path(config.data.root).expanduser()
+    require_writable(root, "data.root")
     synthetic = write_synthetic(root, n=config.n, image_size=size, seed=config.seed, min_per_class=least)
     counts = ", ".join(f"{code} {count}" for code, count in synthetic.images.items())
     state = "already there" if synthetic.already_there else "written"

@@ -14,6 +14,7 @@ from skinlesion.config.schema import (
     Share,
     Tta,
     require,
+    require_choice,
     require_classes,
     require_one_model,
     require_shares,
@@ -64,10 +65,15 @@ class ExternalConfig:
     distance: Annotated[int, Range(0, 32)]  # near duplicates: most differing bits of their 64-bit perceptual hashes
     similarity: Annotated[float, Range(0, 1, above=True)]  # near duplicates: least correlation of their fine detail
     classes: dict[str, str]  # diagnosis code, drop or error for each word of the label file
+    target: str | None  # code or malignant: judged against all else; null: malignant where labels say no more, else all
     localizations: dict[str, str]  # localization known to the model for each one of the label file that is not
 
     def __post_init__(self) -> None:
         require_classes("external.classes", self.classes)
+        if self.target is not None:
+            from skinlesion.taxonomy import CODES, MALIGNANT  # imports numpy, which help does without
+
+            require_choice("external.target", self.target, (*CODES, MALIGNANT))
 
 
 @dataclass

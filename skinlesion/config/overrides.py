@@ -41,12 +41,20 @@ SYNONYMS = {
     ("device", "cuda", "gpu"): ("trainer.accelerator", "accelerator"),
     ("gpus", "num_gpus", "devices"): ("trainer.devices", "accelerator"),
     ("img_size", "size", "input_size", "resolution"): ("model.image_size", "image_size"),
-    ("output", "output_dir", "out_dir", "outdir", "save_dir"): ("out",),
+    ("output", "output_dir", "out_dir", "outdir", "save_dir", "out"): ("out", "data.root"),
     ("root", "data", "data_dir", "data_path", "data_root", "dataset"): ("data.root",),
     ("images", "img", "input", "photo", "file"): ("image",),
     ("model", "ckpt", "checkpoint_path", "model_path", "weights"): ("checkpoint", "ensemble", "model.pretrained"),
+    ("corruptions", "severities", "severity", "disturbances"): ("steps",),
     ("site", "location", "loc"): ("localization",),
     ("gender",): ("sex",),
+}
+
+# Kinds of models, and what a command that takes no other needs.
+_MODELS = {
+    "checkpoint": "",
+    "ensemble": "; `skinlesion ensemble members=FOLDER` makes an ensemble",
+    "bundle": "; `skinlesion export` makes a bundle",
 }
 
 _STAGES = "model.high=1 and model.middle=2 (where its stages begin: a number from the top, or a module's name)"
@@ -123,6 +131,10 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
     if name == "backbone" and "model.backbone" in known:
         presets = ", ".join(choices("model"))
         return f"{name}: unknown key; give model=, one of {presets}, or model.backbone with {_STAGES}"
+    if name in _MODELS and (taken := [each for each in _MODELS if each in known]):
+        return f"{name}: not taken here; give {'= or '.join(taken)}={_MODELS[taken[0]]}"
+    if name == "token" and "bundle" in known:
+        return "token: is no key, since others could read it; set the environment variable SKINLESION_TOKEN"
     leaf = name.rpartition(".")[2]
     usual = [key for words, targets in SYNONYMS.items() if {name, leaf} & {*words} for key in targets if key in known]
     same = [key for key in known if key.rpartition(".")[2] == leaf]

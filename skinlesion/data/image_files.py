@@ -10,26 +10,10 @@ from skinlesion.errors import ConfigError, first_five
 
 log = logging.getLogger(__name__)
 
-_BESIDE = frozenset(
-    [
-        ".csv",
-        ".tsv",
-        ".tab",
-        ".txt",
-        ".json",
-        ".md",
-        ".html",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".xlsx",
-        ".pdf",
-        ".db",
-        ".ini",
-        ".lock",
-        ".log",
-    ]
-)
+_BESIDE = frozenset([
+    *(".csv", ".tsv", ".tab", ".txt", ".json", ".md", ".html", ".xml"),
+    *(".yaml", ".yml", ".xlsx", ".pdf", ".db", ".ini", ".lock", ".log"),
+])  # fmt: skip
 """Suffixes of files that are no images and may lie beside them."""
 
 

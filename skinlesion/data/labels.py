@@ -12,7 +12,7 @@ import pandas as pd
 from skinlesion.data.csv_io import ID_COLUMNS, NO_DIAGNOSES, by_line, id_problems, image_ids, read_rows
 from skinlesion.data.metadata import normalize_words
 from skinlesion.errors import first_five
-from skinlesion.taxonomy import CODES, DIAGNOSES
+from skinlesion.taxonomy import BENIGN, CODES, DIAGNOSES, MALIGNANT
 
 DIAGNOSIS_COLUMNS = ("dx", "diagnosis", "diagnosis_3", "diagnostic", "disease", "label")
 """Names of the column of diagnoses, the first that is there."""
@@ -23,7 +23,10 @@ NONE = "none"
 DROP, REFUSE = "drop", "error"
 """Meanings of a word other than a diagnosis: its images are left out, or the file is refused."""
 
-_BINARY = ("benign", "malignant")
+_BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
+    each: each for each in (BENIGN, MALIGNANT)
+}
+_BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
 
 
 class LabelCount(TypedDict):
@@ -34,7 +37,7 @@ class LabelCount(TypedDict):
 
 
 def read_labels(
-    path: Path, *, classes: Mapping[str, str], key: str, metadata: Path | None = None
+    path: Path, *, classes: Mapping[str, str], key: str, metadata: Path | None = None, binary: bool = False
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the diagnosis of each image.
 
@@ -45,6 +48,8 @@ def read_labels(
             names of the seven diagnoses mean themselves unless they are listed; all but letters and digits is a blank.
         key: The configuration key of `classes`, for messages.
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
+        binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
+            0 and 1, or of false and true (`_BINARY_COLUMNS`).
 
     Returns:
         The rows as text, indexed by line, with image_id, `word` and `diagnosis` ("" where the image is left out)
@@ -62,13 +67,17 @@ def read_labels(
         return rows, [f"{expected}; expected a header such as image,dx, got {first_five(map(repr, rows))}."]
     meanings = {each.name: each.code for each in DIAGNOSES} | {code: code for code in CODES} | dict(classes)
     column = diagnosis_column(rows, meanings)
-    if column is not None:
+    answers = _binary_column(rows, column) if binary else None
+    if answers is not None:
+        labels, meanings = rows[answers].str.lower().map(_BINARY), {BENIGN: BENIGN, MALIGNANT: MALIGNANT}
+    elif column is not None:
         words = normalize_words(rows[column])
         known = {word: _known_word(word, meanings) for word in {*words}}
         labels = pd.Series([known[word] for word in words], index=rows.index, dtype=object)
     else:
         labels, problems = _one_hot_words(rows, meanings, key=key)
-    codes = {word: meaning if (meaning := meanings.get(word)) in CODES else "" for word in {*labels}}
+    left_out = (None, DROP, REFUSE)
+    codes = {word: "" if (meaning := meanings.get(word)) in left_out else str(meaning) for word in {*labels}}
     return (
         rows.assign(image_id=ids, word=labels, diagnosis=[codes[word] for word in labels]),
         [*problems, *id_problems(ids), *_label_problems(labels[labels != ""], meanings, key=key)],
@@ -80,6 +89,12 @@ def diagnosis_column(rows: pd.DataFrame, meanings: Mapping[str, str]) -> str | N
     found = [name for name in DIAGNOSIS_COLUMNS if name in rows]
     one_hot = any(_known_word(str(name), meanings) in meanings for name in rows)
     return found[0] if found and (found[0] in DIAGNOSIS_COLUMNS[:2] or not one_hot) else None
+
+
+def _binary_column(rows: pd.DataFrame, column: str | None) -> str | None:
+    """Name the column that says no more than benign or malignant, if that is all the file says."""
+    columns = [column] if column is not None else [name for name in _BINARY_COLUMNS if name in rows]
+    return next((name for name in columns if rows[name].str.lower().isin(list(_BINARY)).all()), None)
 
 
 def _known_word(word: str, meanings: Mapping[str, str]) -> str:
@@ -112,7 +127,7 @@ def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
 def unread_columns(path: Path, classes: Mapping[str, str]) -> list[str]:
     """Name the columns of a table that hold neither ids, facts nor diagnoses, as far as their names say."""
     rows, _ = read_rows(path, columns=())
-    known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
+    known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
     return [str(name) for name in rows if name and name not in known]
 
 

@@ -162,6 +162,7 @@ def read_labelled(
     extra_images: str = "error",
     torn: str = "error",
     only: Collection[str] | None = None,
+    binary: bool = False,
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
@@ -175,6 +176,7 @@ def read_labelled(
         extra_images: As for `read_ham10000`.
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
         only: Image ids; all other rows and images are skipped. None: all count.
+        binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
@@ -183,7 +185,7 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata)
+    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary)
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)

@@ -1,7 +1,5 @@
 """Export: the files of a bundle, kept only if they predict what the PyTorch models predict."""
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +16,7 @@ from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, wri
 from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
 from skinlesion.deploy.runtime import OnnxMembers, load_bundle, open_session
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
-from skinlesion.files import escape_markdown, file_digest
+from skinlesion.files import escape_markdown, file_digest, replacing_folder
 from skinlesion.inference import ood
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
@@ -232,18 +230,8 @@ def replacing_bundle(folder: Path) -> Iterator[Path]:
     is_empty = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not (folder / manifest.FILE).is_file() and not is_empty:
         raise ConfigError(f"out={folder}: there is something else; give an empty folder, a bundle's or a new one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir()
-    try:
+    with replacing_folder(folder) as beside:
         yield beside
-        old = beside.with_name(f"{beside.name}.old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(beside, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _agreement(recipe: Recipe, folder: Path, graph: Graph, val: pd.DataFrame, expected: Predictions) -> Agreement:

@@ -96,7 +96,10 @@ class Manifest(Fitted):
             text = path.read_text(encoding="utf-8")
             values = json.loads(text)
         except OSError as error:
-            raise BundleError(f"{path}: no bundle there; make one with skinlesion export out={folder}") from error
+            models = {"ensemble": "ensemble.json", "checkpoint": "best.ckpt"}
+            kind = next((kind for kind, file in models.items() if (folder / file).exists()), None)
+            made = f"{kind}={folder} out={folder}/bundle" if kind else f"out={folder}"
+            raise BundleError(f"{path}: no bundle there; make one with skinlesion export {made}") from error
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{path}: not readable as JSON ({error}); copy or export the bundle again") from error
         newer = _check_format(values, path)

@@ -26,7 +26,7 @@ def to_array(image: "str | Path | PillowImage | Image") -> Image:
         DataError: It cannot be read, or is no 8-bit RGB array.
     """
     if isinstance(image, str | Path):
-        return read(Path(image).expanduser())
+        return read(_expanded(image))
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
@@ -34,6 +34,11 @@ def to_array(image: "str | Path | PillowImage | Image") -> Image:
             )
         return image
     return upright(image)
+
+
+def _expanded(path: str | Path) -> Path:
+    """A path with ~ as a shell has it, unless a file is called that."""
+    return Path(path) if os.path.lexists(path) else Path(path).expanduser()
 
 
 def image_paths(path: Path) -> list[Path]:
@@ -102,7 +107,7 @@ def encode_facts(encoder: MetadataEncoder, rows: Sequence[Facts]) -> npt.NDArray
 def list_images(images: Any) -> list[Any]:
     """One image or many as a list; a folder as its image files."""
     if isinstance(images, str | Path):
-        return list(image_paths(Path(images).expanduser()))
+        return list(image_paths(_expanded(images)))
     if hasattr(images, "convert"):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 3:

@@ -183,10 +183,18 @@ class Predictor:
         """Fit an RGB image (h, w, 3) to each of `sizes`: what waits in a queue is then small."""
         return tuple(fit(image, size) for size in self.sizes)
 
-    def predict_prepared(self, images: Sequence[Prepared], facts: Sequence[Facts]) -> Predictions:
+    def predict_prepared(
+        self,
+        images: Sequence[Prepared],
+        facts: Sequence[Facts],
+        *,
+        names: Sequence[str] | None = None,
+        calibrated: bool = True,
+        batch: int = BATCH,
+    ) -> Predictions:
         """Predict images that `prepare` gave, each with the facts about its patient, already checked."""
-        made = self._run(iter(images), encode_facts(self.encoder, facts))
-        return self._finish(made, [str(place) for place in range(len(images))], calibrated=True)
+        made = self._run(iter(images), encode_facts(self.encoder, facts), batch=batch)
+        return self._finish(made, names or [str(place) for place in range(len(images))], calibrated=calibrated)
 
     def predict_frame(
         self,

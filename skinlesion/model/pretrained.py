@@ -2,6 +2,8 @@
 
 import logging
 import os
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,10 @@ OTHER_WAYS = (
     "to read a file"
 )
 
+_UNREADABLE = (
+    *(safetensors.SafetensorError, zipfile.BadZipFile, zlib.error),
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError),
+)
 _log = logging.getLogger(__name__)
 
 Missing = Literal["error", "initialise"]
@@ -103,8 +109,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "or to false for random ones"
         )
     try:
+        if zipfile.is_zipfile(path):  # torch.load does not compare the CRC-32 of its tensors
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ValueError(f"{damaged} in it is damaged: its CRC-32 is another")
         content = load_state_dict(str(path), weights_only=True)
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a readable weight file ({reason}); {OTHER_WAYS}") from error
     except AttributeError:

@@ -4,10 +4,6 @@ Lesions, patients and sources are drawn in the real table's proportions.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.files import replacing_folder
 from skinlesion.synthetic.images import SOURCES, paint, photograph
 from skinlesion.taxonomy import CODES, NEVUS
 from skinlesion.terminal import track
@@ -108,7 +105,7 @@ def write_synthetic(
     settings |= {"min_per_class": min_per_class} if min_per_class != FEWEST else {}
     already_there = _is_there(root, settings)
     if not already_there:
-        with _new_folder(root) as folder:
+        with replacing_folder(root) as folder:
             _write_images(folder, table, image_size=image_size, seed=seed)
             table.to_csv(folder / TABLE, index=False, lineterminator="\n")
             (folder / MARKER).write_text(json.dumps(settings) + "\n", encoding="utf-8")
@@ -201,21 +198,6 @@ def _is_there(root: Path, settings: dict[str, object]) -> bool:
             "Name another folder, or delete this one first."
         )
     return True
-
-
-@contextmanager
-def _new_folder(root: Path) -> Iterator[Path]:
-    """Yield a folder beside `root` to fill; rename it to `root` if the block succeeds, else delete it."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    beside = root.absolute().with_name(f".{root.absolute().name}.{os.getpid()}")
-    beside.mkdir()
-    try:
-        yield beside
-        if root.exists():
-            root.rmdir()  # empty, as _is_there has checked; Windows cannot rename onto a folder
-        beside.rename(root)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write_images(folder: Path, table: pd.DataFrame, *, image_size: tuple[int, int], seed: int) -> None:

@@ -165,6 +165,8 @@ def test_invalid_settings_are_refused(
 def test_unreadable_images_are_refused(trained: TrainConfig, image: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         explained(f"checkpoint={trained.out}", tmp_path / "none.jpg", tmp_path)
+    with pytest.raises(DataError, match="is a folder; expected one image"):
+        explained(f"checkpoint={trained.out}", image.parent, tmp_path)
     (tmp_path / "a.jpg").write_bytes(image.read_bytes()[:200])
     with pytest.raises(DataError, match="not a readable image"):
         explained(f"checkpoint={trained.out}", tmp_path / "a.jpg", tmp_path)

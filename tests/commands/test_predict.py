@@ -2,6 +2,7 @@
 
 import io
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from scipy.special import softmax
 from skinlesion.commands.predict import records, run, show
 from skinlesion.config.inference import PredictConfig
 from skinlesion.config.train import TrainConfig
+from skinlesion.data import image_io
+from skinlesion.data.image_io import Image
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.torch_members import TorchMembers
@@ -89,15 +92,26 @@ def test_a_folder_is_read_a_batch_at_a_time(
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=256")
     at_once = answers(capsys)["predictions"]
     sizes: list[int] = []
-    run_members = TorchMembers.run
+    full: list[weakref.ref[Image]] = []
+    run_members, read = TorchMembers.run, image_io.read
 
     def counted(members: TorchMembers, prepared: Any, *others: Any, **named: Any) -> Any:
         sizes.append(len(prepared))
+        assert sum(each() is not None for each in full) <= 1, "images wait at their full size"
         return run_members(members, prepared, *others, **named)
+
+    def kept(path: Path) -> Image:
+        image = np.repeat(read(path), 2, axis=1)
+        full.append(weakref.ref(image))
+        return image
 
     monkeypatch.setattr(TorchMembers, "run", counted)
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=50")
     batches = answers(capsys)["predictions"]
+    monkeypatch.setattr(image_io, "read", kept)
+    predict(checkpoint, f"image={images}", "format=csv", "loader.batch_size=16")
+    assert len(full) == len(at_once)
+    sizes = sizes[: -(-len(at_once) // 50)]
     assert len(sizes) > 2
     assert set(sizes[:-1]) == {50}
     assert sum(sizes) == len(at_once)

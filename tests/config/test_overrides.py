@@ -219,6 +219,12 @@ def refusal(command: str, word: str) -> str:
         ("evaluate", "data=/photos", "data.root=/photos"),
         ("predict", "model=best.ckpt", "checkpoint=best.ckpt"),
         ("predict", "gender=female", "sex=female"),
+        ("synthetic", "out=here", "did you mean data.root=here?"),
+        ("robustness", "severity=3", "did you mean steps=3?"),
+        ("robustness", "bundle=b", "bundle: not taken here; give checkpoint= or ensemble="),
+        ("serve", "checkpoint=a.ckpt", "give bundle=; `skinlesion export` makes a bundle"),
+        ("report", "checkpoint=a.ckpt", "give ensemble=; `skinlesion ensemble members=FOLDER` makes an ensemble"),
+        ("serve", "token=secret", "set the environment variable SKINLESION_TOKEN"),
         ("train", "nonsense=1", "nonsense: unknown key; known here: out, "),
         # keys of the last release
         ("train", "schedule.phases.head.rate=0.1", "is called schedule.phases.head.lr now"),

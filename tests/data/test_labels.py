@@ -268,6 +268,9 @@ def test_benign_or_malignant_alone_is_no_diagnosis(read: Callable[..., LabelledD
         read(labels)
     with pytest.raises(DataError, match="is not one of the seven diagnoses; expected a column that names one"):
         read("image,dx\na,benign\nb,malignant\n")
+    assert read(labels, binary=True, extra_images="ignore").frame["diagnosis"].tolist() == ["benign", "malignant"]
+    with pytest.raises(DataError, match="is not one of the seven diagnoses"):
+        read("image,dx\na,benign\nb,malignant\nc,nv\n", binary=True)
 
 
 def test_a_column_without_a_name_is_passed_over(read: Callable[..., LabelledData]) -> None:

@@ -1,5 +1,6 @@
 """From models to a bundle: it says what they say, in all precisions, and is written whole or not at all."""
 
+import html
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import composed
+from markdown_it import MarkdownIt
 from untrained import write_member, write_members
 
 from skinlesion.commands.export import run
@@ -27,7 +29,7 @@ from skinlesion.config.inference import PredictConfig
 from skinlesion.data.image_io import decode
 from skinlesion.data.metadata import FACTS, MetadataEncoder
 from skinlesion.deploy import export as building
-from skinlesion.deploy.export import Recipe, build, replacing_bundle, require_one_encoder
+from skinlesion.deploy.export import Recipe, build, model_card, replacing_bundle, require_one_encoder
 from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
 from skinlesion.deploy.manifest import Graph, Manifest
 from skinlesion.deploy.runtime import load_bundle
@@ -272,6 +274,15 @@ def test_members_must_encode_metadata_alike(made: Made) -> None:
     other = TrainedModel(**{**vars(first), "encoder": MetadataEncoder(1.0, 1.0, ("unknown",), ("unknown",))})
     with pytest.raises(CheckpointError, match="learned other values of age"):
         require_one_encoder([first, other])
+
+
+def test_the_card_shows_names_as_they_are(made: Made) -> None:
+    about = Manifest.read(made.folder)
+    name = "<img src=x onerror=alert(1)>|*a*[b](c)`d`"
+    card = model_card(about.model_copy(update={"members": [about.members[0].model_copy(update={"name": name})]}))
+    page = MarkdownIt("commonmark").enable("table").render(card)
+    (row,) = (line for line in page.splitlines() if "onerror" in line)
+    assert row == f"<td>{html.escape(name)}</td>"
 
 
 def test_an_earlier_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Path) -> None:

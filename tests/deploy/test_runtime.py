@@ -204,6 +204,11 @@ def test_damaged_and_missing_files_are_refused(folder: Path, tmp_path: Path) -> 
         load_bundle(folder)
     with pytest.raises(BundleError, match="no bundle there"):
         load_bundle(tmp_path / "nowhere")
+    members = tmp_path / "six"
+    members.mkdir()
+    (members / "ensemble.json").touch()
+    with pytest.raises(BundleError, match=rf"export ensemble={members} out={members}/bundle"):
+        load_bundle(members)
     (folder / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="not readable as JSON"):
         load_bundle(folder)

@@ -178,6 +178,14 @@ def test_damaged_files_are_refused(name, damage, backbone, source, tmp_path):
     assert_refused(backbone, path, rf"{name}: not a")
 
 
+def test_a_changed_tensor_is_refused(backbone, source, tmp_path):
+    path = saved(tmp_path / "weights.pt", source)
+    whole, values = bytearray(path.read_bytes()), next(iter(source.values())).numpy().tobytes()
+    whole[whole.index(values)] ^= 1
+    path.write_bytes(whole)
+    assert_refused(backbone, path, r"weights.pt: not a readable weight file \(.* is damaged: its CRC-32 is another")
+
+
 @pytest.mark.parametrize("content", [{"epoch": 3}, [torch.ones(2)], torch.ones(2), {"model": {}}])
 def test_files_without_named_weights_are_refused(content, backbone, tmp_path):
     assert_refused(backbone, saved(tmp_path / "w.pt", content), "no named weights")

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import composed
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from skinlesion.commands.evaluate import run
 from skinlesion.config.inference import EvaluateConfig
@@ -123,6 +124,49 @@ def test_new_images_are_predicted_and_known_ones_left_out(source: Path, trained:
 def predicted(source: Path, trained: TrainConfig, tmp_path: Path, *overrides: str) -> ExternalPredictions:
     made = config(source, trained, tmp_path, *overrides)
     return predict_external(Predictor.load(str(trained.out)), made.external, source=made.data)
+
+
+MALIGNANT = ["akiec", "bcc", "mel"]
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "target", "own"),
+    [
+        ("target", ("0", "1"), None, MALIGNANT),
+        ("benign_malignant", ("benign", "malignant"), None, MALIGNANT),
+        ("diagnosis", ("Benign", "Malignant"), None, MALIGNANT),
+        ("malignant", ("False", "True"), "bcc", ["bcc"]),
+        ("dx", None, "mel", ["mel"]),
+    ],
+)
+def test_labels_that_say_no_more_than_benign_or_malignant(
+    column: str,
+    words: tuple[str, str] | None,
+    target: str | None,
+    own: list[str],
+    source: Path,
+    trained: TrainConfig,
+    tmp_path: Path,
+) -> None:
+    known = pd.read_csv(source / "labels.csv").set_index("image")["dx"]
+    labels = tmp_path / "labels.csv"
+    positive = known.isin(MALIGNANT if words else own)
+    written = known if words is None else positive.map(dict(zip((False, True), words, strict=True)))
+    written.rename(column).to_csv(labels)
+    overrides = [f"external.labels={labels}", *([f"external.target={target}"] if target else [])]
+    run(config(source, trained, tmp_path, *overrides))
+    table = pd.read_csv(tmp_path / "predictions_external.csv").set_index("image_id")
+    new = [f"X_{place:02d}" for place in range(5)]
+    seven = Predictor.load(str(trained.out)).predict([source / "images" / f"{name}.png" for name in new])
+    expected = seven.probabilities[:, [CODES.index(code) for code in own]].sum(axis=1)
+    np.testing.assert_allclose(table.loc[new, target or "malignant"], expected, atol=3e-6)
+    metrics = json.loads((tmp_path / "metrics_external.json").read_text())
+    area = roc_auc_score(positive.loc[table.index], table[target or "malignant"])
+    assert metrics["numbers"][f"auroc_{target or 'malignant'}"]["value"] == pytest.approx(area)
+    shown = json.loads((tmp_path / "populations.json").read_text())["populations"]
+    counts = known[known.index.isin(table.index)].isin(MALIGNANT if words else own).sum()
+    assert shown["these images"]["diagnoses"][target or "malignant"]["images"] == counts
+    assert sum(each["share"] for each in shown["training"]["diagnoses"].values()) == pytest.approx(1)
 
 
 def test_known_images_are_kept_on_demand(

@@ -19,10 +19,11 @@ from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
 from skinlesion.data.readers import read_data, read_labelled
 from skinlesion.errors import DataError, first_five
-from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.calibration import calibrated
+from skinlesion.inference.predictions import Predictions, object_array
 from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.external.populations import Population
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import BENIGN, CODES, MALIGNANT
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class ExternalSource:
     classes: dict[str, LabelCount]  # number of images and their diagnosis, by word of the label file
     localizations: dict[str, dict[str, object]]  # number of images and replacement, by unknown localization
     judged: int  # predicted images
+    target: str | None  # judged against all else, with calibrated probabilities; None: all diagnoses
     of_own_test_part: int  # predicted images that belong to the test part of the model's own data set
     seen: KnownImages
 
@@ -104,6 +106,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         extra_images=config.extra_images,
         torn=config.torn,
         key="external",
+        binary=True,
     )
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
@@ -119,10 +122,25 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     caches = {first.spec.size: cache}
     for size in set(predictor.sizes) - caches.keys():
         caches[size] = open_cache(frame, size=size, cache_dir=cache_dir)
-    counts = {str(code): int(images) for code, images in kept["diagnosis"].value_counts().items()}
     rows = frame["image_id"].isin(kept["image_id"]).to_numpy()
+    predictions = predictor.predict_frame(kept, caches=caches)
+    is_binary = {*kept["diagnosis"]} <= {BENIGN, MALIGNANT}
+    target = config.target or (MALIGNANT if is_binary else None)
+    before = training.population
+    if target is not None:
+        log.info("Judged: %s against all else; external.target=CODE judges another diagnosis.", target)
+        scaled = calibrated(predictions.probabilities, predictor.posthoc.calibration)
+        if is_binary:
+            meanings = dict(zip((MALIGNANT, BENIGN), predictor.taxonomy.against_rest(target).codes, strict=True))
+            predictions = replace(predictions, actual=object_array(meanings[word] for word in predictions.actual))
+        predictions = replace(predictions, probabilities=scaled).against_rest(target)
+        classes, own = predictions.taxonomy.codes, predictor.taxonomy.mask(target)
+        images = np.array([before.diagnoses[code] for code in predictor.taxonomy.codes])
+        totals = dict(zip(classes, (int(images[own].sum()), int(images[~own].sum())), strict=True))
+        before = replace(before, diagnoses=totals)
+    counts = {code: int((predictions.actual == code).sum()) for code in predictions.taxonomy.codes}
     return ExternalPredictions(
-        predictions=predictor.predict_frame(kept, caches=caches),
+        predictions=predictions,
         frame=kept,
         known=known,
         source=ExternalSource(
@@ -135,10 +153,11 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
             classes=labelled.label_counts,
             localizations=localizations,
             judged=len(kept),
+            target=target,
             of_own_test_part=int(kept["image_id"].isin(first.split["test"]).sum()),
             seen=_count_known(known, parts, training, choice=config.leakage),
         ),
-        populations=(training.population, Population("these images", counts, kept, statistics[rows])),
+        populations=(before, Population("these images", counts, kept, statistics[rows])),
         cache=cache,
     )
 

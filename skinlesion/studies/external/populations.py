@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from skinlesion.data.image_statistics import STATISTICS
-from skinlesion.taxonomy import CODES
 
 MEASURES = ("aspect", "brightness", "contrast", "red", "green", "blue", "saturation", "age")
 """Numbers of an image: width divided by height, image statistics of `STATISTICS`, and the patient's age in years."""
@@ -27,7 +26,7 @@ class Population:
     """Images of one source."""
 
     name: str
-    diagnoses: Mapping[str, int]  # number of images by code
+    diagnoses: Mapping[str, int]  # number of images by code, each class with an entry
     frame: pd.DataFrame | None  # lesion_id, age, sex, localization; None where the table is not available
     statistics: npt.NDArray[np.float32] | None  # (N, 8), columns STATISTICS; None where the images are not available
 
@@ -107,7 +106,7 @@ def _summarize(population: Population) -> PopulationSummary:
     return PopulationSummary(
         images=total,
         lesions=None if frame is None else int(frame["lesion_id"].nunique()),
-        diagnoses={code: {"images": counts.get(code, 0), "share": counts.get(code, 0) / total} for code in CODES},
+        diagnoses={code: {"images": images, "share": images / total} for code, images in counts.items()},
         facts={
             **{name: population.counts(name) for name in _CATEGORIES},
             **{name: _quantiles(population.measure(name)) for name in MEASURES},

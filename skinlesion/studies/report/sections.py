@@ -228,8 +228,10 @@ def populations_table(folder: Path, about: dict[str, Any]) -> Table | None:
         return None
     found = read_results(path, ("populations", "apart"), command="evaluate")
     both, distances = list(found["populations"].values()), found["apart"]
+    names = {each.code: each.name for each in DIAGNOSES}
     rows: Rows = [
-        [f"share of {each.name}", *(one["diagnoses"][each.code]["share"] for one in both), ""] for each in DIAGNOSES
+        [f"share of {names.get(code, code)}", *(one["diagnoses"][code]["share"] for one in both), ""]
+        for code in both[0]["diagnoses"]
     ]
     rows.append(["all diagnoses", "", "", distances["diagnoses"]])
     rows += [
@@ -246,8 +248,10 @@ def _metrics(found: dict[str, Any], name: str, part: str) -> Iterator[Table]:
     rows: Rows = [[title, *(numbers[metric] for numbers in columns.values())] for metric, title in HEADLINE.items()]
     yield Table(name, f"Main results ({part})", ("metric", *columns), rows)
     own = columns["before calibration"]
-    if all(f"recall_{code}" in own for code in CODES):
-        rows = [[each.name, own[f"recall_{each.code}"], own[f"auroc_{each.code}"]] for each in DIAGNOSES]
+    codes = [name.removeprefix("recall_") for name in own if name.startswith("recall_")]
+    if codes and all(f"auroc_{code}" in own for code in codes):
+        names = {each.code: each.name for each in DIAGNOSES}
+        rows = [[names.get(code, code), own[f"recall_{code}"], own[f"auroc_{code}"]] for code in codes]
         title = f"Results by diagnosis ({part})"
         yield Table(f"{name}_diagnoses", title, ("diagnosis", "sensitivity", "AUROC"), rows)
 
