@@ -66,8 +66,8 @@ def _predict(
             except DataError as error:
                 unreadable.append(str(error))
         if images:
-            prepared, options = list(images.values()), {"calibrated": config.calibrated, "batch": size}
-            parts.append(model.predict_prepared(prepared, [facts] * len(images), names=list(images), **options))
+            prepared, names, known = list(images.values()), list(images), [facts] * len(images)
+            parts.append(model.predict_prepared(prepared, known, names=names, calibrated=config.calibrated, batch=size))
     return (Predictions.concatenate(parts) if parts else None), unreadable
 
 

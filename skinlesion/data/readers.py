@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
         DataError: The data cannot be used.
     """
     root = Path(config.root).expanduser()
-    policies = {"missing_images": config.missing_images, "extra_images": config.extra_images}
+    policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
     if config.classes is None:
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(

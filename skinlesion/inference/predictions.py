@@ -251,15 +251,12 @@ class Predictions:
         return self.build(**known, probabilities=probabilities, taxonomy=self.taxonomy)
 
     def against_rest(self, target: str) -> Self:
-        """The same images judged for one target, a code or a category such as "malignant", against all else.
-
-        Diagnoses that are classes of the two already stay.
-        """
-        two, score, own = self.taxonomy.against_rest(target), self.target_score(target), self.taxonomy.mask(target)
-        names = dict(zip(self.taxonomy.codes, (two.codes[int(not held)] for held in own), strict=True))
-        actual = object_array(names.get(code, code) if code not in two.codes else code for code in self.actual)
-        pairs = np.stack([score, 1 - score], axis=1).clip(0, 1)
-        return self.build(self.image_id, self.lesion_id, probabilities=pairs, actual=actual, taxonomy=two)
+        """The same images judged for one target, a code or a category, against all else; such actual words stay."""
+        two, score = self.taxonomy.against_rest(target), self.target_score(target)
+        names = dict(zip(self.taxonomy.codes, np.where(self.taxonomy.mask(target), *two.codes).tolist(), strict=True))
+        actual = [code if code in two.codes else names.get(code, code) for code in self.actual]
+        pairs, ids = np.stack([score, 1 - score], axis=1).clip(0, 1), self.image_id.tolist()
+        return self.build(ids, self.lesion_id.tolist(), probabilities=pairs, actual=actual, taxonomy=two)
 
     def by_group(self) -> Self:
         """Let the images of a lesion vote: one row a lesion, named by its first image, with the mean probabilities.

@@ -165,15 +165,16 @@ def compare_populations(first: "Population", second: "Population", distances: Ma
     both = ((first, BLUE), (second, ORANGE))
     figure = canvas(height=6.4)
     panels = figure.subplots(3, 2).ravel()
-    places = np.arange(len(first.diagnoses))
+    codes = list(dict.fromkeys([*first.diagnoses, *second.diagnoses]))
+    places = np.arange(len(codes))
     for offset, (each, colour) in zip((-0.2, 0.2), both, strict=True):
         total = sum(each.diagnoses.values())
-        shares = [each.diagnoses[code] / total for code in first.diagnoses]
+        shares = [each.diagnoses.get(code, 0) / total for code in codes]
         label = f"{each.name} ({total:,} images)"
         bars = panels[0].bar(places + offset, shares, width=0.38, color=colour, label=label)
         texts = [f"{share:.0%}" if share >= 0.005 or not share else "<1%" for share in shares]
         panels[0].bar_label(bars, texts, fontsize=5.5, padding=1)
-    panels[0].set_xticks(places, list(first.diagnoses))
+    panels[0].set_xticks(places, codes)
     panels[0].margins(y=0.12)
     for axes, (name, xlabel) in zip(panels[1:], _MEASURES.items(), strict=True):
         _histograms(axes, {colour: each.measure(name) for each, colour in both})

@@ -113,31 +113,15 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    cache = open_cache(frame, size=first.spec.size, cache_dir=cache_dir)
-    training = _read_training(first, source, cache_dir)
+    sizes = {first.spec.size, *predictor.sizes}
+    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes}
+    cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
     kept = _without_known(frame, by_hash, config)
-    known = pd.concat([by_id, by_hash], ignore_index=True)
-    caches = {first.spec.size: cache}
-    for size in set(predictor.sizes) - caches.keys():
-        caches[size] = open_cache(frame, size=size, cache_dir=cache_dir)
-    rows = frame["image_id"].isin(kept["image_id"]).to_numpy()
+    known, rows = pd.concat([by_id, by_hash], ignore_index=True), frame["image_id"].isin(kept["image_id"]).to_numpy()
     predictions = predictor.predict_frame(kept, caches=caches)
-    is_binary = {*kept["diagnosis"]} <= {BENIGN, MALIGNANT}
-    target = config.target or (MALIGNANT if is_binary else None)
-    before = training.population
-    if target is not None:
-        log.info("Judged: %s against all else; external.target=CODE judges another diagnosis.", target)
-        scaled = calibrated(predictions.probabilities, predictor.posthoc.calibration)
-        if is_binary:
-            meanings = dict(zip((MALIGNANT, BENIGN), predictor.taxonomy.against_rest(target).codes, strict=True))
-            predictions = replace(predictions, actual=object_array(meanings[word] for word in predictions.actual))
-        predictions = replace(predictions, probabilities=scaled).against_rest(target)
-        classes, own = predictions.taxonomy.codes, predictor.taxonomy.mask(target)
-        images = np.array([before.diagnoses[code] for code in predictor.taxonomy.codes])
-        totals = dict(zip(classes, (int(images[own].sum()), int(images[~own].sum())), strict=True))
-        before = replace(before, diagnoses=totals)
+    predictions, before, target = _against_rest(predictions, training.population, predictor, config.target)
     counts = {code: int((predictions.actual == code).sum()) for code in predictions.taxonomy.codes}
     return ExternalPredictions(
         predictions=predictions,
@@ -160,6 +144,26 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         populations=(before, Population("these images", counts, kept, statistics[rows])),
         cache=cache,
     )
+
+
+def _against_rest(
+    predictions: Predictions, training: Population, predictor: Predictor, target: str | None
+) -> tuple[Predictions, Population, str | None]:
+    """Judge one target against all else, calibrated, where it is given or the labels say no more; and the training."""
+    is_binary, taxonomy = {*predictions.actual} <= {BENIGN, MALIGNANT}, predictor.taxonomy
+    target = target or (MALIGNANT if is_binary else None)
+    if target is None:
+        return predictions, training, None
+    log.info("Judged: %s against all else; external.target=CODE judges another diagnosis.", target)
+    if is_binary:
+        meanings = dict(zip((MALIGNANT, BENIGN), taxonomy.against_rest(target).codes, strict=True))
+        predictions = replace(predictions, actual=object_array(meanings[word] for word in predictions.actual))
+    scaled = calibrated(predictions.probabilities, predictor.posthoc.calibration)
+    predictions = replace(predictions, probabilities=scaled).against_rest(target)
+    mask = dict(zip(taxonomy.codes, taxonomy.mask(target), strict=True))
+    own = sum(images for code, images in training.diagnoses.items() if mask[code])
+    counts = dict(zip(predictions.taxonomy.codes, (own, sum(training.diagnoses.values()) - own), strict=True))
+    return predictions, replace(training, diagnoses=counts), target
 
 
 def _map_localizations(

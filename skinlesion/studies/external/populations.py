@@ -1,6 +1,6 @@
 """Comparison of two populations of images: diagnoses, patients and image statistics, which may explain a loss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Population:
     """Images of one source."""
 
     name: str
-    diagnoses: Mapping[str, int]  # number of images by code, each class with an entry
+    diagnoses: Mapping[str, int]  # number of images by code
     frame: pd.DataFrame | None  # lesion_id, age, sex, localization; None where the table is not available
     statistics: npt.NDArray[np.float32] | None  # (N, 8), columns STATISTICS; None where the images are not available
 
@@ -98,15 +98,16 @@ def compare_populations(first: Population, second: Population) -> PopulationComp
         values = [each.measure(name) for each in both]
         known = all(len(each) for each in values)
         apart[name] = float(ks_2samp(*values, method="asymp").statistic) if known else None
-    return PopulationComparison({each.name: _summarize(each) for each in both}, apart)
+    codes = list(dict.fromkeys([*first.diagnoses, *second.diagnoses]))
+    return PopulationComparison({each.name: _summarize(each, codes) for each in both}, apart)
 
 
-def _summarize(population: Population) -> PopulationSummary:
+def _summarize(population: Population, codes: Sequence[str]) -> PopulationSummary:
     total, frame, counts = sum(population.diagnoses.values()), population.frame, population.diagnoses
     return PopulationSummary(
         images=total,
         lesions=None if frame is None else int(frame["lesion_id"].nunique()),
-        diagnoses={code: {"images": images, "share": images / total} for code, images in counts.items()},
+        diagnoses={code: {"images": counts.get(code, 0), "share": counts.get(code, 0) / total} for code in codes},
         facts={
             **{name: population.counts(name) for name in _CATEGORIES},
             **{name: _quantiles(population.measure(name)) for name in MEASURES},

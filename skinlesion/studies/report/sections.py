@@ -25,7 +25,7 @@ from skinlesion.studies.report.tables import (
     ranged,
     ranged_percent,
 )
-from skinlesion.taxonomy import CODES, DIAGNOSES
+from skinlesion.taxonomy import DIAGNOSES
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 _MAX_WIDTH = 1400  # pixels of a picture on the page
