@@ -13,9 +13,10 @@ from skinlesion.errors import DataError
 from skinlesion.files import write_json
 from skinlesion.metrics.estimate import MARK_NOTE, Estimate
 from skinlesion.studies.external.populations import Population, compare_populations
+from skinlesion.studies.report.formats import Table, ranged_percent, unbroken
 from skinlesion.studies.report.robustness import robustness_section
 from skinlesion.studies.report.sections import explanations_section, populations_table
-from skinlesion.studies.report.tables import Table, points_table, ranged_percent, unbroken
+from skinlesion.studies.report.tables import points_table
 
 
 def number(value: float, spread: float = 0.02) -> dict[str, Any]:

@@ -119,24 +119,6 @@ class SplitCounts(Counts):
     diagnoses: dict[str, int]  # images of each diagnosis
 
 
-class PairCounts(TypedDict):
-    """Numbers of pairs of equal or similar images."""
-
-    pairs: int
-    same_lesion: int
-    other_lesion: int
-    other_lesion_within_split: int
-    across_splits: int
-
-
-class Duplicates(TypedDict):
-    """Pairs of equal images, pairs of similar images, and the pairs among both that may leak."""
-
-    exact: PairCounts
-    near: PairCounts
-    suspicious: list[dict[str, Any]]  # rows of `leaking_pairs`
-
-
 class DatasetSummary(Counts):
     """Summary of a data set and its split."""
 
@@ -147,7 +129,7 @@ class DatasetSummary(Counts):
     implausible_ages: list[dict[str, Any]]  # rows of `implausible_ages`
     splits: dict[str, SplitCounts]  # by part; left_out: images in none
     torn_lesions: list[str]  # ids of lesions in more than one part: a sound split has none
-    duplicates: Duplicates
+    duplicates: dict[str, Any]  # counts of pairs of equal (`exact`) and similar (`near`) images; `leaking_pairs`
     shortcuts: Mapping[str, Mapping[str, float] | None]
 
 
@@ -228,7 +210,7 @@ def _count_split(rows: pd.DataFrame) -> SplitCounts:
     return {**_count(rows), "diagnoses": {code: int(images.get(code, 0)) for code in CODES}}
 
 
-def _count_pairs(pairs: pd.DataFrame) -> PairCounts:
+def _count_pairs(pairs: pd.DataFrame) -> dict[str, int]:
     across, siblings = _across(pairs), pairs["same_lesion"]
     within = (pairs["split_a"] == pairs["split_b"]) & (pairs["split_a"] != "")
     return {

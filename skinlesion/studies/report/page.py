@@ -23,7 +23,7 @@ from skinlesion.metrics.estimate import MARK_NOTE
 from skinlesion.metrics.summary import ALL
 from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
-from skinlesion.studies.report import tables
+from skinlesion.studies.report import formats
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
@@ -192,6 +192,6 @@ def environment(*, escape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {name: getattr(tables, name) for name in _FILTERS}
+    environment.filters |= {name: getattr(formats, name) for name in _FILTERS}
     environment.globals |= {"codes": CODES, "diagnoses": DIAGNOSES, "unanswered": UNANSWERED, "mark_note": MARK_NOTE}
     return environment

@@ -14,17 +14,9 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
 from skinlesion.metrics.saliency_verdict import UNRELATED, randomisation_verdict, verdict
+from skinlesion.studies.report.formats import Rows, Table, change, decimal, ranged, ranged_percent
 from skinlesion.studies.report.page import Picture, data_uri
-from skinlesion.studies.report.tables import (
-    HEADLINE,
-    Rows,
-    Table,
-    change,
-    decimal,
-    points_table,
-    ranged,
-    ranged_percent,
-)
+from skinlesion.studies.report.tables import HEADLINE, points_table
 from skinlesion.taxonomy import DIAGNOSES
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}

@@ -7,11 +7,12 @@ from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.estimate import Estimate
 from skinlesion.metrics.summary import ALL, FEW_LESIONS
 from skinlesion.plots.report import FACTS
+from skinlesion.studies.report.formats import ranged_percent
 from skinlesion.studies.report.page import environment
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sections import Section
 from skinlesion.studies.report.sources import Provenance
-from skinlesion.studies.report.tables import option_of, ranged_percent
+from skinlesion.studies.report.tables import option_of
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
 
 NAMES = {each.code: each.name for each in DIAGNOSES}
