@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 
 from skinlesion.data.splits import published
+from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.summary import groups_of, strata_of
 from skinlesion.studies.audit.summary import binary_shortcuts, shortcuts
+from skinlesion.taxonomy import CODES
 
 shared = os.environ.get("SKINLESION_SHARED")
 
@@ -126,3 +129,22 @@ def test_real_columns_give_diagnoses_away() -> None:
     assert camera["all"]["mel"].value == pytest.approx(0.71, abs=0.015)
     assert camera["all"]["malignant"].value == pytest.approx(0.765, abs=0.015)
     assert camera["histology"]["malignant"].value < 0.57  # among confirmed images it tells little
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(shared is None, reason="SKINLESION_SHARED is not set: real HAM10000 needed")
+def test_the_camera_alone_is_an_operating_point_on_the_published_test_part() -> None:
+    table = pd.read_csv(Path(str(shared)) / "ham10000" / "HAM10000_metadata").sort_values("image_id", ignore_index=True)
+    split = published(table.rename(columns={"dx": "diagnosis"}), seed=666)
+    test = table[table["image_id"].isin(split.loc[split["split"] == "test", "image_id"])].reset_index(drop=True)
+    none = np.full((len(test), len(CODES)), 1 / len(CODES))
+    ids, lesions, actual = (test[name].tolist() for name in ("image_id", "lesion_id", "dx"))
+    predictions = Predictions.build(ids, lesions, probabilities=none, actual=actual)
+    (_, without, histology) = strata_of(predictions, groups_of(predictions, test)).items()
+    assert without[0] == "without vidir_molemax"  # derived from the data
+    assert histology[1].sum() == (test["dx_type"] == "histo").sum()
+    malignant = test["dx"].isin(("mel", "bcc", "akiec")).to_numpy()
+    assert (test["dx"] == "nv").sum() - (without[1] & (test["dx"] == "nv")).sum() == 431  # of 495 nevi
+    flagged = without[1]  # "not MoleMax = malignant"
+    assert (flagged & malignant).sum() / malignant.sum() == pytest.approx(0.952, abs=5e-4)
+    assert (~flagged & ~malignant).sum() / (~malignant).sum() == pytest.approx(0.823, abs=5e-4)
