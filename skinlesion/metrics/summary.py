@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.errors import DataError
@@ -30,6 +31,8 @@ FACTS = ("sex", "age", "localization", "dataset", "dx_type")
 BANDS = (0, 30, 45, 60, 75)  # years from which each age band starts
 FEW_LESIONS = 30
 UNKNOWN = "unknown"
+HISTOLOGY = "histo"  # value of `dx_type`
+ALL = "all images"
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,11 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
 
     Returns:
         By name: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`, `ece`, `ece_mass`,
-        `classwise_ece` (mean), `brier`, `nll`, and `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE`
-        for each diagnosis; `intercept_TARGET`, `slope_TARGET` and `oe_TARGET` of each target, as from
-        `target_calibration`; and `ece_floor`, `ece_mass_floor` and `classwise_ece_floor`, what perfect calibration
-        would show, with the range of its draws. The bins of equal mass are those of the predictions in every resample.
+        `classwise_ece` (mean), `brier`, `nll`, `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE` for
+        each diagnosis, and the last two of the taxonomy's targets that are categories, such as `auroc_malignant`;
+        `intercept_TARGET`, `slope_TARGET` and `oe_TARGET` of each target, as from `target_calibration`; `ece_floor`,
+        `ece_mass_floor` and `classwise_ece_floor`, what perfect calibration would show, with the range of its draws.
+        The bins of equal mass are those of the predictions in every resample.
     """
     statistic, codes = metrics_statistic(predictions, bins=bins), predictions.taxonomy.codes
     names = ("accuracy", *(f"{metric}_{code}" for metric in ("precision", "recall") for code in codes))
@@ -108,11 +112,23 @@ def _floors(predictions: Predictions, config: BootstrapConfig, *, bins: int) -> 
 
 def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
     """All reported metrics of predictions as functions of how often each lesion counts."""
-    actual, codes = predictions.targets, predictions.taxonomy.codes
-    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=codes)
-    targets = (target_calibration(predictions, target) for target in predictions.taxonomy.targets)
-    scores = _calibration_statistic(predictions, bins=bins)
-    return JointStatistic((_confusion_statistic(predictions), scores, areas, *targets))
+    actual, taxonomy = predictions.targets, predictions.taxonomy
+    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=taxonomy.codes)
+    return JointStatistic(
+        (
+            *(target_calibration(predictions, each) for each in taxonomy.targets),
+            *(category_auroc(predictions, each) for each in taxonomy.targets if each not in taxonomy.codes),
+            _confusion_statistic(predictions),
+            _calibration_statistic(predictions, bins=bins),
+            areas,  # last: its means over diagnoses count
+        )
+    )
+
+
+def category_auroc(predictions: Predictions, target: str) -> AurocStatistic:
+    """`auroc_TARGET` and `ap_TARGET` of a code, or of a category by the sum of its diagnoses' probabilities."""
+    rest = (~predictions.taxonomy.mask(target)[predictions.targets]).astype(np.int64)  # 0: of the target
+    return AurocStatistic(rest, predictions.target_score(target)[:, None], predictions.group, codes=(target,))
 
 
 def _confusion_statistic(predictions: Predictions) -> SumStatistic:
@@ -214,6 +230,30 @@ def groups_of(predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[
     rows = known.set_index("image_id").loc[predictions.image_id.tolist()]
     labels = {fact: _labels(rows[fact], fact, bands) for fact in FACTS if fact in rows}
     return {fact: each for fact, each in labels.items() if set(each) != {UNKNOWN}}
+
+
+def strata_of(predictions: Predictions, groups: Mapping[str, Sequence[str]]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which images count in each row of a headline number: all, those within source, those confirmed by histology.
+
+    The source of most images of the taxonomy's most frequent diagnosis, such as nevi, tells that diagnosis by itself;
+    the row within source leaves it out.
+
+    Args:
+        predictions: N images with known actual diagnoses.
+        groups: As from `groups_of`.
+
+    Returns:
+        (N,) by name; `ALL` alone where `groups` has neither sources nor confirmations, or they divide no images.
+    """
+    found = {ALL: np.ones(len(predictions), dtype=bool)}
+    sources = np.asarray(groups.get("dataset", ()), dtype=object)
+    if len(sources):
+        frequent = pd.Series(sources[predictions.actual == predictions.taxonomy.majority])
+        for source in frequent[frequent != UNKNOWN].mode()[:1]:
+            found[f"without {source}"] = np.asarray(sources != source)
+    if "dx_type" in groups:
+        found["histology alone"] = np.asarray(groups["dx_type"], dtype=object) == HISTOLOGY
+    return {name: kept for name, kept in found.items() if name == ALL or 0 < kept.sum() < len(kept)}
 
 
 def subgroups(

@@ -16,8 +16,7 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.operating_points import highest_threshold
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import ABOUT, read_columns
-from skinlesion.metrics.auroc import AurocStatistic
-from skinlesion.metrics.bootstrap import Difference, JointStatistic, bootstrap
+from skinlesion.metrics.bootstrap import Difference, bootstrap
 from skinlesion.metrics.decision import flag_metrics
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 from skinlesion.metrics.summary import metrics_statistic
@@ -134,13 +133,15 @@ def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estim
 
 def _estimates(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
     """All metrics of some predictions; less those of others for the same images where the row names such."""
-    statistic = _statistic(own)
+    statistic = metrics_statistic(own, bins=BINS)
     if row.minus is None:
         return bootstrap(statistic, config, lesions=own.lesions)
     second, _ = _rows(row, row.minus, folder)
     if list(second.image_id) != list(own.image_id):
         raise DataError(f"{row.label}: {row.predictions} and {row.minus} are of different images; give the same ones")
-    return bootstrap(Difference(statistic, _statistic(second)), config, lesions=own.lesions, p_values=True)
+    return bootstrap(
+        Difference(statistic, metrics_statistic(second, bins=BINS)), config, lesions=own.lesions, p_values=True
+    )
 
 
 def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, pd.DataFrame]:
@@ -176,19 +177,6 @@ def _flags(
         rows = (about["fold"] == fold).to_numpy()
         flags[rows] = score[rows] >= threshold
     return flags
-
-
-def _statistic(predictions: Predictions) -> JointStatistic:
-    """All reported metrics, and `auroc_CATEGORY` of the taxonomy's targets that are no codes, such as malignant."""
-    taxonomy = predictions.taxonomy
-    binary = [target for target in taxonomy.targets if target not in taxonomy.codes]
-    areas = []
-    for target in binary:
-        score = predictions.target_score(target)
-        actual = taxonomy.mask(target)[predictions.targets].astype(np.int64)
-        both = np.stack([1 - score, score], axis=1)
-        areas.append(AurocStatistic(actual, both, predictions.group, codes=(f"no_{target}", target)))
-    return JointStatistic((*areas, metrics_statistic(predictions, bins=BINS)))
 
 
 def _cell(name: str, number: Estimate, *, sign: bool) -> str:
