@@ -17,10 +17,9 @@ from skinlesion.config.validation import configuration
 from skinlesion.data.readers import read_data
 from skinlesion.files import replacing
 from skinlesion.inference.predictions import Predictions
-from skinlesion.studies.audit.summary import predict_without_image
+from skinlesion.metrics.baselines import BASELINES, cross_fitted
 from skinlesion.taxonomy import CODES
 
-BASELINES = {"camera": ("dataset",), "metadata": ("age", "sex", "localization")}
 _DIGITS = "%.6g"
 
 
@@ -54,15 +53,11 @@ def main() -> None:
             write(frame, facts, arguments.out / f"{name}{suffix}.csv.gz")
             if part == "test":
                 judged = dict(zip(frame["image_id"], frame["fold"], strict=True))
-    fold_of = facts["image_id"].map(judged)
+    folds_of = facts["image_id"].map(judged).fillna(-1).to_numpy(dtype=np.int64)
+    about = facts[["image_id", "lesion_id"]].assign(actual=facts["diagnosis"], fold=folds_of)
     for name, columns in BASELINES.items():
-        parts = []
-        for fold in numbers:
-            train, test = facts[fold_of != fold], facts[fold_of == fold]
-            values = predict_without_image(train, test, columns, class_weight=None)
-            about = {"image_id": test["image_id"], "lesion_id": test["lesion_id"], "actual": test["diagnosis"]}
-            parts.append(pd.DataFrame({**about, **dict(zip(CODES, values.T, strict=True)), "fold": fold}))
-        write(pd.concat(parts), facts, arguments.out / f"{name}.csv.gz")
+        values = pd.DataFrame(cross_fitted(facts, folds_of, columns), columns=list(CODES), index=facts.index)
+        write(about.join(values)[folds_of >= 0], facts, arguments.out / f"{name}.csv.gz")
 
 
 def write(frame: pd.DataFrame, facts: pd.DataFrame, path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinlesion.config.studies import AuditConfig
+from skinlesion.errors import first_five
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from skinlesion.data.image_io import Image
+    from skinlesion.metrics.estimate import Estimates
     from skinlesion.studies.audit.summary import DatasetSummary
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.readers import read_data
     from skinlesion.data.splits import assign, fingerprint, write_split
     from skinlesion.files import write_csv, write_json
-    from skinlesion.studies.audit.summary import leaking_pairs, shortcuts, summarize
+    from skinlesion.metrics.estimate import BootstrapConfig
+    from skinlesion.studies.audit.summary import binary_shortcuts, leaking_pairs, shortcuts, summarize
     from skinlesion.terminal import track
 
     out = Path(config.out)
@@ -41,9 +44,12 @@ def run(config: AuditConfig) -> None:
     summary = summarize(frame, split, pairs=pairs, shortcuts=shortcuts(frame, split))
     write_split(split, out / "split.csv")
     write_csv(out / "duplicates.csv", pairs)
-    write_json(out / "audit.json", {**summary, "fingerprint": fingerprint(split)})
+    binary = binary_shortcuts(frame, split, BootstrapConfig(seed=config.seed))
+    about = {"binary_shortcuts": binary, "fingerprint": fingerprint(split)}
+    write_json(out / "audit.json", {**summary, **about})
     _draw(frame, cache.image, config, out)
     _show(summary, leaking_pairs(pairs))
+    _show_binary(binary)
     log.info("Tables and figures: %s", out)
 
 
@@ -61,7 +67,7 @@ def _show(summary: "DatasetSummary", pairs: "pd.DataFrame") -> None:
     from skinlesion.commands.console import show_table
 
     splits = summary["splits"]
-    parts = {part: splits[part] for part in ("train", "val", "test", "left_out") if part in splits}
+    parts = {part: splits[part] for part in ("train", "val", "calibration", "test", "left_out") if part in splits}
     rows = [
         (code, *(str(counts["diagnoses"].get(code, 0)) for counts in parts.values())) for code in summary["diagnoses"]
     ]
@@ -77,5 +83,23 @@ def _show(summary: "DatasetSummary", pairs: "pd.DataFrame") -> None:
     headings = ("image", "its double", "similarity", "in", "in")
     listed = pairs[["image_a", "image_b", "similarity", "split_a", "split_b"]].round({"similarity": 3}).astype(str)
     show_table("Doubles in different lesions or splits", headings, listed.to_numpy().tolist())
+    if young := summary["implausible_ages"]:
+        named = [f"{each['image_id']} ({each['diagnosis']}, age {each['age']:g})" for each in young]
+        log.warning(
+            "%d images of children with a diagnosis of adults: %s; check the ages", len(young), first_five(named)
+        )
     if divided := summary["torn_lesions"]:
         log.warning("%d lesions are in two splits: %s", len(divided), divided[:5])
+
+
+def _show_binary(found: "dict[str, dict[str, Estimates] | None]") -> None:
+    from skinlesion.commands.console import show_table, with_interval
+    from skinlesion.taxonomy import TARGETS
+
+    rows = [
+        (f"{name}, {images}", *(with_interval(each) for each in areas.values()))
+        for name, strata in found.items()
+        for images, areas in (strata or {}).items()
+    ]
+    title = "AUROC without the image, cross-validated over lesions, test left out"
+    show_table(title, ("predicted from, images", *TARGETS), rows)

@@ -43,12 +43,13 @@ def run(config: EnsembleConfig) -> None:
     names = unique_names(models)
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
-    fitted = _fit(val, chosen, names, config)
+    own: Part = "calibration" if models[0].split.get("calibration") else "val"
+    fitted = _fit(val if own == "val" else _predict(models, own, config), chosen, names, config, part=own)
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
     _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted), folder)
     _open_test([models[k] for k in chosen], folder, config)
     tables = {"val": val, **({"test": _predict(models, "test", config)} if config.split == "test" else {})}
-    vote = _write_tables(tables, chosen, names, folder)
+    vote = _write_tables(tables, chosen, names, folder, fitted=fitted)
     members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
     found = ensemble_metrics(
         vote,
@@ -100,12 +101,21 @@ def _open_test(voting: "Sequence[TrainedModel]", folder: Path, config: EnsembleC
 
 
 def _write_tables(
-    tables: "dict[str, list[Predictions]]", chosen: Sequence[int], names: Sequence[str], folder: Path
+    tables: "dict[str, list[Predictions]]",
+    chosen: Sequence[int],
+    names: Sequence[str],
+    folder: Path,
+    *,
+    fitted: dict[str, Any],
 ) -> "dict[str, Predictions]":
     """Write the predictions of the vote, which are returned by part, and of all members."""
+    from skinlesion.inference.posthoc import with_decision
     from skinlesion.inference.predictions import Predictions
 
-    vote = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
+    vote = {
+        part: with_decision(Predictions.soft_vote([each[k] for k in chosen]), fitted["decision"], fitted["calibration"])
+        for part, each in tables.items()
+    }
     for part, each in tables.items():
         vote[part].write(folder / f"predictions_{part}.csv")
         for name, predictions in zip(names, each, strict=True):
@@ -143,34 +153,51 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
 
 
 def _fit(
-    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig
+    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig, *, part: "Part"
 ) -> dict[str, Any]:
-    """Fit on validation what ensemble.json keeps: calibration, operating points, prediction sets."""
-    from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration, worsens_nll
+    """Fit on a part what ensemble.json keeps: calibration, decision, operating points, prediction sets."""
+    import numpy as np
+
+    from skinlesion.inference.calibration import FITS, prior_of
+    from skinlesion.inference.posthoc import (
+        better_scaling,
+        cross_fitted,
+        fit_calibration,
+        fit_decisions,
+        with_calibration,
+    )
     from skinlesion.inference.predictions import Predictions
 
     vote = Predictions.soft_vote([val[k] for k in chosen])
     calibration = fit_calibration(vote, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
-    elif worsens_nll(calibration):
+    elif better := better_scaling(calibration):
         log.warning(
-            "calibration=%s makes the likelihood of left-out lesions worse; compare `folds` in ensemble.json, and "
-            "consider calibration=none",
-            config.calibration,
+            "calibration=%s is worse than %s on left-out lesions by more than noise; compare `folds` in ensemble.json, "
+            "and consider calibration=%s",
+            *(config.calibration, better, better),
         )
-    each = [fit_calibration(member, method=config.calibration, bins=config.bins) for member in val]
-    members = [
-        {"name": name, "temperature": found.get("temperature"), "vector": found.get("vector")}
-        for name, found in zip(names, each, strict=True)
-    ]
+    pairs = [] if "note" in calibration else list(zip(names, val, strict=True))
+    members: list[dict[str, Any]] = [{"name": name} for name, _ in pairs]
+    for found, (_, own) in zip(members, pairs, strict=True):
+        for kind in ("temperature", "vector"):
+            found |= FITS[kind](own.probabilities, own.targets)
     decisions = fit_decisions(
         with_calibration(vote, calibration),
         sensitivities=config.sensitivities,
         alphas=config.alphas,
         score=cast("Score", config.conformal),
+        held_out=cross_fitted(vote, calibration["method"]),
     )
-    return {"calibration": {**calibration, "members": members}, **decisions}
+    prior = prior_of(np.bincount(vote.targets, minlength=len(vote.taxonomy)).tolist(), vote.taxonomy.codes)
+    decision = {"rule": config.decision, "prior": prior}
+    return {
+        "calibration": {**calibration, "members": members, "part": part},
+        "decision": decision,
+        "operating_points": decisions["operating_points"],
+        "conformal": [{**each, "part": part} for each in decisions["conformal"]],
+    }
 
 
 def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:

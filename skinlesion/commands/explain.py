@@ -47,7 +47,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     save(explanation_page(found), folder / f"{path.stem}.{found.target}.png")
     log.info("%s: %s, %.0f %%", path.name, found.predicted, 100 * found.probabilities.max())
     if found.is_ood:
-        log.warning("%s does not look like dermoscopy: the prediction is unreliable", path.name)
+        log.warning("%s is unlike the training images: the prediction is unreliable", path.name)
     log.info("Page and numbers: %s", folder / f"{path.stem}.{found.target}.png")
 
 
@@ -82,13 +82,21 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
 
 def _show(checks: "SaliencyChecks", title: str) -> None:
     from skinlesion.commands.console import show_table, with_interval
+    from skinlesion.metrics.saliency_verdict import verdict
 
-    rows = {f"{name}: rank correlation of maps, all weights randomised": list(steps.values())[-1]
-            for name, steps in checks.randomisation.items()}  # fmt: skip
-    rows["deletion: area minus that of random order (should be below 0)"] = checks.deletion.area_less_random
-    rows["insertion: area minus that of random order (should be above 0)"] = checks.insertion.area_less_random
-    if checks.lesion is not None:
-        rows[f"maps whose maximum lies in the lesion ({checks.lesion.masks} masks)"] = checks.lesion.peak_inside
-        rows["share of the map in the lesion"] = checks.lesion.energy_inside
-        rows["lesion's share of the image"] = checks.lesion.lesion_area
-    show_table(title, ("check", "value"), [(name, with_interval(each)) for name, each in rows.items()])
+    last = {name: list(steps.values())[-1] for name, steps in checks.randomisation.items()}
+    judged = {f"{name}: rank correlation of maps, all weights randomised": ("randomisation", each)
+              for name, each in last.items()}  # fmt: skip
+    judged["deletion: area minus that of random order"] = ("deletion", checks.deletion.area_less_random)
+    judged["insertion: area minus that of random order"] = ("insertion", checks.insertion.area_less_random)
+    rows = [(name, with_interval(each), verdict(kind, each)) for name, (kind, each) in judged.items()]
+    if (found := checks.lesion) is not None:
+        overlaps = {
+            f"maps whose maximum lies in the lesion ({found.masks} masks)": found.peak_inside,
+            "share of the map in the lesion": found.energy_inside,
+            "lesion's share of the image": found.lesion_area,
+        }
+        rows += [(name, with_interval(each), "") for name, each in overlaps.items()]
+    show_table(title, ("check", "value", "verdict"), rows)
+    worst, sentence = checks.verdict
+    log.log(logging.INFO if worst == "passes" else logging.WARNING, "%s", sentence)

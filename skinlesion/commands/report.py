@@ -64,7 +64,7 @@ def run(config: ReportConfig) -> None:
     write_json(out / "report.json", {**results.to_dict(), "material": provenance, "settings": settings})
     write_text(out / "model_card.md", render_card(context))
     write_text(out / "report.html", render_page(context))
-    for sentence in (*context["strengths"][:2], *context["weaknesses"][:1]):
+    for sentence in (*bad[:2], *good[:1]):
         log.info("%s", sentence)
     log.info("Report: %s", out / "report.html")
 

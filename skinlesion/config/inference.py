@@ -20,6 +20,8 @@ from skinlesion.config.schema import (
     require_shares,
 )
 
+Decision = Annotated[str, OneOf(("likeliest", "balanced"))]
+
 
 @dataclass
 class EnsembleConfig(BootstrapKeys):
@@ -33,7 +35,10 @@ class EnsembleConfig(BootstrapKeys):
     tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
     smallest: Count  # smallest number of members in the subsets that are searched
     largest: Count  # largest number of members in the subsets that are searched
-    calibration: Annotated[str, OneOf(("temperature", "vector", "none"))]  # how the members' mean is calibrated
+    calibration: Annotated[
+        str, OneOf(("auto", "none", "temperature", "bias", "vector"))
+    ]  # scaling of the members' mean; auto: the simplest that is as good as the best on left-out lesions, within noise
+    decision: Decision  # predicted diagnosis: the vote's likeliest, or that of the largest probability by prevalence
     sensitivities: list[float]  # sensitivities that the operating points reach on validation, 0 to 1
     alphas: list[float]  # shares of images whose prediction set may miss the diagnosis, 0 to 1; the first is in use
     conformal: Annotated[str, OneOf(("aps", "raps"))]  # score of the prediction sets
@@ -89,6 +94,7 @@ class EvaluateConfig(BootstrapKeys):
     protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
     out: PathText | None  # folder of the results; null: a folder beside the model
     calibrated: bool  # whether an ensemble's calibrated probabilities are measured too
+    decision: Decision | None  # predicted diagnosis: the likeliest or balanced, by prevalence; null: the model's own
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     bins: Annotated[int, Range(2)]  # number of bins of the reliability diagram
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
@@ -166,6 +172,7 @@ class PredictConfig:
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     calibrated: bool  # whether an ensemble's probabilities are calibrated; false: the members' mean
+    decision: Decision | None  # predicted diagnosis: the likeliest or balanced, by prevalence; null: the model's own
     format: Annotated[str, OneOf(("table", "csv", "json"))]  # output format on stdout
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     loader: LoaderConfig

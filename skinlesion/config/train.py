@@ -65,7 +65,7 @@ class LossConfig:
     name: str  # short name, used in folder names
     alpha: Annotated[float, Range(0)]  # exponent of the inverse class frequency; 0: equal class weights
     gamma: Annotated[float, Range(0)]  # focusing parameter; 0: cross-entropy
-    smoothing: _Probability  # label smoothing
+    smoothing: _Probability  # of the probability in the logarithm: bounds the loss, no label smoothing; 0: unbounded
 
 
 # Sharded and spawning strategies leave a module behind that the next phase cannot train.

@@ -59,7 +59,7 @@ def read_rows(path: Path, *, columns: Sequence[str]) -> tuple[pd.DataFrame, list
         with too many or too few fields are not among the rows but among the problems.
     """
     try:
-        lines = _numbered_lines(path.read_bytes().decode("utf-8-sig"))
+        lines = list(_numbered_lines(path.read_bytes().decode("utf-8-sig")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return pd.DataFrame(), [f"cannot be read as text ({error}); save it again as CSV in UTF-8."]
     if not lines:
@@ -100,13 +100,20 @@ def conflicts(values: "pd.Series[str]", groups: "pd.Series[str]") -> list[str]:
     return [f"{group} ({', '.join(sorted(found))})" for group, found in several]
 
 
-def _numbered_lines(text: str) -> list[tuple[int, list[str]]]:
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a file that `read_rows` has read, in lower case."""
+    _, names = next(_numbered_lines(path.read_bytes().decode("utf-8-sig")), (0, []))
+    return [name.lower() for name in names]
+
+
+def _numbered_lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Line numbers, as an editor shows them, and fields of all lines that have any."""
     header = text.lstrip().partition("\n")[0]
     # newline="" leaves line ends to the reader, which knows those inside quotes; strict refuses an open quote
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
-    stripped = ((reader.line_num, [field.strip() for field in fields]) for fields in reader)
-    return [(number, fields) for number, fields in stripped if any(fields)]
+    for fields in reader:
+        if any(stripped := [field.strip() for field in fields]):
+            yield reader.line_num, stripped
 
 
 def _header_problems(header: list[str], columns: Sequence[str]) -> Iterator[str]:

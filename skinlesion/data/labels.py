@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from skinlesion.data.csv_io import ID_COLUMNS, NO_DIAGNOSES, by_line, id_problems, image_ids, read_rows
+from skinlesion.data.csv_io import ID_COLUMNS, NO_DIAGNOSES, by_line, column_names, id_problems, image_ids, read_rows
 from skinlesion.data.metadata import normalize_words
 from skinlesion.errors import first_five
 from skinlesion.taxonomy import BENIGN, CODES, DIAGNOSES, MALIGNANT
@@ -126,9 +126,8 @@ def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
 
 def unread_columns(path: Path, classes: Mapping[str, str]) -> list[str]:
     """Name the columns of a table that hold neither ids, facts nor diagnoses, as far as their names say."""
-    rows, _ = read_rows(path, columns=())
     known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
-    return [str(name) for name in rows if name and name not in known]
+    return [name for name in column_names(path) if name and name not in known]
 
 
 def _one_hot_words(rows: pd.DataFrame, meanings: Mapping[str, str], *, key: str) -> "tuple[pd.Series[str], list[str]]":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -27,6 +27,7 @@ class Vote(_Strict):
 
     tta: Tta | None = None  # views of an image that vote
     calibration: Annotated[str, OneOf(METHODS)] | None = None
+    decision: Literal["likeliest", "balanced"] | None = None  # rule of the predicted diagnosis
 
 
 class Threshold(_Strict):
@@ -115,9 +116,11 @@ def _differences(
     if sorted(protocol.members) != sorted(examined.members):
         faults.append(f"members: {', '.join(protocol.members)}, but {', '.join(examined.members)} vote")
     calibration = "none" if posthoc.calibration is None else str(posthoc.calibration["method"])
+    decision = "likeliest" if posthoc.decision is None else str(posthoc.decision["rule"])
     for key, wanted, found in (
         ("tta", protocol.vote.tta, tta),
         ("calibration", protocol.vote.calibration, calibration),
+        ("decision", protocol.vote.decision, decision),
     ):
         if wanted not in (None, found):
             faults.append(f"vote.{key}: {wanted}, but it is {found}")

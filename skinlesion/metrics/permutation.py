@@ -106,6 +106,7 @@ def _stacked(*tables: Predictions) -> Predictions:
         [name for number, each in enumerate(tables) for name in named(each.lesion_id, number)],
         probabilities=np.concatenate([each.probabilities for each in tables]),
         actual=[code for each in tables for code in each.actual],
+        decided=[code for each in tables for code in each.predicted],
         taxonomy=tables[0].taxonomy,
     )
 

@@ -14,7 +14,7 @@ from skinlesion.metrics.compare import paths_of
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
 from skinlesion.metrics.summary import metrics_statistic
 
-_UNBOUNDED = ("nll", "brier")  # may be above 1
+_UNBOUNDED = ("nll", "brier", "intercept", "slope", "oe")  # names of metrics begin so that are no shares
 FEWEST = 3  # training seeds with which a recipe has an interval
 
 
@@ -117,8 +117,8 @@ def _estimates(recipes: Sequence[Sequence[Replicates]], lesions: int, config: Bo
         half = float(stdtrit(degrees, (1 + config.level) / 2)) * error
         p = float(2 * stdtr(degrees, -abs(value) / error)) if len(runs) > 1 else None
         low, high = value - half, value + half
-        if len(runs) == 1:  # a metric, which has bounds
-            low, high = max(low, 0.0), high if name in _UNBOUNDED else min(high, 1.0)
+        if len(runs) == 1 and name.partition("_")[0] not in _UNBOUNDED:
+            low, high = max(low, 0.0), min(high, 1.0)
         return Estimate(value, low, high, n=lesions, method="seeds", p=p)
 
     return {name: estimate(name) for name in recipes[0][0]}

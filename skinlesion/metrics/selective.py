@@ -4,6 +4,7 @@ Geifman & El-Yaniv, Selective classification for deep neural networks, NeurIPS 2
 the risk-coverage curve (AURC) is that of Geifman, Uziel & El-Yaniv, ICLR 2019, arXiv:1805.08206.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.bootstrap import Replicates, SumStatistic, bootstrap, sums_of, without_each
 from skinlesion.metrics.classification import Floats, Integers, ratio
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
 
 _ROUNDING = 1e-9  # four fifths of five images are four
 
@@ -78,42 +79,57 @@ def aurc(predictions: Predictions, scores: Mapping[str, Floats], config: Bootstr
 
 @dataclass(frozen=True)
 class KeptShare:
-    """The risk where the most confident images alone are kept.
+    """The images that are kept above a threshold of confidence.
 
     Attributes:
-        wanted: Share of images that is to be kept, 0..1.
+        wanted: Share of the validation images that the threshold keeps, 0..1.
         threshold: Lowest score that is kept.
-        coverage: Share of images that is kept: at least the wanted one.
-        risk: Share of the kept images that is wrong.
+        metrics: `coverage` (share of images that is kept), `risk` (share of the kept images that is wrong), and by
+            diagnosis `kept_CODE` (share of its images that is kept) and `recall_CODE` (sensitivity among these).
     """
 
     wanted: float
     threshold: float
-    coverage: float
-    risk: Estimate
+    metrics: Estimates
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        thresholds = {"wanted": self.wanted, "threshold": self.threshold, "coverage": self.coverage}
-        return {**thresholds, "risk": self.risk.to_dict()}
+        return {"wanted": self.wanted, "threshold": self.threshold, "numbers": estimates_to_dict(self.metrics)}
 
 
-def risk_at_share(predictions: Predictions, scores: Floats, share: float, config: BootstrapConfig) -> KeptShare:
-    """The risk where at least a share of the images, the most confident, is kept.
+def threshold_at_share(scores: Floats, share: float) -> float:
+    """The highest threshold that keeps at least a share, above 0 up to 1, of (N,) scores; equal ones stay together."""
+    return float(np.sort(scores)[::-1][math.ceil(share * len(scores) - _ROUNDING) - 1])
+
+
+def reject_option(
+    predictions: Predictions, scores: Floats, *, validation: Floats, share: float, config: BootstrapConfig
+) -> KeptShare:
+    """Measure what is kept at the threshold that keeps a share of the validation images.
 
     Args:
-        predictions: With known actual diagnoses.
+        predictions: With known actual diagnoses, N images that did not choose the threshold.
         scores: (N,) higher is more confident.
-        share: Share of the images, above 0, up to 1.
-        config: Settings of the intervals: at the threshold that keeps the share.
+        validation: (M,) scores of the validation images.
+        share: Share of the validation images to keep, above 0 up to 1.
+        config: Settings of the intervals, at the fixed threshold: its own uncertainty is not in them.
     """
-    curve = risk_coverage(predictions, scores)
-    first = curve[curve["coverage"] >= share - _ROUNDING].iloc[0]
-    kept = scores >= first["threshold"]
-    sums = sums_of(np.stack([_wrong(predictions) * kept, kept], axis=1), predictions.group)
-    risk = SumStatistic(sums, lambda totals: {"risk": ratio(*totals.T)})
-    found = bootstrap(risk, config, lesions=predictions.lesions, proportions=risk.denominators("risk"))
-    return KeptShare(share, float(first["threshold"]), float(first["coverage"]), found["risk"])
+    threshold, codes = threshold_at_share(validation, share), predictions.taxonomy.codes
+    kept, wrong = scores >= threshold, _wrong(predictions)
+    own = np.eye(len(codes))[predictions.targets]  # (N, K)
+    columns = [np.ones(len(kept)), kept, wrong * kept, *own.T, *(own.T * kept), *(own.T * kept * (1 - wrong))]
+
+    def finish(sums: Floats) -> Replicates:
+        images, stay, errors = sums[:, :3].T
+        of_code, stay_of_code, right = np.split(sums[:, 3:].T, 3)
+        found = {"coverage": ratio(stay, images), "risk": ratio(errors, stay)}
+        found |= {f"kept_{code}": ratio(stay_of_code[k], of_code[k]) for k, code in enumerate(codes)}
+        return found | {f"recall_{code}": ratio(right[k], stay_of_code[k]) for k, code in enumerate(codes)}
+
+    rates = SumStatistic(sums_of(np.stack(columns, axis=1), predictions.group), finish)
+    proportions = rates.denominators(*finish(rates.sums))
+    found = bootstrap(rates, config, lesions=predictions.lesions, proportions=proportions)
+    return KeptShare(share, threshold, found)
 
 
 @dataclass(frozen=True)

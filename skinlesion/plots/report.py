@@ -86,27 +86,37 @@ def risk_against_coverage(curves: Mapping[str, pd.DataFrame], areas: Estimates) 
     return figure
 
 
-def decision_curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw net benefit against the threshold probability for each target: the model, flag all, flag none.
+def decision_curves(strata: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Draw net benefit against the threshold probability: the model, flag all, flag none.
 
     Args:
-        frames: By target, as from `decision.net_benefit`.
+        strata: A row of panels each, by name; in each a panel a target of the first one, as from
+            `decision.net_benefit`.
     """
-    figure = canvas(height=3.4)
-    panels = figure.subplots(1, len(frames), squeeze=False)[0]
-    for axes, (target, frame) in zip(panels, frames.items(), strict=True):
-        x = frame["threshold"]
-        axes.fill_between(x, frame["low"].astype(float), frame["high"].astype(float), color=SKY, alpha=0.35, lw=0)
-        axes.plot(x, frame["model"].astype(float), color=BLUE, label="model, with interval", linewidth=1.6)
-        axes.plot(x, frame["all"], color=VERMILLION, linestyle="--", label="flag every image", linewidth=1.2)
-        axes.axhline(0, color=BLACK, linestyle=":", linewidth=1, label="flag none")
-        top = max(0.02, float(frame["model"].max()) * 1.25, float(frame["high"].fillna(0).max()) * 1.05)
-        axes.set(xlabel="threshold probability", ylim=(-0.25 * top, top))
-        axes.set_title(target, fontsize=10)
-    panels[0].set_ylabel("net benefit")
-    legend(figure, panels[0], "lower", ncols=3)
-    plain(*panels)
+    targets = list(next(iter(strata.values())))
+    figure = canvas(height=1.0 + 2.4 * len(strata))
+    panels = figure.subplots(len(strata), len(targets), squeeze=False, sharex=True)
+    for row, (name, frames) in zip(panels, strata.items(), strict=True):
+        for axes, target in zip(row, targets, strict=True):
+            axes.set_title(f"{target}\n{name}", fontsize=9)
+            if target in frames:
+                _decision_curve(axes, frames[target])
+        row[0].set_ylabel("net benefit")
+    for axes in panels[-1]:
+        axes.set_xlabel("threshold probability")
+    legend(figure, panels[0, 0], "lower", ncols=3)
+    plain(*panels.flat)
     return figure
+
+
+def _decision_curve(axes: Axes, frame: pd.DataFrame) -> None:
+    x = frame["threshold"]
+    axes.fill_between(x, frame["low"].astype(float), frame["high"].astype(float), color=SKY, alpha=0.35, lw=0)
+    axes.plot(x, frame["model"].astype(float), color=BLUE, label="model, with interval", linewidth=1.6)
+    axes.plot(x, frame["all"], color=VERMILLION, linestyle="--", label="flag every image", linewidth=1.2)
+    axes.axhline(0, color=BLACK, linestyle=":", linewidth=1, label="flag none")
+    top = max(0.02, float(frame["model"].max()) * 1.25, float(frame["high"].fillna(0).max()) * 1.05)
+    axes.set_ylim(-0.25 * top, top)
 
 
 def sets_by_diagnosis(coverage: SetCoverage, *, nominal: float) -> Figure:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from skinlesion.data.image_io import Image
 from skinlesion.metrics.estimate import Estimate
+from skinlesion.metrics.saliency_verdict import OUTCOMES, UNRELATED, randomisation_verdict, verdict
 from skinlesion.plots.style import (
     BLACK,
     BLUE,
@@ -66,7 +67,7 @@ def explanation_page(explanation: "Explanation") -> Figure:
     heading = f"{explanation.name}: predicted {_NAMES[code]} ({code}), probability {share:.0%}\nPatient: "
     heading += ", ".join(f"{fact} {_value(value)}" for fact, value in explanation.facts.items())
     if explanation.is_ood:
-        heading += "\nThe image does not look like dermoscopy: the prediction is unreliable."
+        heading += "\nThe image is unlike the training images: the prediction is unreliable."
     figure.suptitle(heading, fontsize=10, x=0.01, ha="left", color=VERMILLION if explanation.is_ood else BLACK)
     heights = [2.3, *[1.15] * len(rows), 2.9]
     above, *middle, below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -186,7 +187,10 @@ def randomisation(members: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     Args:
         members: By member and randomised part, the rank correlation with the maps of the trained network.
     """
-    figure, axes = panel(height=3.9, title="Randomised weights: maps that depend on what was learned fall to 0")
+    worst, _ = randomisation_verdict({name: list(steps.values())[-1] for name, steps in members.items()})
+    title = f"Randomised weights: the sanity check {OUTCOMES[worst]}"
+    figure, axes = panel(height=3.9, title=title)
+    axes.axhspan(-UNRELATED, UNRELATED, color=PALE, label=f"unrelated maps: within {UNRELATED} of 0")
     for (name, steps), style in zip(members.items(), _MARKS * len(members), strict=False):
         values, whiskers = points([Estimate(1.0, 1.0, 1.0), *steps.values()])
         axes.errorbar(range(len(values)), values, whiskers, label=name, **style, **_WHISKERS)
@@ -212,8 +216,9 @@ def randomised_maps(image: Image, maps: "Mapping[str, Map]") -> Figure:
     """
     columns = 5
     rows = -(-len(maps) // columns)
-    figure = canvas(height=0.4 + 1.35 * rows)
+    figure = canvas(height=0.6 + 1.35 * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
+    figure.suptitle("One image while weights are randomised: the last map should not resemble the first", fontsize=9)
     for axes in panels.flat:
         axes.set_axis_off()
     for axes, (name, values) in zip(panels.flat, maps.items(), strict=False):
@@ -228,10 +233,10 @@ def deletion_insertion(deletion: "ReplacementCurves", insertion: "ReplacementCur
     figure = canvas(height=3.4)
     panels = figure.subplots(1, 2, sharey=True)
     kinds = (
-        (deletion, "Deletion (lower is better)", "share of pixels blurred"),
-        (insertion, "Insertion (higher is better)", "share of pixels restored"),
+        (deletion, "deletion", "lower is better", "share of pixels blurred"),
+        (insertion, "insertion", "higher is better", "share of pixels restored"),
     )
-    for axes, (curves, title, label) in zip(panels, kinds, strict=True):
+    for axes, (curves, name, better, label) in zip(panels, kinds, strict=True):
         orders = (
             ("in the order of the map", curves.map, curves.area_map),
             ("in random order", curves.random, curves.area_random),
@@ -240,7 +245,8 @@ def deletion_insertion(deletion: "ReplacementCurves", insertion: "ReplacementCur
             values, whiskers = points(curve)
             legend = f"{order}, area {area.value:.3f}"
             axes.errorbar(curves.fractions, values, whiskers, label=legend, **style, **_WHISKERS)
-        axes.set_title(title, fontsize=9)
+        outcome = OUTCOMES[verdict(name, curves.area_less_random)]
+        axes.set_title(f"{name.capitalize()} ({better}): {outcome}", fontsize=9)
         axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.02), xlabel=label)
         axes.legend(fontsize=7, frameon=False)
         plain(axes)

@@ -46,9 +46,12 @@ def focal_loss(
     doi:10.1109/ICCV.2017.324; here on softmax probabilities instead of the paper's sigmoids.
 
     p is the softmax of the logits, alpha_t the weight of the target class, and p_t = sum_k y_k p_k with
-    y = (1 - smoothing) onehot(target) + smoothing / K; so without smoothing p_t is the target's probability. It is
-    the logarithm of a smoothed probability, not label-smoothed cross-entropy's smoothed sum of logarithms. The mean
-    is over B, not over the sum of the weights as in torch's weighted cross-entropy.
+    y = (1 - smoothing) onehot(target) + smoothing / K; so without smoothing p_t is the target's probability. This is no
+    label smoothing, whose sum of logarithms -sum_k y_k log p_k grows without bound and is least where p = y. It is a
+    bounded loss, at most alpha_t log(K / smoothing): its gradient vanishes for certain mistakes, and it is least where
+    the target's probability is 1, so that it does not temper confidence. Without focus it is the forward correction for
+    labels of which a share `smoothing` is drawn at random (Patrini et al., CVPR 2017, doi:10.1109/CVPR.2017.240). The
+    mean is over B, not over the sum of the weights as in torch's weighted cross-entropy.
 
     Computed in float32 or wider, also from half-precision logits. Finite logits have a finite gradient.
 
@@ -57,7 +60,7 @@ def focal_loss(
         target: (B,) int64, class indices in 0..K-1.
         weights: (K,) float, see `inverse_frequency_weights`; None: all are 1.
         gamma: Focusing exponent, at least 0; the larger, the less well-classified images count.
-        smoothing: Label smoothing in 0..1.
+        smoothing: Share of the uniform distribution in y, 0..1: bounds the loss.
 
     Returns:
         Scalar, at least 0.
@@ -82,7 +85,7 @@ class FocalLoss(nn.Module):
             None: all classes weigh 1.
         alpha: Exponent of the inverse class frequency, at least 0.
         gamma: Focusing exponent, at least 0.
-        smoothing: Label smoothing in 0..1.
+        smoothing: Share of the uniform distribution in y, 0..1: bounds the loss.
 
     Raises:
         DataError: A class has no image.

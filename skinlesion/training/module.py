@@ -53,7 +53,7 @@ class LesionClassifier(LightningModule):
         std: Of RGB in 0..1; None: the backbone's own.
         alpha: Exponent of the inverse class frequency, at least 0.
         gamma: Focusing exponent of the loss, at least 0.
-        smoothing: Label smoothing in 0..1.
+        smoothing: Bounds the loss, 0..1; see `focal_loss`.
         unfreeze: None: the backbone stays frozen; stages to train, counted from the top; or the module to begin at.
         lr: Learning rate of the head.
         backbone_lr: Learning rate of the unfrozen stages.

@@ -30,7 +30,10 @@ def test_audit_of_synthetic_data(synthetic_root: Path, tmp_path: Path, capsys: p
     split = pd.read_csv(tmp_path / "audit" / "split.csv")
     assert split.groupby("lesion_id")["split"].nunique().max() == 1
     assert set(found["shortcuts"]) == {"majority", "metadata", "dx_type", "dataset"}
-    assert "predicted from" in capsys.readouterr().out
+    assert set(found["binary_shortcuts"]) == {"metadata", "dx_type", "dataset"}
+    out = capsys.readouterr().out
+    assert "predicted from" in out
+    assert "AUROC without the image" in out
 
 
 @pytest.mark.real_data
@@ -48,5 +51,7 @@ def test_the_real_data(tmp_path: Path) -> None:
     }
     assert found["missing"]["age"] == 57
     assert found["age_zero"] == 39
+    young = [(each["diagnosis"], each["age"]) for each in found["implausible_ages"]]
+    assert young == [*[("bkl", 0.0)] * 5, ("bkl", 5.0), ("mel", 5.0)]
     scores = found["shortcuts"]
     assert scores["dx_type"]["balanced_accuracy"] > scores["majority"]["balanced_accuracy"] + 0.1

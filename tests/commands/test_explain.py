@@ -133,8 +133,8 @@ def test_the_page_names_prediction_facts_and_maps() -> None:
 
 
 def test_the_page_warns_of_out_of_distribution_images() -> None:
-    assert "does not look like dermoscopy" in texts(example(ood=(3.2, 1.1)))
-    assert "does not look like dermoscopy" not in texts(example(ood=(0.2, 1.1)))
+    assert "is unlike the training images" in texts(example(ood=(3.2, 1.1)))
+    assert "is unlike the training images" not in texts(example(ood=(0.2, 1.1)))
 
 
 def test_the_page_names_missing_maps_and_facts() -> None:

@@ -16,7 +16,7 @@ import pytest
 from conftest import composed
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import accuracy_score, recall_score
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from skinlesion.commands.report import run
 from skinlesion.config.studies import ReportConfig
@@ -81,7 +81,7 @@ def write_metadata(path: Path, tables: list[Predictions]) -> Path:
             "age": rng.choice(["", "35.0", "70.0"], len(rows)),
             "sex": rng.choice(["female", "male"], len(rows)),
             "localization": rng.choice(["back", "face"], len(rows)),
-            "dataset": "rosendahl",
+            "dataset": np.where(rows["actual"] == "nv", "molemax", rng.choice(["molemax", "dias", "dias"], len(rows))),
         }
     ).to_csv(path, index=False)
     return path
@@ -218,6 +218,72 @@ def test_the_numbers_are_those_of_the_tables(made: Path, ensemble: Path) -> None
     assert row["accuracy"] == pytest.approx((women.actual == women.predicted).mean())
 
 
+def test_rows_within_source_stand_beside_the_headline(made: Path, ensemble: Path) -> None:
+    test = Predictions.read(ensemble / "predictions_test.csv")
+    facts = pd.read_csv(ensemble.parent / "data" / "table.csv").set_index("image_id")
+    about = facts.loc[test.image_id]
+    subsets = {
+        "without molemax": (about["dataset"] != "molemax").to_numpy(),
+        "histology alone": (about["dx_type"] == "histo").to_numpy(),
+    }
+    rows = pd.read_csv(made / "tables" / "headline.csv").set_index("metric")
+    curves = strictly(made / "report.json")["strata"]
+    points = pd.read_csv(made / "tables" / "operating_points.csv")
+    for name, kept in subsets.items():
+        own = test.select(kept)
+        assert rows.loc["accuracy", f"test, {name}"] == pytest.approx((own.actual == own.predicted).mean())
+        area = roc_auc_score(own.actual == "mel", own.probabilities[:, CODES.index("mel")])
+        assert rows.loc["AUROC of melanoma", f"test, {name}"] == pytest.approx(area)
+        assert curves[name]["images"] == kept.sum()
+        assert curves[name]["net_benefit"]["mel"]["threshold"][0] == 0.02
+        of_mel = points[(points["target"] == "mel") & (points["images of"] == name)].iloc[0]
+        scaled = with_calibration(own, json.loads((ensemble / "ensemble.json").read_text())["calibration"])
+        flagged = scaled.probabilities[:, CODES.index("mel")] >= of_mel["threshold"]
+        assert of_mel["specificity"] == pytest.approx(1 - flagged[own.actual != "mel"].mean())
+
+
+def test_baselines_know_no_image(made: Path, ensemble: Path) -> None:
+    test = Predictions.read(ensemble / "predictions_test.csv")
+    facts = pd.read_csv(ensemble.parent / "data" / "table.csv").set_index("image_id")
+    train, own = facts.drop(test.image_id), facts.loc[test.image_id]
+    share = train.groupby("dataset")["dx"].apply(lambda dx: (dx == "mel").mean())  # ranks the two cameras
+    expected = roc_auc_score(own["dx"] == "mel", own["dataset"].map(share))
+    rows = pd.read_csv(made / "tables" / "sources.csv")
+    camera = rows[(rows["images (number)"] == "all images (120)") & (rows["model"] == "camera alone")].iloc[0]
+    assert camera["AUROC of melanoma"] == pytest.approx(expected)
+    assert camera["accuracy"] == pytest.approx((own["dx"] == train["dx"].mode()[0]).mean(), abs=0.1)
+    assert list(rows["model"].unique()) == ["ensemble", "camera alone", "metadata alone"]
+
+
+def test_the_page_and_the_card_open_with_the_limits(made: Path) -> None:
+    words = Page((made / "report.html").read_text()).words
+    card = (made / "model_card.md").read_text()
+    for text, last in ((words, "Contents"), (card, "## Model")):
+        opening = text[text.index("Limits and unknowns") : text.index(last, text.index("Limits and unknowns"))]
+        sentence = opening.index("The camera alone, without any image, reaches an AUROC of")
+        assert (
+            sentence
+            < opening.index("Without molemax (")
+            < opening.index("Histology alone (")
+            < opening.index("Strengths")
+        )
+    assert card.index("Limits and unknowns") < card.index("| --- |")
+
+
+def test_the_reject_option_tells_what_is_kept(made: Path, ensemble: Path) -> None:
+    calibration = json.loads((ensemble / "ensemble.json").read_text())["calibration"]
+    val, test = (
+        with_calibration(Predictions.read(ensemble / f"predictions_{part}.csv"), calibration) for part in LESIONS
+    )
+    threshold = sorted(val.probabilities.max(axis=1), reverse=True)[round(0.8 * len(val)) - 1]
+    kept = test.probabilities.max(axis=1) >= threshold
+    rows = pd.read_csv(made / "tables" / "rejection_diagnoses.csv").set_index("diagnosis")
+    of_mel = test.actual == "mel"
+    assert rows.loc["melanoma (mel)", "share kept"] == pytest.approx(kept[of_mel].mean())
+    right = (test.predicted == "mel")[of_mel & kept].mean()
+    assert rows.loc["melanoma (mel)", "sensitivity, kept images"] == pytest.approx(right)
+
+
 def test_predictive_values_use_the_given_prevalence(made: Path) -> None:
     points = strictly(made / "report.json")["operating_points"]
     mel = next(point for point in points if point["target"] == "mel")
@@ -251,6 +317,18 @@ def test_checklists_are_filled_where_the_run_answers(made: Path) -> None:
     for title in ("CLAIM 2024", "CLEAR Derm", "TRIPOD+AI"):
         assert title in words
     assert "Mean of the members' probabilities: a, b." in words
+    assert "Queensland, Australia" in words
+
+
+@pytest.mark.parametrize(("name", "items"), [("tripod_ai", ("5b", "6a", "6b")), ("claim", ("8", "13", "16"))])
+def test_the_facts_of_the_data_set_are_answered(name: str, items: tuple[str, ...], made: Path) -> None:
+    title = {"tripod_ai": "TRIPOD+AI", "claim": "CLAIM 2024"}[name]
+    text = (made / "report.html").read_text()
+    rows = text[text.index(f"<h3>{title}</h3>") :].split("</table>")[0].split("<tr>")
+    for item in items:
+        (row,) = [each for each in rows if f'<th scope="row">{item}</th>' in each]
+        assert UNANSWERED not in row
+        assert "HAM10000" in row
 
 
 def test_the_lists_have_the_items_of_their_sources() -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import Predictions, group_index
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import group_index
 from skinlesion.taxonomy import CODES
 
 COLUMNS = ("image_id", "lesion_id", *CODES, "actual", "predicted")

@@ -26,7 +26,13 @@ def sweep(sweep_folder: Path, tmp_path: Path) -> Path:
 
 
 def vote(sweep: Path, *overrides: str) -> None:
-    words = ("resamples=100", "data.cache_dir=unused", "id_pass_rate=null", "sensitivities=[0.5]")
+    words = (
+        "resamples=100",
+        "data.cache_dir=unused",
+        "id_pass_rate=null",
+        "sensitivities=[0.5]",
+        "calibration=temperature",
+    )
     ensemble(composed("ensemble", EnsembleConfig, f"members={sweep}", *words, *overrides))
 
 
@@ -83,6 +89,7 @@ def test_a_fixed_member_cannot_be_another(sweep: Path, tmp_path: Path) -> None:
         ({"members": ["first", "fourth"]}, r"members: first, fourth, but .* vote"),
         ({"vote": {"tta": "flips"}}, "vote.tta: flips, but it is none"),
         ({"vote": {"calibration": "vector"}}, "vote.calibration: vector, but it is temperature"),
+        ({"vote": {"decision": "balanced"}}, "vote.decision: balanced, but it is likeliest"),
         ({"recipe": {"loss.gamma": 1.0}}, "recipe.loss.gamma: 1.0, but .* has 2.0"),
         ({"recipe": {"loss.nothing": 1}}, "recipe.loss.nothing: 1, but .* has None"),
         ({"thresholds": [{"target": "mel", "sensitivity": 0.5, "threshold": 1.0}]}, "thresholds: mel at 0.5 1.0, but"),

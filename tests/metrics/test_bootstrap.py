@@ -13,7 +13,7 @@ from skinlesion.metrics.bootstrap import SumStatistic, bca_tails, bootstrap
 from skinlesion.metrics.challenge import challenge_scores
 from skinlesion.metrics.decision import flag_metrics, set_coverage
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
-from skinlesion.metrics.selective import risk_at_share
+from skinlesion.metrics.selective import reject_option
 from skinlesion.metrics.summary import metrics_statistic, metrics_with_ci
 from skinlesion.taxonomy import CODES
 
@@ -204,12 +204,14 @@ def test_rates_sets_risks_and_challenge_scores_are_never_certain() -> None:
     flags = flag_metrics(table, table.targets == 4, "mel", config).metrics
     assert (flags["sensitivity"].low, flags["sensitivity"].high) == pytest.approx((0.3976, 1), abs=1e-4)
     sets = set_coverage(table, np.ones((12, 7), dtype=bool), config).overall.metrics
-    risk = risk_at_share(table, np.arange(12.0), 0.5, config).risk
+    sure = np.arange(12.0)
+    kept = reject_option(table, sure, validation=sure, share=0.5, config=config).metrics
+    risk = kept["risk"]
     assert (risk.low, risk.high) == pytest.approx((0, 1 - 0.025 ** (1 / 6)))
     scores = challenge_scores(table, config)
     assert scores.per_category["MEL"]["sensitivity"].low == flags["sensitivity"].low
     assert scores.per_category["BCC"]["ppv"].low is None, "1 by convention"
-    rates = [*flags.values(), *sets.values(), *scores.per_category["MEL"].values()]
+    rates = [*flags.values(), *sets.values(), *kept.values(), *scores.per_category["MEL"].values()]
     assert all(each.low is None or each.high - each.low > 1e-6 for each in rates)
     assert sets["size"].low is None
     assert sets["coverage"].low == pytest.approx(0.025 ** (1 / 12))

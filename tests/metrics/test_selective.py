@@ -8,7 +8,14 @@ from scipy.stats import entropy
 
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.metrics.selective import AurcStatistic, aurc, confidence_score, risk_at_share, risk_coverage
+from skinlesion.metrics.selective import (
+    AurcStatistic,
+    aurc,
+    confidence_score,
+    reject_option,
+    risk_coverage,
+    threshold_at_share,
+)
 from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(resamples=200)
@@ -53,15 +60,28 @@ def test_the_area_is_the_mean_risk() -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
-def test_what_is_wrong_among_the_surest_has_an_interval(share: float) -> None:
-    table = table_of(5)
-    sure = confidence_score(table)["confidence"]
-    surest = np.argsort(-sure)[: round(share * 80)]
-    wrong = (table.targets != table.predicted_targets)[surest].mean()
-    found = risk_at_share(table, sure, share, FAST)
-    assert found.coverage == pytest.approx(share)
-    assert found.risk.value == pytest.approx(wrong)
-    assert found.risk.low < wrong < found.risk.high
+def test_the_threshold_is_of_validation_and_the_rates_are_of_the_images(share: float) -> None:
+    table, validation = table_of(5), table_of(6, images=60, lesions=60)
+    sure, own = (confidence_score(each)["confidence"] for each in (table, validation))
+    found = reject_option(table, sure, validation=own, share=share, config=FAST)
+    assert found.threshold == sorted(own, reverse=True)[round(share * 60) - 1]
+    kept, right = sure >= found.threshold, table.targets == table.predicted_targets
+    assert found.metrics["coverage"].value == pytest.approx(kept.mean())
+    assert found.metrics["risk"].value == pytest.approx(1 - right[kept].mean())
+    for code in CODES:
+        is_code = table.actual == code
+        assert found.metrics[f"kept_{code}"].value == pytest.approx(kept[is_code].mean())
+        if (is_code & kept).any():
+            assert found.metrics[f"recall_{code}"].value == pytest.approx(right[is_code & kept].mean())
+        else:
+            assert found.metrics[f"recall_{code}"].value is None
+    risk = found.metrics["risk"]
+    assert risk.low < risk.value < risk.high
+
+
+def test_equal_scores_stay_together() -> None:
+    assert threshold_at_share(np.array([0.9, 0.8, 0.8, 0.6]), 0.5) == 0.8  # keeps three of four
+    assert threshold_at_share(np.array([0.9, 0.8, 0.7, 0.6, 0.5]), 0.8) == 0.6  # four fifths of five are four
 
 
 def test_a_lesion_that_counts_twice_is_a_lesion_twice() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
@@ -14,7 +15,7 @@ from skinlesion.metrics.calibration import calibration_scores
 from skinlesion.metrics.classification import report
 from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.metrics.summary import metrics_with_ci, summarize_predictions
+from skinlesion.metrics.summary import metrics_with_ci, strata_of, summarize_predictions
 from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(200, 1, 0.9, "percentile")
@@ -33,6 +34,20 @@ def random_table(lesions: int, *, seed: int, skill: float = 1.5, codes: int = 7)
     )
 
 
+def test_the_source_of_most_nevi_is_left_out_within_source() -> None:
+    actual = ["nv", "nv", "nv", "mel", "mel", "mel", "nv", "bkl"]
+    sources = ["a", "a", "b", "b", "b", "b", "unknown", "a"]
+    ids = [f"I{k}" for k in range(8)]
+    table = Predictions.build(ids, ids, probabilities=np.full((8, 7), 1 / 7), actual=actual)
+    found = strata_of(table, {"dataset": sources, "dx_type": ["histo"] * 3 + ["consensus"] * 5})
+    assert list(found) == ["all images", "without a", "histology alone"]
+    assert found["all images"].all()
+    assert found["without a"].tolist() == [source != "a" for source in sources]  # b has more images, but fewer nevi
+    assert found["histology alone"].tolist() == [True] * 3 + [False] * 5
+    assert list(strata_of(table, {})) == ["all images"]
+    assert list(strata_of(table, {"dataset": ["a"] * 8, "dx_type": ["histo"] * 8})) == ["all images"]
+
+
 def test_the_values_are_those_of_the_report() -> None:
     table = random_table(120, seed=0)
     found, point = metrics_with_ci(table, FAST, bins=10), report(table).to_dict()
@@ -41,6 +56,10 @@ def test_the_values_are_those_of_the_report() -> None:
     for code, each in point["per_diagnosis"].items():
         for name in ("precision", "recall", "f1", "auroc", "ap"):
             assert found[f"{name}_{code}"].value == pytest.approx(each[name], abs=1e-12)
+    columns = [CODES.index(code) for code in ("akiec", "bcc", "mel")]
+    malignant, score = np.isin(table.targets, columns), table.probabilities[:, columns].astype(float).sum(axis=1)
+    assert found["auroc_malignant"].value == pytest.approx(roc_auc_score(malignant, score), abs=1e-12)
+    assert found["ap_malignant"].value == pytest.approx(average_precision_score(malignant, score), abs=1e-12)
     scores = calibration_scores(table, bins=10).to_dict()
     for name in ("ece", "ece_mass", "classwise_ece", "brier", "nll"):
         assert found[name].value == pytest.approx(scores[name], abs=1e-12)

@@ -13,9 +13,10 @@ from skinlesion.errors import DataError
 from skinlesion.files import write_json
 from skinlesion.metrics.estimate import MARK_NOTE, Estimate
 from skinlesion.studies.external.populations import Population, compare_populations
+from skinlesion.studies.report.formats import Table, ranged_percent, unbroken
 from skinlesion.studies.report.robustness import robustness_section
 from skinlesion.studies.report.sections import explanations_section, populations_table
-from skinlesion.studies.report.tables import Table, points_table, ranged_percent, unbroken
+from skinlesion.studies.report.tables import points_table
 
 
 def number(value: float, spread: float = 0.02) -> dict[str, Any]:
@@ -116,11 +117,32 @@ def test_maps_better_than_random_order_are_strengths(kind: str, area: float, is_
     }
     section = explanations_section(written(tmp_path, "explanations", found), samples=False)
     assert section is not None
-    sentences = section.strengths if is_strength else section.weaknesses
-    assert len(section.strengths) + len(section.weaknesses) == len(sentences) == 1
-    assert f"{area:+.3f} [{area - 0.02:+.3f}, {area + 0.02:+.3f}]" in sentences[0]
-    assert section.tables[0].shown()[0][1] == "0.030 [0.010, 0.050]"
-    assert section.tables[0].notes, "no masks were given"
+    passed, *strengths = section.strengths
+    assert "sanity check of the saliency maps passes" in passed
+    (sentence,) = [*strengths, *section.weaknesses]
+    assert f"{area:+.3f} [{area - 0.02:+.3f}, {area + 0.02:+.3f}]" in sentence
+    assert (sentence in strengths) == is_strength
+    assert section.tables[0].shown()[0][1:] == ["0.030 [0.010, 0.050]", "passes"]
+    outcome = "passes" if is_strength else "undecided" if abs(area) < 0.02 else "fails"
+    assert section.tables[0].shown()[1][2] == outcome
+    assert section.tables[0].notes[1], "no masks were given"
+
+
+@pytest.mark.parametrize(
+    ("correlation", "outcome"),
+    [(0.835, "FAILS"), (-0.835, "FAILS"), (0.31, "is undecided"), (0.2, "passes")],
+)
+def test_maps_that_survive_random_weights_are_a_weakness(correlation: float, outcome: str, tmp_path: Path) -> None:
+    steps = {"a": (0.0,), "b": (0.9, correlation)}
+    members = {name: [{"part": "x", "correlation": number(each)} for each in own] for name, own in steps.items()}
+    found = {"part": "val", "images_judged": 9, "lesions_judged": 8, "randomisation": {"members": members}}
+    section = explanations_section(written(tmp_path, "explanations", found), samples=False)
+    assert section is not None
+    (sentence,) = [*section.weaknesses, *section.strengths]
+    assert f"sanity check of the saliency maps {outcome}" in sentence
+    assert f"b {correlation:.3f} [" in sentence
+    assert ("a 0.000" in sentence) == (outcome == "passes"), "the members with the worst verdict are named"
+    assert (sentence in section.strengths) == (outcome == "passes")
 
 
 def test_populations_side_by_side(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.split_part import read_part
-from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate
+from skinlesion.metrics.saliency_verdict import verdict
+from skinlesion.plots.saliency import randomisation
 from skinlesion.studies.explain.saliency_checks import randomise_weights, sample_maps, shuffle
 from skinlesion.studies.explain.saliency_metrics import (
     find_masks,
@@ -147,6 +149,29 @@ def test_masks_are_found_by_image_id(tmp_path: Path) -> None:
         find_masks(tmp_path / "none", ["a"])
 
 
+@pytest.mark.parametrize(
+    ("check", "number", "expected"),
+    [
+        ("randomisation", Estimate(0.835, 0.80, 0.87), "fails"),
+        ("randomisation", Estimate(-0.5, -0.6, -0.4), "fails"),
+        ("randomisation", Estimate(0.35, 0.25, 0.45), "undecided"),
+        ("randomisation", Estimate(0.1, -0.1, 0.29), "passes"),
+        ("randomisation", Estimate(0.835), "fails"),  # judged by its value
+        ("randomisation", Estimate(None), "not computable"),
+        ("deletion", Estimate(-0.1, -0.2, -0.01), "passes"),
+        ("deletion", Estimate(0.1, 0.01, 0.2), "fails"),
+        ("insertion", Estimate(0.0, -0.1, 0.1), "undecided"),
+    ],
+)
+def test_a_check_has_a_verdict(check: str, number: Estimate, expected: str) -> None:
+    assert verdict(check, number) == expected
+
+
+def test_the_figure_says_that_the_check_fails() -> None:
+    figure = randomisation({"a": {"logits": Estimate(0.9, 0.8, 1.0), "stem": Estimate(0.835, 0.8, 0.87)}})
+    assert "the sanity check FAILS" in {axes.get_title() for axes in figure.axes}.pop()
+
+
 def checked(trained: TrainConfig, out: Path, *overrides: str) -> None:
     few = ("split=test", "images=6", "resamples=100", f"out={out}")
     run(composed("explain", ExplainConfig, f"checkpoint={trained.out}", *few, *overrides))
@@ -155,6 +180,7 @@ def checked(trained: TrainConfig, out: Path, *overrides: str) -> None:
 def test_the_checks_are_written(
     trained: TrainConfig, synthetic_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     masks = tmp_path / "masks"
     masks.mkdir()
     model = load_model(Path(trained.out))
@@ -169,6 +195,9 @@ def test_the_checks_are_written(
     assert 0 < found["lesion"]["lesion_area"]["value"] < 1
     assert found["deletion"]["map"][0] == found["deletion"]["random"][0] == found["insertion"]["map"][-1]
     assert found["deletion"]["map"][-1]["value"] == pytest.approx(found["insertion"]["random"][0]["value"])
+    last = Estimate.from_dict(next(iter(found["randomisation"]["members"].values()))[-1]["correlation"])
+    assert found["randomisation"]["verdict"] == verdict("randomisation", last)
+    assert found["randomisation"]["sentence"] in caplog.text
     drawn = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert drawn == {"randomisation.png", "sample_randomisation.png", "deletion_insertion.png", "on_lesion.png"}
     assert "1 images have no mask" in caplog.text

@@ -107,6 +107,22 @@ def test_smoothing_bounds_the_loss_of_certain_mistakes():
     assert found.item() == pytest.approx((1 - 0.1 / 7) ** 2 * -math.log(0.1 / 7))
 
 
+def test_smoothing_is_the_forward_correction_for_labels_drawn_at_random():
+    logits, target = torch.randn(5, 7, dtype=torch.float64), torch.arange(5)
+    noise = 0.9 * torch.eye(7, dtype=torch.float64) + 0.1 / 7  # (true, given): Patrini et al. 2017
+    expected = F.nll_loss((logits.softmax(dim=1) @ noise).log(), target)
+    assert focal_loss(logits, target, gamma=0.0, smoothing=0.1).item() == pytest.approx(expected.item())
+
+
+def test_smoothing_does_not_temper_confidence_as_label_smoothing_does():
+    p = torch.linspace(0.01, 0.999, 500)
+    logits, target = torch.stack([p, 1 - p], dim=1).log(), torch.zeros(1, dtype=torch.int64)
+    own = [focal_loss(row[None], target, gamma=0.0, smoothing=0.1).item() for row in logits]
+    smoothed = [F.cross_entropy(row[None], target, label_smoothing=0.1).item() for row in logits]
+    assert p[min(range(500), key=own.__getitem__)] == p[-1]
+    assert p[min(range(500), key=smoothed.__getitem__)].item() == pytest.approx(0.95, abs=0.002)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)

@@ -129,7 +129,10 @@ def test_an_endless_training_is_refused(datamodule: LesionDataModule) -> None:
         fit_trainer(-1).fit(classifier(datamodule), datamodule=datamodule)
 
 
-@pytest.mark.parametrize("preset", ["tiny_resnet", "efficientnet_b1", "convnext_tiny", "legacy_xception"])
+@pytest.mark.parametrize(
+    "preset",
+    ["tiny_resnet", "efficientnet_b1", "efficientnet_b4", "efficientnetv2_s", "convnextv2_nano", "legacy_xception"],
+)
 def test_the_image_input_is_the_backbones_own(preset: str, small_config: Callable[..., TrainConfig]) -> None:
     config: ModelConfig = small_config(f"model={preset}", "model.image_size=null", "model.mean=null").model
     options = architecture(config)

@@ -5,23 +5,26 @@ from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
-from sklearn.compose import make_column_transformer
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.baselines import BASELINES, cross_fitted, predict_without_image
+from skinlesion.metrics.bootstrap import JointStatistic, bootstrap
 from skinlesion.metrics.classification import HEADLINE, confusions
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates
+from skinlesion.metrics.summary import HISTOLOGY, category_auroc
 from skinlesion.taxonomy import CODES
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "metadata": ("age", "sex", "localization"),
+    "metadata": BASELINES["metadata"],
     "dx_type": ("dx_type",),  # how the diagnosis was made: known only once it is made
-    "dataset": ("dataset",),  # clinic and camera: unrelated to the patient
+    "dataset": BASELINES["camera"],
 }
 """Columns of the checked frame from which a diagnosis is predicted, by name."""
 
 MAJORITY = "majority"  # the baseline: always the most frequent diagnosis of train
+FOLDS = 5  # of whole lesions, to rank melanoma and malignant diagnoses
+ADULT = 18  # years
+FEW_CHILDREN = 0.01  # share of images of children below which a diagnosis counts as one of adults
 
 
 def shortcuts(frame: pd.DataFrame, split: pd.DataFrame) -> dict[str, dict[str, float] | None]:
@@ -39,30 +42,58 @@ def shortcuts(frame: pd.DataFrame, split: pd.DataFrame) -> dict[str, dict[str, f
     majority = train["diagnosis"].mode().iloc[0]
     scores: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority))}
     for name, columns in SOURCES.items():
-        absent = all((train[column] == "").all() for column in columns)
-        scores[name] = (
-            None if absent else _headline(val, np.asarray(CODES)[predict_without_image(train, val, columns).argmax(1)])
-        )
+        scores[name] = None
+        if not all((train[column] == "").all() for column in columns):
+            values = predict_without_image(train, val, columns, class_weight="balanced")
+            scores[name] = _headline(val, np.asarray(CODES)[values.argmax(1)])
     return scores
 
 
-def predict_without_image(
-    train: pd.DataFrame, val: pd.DataFrame, columns: tuple[str, ...], *, class_weight: str | None = "balanced"
-) -> np.ndarray:
-    """Predict the diagnoses of `val` from `columns` by logistic regression.
+def binary_shortcuts(
+    frame: pd.DataFrame, split: pd.DataFrame, config: BootstrapConfig
+) -> dict[str, dict[str, Estimates] | None]:
+    """Rank melanoma against the rest, and malignant against benign, by each of `SOURCES` alone.
+
+    Logistic regression, cross-validated over `FOLDS` folds of whole lesions with equally many of each diagnosis: where
+    folds differ in these, pooled predictions rank below chance (Parker, Günter & Bedo, BMC Bioinformatics 8:326, 2007,
+    doi:10.1186/1471-2105-8-326). Lesions of the test part are left out.
+
+    Args:
+        frame: As of `shortcuts`, with lesion_id.
+        split: image_id, lesion_id and split.
+        config: Settings of the intervals, over lesions.
 
     Returns:
-        (N, K) probabilities in the order of `CODES`, 0 for a diagnosis that `train` lacks.
+        For each source the AUROC by target among `all` images, and among those with `histology` where there are any;
+        None where a table lacks the columns.
     """
-    numbers = [column for column in columns if column == "age"]
-    words = [column for column in columns if column != "age"]
-    scaled = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
-    facts = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words), (scaled, numbers))
-    regression = LogisticRegression(class_weight=class_weight, max_iter=2000)
-    model = make_pipeline(facts, regression).fit(train, train["diagnosis"])
-    found = np.zeros((len(val), len(CODES)))
-    found[:, [CODES.index(code) for code in model.classes_]] = model.predict_proba(val)
-    return found
+    rows = frame[~frame["lesion_id"].isin(split.loc[split["split"] == "test", "lesion_id"])]
+    shuffled = rows.drop_duplicates("lesion_id").sample(frac=1, random_state=config.seed)
+    lesions = shuffled.sort_values("diagnosis", kind="stable")["lesion_id"].tolist()
+    fold_of = dict(zip(lesions, np.arange(len(lesions)) % FOLDS, strict=True))
+    folds = rows["lesion_id"].map(fold_of).to_numpy(dtype=np.int64)
+    confirmed = (rows["dx_type"] == HISTOLOGY).to_numpy()
+    strata = {"all": np.ones_like(confirmed), **({"histology": confirmed} if confirmed.any() else {})}
+
+    def measured(columns: tuple[str, ...]) -> dict[str, Estimates] | None:
+        if all((rows[column] == "").all() for column in columns):
+            return None
+        found = Predictions.build(
+            rows["image_id"].tolist(),
+            rows["lesion_id"].tolist(),
+            probabilities=cross_fitted(rows, folds, columns),
+            actual=rows["diagnosis"].tolist(),
+        )
+        return {name: _areas(found.select(kept), config) for name, kept in strata.items()}
+
+    return {name: measured(columns) for name, columns in SOURCES.items()}
+
+
+def _areas(predictions: Predictions, config: BootstrapConfig) -> Estimates:
+    targets = predictions.taxonomy.targets
+    areas = JointStatistic(tuple(category_auroc(predictions, target) for target in targets))
+    found = bootstrap(areas, config, lesions=predictions.lesions)
+    return {target: found[f"auroc_{target}"] for target in targets}
 
 
 def _headline(val: pd.DataFrame, predicted: np.ndarray) -> dict[str, float]:
@@ -88,24 +119,6 @@ class SplitCounts(Counts):
     diagnoses: dict[str, int]  # images of each diagnosis
 
 
-class PairCounts(TypedDict):
-    """Numbers of pairs of equal or similar images."""
-
-    pairs: int
-    same_lesion: int
-    other_lesion: int
-    other_lesion_within_split: int
-    across_splits: int
-
-
-class Duplicates(TypedDict):
-    """Pairs of equal images, pairs of similar images, and the pairs among both that may leak."""
-
-    exact: PairCounts
-    near: PairCounts
-    suspicious: list[dict[str, Any]]  # rows of `leaking_pairs`
-
-
 class DatasetSummary(Counts):
     """Summary of a data set and its split."""
 
@@ -113,9 +126,10 @@ class DatasetSummary(Counts):
     images_per_lesion: dict[str, int]  # lesions by number of images
     missing: dict[str, int]  # images that lack a fact
     age_zero: int  # images whose patient's age is a real 0
+    implausible_ages: list[dict[str, Any]]  # rows of `implausible_ages`
     splits: dict[str, SplitCounts]  # by part; left_out: images in none
     torn_lesions: list[str]  # ids of lesions in more than one part: a sound split has none
-    duplicates: Duplicates
+    duplicates: dict[str, Any]  # counts of pairs of equal (`exact`) and similar (`near`) images; `leaking_pairs`
     shortcuts: Mapping[str, Mapping[str, float] | None]
 
 
@@ -139,22 +153,37 @@ def summarize(
     sizes = frame["lesion_id"].value_counts().value_counts().sort_index()
     by_diagnosis = frame.groupby("diagnosis")
     blank = {fact: frame[fact].isna() | frame[fact].isin(("", "unknown")) for fact in FACTS}
-    leaking = leaking_pairs(pairs).to_dict(orient="records")
     return {
         **_count(frame),
         "diagnoses": {code: _count(by_diagnosis.get_group(code)) for code in CODES if code in by_diagnosis.groups},
         "images_per_lesion": {str(images): int(lesions) for images, lesions in sizes.items()},
         "missing": {fact: int(rows.sum()) for fact, rows in blank.items()},
         "age_zero": int((frame["age"] == 0).sum()),
+        "implausible_ages": _records(implausible_ages(frame)),
         "splits": {str(name): _count_split(rows) for name, rows in frame.groupby(part, sort=True)},
         "torn_lesions": lesions_in_several_splits(split),
         "duplicates": {
             "exact": _count_pairs(pairs[pairs["exact"]]),
             "near": _count_pairs(pairs[~pairs["exact"]]),
-            "suspicious": [{str(key): value for key, value in record.items()} for record in leaking],
+            "suspicious": _records(leaking_pairs(pairs)),
         },
         "shortcuts": shortcuts,
     }
+
+
+def implausible_ages(frame: pd.DataFrame) -> pd.DataFrame:
+    """Images of patients under `ADULT` years with a diagnosis of adults, such as age 0 with benign keratosis.
+
+    A diagnosis counts as one of adults where less than `FEW_CHILDREN` of its images with a known age are of children.
+
+    Returns:
+        image_id, lesion_id, diagnosis and age, by diagnosis and age.
+    """
+    known = frame.dropna(subset="age")
+    is_child = known["age"] < ADULT
+    of_adults = is_child.groupby(known["diagnosis"]).transform("mean") < FEW_CHILDREN
+    columns = ["image_id", "lesion_id", "diagnosis", "age"]
+    return known.loc[is_child & of_adults, columns].sort_values(["diagnosis", "age", "image_id"], ignore_index=True)
 
 
 def lesions_in_several_splits(split: pd.DataFrame) -> list[str]:
@@ -168,6 +197,10 @@ def leaking_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[~pairs["same_lesion"] | _across(pairs)].reset_index(drop=True)
 
 
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in record.items()} for record in rows.to_dict(orient="records")]
+
+
 def _count(rows: pd.DataFrame) -> Counts:
     return {"images": len(rows), "lesions": int(rows["lesion_id"].nunique())}
 
@@ -177,7 +210,7 @@ def _count_split(rows: pd.DataFrame) -> SplitCounts:
     return {**_count(rows), "diagnoses": {code: int(images.get(code, 0)) for code in CODES}}
 
 
-def _count_pairs(pairs: pd.DataFrame) -> PairCounts:
+def _count_pairs(pairs: pd.DataFrame) -> dict[str, int]:
     across, siblings = _across(pairs), pairs["same_lesion"]
     within = (pairs["split_a"] == pairs["split_b"]) & (pairs["split_a"] != "")
     return {

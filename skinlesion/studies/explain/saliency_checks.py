@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from skinlesion.data.image_io import Image, decode
 from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise
-from skinlesion.inference.predictions import group_index
 from skinlesion.inference.predictor import BATCH, Predictor
+from skinlesion.inference.table_columns import group_index
 from skinlesion.metrics.classification import Floats
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
+from skinlesion.metrics.saliency_verdict import randomisation_verdict
 from skinlesion.model.network import Network
 from skinlesion.studies.explain.saliency import Map, Maps, class_maps, project
 from skinlesion.studies.explain.saliency_metrics import (
@@ -66,6 +67,11 @@ class SaliencyChecks:
     example: Image  # first image, (h, w, 3)
     example_maps: Mapping[str, Map]  # (h, w) by the part of the first member that was randomised last
 
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """Verdict on the maps after the randomisation of all weights, as from `randomisation_verdict`."""
+        return randomisation_verdict({name: list(steps.values())[-1] for name, steps in self.randomisation.items()})
+
     def to_dict(self) -> dict[str, Any]:
         """The contents of explanations.json: everything but the example."""
         members = {
@@ -76,7 +82,7 @@ class SaliencyChecks:
             "images_judged": self.images,
             "lesions_judged": self.lesions,
             "level": self.level,
-            "randomisation": {"members": members},
+            "randomisation": {"members": members, **dict(zip(("verdict", "sentence"), self.verdict, strict=True))},
             "deletion": self.deletion,
             "insertion": self.insertion,
             **({} if self.lesion is None else {"lesion": self.lesion}),

@@ -20,9 +20,10 @@ from skinlesion.data.image_io import decode
 from skinlesion.errors import DataError
 from skinlesion.files import escape_markdown
 from skinlesion.metrics.estimate import MARK_NOTE
+from skinlesion.metrics.summary import ALL
 from skinlesion.plots import report as plots
 from skinlesion.plots.classification import confusion_matrix, precision_recall, roc, sample_sheet
-from skinlesion.studies.report import tables
+from skinlesion.studies.report import formats
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
@@ -74,7 +75,7 @@ def data_uri(buffer: io.BytesIO, kind: str) -> str:
 def svg_pictures(figures: Mapping[str, Figure], results: Results) -> dict[str, Picture]:
     """Figures of the results as SVG pictures by name, equal byte by byte where the figures are."""
     found = {}
-    targets = [TARGETS[name] for name, curve in results.net_benefit.items() if curve is not None]
+    targets = [TARGETS[name] for name, curve in results.strata[ALL].net_benefit.items() if curve is not None]
     words = {"results": results, "targets": targets}
     for name, figure in figures.items():
         buffer = io.BytesIO()
@@ -97,8 +98,12 @@ def draw_figures(sources: Sources, results: Results, *, bins: int) -> dict[str, 
         found["members"] = plots.models(rows, metrics=("accuracy", "macro_f1", "balanced_accuracy"))
     found["reliability"] = plots.before_and_after(test, sources.calibrated["test"], bins=bins)
     found["risk_coverage"] = plots.risk_against_coverage(rejection.curves, rejection.areas)
-    if curves := {TARGETS[name]: curve for name, curve in results.net_benefit.items() if curve is not None}:
-        found["decision_curve"] = plots.decision_curves(curves)
+    curves = {
+        name: {TARGETS[target]: curve for target, curve in each.net_benefit.items() if curve is not None}
+        for name, each in results.strata.items()
+    }
+    if curves[ALL]:
+        found["decision_curve"] = plots.decision_curves({name: each for name, each in curves.items() if each})
     if results.decisions.conformal:
         fitted, first = results.decisions.conformal[0]
         found["prediction_sets"] = plots.sets_by_diagnosis(first, nominal=1 - fitted["alpha"])
@@ -187,6 +192,6 @@ def environment(*, escape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {name: getattr(tables, name) for name in _FILTERS}
+    environment.filters |= {name: getattr(formats, name) for name in _FILTERS}
     environment.globals |= {"codes": CODES, "diagnoses": DIAGNOSES, "unanswered": UNANSWERED, "mark_note": MARK_NOTE}
     return environment

@@ -15,14 +15,15 @@ from skinlesion.metrics.classification import confusion_of
 from skinlesion.metrics.compare import EnsembleMetrics, ensemble_metrics
 from skinlesion.metrics.decision import net_benefit
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates
-from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, risk_at_share, risk_coverage
-from skinlesion.metrics.summary import Subgroups, groups_of, subgroups
+from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, reject_option, risk_coverage
+from skinlesion.metrics.summary import ALL, Subgroups, groups_of, metrics_with_ci, strata_of, subgroups
 from skinlesion.studies.report.sources import Sources
 from skinlesion.taxonomy import CODES, TARGETS
 from skinlesion.terminal import track
 
 THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 36))  # of the decision curve, 0.02 to 0.7
-KEPT = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # shares of images in the table of the reject option
+KEPT = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of validation images that the reject option keeps
+ENSEMBLE = "ensemble"
 NO_METADATA = "not computable: no metadata table"
 
 
@@ -45,7 +46,7 @@ class RejectionResult:
     """Reject option on the test part by confidence score."""
 
     areas: Estimates  # area under the risk-coverage curve by score; also `best` and `chance`
-    kept: dict[str, list[KeptShare]]  # at each share of `KEPT`
+    kept: dict[str, list[KeptShare]]  # at each share of `KEPT`, which validation turns into a threshold
     curves: dict[str, pd.DataFrame]  # threshold, coverage, risk
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +66,30 @@ class PartCounts:
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """The ensemble and the baselines on all test images, or on those within source or of one confirmation."""
+
+    images: int
+    lesions: int
+    metrics: dict[str, Estimates]  # of the ensemble, before calibration, and of each baseline, by name
+    decisions: Decisions  # operating points
+    net_benefit: dict[str, pd.DataFrame | None]  # by target; None where there is no image of the target
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; a note takes the place of what is not computable."""
+        return {
+            "images": self.images,
+            "lesions": self.lesions,
+            "metrics": self.metrics,
+            "operating_points": self.decisions.to_dict()["operating_points"],
+            "net_benefit": {
+                target: {"note": f"not computable: no image of {target}"} if curve is None else _columns(curve)
+                for target, curve in self.net_benefit.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
 class Results:
     """All numbers of a report."""
 
@@ -72,7 +97,7 @@ class Results:
     calibration: CalibrationResult
     rejection: RejectionResult
     decisions: Decisions  # operating points and prediction sets on the test part
-    net_benefit: dict[str, pd.DataFrame | None]  # by target; None where the test part has no image of the target
+    strata: dict[str, Stratum]  # by name, `ALL` first
     subgroups: Subgroups | None  # of the test part; None without a metadata table
     confusion: npt.NDArray[np.int64]  # (K, K) images of the test part by actual (row) and predicted diagnosis
     counts: dict[str, PartCounts]  # by part
@@ -90,10 +115,8 @@ class Results:
             "calibration": self.calibration,
             "rejection": self.rejection,
             "operating_points": decisions["operating_points"],
-            "net_benefit": {
-                target: {"note": f"not computable: no image of {target}"} if curve is None else _columns(curve)
-                for target, curve in self.net_benefit.items()
-            },
+            "strata": self.strata,
+            "net_benefit": self.strata[ALL].to_dict()["net_benefit"],
             "conformal": decisions["conformal"],
             "subgroups": {"note": NO_METADATA} if self.subgroups is None else self.subgroups,
             "confusion": {"codes": list(CODES), "counts": self.confusion.tolist()},
@@ -122,12 +145,13 @@ def compute_results(
     def scores(parts: Mapping[str, Predictions]) -> dict[str, CalibrationScores]:
         return {part: calibration_scores(each, bins=bins) for part, each in parts.items()}
 
+    strata = strata_of(test, groups or {})
     steps: dict[str, Callable[[], Any]] = {
         "performance": lambda: ensemble_metrics(
             vote, calibrated, sources.members, config, chosen=sources.chosen, bins=bins
         ),
         "calibration": lambda: CalibrationResult(about.get("calibration"), scores(vote), scores(calibrated)),
-        "rejection": lambda: _rejection(sources, scaled, config),
+        "rejection": lambda: _rejection(sources, calibrated, config),
         "decisions": lambda: evaluate_decisions(
             scaled,
             config,
@@ -136,7 +160,9 @@ def compute_results(
             groups=groups,
             prevalence=prevalence,
         ),
-        "net_benefit": lambda: {target: _net_benefit(scaled, target, config) for target in TARGETS},
+        "strata": lambda: {
+            name: _stratum(sources, kept, config, prevalence=prevalence, bins=bins) for name, kept in strata.items()
+        },
         "subgroups": lambda: None if groups is None else subgroups(test, groups, config, bins=bins),
         "confusion": lambda: confusion_of(test),
         "counts": lambda: {part: _counts(each) for part, each in vote.items()},
@@ -144,18 +170,45 @@ def compute_results(
     return Results(**{name: step() for name, step in track(steps.items(), "computing results", len(steps))})
 
 
-def _net_benefit(predictions: Predictions, target: str, config: BootstrapConfig) -> pd.DataFrame | None:
-    has_target = predictions.taxonomy.mask(target)[predictions.targets].any()
-    return net_benefit(predictions, target, THRESHOLDS, config) if has_target else None
+def _stratum(
+    sources: Sources,
+    kept: npt.NDArray[np.bool_],
+    config: BootstrapConfig,
+    *,
+    prevalence: Mapping[str, float | None],
+    bins: int,
+) -> Stratum:
+    models = {ENSEMBLE: sources.vote["test"], **sources.baselines}
+    scaled = sources.calibrated["test"].select(kept)
+    present = {target for target in TARGETS if scaled.taxonomy.mask(target)[scaled.targets].any()}
+    return Stratum(
+        images=len(scaled),
+        lesions=scaled.lesions,
+        metrics={name: metrics_with_ci(each.select(kept), config, bins=bins) for name, each in models.items()},
+        decisions=evaluate_decisions(
+            scaled, config, points=sources.about.get("operating_points"), sets=None, prevalence=prevalence
+        ),
+        net_benefit={
+            target: net_benefit(scaled, target, THRESHOLDS, config) if target in present else None for target in TARGETS
+        },
+    )
 
 
-def _rejection(sources: Sources, scaled: Predictions, config: BootstrapConfig) -> RejectionResult:
-    chosen = [sources.members[name]["test"] for name in sources.chosen] if sources.members else []
-    scores = confidence_score(scaled, chosen)
+def _rejection(sources: Sources, calibrated: Mapping[str, Predictions], config: BootstrapConfig) -> RejectionResult:
+    own, validation = (
+        confidence_score(calibrated[part], [sources.members[name][part] for name in sources.chosen if sources.members])
+        for part in ("test", "val")
+    )
+    test = calibrated["test"]
     return RejectionResult(
-        areas=aurc(scaled, scores, config),
-        kept={name: [risk_at_share(scaled, each, share, config) for share in KEPT] for name, each in scores.items()},
-        curves={name: risk_coverage(scaled, each) for name, each in scores.items()},
+        areas=aurc(test, own, config),
+        kept={
+            name: [
+                reject_option(test, scores, validation=validation[name], share=share, config=config) for share in KEPT
+            ]
+            for name, scores in own.items()
+        },
+        curves={name: risk_coverage(test, each) for name, each in own.items()},
     )
 
 

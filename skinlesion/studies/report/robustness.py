@@ -5,8 +5,8 @@ from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
 from skinlesion.plots.robustness import NAMES, REMOVED
+from skinlesion.studies.report.formats import Rows, Table, change, decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
-from skinlesion.studies.report.tables import Rows, Table, change, decimal, percent, ranged, ranged_percent
 
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
 _DETECTED = 0.9  # share of flagged images below which a kind counts as a weakness

@@ -14,17 +14,10 @@ from skinlesion.inference.ledger import LedgerEntry
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
+from skinlesion.metrics.saliency_verdict import UNRELATED, randomisation_verdict, verdict
+from skinlesion.studies.report.formats import Rows, Table, change, decimal, ranged, ranged_percent
 from skinlesion.studies.report.page import Picture, data_uri
-from skinlesion.studies.report.tables import (
-    HEADLINE,
-    Rows,
-    Table,
-    change,
-    decimal,
-    points_table,
-    ranged,
-    ranged_percent,
-)
+from skinlesion.studies.report.tables import HEADLINE, points_table
 from skinlesion.taxonomy import DIAGNOSES
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
@@ -142,8 +135,17 @@ def explanations_section(folder: Path, *, samples: bool) -> Section | None:
         for kind in ("deletion", "insertion")
         if kind in found
     ]
+    if randomised := _randomised(found):
+        outcome, sentence = randomisation_verdict(randomised)
+        results.insert(0, (outcome == "passes", sentence))
     strengths, weaknesses = ([text for good, text in results if good is kind] for kind in (True, False))
     return Section("Explanations", lead, [_checks_table(found)], pictures, strengths, weaknesses)
+
+
+def _randomised(found: Mapping[str, Any]) -> dict[str, Estimate]:
+    """By member, the rank correlation of its maps after the randomisation of all weights."""
+    members = found.get("randomisation", {}).get("members", {})
+    return estimates({name: steps[-1]["correlation"] for name, steps in members.items()})
 
 
 _OVERLAP = {
@@ -154,20 +156,28 @@ _OVERLAP = {
 
 
 def _checks_table(found: Mapping[str, Any]) -> Table:
-    members, lesion = found.get("randomisation", {}).get("members", {}), found.get("lesion") or {}
-    checks = {
-        f"{name}, all weights randomised: rank correlation with the trained map (ideal: 0)": steps[-1]["correlation"]
-        for name, steps in members.items()
+    judged = {
+        f"{name}, all weights randomised: rank correlation with the trained map": ("randomisation", each)
+        for name, each in _randomised(found).items()
     }
-    checks |= {
-        f"{kind}: area minus that of random order ({better} is better)": found[kind]["area_less_random"]
+    judged |= {
+        f"{kind}: area minus that of random order ({better} is better)": (
+            kind,
+            Estimate.from_dict(found[kind]["area_less_random"]),
+        )
         for kind, better in (("deletion", "lower"), ("insertion", "higher"))
         if kind in found
     }
-    checks |= {title: lesion[name] for name, title in _OVERLAP.items() if name in lesion}
-    rows: Rows = [[title, each] for title, each in estimates(checks).items()]
-    notes = [] if lesion else ["Not checked against lesion masks: none were given."]
-    return Table("explanations", "Checks of the saliency maps", ("check", "value"), rows, notes)
+    lesion = found.get("lesion") or {}
+    rows: Rows = [[title, each, verdict(kind, each)] for title, (kind, each) in judged.items()]
+    rows += [[title, Estimate.from_dict(lesion[name]), ""] for name, title in _OVERLAP.items() if name in lesion]
+    notes = [
+        "Randomised weights (Adebayo et al. 2018): the check passes where the whole interval lies within "
+        f"{UNRELATED} of 0, and fails where it lies beyond. Deletion and insertion: it passes where the interval lies "
+        "on the better side of 0, and fails where it lies on the other."
+    ]
+    notes += [] if lesion else ["Not checked against lesion masks: none were given."]
+    return Table("explanations", "Checks of the saliency maps", ("check", "value", "verdict"), rows, notes)
 
 
 def _compare_orders(area: Estimate, kind: str) -> tuple[bool | None, str]:

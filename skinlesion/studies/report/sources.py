@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from skinlesion.files import file_digest
 from skinlesion.inference.ledger import LedgerEntry, beside_split, read_ledger
 from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.baselines import BASELINES, predict_without_image
 from skinlesion.taxonomy import CODES
 
 PARTS = ("val", "test")
@@ -50,7 +52,26 @@ class Sources:
         """Names of the members that vote."""
         return [self.names[index] for index in self.about["chosen"]]
 
-    @property
+    @cached_property
+    def baselines(self) -> dict[str, Predictions]:
+        """Predictions for the test part that know no image, by name, fitted to all other lesions of the metadata table.
+
+        Empty where that table is missing or lacks lesions, diagnoses or the columns of `BASELINES`.
+        """
+        facts, test = self.facts, self.vote["test"]
+        if facts is None or not {"lesion_id", "diagnosis"} <= set(facts):
+            return {}
+        is_test = facts["lesion_id"].isin(test.lesion_id) | facts["image_id"].isin(test.image_id)
+        train = facts[~is_test & facts["diagnosis"].isin(CODES)]
+        own = facts.set_index("image_id").loc[list(test.image_id)]
+        found = {}
+        for name, columns in BASELINES.items():
+            known = [column for column in columns if column in facts and len({*train[column].dropna()}) > 1]
+            if known and len({*train["diagnosis"]}) > 1:
+                found[f"{name} alone"] = test.with_probabilities(predict_without_image(train, own, known))
+        return found
+
+    @cached_property
     def calibrated(self) -> dict[str, Predictions]:
         """Calibrated predictions of the ensemble by part."""
         return {part: with_calibration(each, self.about.get("calibration")) for part, each in self.vote.items()}
@@ -81,7 +102,7 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
         absent.append("recipe: no config.yaml beside the checkpoints of the members")
     table = metadata or _find_metadata(first)
     if table is None:
-        absent.append("metadata table (no subgroups): give it as metadata=FILE")
+        absent.append("metadata table (no rows within source, baselines or subgroups): give it as metadata=FILE")
     split = next(iter(runs.values())) / "split.csv"
     return Sources(
         path=path,

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.estimate import FEW_LESIONS
+from skinlesion.metrics.estimate import FEW_LESIONS, Estimate
+from skinlesion.metrics.summary import ALL
 from skinlesion.plots.report import FACTS
+from skinlesion.studies.report.formats import ranged_percent
 from skinlesion.studies.report.page import environment
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sections import Section
 from skinlesion.studies.report.sources import Provenance
-from skinlesion.studies.report.tables import ranged_percent
+from skinlesion.studies.report.tables import option_of
 from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
 
 NAMES = {each.code: each.name for each in DIAGNOSES}
@@ -36,8 +38,11 @@ def summarize(results: Results, provenance: Provenance, sections: Sequence[Secti
         "provenance": provenance,
         "most": max(CODES, key=lambda code: counts[code]),
         "missed": {"images": missed.sum(), "most": most, "most_images": missed.max()},
-        "points": [(name, *point) for name, point in points if point is not None],
-        "kept": next(each for each in results.rejection.kept["confidence"] if each.wanted == 0.8),
+        "points": [(name, *point, _within(results, point[0])) for name, point in points if point is not None],
+        "kept": option_of(results.rejection),
+        "strata": {name: each for name, each in results.strata.items() if name != ALL},
+        "overall": results.strata[ALL].metrics,
+        "targets": {f"auroc_{MELANOMA}": "melanoma", f"auroc_{MALIGNANT}": "malignant diagnoses"},
         "weak": list(_weak_diagnoses(results, counts)),
         "weak_groups": list(_weak_groups(results)),
         "few": [f"{code} ({counts[code]})" for code in CODES if counts[code] < FEW_LESIONS],
@@ -46,6 +51,16 @@ def summarize(results: Results, provenance: Provenance, sections: Sequence[Secti
     text = environment(escape=False).get_template("summary.j2").render(words)
     good, bad = ([line for line in part.splitlines() if line] for part in text.split("----\n"))
     return [*good, *(text for each in sections for text in each.strengths)], bad
+
+
+def _within(results: Results, point: Mapping[str, Any]) -> list[tuple[str, Estimate]]:
+    """Specificity at an operating point within source and on histology alone, by name."""
+    return [
+        (name, found.metrics["specificity"])
+        for name, each in results.strata.items()
+        for other, _, found in each.decisions.operating_points
+        if name != ALL and other == point and found is not None
+    ]
 
 
 def _weak_diagnoses(results: Results, counts: Mapping[str, int]) -> Iterator[str]:

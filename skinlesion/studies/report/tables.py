@@ -1,62 +1,18 @@
-"""Tables of a report, formatted with intervals for the page and as plain numbers for CSV."""
+"""Tables of a report, made from its results."""
 
-import csv
-import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
-from skinlesion.metrics.estimate import MARK_NOTE, NOT_COMPUTABLE, Estimate, is_marked
-from skinlesion.metrics.summary import Subgroups
-from skinlesion.studies.report.results import RejectionResult, Results
-from skinlesion.taxonomy import DIAGNOSES
-
-_INTERVAL = re.compile(r" ?\[[^\[\]]*\]")
-
-
-def decimal(value: float | None) -> str:
-    """A number with three decimals."""
-    return NOT_COMPUTABLE if value is None else f"{value:.3f}"
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage, with one decimal unless it is whole."""
-    return NOT_COMPUTABLE if value is None else f"{100 * value:.1f}".removesuffix(".0") + "\u00a0%"
-
-
-def ranged(number: Estimate | None) -> str:
-    """A number with its interval, with three decimals."""
-    return NOT_COMPUTABLE if number is None else number.text()
-
-
-def ranged_percent(number: Estimate | None) -> str:
-    """A share with its interval, as percentages with one decimal."""
-    return NOT_COMPUTABLE if number is None else number.text(".1f", scale=100, unit="\u00a0%")
-
-
-def change(number: Estimate) -> str:
-    """A difference with sign, interval and p value."""
-    p = "" if number.p is None else f", {number.p_text()}"
-    return number.text("+.3f") + ("" if number.low is None else p)
-
-
-def unbroken(text: str) -> str:
-    """The same text without line breaks in numbers with intervals."""
-    return _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
-
-
-def listed(items: Sequence[str]) -> str:
-    """Items in a sentence: a, b and c."""
-    *others, last = items
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-Cell = str | float | Estimate | None
-Rows = list[list[Cell]]
+from skinlesion.metrics.estimate import Estimate
+from skinlesion.metrics.selective import KeptShare
+from skinlesion.metrics.summary import ALL, Subgroups
+from skinlesion.studies.report.formats import Cell, Rows, Table, change, decimal, ranged
+from skinlesion.studies.report.results import ENSEMBLE, RejectionResult, Results, Stratum
+from skinlesion.taxonomy import DIAGNOSES, MALIGNANT, MELANOMA
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -65,6 +21,7 @@ HEADLINE = {
     "macro_auroc": "macro AUROC",
     "macro_ap": "macro average precision",
 }
+RANKING = {f"auroc_{MELANOMA}": "AUROC of melanoma", f"auroc_{MALIGNANT}": "AUROC of malignant"}
 SCORES = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",
@@ -77,54 +34,28 @@ _RATES = {
     "specificity": "specificity",
     "ppv": "PPV",
     "npv": "NPV",
-    "flagged": "flagged",
     "ppv_at_prevalence": "PPV at prevalence",
     "npv_at_prevalence": "NPV at prevalence",
 }
+SHOWN = 0.8  # share of validation images kept at the reject option that is shown by diagnosis
 _SETS = ("coverage", "size", "single")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A named table."""
-
-    name: str  # name of the CSV file
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    notes: Sequence[str] = ()
-
-    def shown(self) -> list[list[str]]:
-        """Formatted cells."""
-        return [[_format(cell) for cell in row] for row in self.rows]
-
-    def footnotes(self) -> list[str]:
-        """The notes, and one on marked intervals where there are any."""
-        marked = any(is_marked(cell) for row in self.shown() for cell in row)
-        return [*self.notes, *([MARK_NOTE] if marked else [])]
-
-    def csv(self) -> str:
-        """Plain numbers; a column with intervals becomes three: value, low and high."""
-        wide = [any(isinstance(row[k], Estimate) for row in self.rows) for k in range(len(self.headings))]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        ends = ("", " low", " high")
-        columns = list(zip(self.headings, wide, strict=True))
-        writer.writerow([heading + end for heading, is_wide in columns for end in (ends if is_wide else ends[:1])])
-        for row in self.rows:
-            writer.writerow([value for cell, is_wide in zip(row, wide, strict=True) for value in _plain(cell, is_wide)])
-        return buffer.getvalue()
+def option_of(rejection: RejectionResult) -> KeptShare:
+    """The reject option by confidence that is shown by diagnosis."""
+    return next(each for each in rejection.kept["confidence"] if each.wanted == SHOWN)
 
 
 def make_tables(results: Results) -> dict[str, Table]:
     """All tables that the results allow, by name."""
     found = [
         _headline(results),
+        _sources(results.strata),
         _diagnoses(results),
         *_members(results),
         *_calibration(results),
-        *_operating_points(results.decisions),
-        _rejection(results.rejection),
+        *_operating_points(results),
+        *_rejection(results),
         *_prediction_sets(results.decisions),
         *_subgroups(results.subgroups),
     ]
@@ -139,7 +70,7 @@ def points_table(
     Neighbours of the same threshold share a row.
     """
     prevalences = {point["target"]: prevalence for point, prevalence, _ in points if prevalence}
-    rates = dict(_RATES if prevalences else list(_RATES.items())[:5])
+    rates = dict(_RATES if prevalences else list(_RATES.items())[:4])
     rows: Rows = []
     for (target, threshold), same in groupby(points, lambda each: (each[0]["target"], each[0]["threshold"])):
         wanted, metrics = zip(*((point["sensitivity"], metrics) for point, _, metrics in same), strict=True)
@@ -151,26 +82,61 @@ def points_table(
 
 
 def _headline(results: Results) -> Table:
-    vote = results.performance.vote
+    vote, notes = results.performance.vote, []
     columns = {"test, per image": vote["test"].metrics}
-    notes = []
+    columns |= {f"test, {name}": each.metrics[ENSEMBLE] for name, each in results.strata.items() if name != ALL}
+    if len(columns) == 1:
+        notes.append("Not computable within source or on histology alone: no metadata table tells them apart.")
     if vote["test"].per_lesion is None:
         notes.append("Each test lesion has one image: results per lesion equal those per image.")
     else:
         columns["test, per lesion"] = vote["test"].per_lesion
     columns["validation, per image"] = vote["val"].metrics
-    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in HEADLINE.items()]
+    rows: Rows = [[title, *_column(columns, name)] for name, title in {**HEADLINE, **RANKING}.items()]
     return Table("headline", "Main results", ("metric", *columns), rows, notes)
 
 
-def _diagnoses(results: Results) -> Table:
-    counts, metrics = results.counts["test"].by_diagnosis, ("recall", "precision", "f1", "auroc", "ap")
+def _column(columns: Mapping[str, Mapping[str, Estimate]], name: str) -> list[Cell]:
+    return [metrics[name] for metrics in columns.values()]
+
+
+def _sources(strata: Mapping[str, Stratum]) -> Table:
+    shown = {name: {**HEADLINE, **RANKING}[name] for name in ("accuracy", "macro_f1", *RANKING)}
     rows: Rows = [
-        [f"{each.name} ({each.code})", counts[each.code], *(results.test[f"{name}_{each.code}"] for name in metrics)]
+        [f"{name} ({each.images})", model, *_cells(metrics, shown)]
+        for name, each in strata.items()
+        for model, metrics in each.metrics.items()
+    ]
+    note = (
+        "Alone: a logistic regression that knows the camera and clinic (dataset), or age, sex and localization, but no "
+        "image, fitted to all other lesions of the metadata table."
+        if len(rows) > len(strata)
+        else "No baselines without the image: no metadata table of other lesions with lesion_id, dx and dataset."
+    )
+    title = "The ensemble within source and on histology alone, beside baselines without the image (test part)"
+    return Table("sources", title, ("images (number)", "model", *shown.values()), rows, [note])
+
+
+def _diagnoses(results: Results) -> Table:
+    names = {"sensitivity": "recall", "precision": "precision", "F1": "f1", "AUROC": "auroc", "average precision": "ap"}
+    columns = {title: (results.test, name) for title, name in names.items()}
+    return _by_diagnosis(results, columns, name="diagnoses", title="Results by diagnosis, test part")
+
+
+def _by_diagnosis(
+    results: Results, columns: Mapping[str, tuple[Mapping[str, Estimate], str]], *, name: str, title: str
+) -> Table:
+    """Table of a metric in each column, of which `columns` has the numbers and the name without the code."""
+    counts = results.counts["test"].by_diagnosis
+    rows: Rows = [
+        [
+            f"{each.name} ({each.code})",
+            counts[each.code],
+            *(own[f"{metric}_{each.code}"] for own, metric in columns.values()),
+        ]
         for each in DIAGNOSES
     ]
-    headings = ("diagnosis", "images", "sensitivity", "precision", "F1", "AUROC", "average precision")
-    return Table("diagnoses", "Results by diagnosis, test part", headings, rows)
+    return Table(name, title, ("diagnosis", "images", *columns), rows)
 
 
 def _members(results: Results) -> Iterator[Table]:
@@ -206,7 +172,7 @@ def _calibration(results: Results) -> Iterator[Table]:
         for part, title in (("val", "validation"), ("test", "test"))
         for kind, parts in (("before", results.performance.vote), ("after", results.performance.calibrated))
     }
-    rows: Rows = [[title, *(metrics[name] for metrics in columns.values())] for name, title in SCORES.items()]
+    rows: Rows = [[title, *_column(columns, name)] for name, title in SCORES.items()]
     title = "Calibration scores before and after calibration (lower is better)"
     yield Table("calibration", title, ("score", *columns), rows)
     folds = (results.calibration.fitted or {}).get("folds")
@@ -219,23 +185,49 @@ def _calibration(results: Results) -> Iterator[Table]:
         )
 
 
-def _operating_points(decisions: Decisions) -> Iterator[Table]:
-    if decisions.operating_points:
-        points = [(point, share, found.metrics if found else {}) for point, share, found in decisions.operating_points]
+def _operating_points(results: Results) -> Iterator[Table]:
+    """The operating points on all test images, and below each point on those within source and of histology."""
+    if not results.decisions.operating_points:
+        return
+    tables = []
+    for each in results.strata.values():
+        points = [
+            (point, share, found.metrics if found else {}) for point, share, found in each.decisions.operating_points
+        ]
         title = "Operating points chosen on validation, test part"
-        yield points_table(points, name="operating_points", title=title)
+        tables.append(points_table(points, name="operating_points", title=title))
+    rows: Rows = [
+        [*row[:2], name, *row[2:]]
+        for same in zip(*(table.rows for table in tables), strict=True)
+        for name, row in zip(results.strata, same, strict=True)
+    ]
+    target, wanted, *others = tables[0].headings
+    yield replace(tables[0], headings=(target, wanted, "images of", *others), rows=rows)
 
 
-def _rejection(found: RejectionResult) -> Table:
-    rows: Rows = [[name, *(each.risk for each in kept), found.areas[name]] for name, kept in found.kept.items()]
-    shares = [f"{each.wanted:.0%}" for each in next(iter(found.kept.values()))]
+def _rejection(results: Results) -> Iterator[Table]:
+    found = results.rejection
+    rows: Rows = [
+        [name, f"{each.wanted:.0%}", each.threshold, each.metrics["coverage"], each.metrics["risk"]]
+        for name, kept in found.kept.items()
+        for each in kept
+    ]
+    areas = ", ".join(f"{name} {ranged(found.areas[name])}" for name in found.kept)
     best, chance = (ranged(found.areas[name]) for name in ("best", "chance"))
     notes = [
-        "Images of equal confidence are kept together, so slightly more than the stated share may be kept.",
-        f"AURC with all errors last: {best}; in random order: {chance}.",
+        f"Error rate if all images are kept: {chance}. The intervals take the threshold as given.",
+        f"Area under the risk-coverage curve: {areas}; with all errors last {best}; in random order {chance}.",
     ]
-    headings = ("confidence score", *(f"error rate, {share} kept" for share in shares), "AURC")
-    return Table("rejection", "Reject option, test part", headings, rows, notes)
+    headings = ("confidence score", "kept on validation", "threshold", "kept on test", "error rate of the kept")
+    yield Table("rejection", "Reject option with thresholds of validation, test part", headings, rows, notes)
+    kept = option_of(found).metrics
+    columns = {
+        "share kept": (kept, "kept"),
+        "sensitivity, all images": (results.test, "recall"),
+        "sensitivity, kept images": (kept, "recall"),
+    }
+    title = f"What is kept at the threshold of confidence that keeps {SHOWN:.0%} of the validation images, test part"
+    yield _by_diagnosis(results, columns, name="rejection_diagnoses", title=title)
 
 
 def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
@@ -284,17 +276,3 @@ def _cells(metrics: Mapping[str, Any], names: Sequence[str] | Mapping[str, str])
 
 def _set_cells(found: SetMetrics) -> list[Cell]:
     return [found.images, *_cells(found.metrics, _SETS)]
-
-
-def _format(cell: Cell) -> str:
-    if cell is None:
-        return NOT_COMPUTABLE
-    if isinstance(cell, Estimate):
-        return ranged(cell)
-    return decimal(cell) if isinstance(cell, float) else str(cell)
-
-
-def _plain(cell: Cell, is_wide: bool) -> list[Any]:
-    if isinstance(cell, Estimate):
-        return [cell.value, cell.low, cell.high]
-    return [cell, None, None] if is_wide else [cell]

@@ -16,11 +16,10 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.operating_points import highest_threshold
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import ABOUT, read_columns
-from skinlesion.metrics.auroc import AurocStatistic
-from skinlesion.metrics.bootstrap import JointStatistic, bootstrap
+from skinlesion.metrics.bootstrap import bootstrap
+from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.decision import flag_metrics
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
-from skinlesion.metrics.permutation import paired_differences, rank_within
 from skinlesion.metrics.summary import metrics_statistic
 
 BINS = 10  # of the calibration errors
@@ -42,7 +41,7 @@ class PublishedRow:
 
     label: str = MISSING
     predictions: str | None = None  # name of a predictions table
-    minus: str | None = None  # name of the table whose metrics are subtracted, on the same resamples
+    minus: str | None = None  # name of the table whose metrics are subtracted
     only: dict[str, str] = field(default_factory=dict)  # column and its value, or `not VALUE`
     threshold: PublishedThreshold | None = None
     cells: list[str] | None = None  # of a row that others published
@@ -136,11 +135,11 @@ def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estim
 def _estimates(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
     """All metrics of some predictions; less those of others for the same images where the row names such."""
     if row.minus is None:
-        return bootstrap(_statistic(own), config, lesions=own.lesions)
+        return bootstrap(metrics_statistic(own, bins=BINS), config, lesions=own.lesions)
     second, _ = _rows(row, row.minus, folder)
     if list(second.image_id) != list(own.image_id):
         raise DataError(f"{row.label}: {row.predictions} and {row.minus} are of different images; give the same ones")
-    return paired_differences(own, second, _statistic, config)
+    return metric_differences(own, second, config, bins=BINS)
 
 
 def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, pd.DataFrame]:
@@ -176,19 +175,6 @@ def _flags(
         rows = (about["fold"] == fold).to_numpy()
         flags[rows] = score[rows] >= threshold
     return flags
-
-
-def _statistic(predictions: Predictions, models: int = 1) -> JointStatistic:
-    """All reported metrics, and `auroc_CATEGORY` of the taxonomy's targets that are no codes, such as malignant."""
-    taxonomy = predictions.taxonomy
-    binary = [target for target in taxonomy.targets if target not in taxonomy.codes]
-    areas = []
-    for target in binary:
-        score = rank_within(predictions.target_score(target)[:, None], models)[:, 0]
-        actual = taxonomy.mask(target)[predictions.targets].astype(np.int64)
-        both = np.stack([-score, score], axis=1)
-        areas.append(AurocStatistic(actual, both, predictions.group, codes=(f"no_{target}", target)))
-    return JointStatistic((*areas, metrics_statistic(predictions, models, bins=BINS)))
 
 
 def _cell(name: str, number: Estimate, *, sign: bool) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.data.near_duplicates import COLUMNS
-from skinlesion.studies.audit.summary import leaking_pairs, lesions_in_several_splits, summarize
+from skinlesion.studies.audit.summary import implausible_ages, leaking_pairs, lesions_in_several_splits, summarize
 
 FRAME = pd.DataFrame(
     {
@@ -53,6 +53,16 @@ def test_summary_by_hand() -> None:
     assert found["splits"]["train"]["diagnoses"]["mel"] == 2
     assert found["torn_lesions"] == []
     assert found["shortcuts"] == SHORTCUTS
+    assert found["implausible_ages"] == []  # half of the nevi with an age are a child's
+
+
+def test_children_with_a_diagnosis_of_adults_are_named() -> None:
+    ages = {"bkl": [0.0, 5.0, *[70.0] * 250, np.nan], "nv": [0.0, *[40.0] * 60], "mel": [17.0, *[60.0] * 99]}
+    rows = [(code, age) for code, own in ages.items() for age in own]
+    frame = pd.DataFrame(rows, columns=["diagnosis", "age"])
+    frame = frame.assign(image_id=[f"i{k:03d}" for k in range(len(frame))], lesion_id="l")
+    found = implausible_ages(frame)  # 2 of 252; 1 of 61 and 1 of 100 are not below 1 %
+    assert found[["image_id", "diagnosis", "age"]].to_numpy().tolist() == [["i000", "bkl", 0.0], ["i001", "bkl", 5.0]]
 
 
 def test_duplicates_are_counted_by_lesion_and_split() -> None:
