@@ -23,7 +23,7 @@ from skinlesion.metrics.calibration import (
     target_calibration,
 )
 from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
-from skinlesion.metrics.estimate import FEW_LESIONS, BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.metrics.estimate import EXACT, FEW_LESIONS, BootstrapConfig, Estimate, Estimates, estimates_to_dict
 from skinlesion.metrics.permutation import rank_within
 
 FACTS = ("sex", "age", "localization", "dataset", "dx_type")
