@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.inference.predictions import Predictions, refuse_other_images
+from skinlesion.inference.table_columns import object_array
 from skinlesion.metrics.bootstrap import AT_ONCE, FEW, NO_WIDTH, Difference, Statistic, joined
 from skinlesion.metrics.classification import Floats, Integers
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
@@ -98,16 +99,16 @@ def rank_within(scores: npt.NDArray[np.floating], models: int) -> npt.NDArray[np
 def _stacked(*tables: Predictions) -> Predictions:
     """The predictions of several models one after the other, each with lesions of its own in the same order."""
 
-    def named(ids: npt.NDArray[np.object_], number: int) -> list[str]:
-        return [each and f"{number}{each}" for each in ids]
+    def named(key: str) -> npt.NDArray[np.object_]:
+        return object_array(each and f"{k}{each}" for k, table in enumerate(tables) for each in getattr(table, key))
 
-    return Predictions.build(
-        [name for number, each in enumerate(tables) for name in named(each.image_id, number)],
-        [name for number, each in enumerate(tables) for name in named(each.lesion_id, number)],
-        probabilities=np.concatenate([each.probabilities for each in tables]),
-        actual=[code for each in tables for code in each.actual],
-        decided=[code for each in tables for code in each.predicted],
-        taxonomy=tables[0].taxonomy,
+    return Predictions(
+        named("image_id"),
+        np.concatenate([each.probabilities for each in tables]),
+        named("lesion_id"),
+        np.concatenate([each.actual for each in tables]),
+        tables[0].taxonomy,
+        scores=np.eye(len(tables[0].taxonomy))[np.concatenate([each.predicted_targets for each in tables])],
     )
 
 
