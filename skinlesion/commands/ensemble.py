@@ -38,7 +38,8 @@ def run(config: EnsembleConfig) -> None:
     check_count(paths, announced if config.expected is None else config.expected)
     models = [load_model(path) for path in paths]
     check_together(models)
-    folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
+    inside = Path(str(config.members))
+    folder = Path(config.out) if config.out else (inside.parent if inside.is_file() else inside) / "ensemble"
     log_to(folder)
     names = unique_names(models)
     val = _predict(models, "val", config)
@@ -229,10 +230,11 @@ def _show(found: "EnsembleMetrics", part: str) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
     rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
-    rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
-    rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
+    if several := len(rows) > 1:
+        rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
+        rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
     title = "Test part" if part == "test" else "Validation, which chose the members: too high"
     show_metrics(f"{title}, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
-    if part == "test":
+    if part == "test" and several:
         gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
         show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)

@@ -27,7 +27,7 @@ Decision = Annotated[str, OneOf(("likeliest", "balanced"))]
 class EnsembleConfig(BootstrapKeys):
     """`skinlesion ensemble`."""
 
-    members: Annotated[Any, PATH]  # folder of a sweep, or a list of checkpoints
+    members: Annotated[Any, PATH]  # folder of a sweep, a list of checkpoints, or one model
     expected: Annotated[int, Range(2)] | None  # number of members; null: the number that the sweep announced, or any
     out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
     split: Annotated[str, OneOf(("val", "test"))]  # test: the test part is read too, once all is chosen; it is recorded

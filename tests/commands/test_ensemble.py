@@ -321,9 +321,21 @@ def test_refuses_members_that_do_not_go_together(sweep: Path, key: str, value: o
     assert str(path) in message
 
 
-def test_refuses_an_empty_folder_and_a_single_run(sweep: Path, tmp_path: Path) -> None:
+def test_refuses_an_empty_folder(tmp_path: Path) -> None:
     assert "no runs there" in refused(f"members={tmp_path / 'nothing'}")
-    assert "one model" in refused(f"members={sweep / 'first'}")
+
+
+@pytest.mark.parametrize("given", ["first", "first/best.ckpt"])
+def test_one_model_is_calibrated_and_decides_as_an_ensemble_of_one(
+    given: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(ensemble(f"members={sweep / given}", "id_pass_rate=null"))
+    folder = sweep / "first" / "ensemble"
+    about = json.loads((folder / "ensemble.json").read_text())
+    assert (about["chosen"], len(about["members"]), len(about["operating_points"]) > 0) == ([0], 1, True)
+    assert (folder / "predictions_test.csv").read_bytes() == (sweep / "first" / "predictions_test.csv").read_bytes()
+    assert json.loads((folder / "metrics.json").read_text())["test"]["accuracy"] > 0
+    assert "gain over" not in capsys.readouterr().out
 
 
 def test_an_ensemble_is_refused_when_a_member_has_changed(sweep: Path) -> None:
@@ -444,7 +456,6 @@ def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., 
 def test_refuses_a_member_given_twice(sweep: Path, tmp_path: Path) -> None:
     one = sweep / "first" / "best.ckpt"
     assert "given twice" in refused(f"members=[{one},{sweep / 'first'}]", f"out={tmp_path / 'out'}")
-    assert "at least two" in refused(f"members=[{one}]", f"out={tmp_path / 'out'}")
 
 
 def test_members_of_the_same_name_are_named_with_their_folder(sweep: Path, tmp_path: Path) -> None:
