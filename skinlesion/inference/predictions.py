@@ -157,6 +157,8 @@ class Predictions:
     @classmethod
     def concatenate(cls, tables: "Sequence[Predictions]") -> "Predictions":
         """The predictions of one model for several batches of images, one after the other."""
+        if any(table.scores is not None for table in tables):
+            tables = [each if each.scores is not None else replace(each, scores=each.probabilities) for each in tables]
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(table, name) for table in tables], axis=int(name == "members"))
             for name in (*_PER_IMAGE, "members")
@@ -284,14 +286,12 @@ class Predictions:
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
-        probabilities, scores = (
-            None
-            if each is None
-            else np.stack([np.bincount(group, own) for own in each.T], 1) / np.bincount(group)[:, None]
-            for each in (ordered.probabilities, ordered.scores)
-        )
-        assert probabilities is not None
-        return replace(ordered.select(first).with_probabilities(probabilities), scores=scores)
+
+        def mean(each: Floats) -> Floats:
+            return np.stack([np.bincount(group, own) for own in each.T], axis=1) / np.bincount(group)[:, None]
+
+        scores = None if ordered.scores is None else mean(ordered.scores)
+        return replace(ordered.select(first).with_probabilities(mean(ordered.probabilities)), scores=scores)
 
     def _check(self, source: str, predicted: Sequence[str] | None) -> None:
         """Raise one DataError with all that is wrong."""

@@ -57,7 +57,9 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
         table = restore_formulas(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
         hint = (
-            _UNREAD if "predictions_test" in path.name and not path.exists() else "Give a file that `evaluate` wrote."
+            _UNREAD
+            if "predictions_test" in path.name and not path.exists()
+            else "Give a file that `skinlesion evaluate` wrote."
         )
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
     names = {name: _standard(str(name), taxonomy) for name in table}
