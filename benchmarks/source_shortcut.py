@@ -1,9 +1,9 @@
-"""`python -m benchmarks.source_shortcut RUN DATA WEIGHTS FEATURES`: heads that should not lean on the camera, and losses.
+"""`python -m benchmarks.source_shortcut RUN DATA WEIGHTS FEATURES`: heads without the camera's help, and losses.
 
-Features are the backbone's pooled maps, (images, 1280): with its ImageNet weights, where heads are judged by
-cross-fitting over the lesions of the run's training and validation parts; and as RUN tuned it, where they are fitted on
-the training part and judged on the validation part, as losses always are. The test part is not read. Each trial has three seeds, of weights, batches and cross-fitting;
-intervals are of the mean over seeds, by a bootstrap over lesions, and differences are paired with the plain trial.
+Features are the backbone's pooled maps, (images, 1280). With its ImageNet weights, heads are judged by cross-fitting
+over the lesions of the run's training and validation parts. As RUN tuned it, they are fitted on the training part and
+judged on the validation part, as losses always are. The test part is not read. Each trial has three seeds, of weights,
+batches and cross-fitting; intervals are of the mean over seeds, by a bootstrap over lesions; differences are paired.
 
 Reweighing gives each image P(source) P(diagnosis) / P(source, diagnosis), so that the two are independent where both
 occur (Kamiran & Calders, Knowl. Inf. Syst. 33:1-33, 2012, doi:10.1007/s10115-011-0463-8). An adversary tells the source
@@ -11,6 +11,7 @@ from the hidden layer, whose gradient is reversed (Ganin et al., J. Mach. Learn.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.baselines import BASELINES, predict_without_image
 from skinlesion.metrics.bootstrap import Difference, JointStatistic, Replicates, Statistic, bootstrap
 from skinlesion.metrics.classification import Floats, Integers
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, estimates_to_dict
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 from skinlesion.metrics.summary import category_auroc, groups_of, metrics_statistic, strata_of
 from skinlesion.model.funnel import DenseFunnel
 from skinlesion.model.network import Head
@@ -73,6 +74,7 @@ class Trial:
     without_dominant: bool = False  # fitted without the source of most nevi
     adversary: float = 0.0  # final strength of the reversed gradient
     within_source: bool = False  # features standardised by source, which must then be known in use
+    epochs: int | None = None  # instead of `EPOCHS`
 
 
 TRIALS = {
@@ -81,6 +83,8 @@ TRIALS = {
     "drawn by the same weights": Trial(drawn="independent"),
     "each source and diagnosis drawn as often": Trial(drawn="cells"),
     "fitted without MoleMax": Trial(without_dominant=True),
+    "fitted without MoleMax, as many steps": Trial(without_dominant=True, epochs=10),
+    "plain, as many steps as without MoleMax": Trial(epochs=4),
     "standardised within source": Trial(within_source=True),
     "adversary, 0.1": Trial(adversary=0.1),
     "adversary, 0.3": Trial(adversary=0.3),
@@ -164,8 +168,9 @@ def main() -> None:
     for name, weights, parts in (("frozen", arguments.weights, crossed), ("tuned", None, held_out)):
         images = embed(model, frame, weights, arguments.features / f"{name}.npy")
         found[name] = {"heads": compare_heads(images, parts), "losses": compare_losses(images, held_out, model)}
-    write_json(arguments.out, found)
-    print(tables(found))
+    kept = json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 5))
+    write_json(arguments.out, kept)
+    print(tables(kept))
 
 
 def embed(model: TrainedModel, frame: pd.DataFrame, weights: Path | None, path: Path) -> Images:
@@ -215,9 +220,9 @@ def descend(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
     for epoch in range(epochs):
         order = torch.randperm(n) if chances is None else torch.multinomial(chances, n, replacement=True)
-        for place, rows in enumerate(order[: batches * BATCH].split(BATCH)):
+        for place, rows in enumerate(torch.split(order[: batches * BATCH], BATCH)):
             optimizer.zero_grad()
-            loss_of(rows, (epoch + place / batches) / epochs).backward()
+            torch.autograd.backward(loss_of(rows, (epoch + place / batches) / epochs))
             optimizer.step()
             schedule.step()
     net.eval()
@@ -239,14 +244,14 @@ def fit_head(trial: Trial, widths: Sequence[int], images: Images) -> DenseFunnel
             loss = loss + F.cross_entropy(adversary(reverse(hidden, strength)), source[rows], reduction="none")
         return (loss * weights[rows]).mean() if trial.weighed else loss.mean()
 
-    descend(nn.ModuleList([head, adversary]), loss_of, len(target), epochs=EPOCHS, chances=chances)
+    descend(nn.ModuleList([head, adversary]), loss_of, len(target), epochs=trial.epochs or EPOCHS, chances=chances)
     return head
 
 
 def within_source(images: Images, reference: Images) -> Images:
     """The images with features standardised by the mean and deviation of their source in the reference."""
     features = images.features.clone()
-    for source in images.source.unique():
+    for source in range(int(images.source.max()) + 1):
         own, here = reference.features[reference.source == source], images.source == source
         features[here] = (features[here] - own.mean(dim=0)) / (own.std(dim=0) + 1e-6)
     return replace(images, features=features)
@@ -295,7 +300,7 @@ def compare_heads(images: Images, parts: Sequence[Parts]) -> dict[str, Any]:
     """Every trial of every head, with what tells the source; differences are from the plain trial of the head."""
     found: dict[str, Any] = {"camera alone": by_stratum([camera(images.frame, each) for each in parts], images.frame)}
     for kind, widths in HEADS.items():
-        plain = None
+        plain: Sequence[Predictions] = ()
         for name, trial in TRIALS.items():
             if trial.adversary and not widths:
                 continue  # nothing hidden that could give way
@@ -311,15 +316,13 @@ def compare_heads(images: Images, parts: Sequence[Parts]) -> dict[str, Any]:
     return found
 
 
-def by_stratum(
-    tables: Sequence[Predictions], frame: pd.DataFrame, plain: Sequence[Predictions] | None = None
-) -> dict[str, Any]:
+def by_stratum(tables: Sequence[Predictions], frame: pd.DataFrame, plain: Sequence[Predictions] = ()) -> dict[str, Any]:
     """AUROC of melanoma and of malignant: over all images, without MoleMax, on histology alone, within each source."""
     groups = groups_of(tables[0], frame)
     sources = np.asarray(groups["dataset"], dtype=object)
     strata = strata_of(tables[0], groups) | {name: sources == name for name in sorted(set(sources))}
     return {
-        name: compared(_areas, *([each.select(kept) for each in of] if of else None for of in (tables, plain)))
+        name: compared(_areas, *([each.select(kept) for each in of] for of in (tables, plain)))
         for name, kept in strata.items()
     }
 
@@ -329,29 +332,34 @@ def _areas(table: Predictions) -> Statistic:
 
 
 def compared(
-    statistic: Callable[[Predictions], Statistic], tables: Sequence[Predictions], plain: Sequence[Predictions] | None
+    statistic: Callable[[Predictions], Statistic], tables: Sequence[Predictions], plain: Sequence[Predictions] = ()
 ) -> dict[str, Any]:
     """Means over seeds, their differences from those of the plain tables, and the differences of each seed."""
     lesions, own = tables[0].lesions, [statistic(each) for each in tables]
-    found: dict[str, Any] = {"value": estimates_to_dict(bootstrap(Mean(own), CONFIG, lesions=lesions))}
+    found: dict[str, Any] = {"value": _ends(bootstrap(Mean(own), CONFIG, lesions=lesions))}
     if plain:
         pairs = [Difference(one, statistic(other)) for one, other in zip(own, plain, strict=True)]
         gain, alone = bootstrap(Mean(pairs), CONFIG, lesions=lesions), np.ones((1, lesions))
-        found["difference"] = estimates_to_dict(gain)
+        found["difference"] = _ends(gain)
         found["seeds"] = {name: [float(each.resampled(alone)[name][0]) for each in pairs] for name in gain}
     return found
 
 
+def _ends(estimates: Estimates) -> dict[str, list[float | None]]:
+    return {name: [each.value, each.low, each.high] for name, each in estimates.items()}
+
+
 def compare_losses(images: Images, parts: Sequence[Parts], model: TrainedModel) -> dict[str, Any]:
     """The package's head with each loss; differences are from label smoothing with the same exponent."""
-    found, reference = {}, None
+    found: dict[str, Any] = {}
+    reference: Sequence[Predictions] = ()
     for name, loss in LOSSES.items():
         tables = []
         for seed, each in zip(SEEDS, parts, strict=True):
             torch.manual_seed(seed)
             pairs = [(images.rows(fitted), images.rows(judged)) for fitted, judged in each]
             tables.append(Predictions.concatenate([with_loss(loss, *pair, model) for pair in pairs]).sorted())
-        reference = None if name.startswith("label smoothing") else reference
+        reference = () if name.startswith("label smoothing") else reference
         found[name] = compared(partial(metrics_statistic, bins=15), tables, reference)
         reference = reference or tables
         print(name, file=sys.stderr, flush=True)
@@ -373,14 +381,16 @@ def with_loss(loss: Callable[..., Tensor], train: Images, test: Images, model: T
         return predictions(test.frame, head(test.features[:, :, None, None], test.facts).softmax(dim=1))
 
 
+_TITLES = {"all images": "all", "without vidir_molemax": "without MoleMax", "histology alone": "histology"}
+
+
 def tables(found: Mapping[str, Any]) -> str:
     """The results as Markdown: values of the references in italics, differences from them below."""
-    places = [*(("all images", name) for name in AREAS), *(("without vidir_molemax", name) for name in AREAS)]
-    places += [("histology alone", name) for name in AREAS]
+    places = [(stratum, metric) for stratum in _TITLES for metric in AREAS]
     parts = []
     for name in ("frozen", "tuned"):
         heads, losses = found[name]["heads"], found[name]["losses"]
-        titles = [f"{metric.removeprefix('auroc_')}, {stratum}" for stratum, metric in places]
+        titles = [f"{metric.removeprefix('auroc_')}, {_TITLES[stratum]}" for stratum, metric in places]
         rows = [
             [row, *(_cell(each[stratum], metric) for stratum, metric in places), *_told(each)]
             for row, each in heads.items()
@@ -393,8 +403,8 @@ def tables(found: Mapping[str, Any]) -> str:
 
 def _cell(entry: Mapping[str, Any], metric: str) -> str:
     if "difference" in entry:
-        return Estimate.from_dict(entry["difference"][metric]).text("+.3f")
-    return f"*{Estimate.from_dict(entry['value'][metric]).text()}*"
+        return Estimate(*entry["difference"][metric]).text("+.3f")
+    return f"*{Estimate(*entry['value'][metric]).text()}*"
 
 
 def _told(entry: Mapping[str, Any]) -> list[str]:
