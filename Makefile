@@ -29,7 +29,7 @@ help: ## list the targets
 demo: $(BIN)/.installed ## train six tiny members on synthetic data, let them vote, draw the figures (minutes)
 	$(SKINLESION) synthetic data.root=demo/data n=1000 min_per_class=90
 	$(SKINLESION) train sweep=six experiment=demo hydra/launcher=joblib hydra.launcher.n_jobs=2
-	$(SKINLESION) ensemble members=demo/runs
+	$(SKINLESION) ensemble members=demo/runs split=test
 	$(SKINLESION) evaluate ensemble=demo/runs/ensemble/ensemble.json split=test
 
 serve: $(BIN)/.installed ## open the demo ensemble's page and API on PORT (trained and exported first if it is not there)
@@ -39,26 +39,26 @@ serve: $(BIN)/.installed ## open the demo ensemble's page and API on PORT (train
 
 results: $(BIN)/.installed ## train and judge the recipes that need no GPU (DATA=folder WEIGHTS=folder)
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu $(TWO) $(CPU)
-	$(SKINLESION) ensemble members=runs/ham10000_cpu
+	$(SKINLESION) ensemble members=runs/ham10000_cpu split=test
 	$(SKINLESION) train sweep=six experiment=ham10000_cpu_brief $(CPU)
-	$(SKINLESION) ensemble members=runs/ham10000_cpu_brief
-	$(SKINLESION) ensemble out=runs/twelve smallest=12 largest=12 id_pass_rate=null \
+	$(SKINLESION) ensemble members=runs/ham10000_cpu_brief split=test
+	$(SKINLESION) ensemble split=test out=runs/twelve smallest=12 largest=12 id_pass_rate=null \
 		members=[$(subst $(space),$(comma),$(foreach run,ham10000_cpu ham10000_cpu_brief,$(MEMBERS:%=runs/$(run)/%/best.ckpt)))]
 
 results-deep: $(BIN)/.installed ## the deeply tuned pair on three seeds of the published split (two hours on two cores)
 	for seed in 666 1 2; do out=runs/deep/$$seed; \
 		$(SKINLESION) train sweep=six experiment=ham10000_cpu_deep loss=a05_g20 expected_members=2 split.seed=$$seed out=$$out \
-			$(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out id_pass_rate=null || exit 1; done
+			$(TWO) $(CPU) && $(SKINLESION) ensemble members=$$out split=test id_pass_rate=null || exit 1; done
 
 results-seeds: $(BIN)/.installed ## the frozen six on three seeds of the published split
 	for seed in 666 1 2; do out=runs/seeds/$$seed; \
 		$(SKINLESION) train sweep=six experiment=ham10000_cpu split.seed=$$seed out=$$out $(TWO) $(CPU) && \
-		$(SKINLESION) ensemble members=$$out || exit 1; done
+		$(SKINLESION) ensemble members=$$out split=test || exit 1; done
 
 results-folds: $(BIN)/.installed ## four tuned members on each of five folds of all images, judged together
 	for fold in 0 1 2 3 4; do out=runs/folds/$$fold; \
 		$(SKINLESION) train sweep=six experiment=ham10000_folds expected_members=4 split.fold=$$fold out=$$out $(TWO) $(CPU) && \
-		$(SKINLESION) ensemble members=$$out smallest=4 id_pass_rate=null || exit 1; done
+		$(SKINLESION) ensemble members=$$out split=test smallest=4 id_pass_rate=null || exit 1; done
 	$(SKINLESION) compare 'tables=[runs/folds/*/ensemble/predictions_test.csv]' out=runs/folds/compare.json
 
 ablation: $(BIN)/.installed ## what each part of the recipe is worth, on validation, with paired intervals
@@ -68,7 +68,7 @@ ablation: $(BIN)/.installed ## what each part of the recipe is worth, on validat
 
 results-gpu: results ## and those that need one; these have never been run
 	$(SKINLESION) train sweep=six experiment=ham10000_gpu data.root=$(DATA)
-	$(SKINLESION) ensemble members=runs/ham10000_gpu tta=flips
+	$(SKINLESION) ensemble members=runs/ham10000_gpu split=test tta=flips
 	$(SKINLESION) train experiment=ham10000_xception model=legacy_xception data.root=$(DATA) \
 		model.pretrained=$(WEIGHTS)/legacy_xception.safetensors
 

@@ -33,6 +33,11 @@ def main() -> None:
     audit = configuration("audit", AuditConfig, f"data.root={arguments.data}")
     facts = read_data(audit.data).set_index("image_id", drop=False)
     folds = sorted({path.parent.parent for path in arguments.runs.glob("fold*/*/predictions_test.csv")})
+    if not folds:
+        raise SystemExit(
+            f"{arguments.runs}: no fold*/MEMBER/predictions_test.csv; the test part is read only when one asks: train "
+            "each fold with judge=[val,test], or skinlesion evaluate checkpoint=RUN split=test out=RUN"
+        )
     numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
     members = sorted(path.parent.name for path in folds[0].glob("*/predictions_test.csv"))
     judged: dict[str, str] = {}

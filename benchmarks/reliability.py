@@ -35,7 +35,7 @@ TRAINING = (
     *("model=tiny_resnet", "model.image_size=[32,32]", "model.funnel=[16]", "model.pretrained=false"),
     *("schedule=three_phase", "schedule.phases.head.cached_views=2", "schedule.phases.high.ema_decay=0.9"),
     *(f"schedule.phases.{phase}.epochs=3" for phase in ("head", "high", "middle")),
-    *("loader.batch_size=16", "logger=none", "trainer.enable_progress_bar=false"),
+    *("loader.batch_size=16", "logger=none", "trainer.enable_progress_bar=false", "judge=[val,test]"),
 )
 SWEEP = ("-m", "loss.gamma=1.5,2.0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 

@@ -54,7 +54,7 @@ COMMANDS = {
     "ensemble": Command(
         "inference.EnsembleConfig",
         "Average the members of a sweep; the best subset is chosen on validation.",
-        ("ensemble members=runs/six", "ensemble members=[a/best.ckpt,b/best.ckpt] out=runs/ensemble"),
+        ("ensemble members=runs/six", "ensemble members=[a/best.ckpt,b/best.ckpt] out=runs/ensemble split=test"),
     ),
     "evaluate": Command(
         "inference.EvaluateConfig",
@@ -67,7 +67,10 @@ COMMANDS = {
     "compare": Command(
         "inference.CompareConfig",
         "Compare predictions tables of the same images with the first, with intervals.",
-        ("compare tables=[a/predictions_val.csv,b/predictions_val.csv]",),
+        (
+            "compare tables=[a/predictions_val.csv,b/predictions_val.csv]",
+            "compare 'recipes=[a-*/predictions_val.csv,b-*/predictions_val.csv]'",
+        ),
     ),
     "predict": Command(
         "inference.PredictConfig",

@@ -206,14 +206,21 @@ def read_json(path: Path, schema: Any, *, error: type[SkinlesionError], advice: 
         error: Raised with one line that names the file and the key.
         advice: What to do then.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({fault.strerror}); {advice}") from fault
+    return parse_json(content, schema, source=str(path), error=error, advice=advice)
+
+
+def parse_json(content: str | bytes, schema: Any, *, source: str, error: type[SkinlesionError], advice: str) -> Any:
+    """Parse JSON as `read_json` reads a file's; `source` names it in messages."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(schema).validate_json(path.read_bytes(), strict=True)
-    except OSError as fault:
-        raise error(f"{path}: cannot be read ({fault.strerror}); {advice}") from fault
+        return TypeAdapter(schema).validate_json(content, strict=True)
     except ValidationError as fault:
-        raise error(f"{path}: {first_fault(fault)}; {advice}") from fault
+        raise error(f"{source}: {first_fault(fault)}; {advice}") from fault
 
 
 def first_fault(faults: "ValidationError") -> str:

@@ -29,6 +29,7 @@ SMALL = (
     "loader.batch_size=32",
     "trainer.enable_progress_bar=false",
     "logger=none",
+    "judge=[val,test]",
     "schedule.phases.head.epochs=2",
     "schedule.phases.head.cached_views=2",
 )

@@ -58,7 +58,7 @@ def manifest(**changes: Any) -> Manifest:
 class RedModel:
     """Melanoma is as likely as the image is red, and a tenth likelier in those over 60; all else is a nevus.
 
-    Its second member always says nevus. An image without any blue does not look like dermoscopy.
+    Its second member always says nevus. An image without any blue is unlike its training images.
     """
 
     about: Manifest = field(default_factory=manifest)

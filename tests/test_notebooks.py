@@ -30,7 +30,11 @@ def code(notebook: Any) -> list[str]:
 @pytest.fixture(scope="session")
 def voted(sweep_folder: Path) -> Path:
     """The members' folder, with their ensemble in it."""
-    run(composed("ensemble", EnsembleConfig, f"members={sweep_folder}", "resamples=100", "accelerator=cpu"))
+    run(
+        composed(
+            "ensemble", EnsembleConfig, f"members={sweep_folder}", "split=test", "resamples=100", "accelerator=cpu"
+        )
+    )
     return sweep_folder
 
 

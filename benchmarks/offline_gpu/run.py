@@ -153,6 +153,7 @@ def _training(member: Member, folder: Path, epochs: dict[str, int], place: Place
         f"data.cache_dir={place.work / 'cache'}",
         f"model.pretrained={place.weights(f'tf_efficientnet_{member.backbone}')}",
         "trainer.enable_progress_bar=false",
+        "judge=[val,test]",
         *(f"schedule.phases.{phase}.epochs={count}" for phase, count in epochs.items()),
         *(override.format(folds=place.folds) for override in member.overrides),
         *(TOY if place.toy else ()),
@@ -186,6 +187,7 @@ def _ensemble(runs: Sequence[Path], group: Path, tta: str, place: Place) -> Job:
         f"members=[{','.join(str(run / 'best.ckpt') for run in runs)}]",
         f"out={out}",
         f"tta={tta}",
+        "split=test",
         "id_pass_rate=null",
         *(("resamples=100", "accelerator=cpu") if place.toy else ()),
     ]

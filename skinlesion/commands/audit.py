@@ -67,7 +67,7 @@ def _show(summary: "DatasetSummary", pairs: "pd.DataFrame") -> None:
     from skinlesion.commands.console import show_table
 
     splits = summary["splits"]
-    parts = {part: splits[part] for part in ("train", "val", "test", "left_out") if part in splits}
+    parts = {part: splits[part] for part in ("train", "val", "calibration", "test", "left_out") if part in splits}
     rows = [
         (code, *(str(counts["diagnoses"].get(code, 0)) for counts in parts.values())) for code in summary["diagnoses"]
     ]

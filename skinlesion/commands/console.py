@@ -9,7 +9,7 @@ from rich.table import Table
 
 from skinlesion.errors import printable
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, Estimate, Estimates
+from skinlesion.metrics.estimate import MARK_NOTE, Estimate, Estimates, is_marked
 
 HEADLINE = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
@@ -33,7 +33,7 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(printable, row))
-    marked = any(MARK in cell or NONE in cell for row in rows for cell in row)
+    marked = any(is_marked(cell) for row in rows for cell in row)
     console.print(printable(title), table, *([MARK_NOTE] if marked else []), sep="\n")
 
 
@@ -54,4 +54,4 @@ def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | Non
 def with_interval(number: Estimate, *, sign: bool = False) -> str:
     """A number with its interval, and the p value where it has one; `sign` shows a plus too, as for a difference."""
     text = number.text("+.3f" if sign else ".3f")
-    return text if number.value is None or number.p is None else f"{text} p {number.p:.3f}"
+    return text if number.value is None or number.p is None else f"{text} {number.p_text()}"

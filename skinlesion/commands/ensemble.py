@@ -1,4 +1,4 @@
-"""`skinlesion ensemble`: the members of a sweep vote; the best subset is chosen on validation, test is read once."""
+"""`skinlesion ensemble`: the members of a sweep vote; the best subset is chosen on validation, test read if asked."""
 
 import logging
 from collections.abc import Sequence
@@ -30,7 +30,6 @@ def run(config: EnsembleConfig) -> None:
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
     from skinlesion.inference.posthoc import with_calibration
-    from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.training.checkpoint import load_model
@@ -39,21 +38,20 @@ def run(config: EnsembleConfig) -> None:
     check_count(paths, announced if config.expected is None else config.expected)
     models = [load_model(path) for path in paths]
     check_together(models)
-    folder = Path(config.out) if config.out else Path(str(config.members)) / "ensemble"
+    inside = Path(str(config.members))
+    folder = Path(config.out) if config.out else (inside.parent if inside.is_file() else inside) / "ensemble"
     log_to(folder)
     names = unique_names(models)
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
-    fitted = _fit(val, chosen, names, config)
-    tables = {"val": val, "test": _predict(models, "test", config)}  # test is read now that all choices are made
-    vote = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
-    members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
-    folders = {folder: vote, **{folder / "members" / name.replace("/", "-"): each for name, each in members.items()}}
-    for path, parts in folders.items():
-        for part, predictions in parts.items():
-            predictions.write(path / f"predictions_{part}.csv")
+    own: Part = "calibration" if models[0].split.get("calibration") else "val"
+    fitted = _fit(val if own == "val" else _predict(models, own, config), chosen, names, config, part=own)
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
-    write_json(folder / "ensemble.json", describe(models, chosen, folder, tta=config.tta, fitted=fitted))
+    _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted), folder)
+    _open_test([models[k] for k in chosen], folder, config)
+    tables = {"val": val, **({"test": _predict(models, "test", config)} if config.split == "test" else {})}
+    vote = _write_tables(tables, chosen, names, folder, fitted=fitted)
+    members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
     found = ensemble_metrics(
         vote,
         {part: with_calibration(each, fitted["calibration"]) for part, each in vote.items()},
@@ -63,9 +61,67 @@ def run(config: EnsembleConfig) -> None:
         bins=config.bins,
     )
     write_json(folder / "metrics.json", found.to_dict())
-    _show(found)
+    _show(found, config.split)
     log.info("Ensemble: %s", folder / "ensemble.json")
-    log.info(next_command("evaluate", f"ensemble={folder / 'ensemble.json'}", "split=test"))
+    if config.split == "test":
+        log.info(next_command("report", f"ensemble={folder}"))
+    else:
+        log.info(next_command("evaluate", f"ensemble={folder}", "split=val"))
+        log.info("The test part has not been read; once all is decided, the same command with split=test reads it")
+
+
+def _write_ensemble(contents: dict[str, Any], folder: Path) -> None:
+    """Write ensemble.json; take away the test predictions of another ensemble in the folder."""
+    from skinlesion.files import write_json
+
+    path = folder / "ensemble.json"
+    before = path.read_bytes() if path.is_file() else None
+    write_json(path, contents)
+    if before is not None and path.read_bytes() != before:
+        for table in (folder / "predictions_test.csv", *folder.glob("members/*/predictions_test.csv")):
+            table.unlink(missing_ok=True)
+
+
+def _open_test(voting: "Sequence[TrainedModel]", folder: Path, config: EnsembleConfig) -> None:
+    """Check the protocol, and record its fixing or the reading of the test part, which comes next."""
+    from skinlesion.inference.ensemble import read_ensemble, unique_names
+    from skinlesion.inference.ledger import Examined
+    from skinlesion.inference.protocol import open_protocol
+
+    file = folder / "ensemble.json"
+    examined = Examined.of(file, unique_names(voting), voting, root=config.data.root)
+    digest = open_protocol(
+        config.protocol,
+        config.split,
+        examined,
+        configs=[model.config for model in voting],
+        tta=config.tta,
+        posthoc=read_ensemble(file).posthoc,
+    )
+    examined.note(config.split, "ensemble", protocol=digest)
+
+
+def _write_tables(
+    tables: "dict[str, list[Predictions]]",
+    chosen: Sequence[int],
+    names: Sequence[str],
+    folder: Path,
+    *,
+    fitted: dict[str, Any],
+) -> "dict[str, Predictions]":
+    """Write the predictions of the vote, which are returned by part, and of all members."""
+    from skinlesion.inference.posthoc import with_decision
+    from skinlesion.inference.predictions import Predictions
+
+    vote = {
+        part: with_decision(Predictions.soft_vote([each[k] for k in chosen]), fitted["decision"], fitted["calibration"])
+        for part, each in tables.items()
+    }
+    for part, each in tables.items():
+        vote[part].write(folder / f"predictions_{part}.csv")
+        for name, predictions in zip(names, each, strict=True):
+            predictions.write(folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")
+    return vote
 
 
 def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleConfig) -> "list[Predictions]":
@@ -98,34 +154,51 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
 
 
 def _fit(
-    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig
+    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig, *, part: "Part"
 ) -> dict[str, Any]:
-    """Fit on validation what ensemble.json keeps: calibration, operating points, prediction sets."""
-    from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration, worsens_nll
+    """Fit on a part what ensemble.json keeps: calibration, decision, operating points, prediction sets."""
+    import numpy as np
+
+    from skinlesion.inference.calibration import FITS, prior_of
+    from skinlesion.inference.posthoc import (
+        better_scaling,
+        cross_fitted,
+        fit_calibration,
+        fit_decisions,
+        with_calibration,
+    )
     from skinlesion.inference.predictions import Predictions
 
     vote = Predictions.soft_vote([val[k] for k in chosen])
     calibration = fit_calibration(vote, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
-    elif worsens_nll(calibration):
+    elif better := better_scaling(calibration):
         log.warning(
-            "calibration=%s makes the likelihood of left-out lesions worse; compare `folds` in ensemble.json, and "
-            "consider calibration=none",
-            config.calibration,
+            "calibration=%s is worse than %s on left-out lesions by more than noise; compare `folds` in ensemble.json, "
+            "and consider calibration=%s",
+            *(config.calibration, better, better),
         )
-    each = [fit_calibration(member, method=config.calibration, bins=config.bins) for member in val]
-    members = [
-        {"name": name, "temperature": found.get("temperature"), "vector": found.get("vector")}
-        for name, found in zip(names, each, strict=True)
-    ]
+    pairs = [] if "note" in calibration else list(zip(names, val, strict=True))
+    members: list[dict[str, Any]] = [{"name": name} for name, _ in pairs]
+    for found, (_, own) in zip(members, pairs, strict=True):
+        for kind in ("temperature", "vector"):
+            found |= FITS[kind](own.probabilities, own.targets)
     decisions = fit_decisions(
         with_calibration(vote, calibration),
         sensitivities=config.sensitivities,
         alphas=config.alphas,
         score=cast("Score", config.conformal),
+        held_out=cross_fitted(vote, calibration["method"]),
     )
-    return {"calibration": {**calibration, "members": members}, **decisions}
+    prior = prior_of(np.bincount(vote.targets, minlength=len(vote.taxonomy)).tolist(), vote.taxonomy.codes)
+    decision = {"rule": config.decision, "prior": prior}
+    return {
+        "calibration": {**calibration, "members": members, "part": part},
+        "decision": decision,
+        "operating_points": decisions["operating_points"],
+        "conformal": [{**each, "part": part} for each in decisions["conformal"]],
+    }
 
 
 def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig) -> dict[str, Any] | None:
@@ -153,12 +226,15 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
     return {"file": NOVELTY, "sha256": digest, "passing": config.id_pass_rate, "threshold": threshold}
 
 
-def _show(found: "EnsembleMetrics") -> None:
+def _show(found: "EnsembleMetrics", part: str) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
-    rows = [(name, parts["test"].metrics) for name, parts in found.members.items()]
-    rows.append((f"mean of all {len(rows)}", found.all_members["test"].metrics))
-    rows.append((f"chosen on validation: {len(found.chosen)}", found.vote["test"].metrics))
-    show_metrics(f"Test part, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
-    gains = [(title, with_interval(found.gains["test"][metric], sign=True)) for metric, title in HEADLINE.items()]
-    show_table(f"Test part, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)
+    rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
+    if several := len(rows) > 1:
+        rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
+        rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
+    title = "Test part" if part == "test" else "Validation, which chose the members: too high"
+    show_metrics(f"{title}, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
+    if part == "test" and several:
+        gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
+        show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)

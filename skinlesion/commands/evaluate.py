@@ -61,10 +61,22 @@ def run(config: EvaluateConfig) -> None:
 
 
 def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
+    from skinlesion.inference.ledger import Examined
+    from skinlesion.inference.protocol import open_protocol
     from skinlesion.inference.split_part import read_part
 
-    part = cast("Part", config.split)
-    images = read_part(predictor.networks.models[0], part, config.data)
+    part, models = cast("Part", config.split), predictor.networks.models
+    examined = Examined.named_by(config, predictor)
+    digest = open_protocol(
+        config.protocol,
+        part,
+        examined,
+        configs=[model.config for model in models],
+        tta=predictor.members.tta,
+        posthoc=predictor.posthoc,
+    )
+    images = read_part(models[0], part, config.data)
+    examined.note(part, "evaluate", protocol=digest)
     caches = images.caches(predictor.sizes)
     return _Evaluated(
         predictions=predictor.predict_frame(images.frame, caches=caches, batch=config.loader.batch_size),
@@ -73,7 +85,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
         name=part,
         title=f"{part} part",
         model=predictor.folder.name,
-        about={"tta": predictor.members.tta},
+        about=_about(predictor),
         image_of=caches[predictor.sizes[0]].image,
         posthoc=predictor.posthoc if config.ensemble else None,
     )
@@ -103,10 +115,15 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
         name="external",
         title=f"{config.external.images}, {len(found.predictions)} images",
         model=predictor.folder.name,
-        about={"tta": predictor.members.tta, "external": found.source},
+        about={**_about(predictor), "external": found.source},
         image_of=found.cache.image,
         posthoc=posthoc if config.ensemble else None,
     )
+
+
+def _about(predictor: "Predictor") -> dict[str, Any]:
+    decision = predictor.posthoc.decision
+    return {"tta": predictor.members.tta, "decision": "likeliest" if decision is None else decision["rule"]}
 
 
 def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
@@ -210,6 +227,13 @@ def _write_decisions(found: _Evaluated, groups: dict[str, list[str]], config: Ev
         groups=groups,
     )
     write_json(found.folder / f"decisions_{found.name}.json", decisions.to_dict())
+    for fitted, coverage in decisions.conformal[:1]:
+        wanted = 1 - fitted["alpha"]
+        if short := coverage.shortfalls(wanted):
+            listed = "; ".join(
+                f"{each.fact} {each.group} {each.metrics.metrics['coverage'].text()}".strip() for each in short
+            )
+            log.warning("Prediction sets hold the actual diagnosis less often than %.0f %%: %s", 100 * wanted, listed)
     if decisions.operating_points:
         rows = [(point["target"], point["sensitivity"], metrics) for point, _, metrics in decisions.operating_points]
         show_points("Operating points, chosen on validation", rows)

@@ -54,6 +54,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
 def _check_maps(config: ExplainConfig, part: "Part") -> None:
     """Write explanations.json and the figures of the checks, and print the main results."""
     from skinlesion.files import write_json
+    from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
     from skinlesion.inference.split_part import read_part
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -63,6 +64,7 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
 
     predictor = Predictor.from_config(replace(config, tta="none"))
     frame = read_part(predictor.networks.models[0], part, config.data, images=config.images, seed=config.seed).frame
+    Examined.named_by(config, predictor).note(part, "explain")
     masks = None if config.masks is None else Path(config.masks)
     checks = check_maps(predictor, frame, masks=masks, config=BootstrapConfig.of(config))
     folder = Path(config.out) if config.out else predictor.folder / "explanations"

@@ -72,7 +72,12 @@ def run(config: ReportConfig) -> None:
 def _sections(sources: "Sources", config: ReportConfig) -> "list[Section]":
     """Sections made from the results of other commands that are given or lie beside the ensemble."""
     from skinlesion.studies.report.robustness import robustness_section
-    from skinlesion.studies.report.sections import explanations_section, external_section, section_folder
+    from skinlesion.studies.report.sections import (
+        explanations_section,
+        external_section,
+        ledger_section,
+        section_folder,
+    )
 
     beside = sources.path.parent
     robustness = section_folder(config.robustness, beside / "robustness", key="robustness")
@@ -84,5 +89,6 @@ def _sections(sources: "Sources", config: ReportConfig) -> "list[Section]":
         None if robustness is None else robustness_section(robustness),
         None if explanations is None else explanations_section(explanations, samples=config.samples),
         *(external_section(folder, sources.vote["test"]) for folder in external),
+        ledger_section(sources.ledger),
     ]
     return [each for each in found if each is not None]

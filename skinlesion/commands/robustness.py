@@ -22,6 +22,7 @@ def run(config: RobustnessConfig) -> None:
         SkinlesionError: The model or the data are invalid, or a step is out of range.
     """
     from skinlesion.files import write_json, write_text
+    from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
     from skinlesion.inference.split_part import read_part
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -31,6 +32,7 @@ def run(config: RobustnessConfig) -> None:
     check_steps(config.steps)
     predictor = _with_detector(Predictor.from_config(config), config)
     model, part = predictor.networks.models[0], cast("Part", config.split)
+    Examined.named_by(config, predictor).note(part, "robustness")
     found = study_robustness(
         predictor,
         read_part(model, part, config.data, images=config.images, seed=config.seed).frame,

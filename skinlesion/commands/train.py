@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: TrainConfig) -> None:
-    """Train, or resume training, and evaluate the best checkpoint on validation and test.
+    """Train, or resume training, and evaluate the best checkpoint on the parts of `judge`.
 
     Where several devices train, each has a process that runs this; the first one alone writes and evaluates.
 
@@ -102,6 +102,9 @@ def run_folder(config: TrainConfig) -> Path:
 
 def _say_what_is_next(config: TrainConfig, folder: Path) -> None:
     done = len(list(folder.parent.glob("*/metrics.json")))
+    if absent := [part for part in config.judge if not (folder / f"predictions_{part}.csv").exists()]:
+        words = (f"checkpoint={folder}", f"split={absent[0]}", f"out={folder}")
+        log.warning("%s: finished without judge=%s; %s", folder, absent[0], next_command("evaluate", *words))
     if not multirun():
         log.info(next_command("evaluate", f"checkpoint={folder / 'best.ckpt'}", "split=val"))
     elif done > 1 and done == (config.expected_members or done):
@@ -188,6 +191,7 @@ def _evaluate(
 
     from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.files import file_digest, write_json
+    from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
     from skinlesion.metrics.classification import headline
     from skinlesion.plots.history import history
@@ -196,12 +200,15 @@ def _evaluate(
     from skinlesion.training.feature_cache import predict_from_maps
 
     measured: dict[str, object] = {}
+    trained = load_model(folder)
     cached = all(phase.cached_views > 0 for phase in config.schedule.phases.values())
     predictor = None
     if not cached:
-        trained = replace(load_model(folder), network=module.network)  # in its layout: others round differently
-        predictor = Predictor.of([trained], device=device)
-    for part in HELD_OUT:
+        same = replace(trained, network=module.network)  # in its layout: others round differently
+        predictor = Predictor.of([same], device=device)
+    for part in (each for each in HELD_OUT if each in config.judge):
+        if part == "test":
+            Examined.of(trained.path, [trained.name], [trained]).record("train")
         if predictor is None:
             table = predict_from_maps(module.network, datamodule, part, schedule=config.schedule, device=device)
         else:

@@ -69,6 +69,9 @@ class SplitConfig:
     folds: Annotated[int, Range(2)]  # number of folds (grouped)
     fold: Annotated[int, Range(0)]  # the fold that is the test part, counted from 0 (grouped, and a file of folds)
     val_fraction: Annotated[float, Range(0, 0.5, above=True, below=True)]  # share of the rest that validates (likewise)
+    calibration_fraction: (
+        Annotated[float, Range(0, 1, above=True, below=True)] | None
+    )  # share of validation lesions that choose neither epoch nor members: calibration, thresholds; null: none
     file: PathText | None  # CSV of a split (image_id, split) or of folds (image_id, fold) (file)
 
     def __post_init__(self) -> None:

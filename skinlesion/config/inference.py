@@ -20,18 +20,25 @@ from skinlesion.config.schema import (
     require_shares,
 )
 
+Decision = Annotated[str, OneOf(("likeliest", "balanced"))]
+
 
 @dataclass
 class EnsembleConfig(BootstrapKeys):
     """`skinlesion ensemble`."""
 
-    members: Annotated[Any, PATH]  # folder of a sweep, or a list of checkpoints
+    members: Annotated[Any, PATH]  # folder of a sweep, a list of checkpoints, or one model
     expected: Annotated[int, Range(2)] | None  # number of members; null: the number that the sweep announced, or any
     out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
+    split: Annotated[str, OneOf(("val", "test"))]  # test: the test part is read too, once all is chosen; it is recorded
+    protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
     tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
     smallest: Count  # smallest number of members in the subsets that are searched
     largest: Count  # largest number of members in the subsets that are searched
-    calibration: Annotated[str, OneOf(("temperature", "vector", "none"))]  # how the members' mean is calibrated
+    calibration: Annotated[
+        str, OneOf(("auto", "none", "temperature", "bias", "vector"))
+    ]  # scaling of the members' mean; auto: the simplest that is as good as the best on left-out lesions, within noise
+    decision: Decision  # predicted diagnosis: the vote's likeliest, or that of the largest probability by prevalence
     sensitivities: list[float]  # sensitivities that the operating points reach on validation, 0 to 1
     alphas: list[float]  # shares of images whose prediction set may miss the diagnosis, 0 to 1; the first is in use
     conformal: Annotated[str, OneOf(("aps", "raps"))]  # score of the prediction sets
@@ -84,8 +91,10 @@ class EvaluateConfig(BootstrapKeys):
     ensemble: PathText | None  # ensemble to evaluate: ensemble.json, or its folder
     submission: PathText | None  # challenge CSV of probabilities to evaluate against external.labels, without a model
     split: str | None  # part of the split to evaluate: val or test; null: external images or a submission
+    protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
     out: PathText | None  # folder of the results; null: a folder beside the model
     calibrated: bool  # whether an ensemble's calibrated probabilities are measured too
+    decision: Decision | None  # predicted diagnosis: the likeliest or balanced, by prevalence; null: the model's own
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     bins: Annotated[int, Range(2)]  # number of bins of the reliability diagram
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
@@ -101,6 +110,8 @@ class EvaluateConfig(BootstrapKeys):
     def _check_images(self) -> None:
         """Refuse anything but a part of the split, images of another source, or a submission and its labels."""
         other = self.external
+        fits = self.protocol is None or self.split is not None
+        require(fits, "protocol", self.protocol, "null, where no part of the split is evaluated")
         if self.submission is not None:
             alone = self.checkpoint is None and self.ensemble is None and other.images is None
             expected = "no model and no images beside it: a submission holds the probabilities"
@@ -122,12 +133,15 @@ class CompareConfig(BootstrapKeys):
     tables: list[
         PathText
     ]  # predictions tables, the reference first; those of a pattern (*) are pooled unless of the same images
+    recipes: list[PathText]  # instead: a pattern a recipe, the reference first, of the tables of its training seeds
     out: PathText | None  # JSON file of all numbers; null: none is written
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
 
     def __post_init__(self) -> None:
-        require(len(self.tables) > 0, "tables", self.tables, "at least one predictions table")
-        require(len(set(self.tables)) == len(self.tables), "tables", self.tables, "each table once")
+        given = bool(self.tables) + bool(self.recipes)
+        require(given == 1, "tables", self.tables, "predictions tables, or recipes=[...] instead of them")
+        for key, each in (("tables", self.tables), ("recipes", self.recipes)):
+            require(len(set(each)) == len(each), key, each, "each of them once")
 
 
 UNKNOWN = ("unknown", "", "na", "n/a", "nan", "none", "?")  # words for an age that is not known
@@ -158,6 +172,7 @@ class PredictConfig:
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     calibrated: bool  # whether an ensemble's probabilities are calibrated; false: the members' mean
+    decision: Decision | None  # predicted diagnosis: the likeliest or balanced, by prevalence; null: the model's own
     format: Annotated[str, OneOf(("table", "csv", "json"))]  # output format on stdout
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     loader: LoaderConfig

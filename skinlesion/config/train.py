@@ -154,6 +154,9 @@ class TrainConfig:
     expected_members: int | None  # number of members of the sweep, which `ensemble` checks; null: any
     seed: Seed  # seed of weights, shuffles, augmentation and dropout
     resume: Annotated[str, OneOf(("auto", "restart"))]  # auto: continue a run in that folder; restart: delete it first
+    judge: list[
+        Annotated[str, OneOf(("val", "test"))]
+    ]  # parts to predict and measure in the end; a reading of test is recorded
     logger: Annotated[str, OneOf(("tensorboard", "none"))]  # logger beside metrics.csv
     data: TrainingDataConfig
     split: SplitConfig
@@ -167,3 +170,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.out.strip() != "", "out", self.out, "a folder")
+        require(
+            "val" in self.judge and len({*self.judge}) == len(self.judge), "judge", self.judge, "[val] or [val,test]"
+        )

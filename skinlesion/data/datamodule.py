@@ -27,7 +27,7 @@ from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.transforms import Augment, Augmentation
 from skinlesion.taxonomy import CODES
 
-Part = Literal["train", "val", "test"]
+Part = Literal["train", "val", "calibration", "test"]
 HELD_OUT: tuple[Part, ...] = ("val", "test")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue, in 0..1, of most pretrained backbones."""
@@ -52,6 +52,7 @@ class LesionDataModule(LightningDataModule):
         folds: Number of folds, "grouped".
         fold: 0 .. folds - 1: the fold that is the test part, "grouped".
         val_fraction: Share of the remaining images that validates, "grouped".
+        calibration_fraction: Share of the validation lesions that make a part of their own, see `set_apart`.
         split_file: CSV with image_id, lesion_id and split, "file".
         augment: Options of `AugmentConfig` that differ from the published ones.
         augment_on: "cpu" or "device": where training images are changed.
@@ -83,6 +84,7 @@ class LesionDataModule(LightningDataModule):
         folds: int = 5,
         fold: int = 0,
         val_fraction: float = 0.125,
+        calibration_fraction: float | None = None,
         split_file: str | None = None,
         augment: Mapping[str, float] | None = None,
         augment_on: Literal["cpu", "device"] = "cpu",
@@ -98,7 +100,7 @@ class LesionDataModule(LightningDataModule):
         words = None if classes is None else dict(classes)
         folders, cache = list(images), str(cache_dir)
         self._data = DataConfig(str(root), table, metadata, folders, words, missing_images, extra_images, cache)
-        self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, split_file)
+        self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, calibration_fraction, split_file)
         self.augment_options = AugmentConfig(**(augment or {}))
         for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)

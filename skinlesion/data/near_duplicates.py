@@ -25,7 +25,7 @@ LEAKAGE_COLUMNS = ("image_id", "known_as", "part", "found_by", "distance", "simi
 """Columns of leaked images: an image; the same image in the training data; its part, train or val; "id" or "hash";
 and, for "hash", the number of differing bits (0 to 64) and the correlation of the fine detail."""
 
-PARTS = ("train", "val")
+PARTS = ("train", "val", "calibration")
 """Parts that leak: weights come from train; the epoch, the members and the calibration from val."""
 
 _TYPES = {"distance": "Int64", "similarity": "Float64"}  # nullable: an image found by id has neither

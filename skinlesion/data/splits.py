@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,15 +21,46 @@ from skinlesion.files import restore_formulas, write_csv
 from skinlesion.taxonomy import CODES, NEVUS
 
 SPLITS = ("train", "val", "test")
+CALIBRATION = "calibration"  # an optional part, on which nothing but what is fitted after the vote is fitted
 COLUMNS = ("image_id", "lesion_id", "split")
 
 log = logging.getLogger(__name__)
 
 
 def assign(
-    frame: pd.DataFrame, *, policy: str, seed: int, folds: int, fold: int, val_fraction: float, file: str | None
+    frame: pd.DataFrame, *, calibration_fraction: float | None = None, seed: int, **options: Any
 ) -> pd.DataFrame:
     """Split a checked frame as the options of `SplitConfig` say: image_id, lesion_id, split."""
+    split = _assign_parts(frame, seed=seed, **options)
+    return split if calibration_fraction is None else set_apart(frame, split, fraction=calibration_fraction, seed=seed)
+
+
+def set_apart(frame: pd.DataFrame, split: pd.DataFrame, *, fraction: float, seed: int) -> pd.DataFrame:
+    """Move a share of the validation lesions to a part of their own, "calibration", stratified by diagnosis.
+
+    They choose neither epoch nor members, so that prediction sets fitted on them hold the actual diagnosis as often as
+    conformal prediction guarantees for lesions that come about as these did.
+
+    Raises:
+        DataError: The split has such a part already, or a diagnosis has no validation lesion left.
+    """
+    origin = f"split.calibration_fraction={fraction:g}"
+    if (split["split"] == CALIBRATION).any():
+        raise _unusable(origin, ["it has a calibration part already; give split.calibration_fraction=null."])
+    own = _by_patient(frame[frame["image_id"].isin(split.loc[split["split"] == "val", "image_id"])])
+    part_of = _assign(_lesions(own, seed=seed), [1 - fraction, fraction])
+    moved = {image for image, lesion in zip(own["image_id"], own["lesion_id"], strict=True) if part_of[lesion]}
+    names = split["split"].mask(split["image_id"].isin(moved), CALIBRATION)
+    codes = split["image_id"].map(dict(zip(frame["image_id"], frame["diagnosis"], strict=True)))
+    found = split.assign(split=names)
+    if problems := list(_problems(frame, found.assign(diagnosis=codes))):
+        raise _unusable(origin, problems)
+    return found
+
+
+def _assign_parts(
+    frame: pd.DataFrame, *, policy: str, seed: int, folds: int, fold: int, val_fraction: float, file: str | None
+) -> pd.DataFrame:
     if policy == "published":
         return published(frame, seed=seed)
     if policy == "grouped":
@@ -227,7 +259,7 @@ def _id_problems(frame: pd.DataFrame, ids: "pd.Series[str]") -> Iterator[str]:
 def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
     ids = rows["image_id"]
     yield from _id_problems(frame, ids)
-    if not (known := rows["split"].str.lower().isin(SPLITS)).all():
+    if not (known := rows["split"].str.lower().isin((*SPLITS, CALIBRATION))).all():
         yield f"unknown split: {by_line(rows.loc[~known, 'split'])}; expected {', '.join(SPLITS)}."
     if "lesion_id" in rows:
         lesions = ids.map(dict(zip(frame["image_id"], frame["lesion_id"], strict=True)))

@@ -17,7 +17,7 @@ from skinlesion.inference.fitted import Fitted
 from skinlesion.taxonomy import CODES, HAM10000, Taxonomy
 
 FILE = "bundle.json"
-FORMAT = (1, 1)
+FORMAT = (1, 2)
 """Major: raised when an older program would misread a bundle. Minor: raised when keys are added that it may ignore."""
 
 NOTE = "research use only, not a medical device"

@@ -1,11 +1,13 @@
-"""Temperature and vector scaling: make probabilities match how often they are right, fitted on validation.
+"""Scaling of probabilities, fitted on validation, so that they match how often they are right; and the decision.
 
-Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, ICML 2017, arXiv:1706.04599. They scale
-logits; the logarithm of a probability is its logit up to a constant that softmax takes out, so probabilities, also
-the mean of several members', are enough. Needs numpy alone.
+Temperature and vector scaling are those of Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks,
+ICML 2017, arXiv:1706.04599. One temperature cannot undo class weights or a shift of prevalence; one bias a diagnosis
+beside it can (bias-corrected temperature scaling: Alexandari, Kundaje & Shrikumar, ICML 2020, arXiv:1901.06852). They
+scale logits; the logarithm of a probability is its logit up to a constant that softmax takes out, so probabilities,
+also the mean of several members', are enough. Needs numpy alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
@@ -17,7 +19,10 @@ from skinlesion.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
-METHODS = ("temperature", "vector", "none")
+METHODS = ("none", "temperature", "bias", "vector")
+"""Kinds of scaling, the simplest first."""
+RULES = ("likeliest", "balanced")
+"""Which diagnosis is predicted: the likeliest one of the vote, or that of the largest probability by prior."""
 SMALLEST = 1e-12  # a smaller probability counts as this one, so that its logarithm is finite
 HOTTEST = 20.0  # temperatures are searched between its inverse and itself
 _HALVINGS = 60
@@ -46,18 +51,29 @@ class FoldScores(TypedDict):
     nll: float
     brier: float
     ece: float
+    excess: NotRequired[float]  # of nll over that of the best method, paired
+    noise: NotRequired[Annotated[float, Range(0)]]  # standard error of the excess over lesions
 
 
 class Calibration(TypedDict):
     """The calibration that an ensemble's file keeps; plain data."""
 
     method: Annotated[str, OneOf(METHODS)]  # the one in use
-    images: NotRequired[Annotated[int, Range(0)]]  # of validation
+    images: NotRequired[Annotated[int, Range(0)]]  # to which it was fitted
+    part: NotRequired[str]  # of the split, of these images: calibration, or val, which chose epoch and members too
     temperature: NotRequired[Positive]
+    bias: NotRequired[VectorScaling]  # the same weight for all
     vector: NotRequired[VectorScaling]
     folds: NotRequired[dict[str, FoldScores | None]]  # by method; None: could not be fitted in a fold
     note: NotRequired[str]  # says why nothing was fitted
     members: NotRequired[list[MemberScaling]]  # of each member alone, for comparison
+
+
+class Decision(TypedDict):
+    """How the predicted diagnosis follows from the probabilities."""
+
+    rule: Annotated[str, OneOf(RULES)]
+    prior: dict[str, Annotated[float, Range(0, 1, above=True)]]  # share of each diagnosis, by code in class order
 
 
 def tempered(probabilities: npt.ArrayLike, temperature: float) -> Floats:
@@ -94,9 +110,26 @@ def calibrated(probabilities: npt.ArrayLike, calibration: Mapping[str, Any] | No
         return np.array(probabilities, dtype=np.float64)
     if method == "temperature":
         return tempered(probabilities, float(calibration["temperature"]))
-    if method == "vector":
-        return vector_scaled(probabilities, **calibration["vector"])
+    if method in ("bias", "vector"):
+        return vector_scaled(probabilities, **calibration[method])
     raise DataError(f"calibration method {method} is not known; expected {', '.join(METHODS)}: update skinlesion")
+
+
+def prior_of(counts: Sequence[int], codes: Sequence[str]) -> dict[str, float]:
+    """Share of each diagnosis among images, by code; one without an image counts as one with one image."""
+    images = np.maximum(np.asarray(counts, dtype=np.float64), 1)
+    return dict(zip(codes, (images / images.sum()).tolist(), strict=True))
+
+
+def balanced_scores(probabilities: npt.ArrayLike, prior: npt.ArrayLike) -> Floats:
+    """Probabilities by priors, (N, K) and (K,) -> (N, K) with row sums of 1: as if all diagnoses were equally frequent.
+
+    The largest one is the prediction of the best balanced accuracy where the probabilities are calibrated (Menon et
+    al., Long-tail learning via logit adjustment, ICLR 2021, arXiv:2007.07314). Those of a loss with class weights are
+    partly balanced already, so that uncalibrated ones are corrected twice.
+    """
+    scores = np.asarray(probabilities, dtype=np.float64) / np.asarray(prior, dtype=np.float64)
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:
@@ -120,6 +153,14 @@ def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> flo
     return float(np.exp(-(low + high) / 2))
 
 
+def fit_bias(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> VectorScaling:
+    """Fit one weight for all diagnoses and a bias for each; arguments as of `fit_vector`."""
+    classes = np.shape(probabilities)[1]
+    free = np.zeros((2 * classes, classes + 1))
+    free[:classes, 0], free[classes:, 1:] = 1, np.eye(classes)
+    return _fit_scaling(probabilities, targets, free, ridge=ridge)
+
+
 def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> VectorScaling:
     """Fit the weight and bias of vector scaling of the least negative log-likelihood, by Newton's method.
 
@@ -132,25 +173,43 @@ def fit_vector(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: f
     Raises:
         DataError: As for `fit_temperature`.
     """
+    return _fit_scaling(probabilities, targets, np.eye(2 * np.shape(probabilities)[1]), ridge=ridge)
+
+
+FITS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], dict[str, Any]]] = {
+    "none": lambda probabilities, targets: {},
+    "temperature": lambda probabilities, targets: {"temperature": fit_temperature(probabilities, targets)},
+    "bias": lambda probabilities, targets: {"bias": fit_bias(probabilities, targets)},
+    "vector": lambda probabilities, targets: {"vector": fit_vector(probabilities, targets)},
+}
+"""By method, what fits it to probabilities (N, K) and targets (N,), for `calibrated`."""
+
+
+def _fit_scaling(probabilities: npt.ArrayLike, targets: npt.ArrayLike, free: Floats, *, ridge: float) -> VectorScaling:
+    """Fit weights and biases (2K,) that are those of the identity plus `free` (2K, P) times P numbers."""
     logits, actual = _checked(probabilities, targets)
     images, classes = logits.shape
     wanted = np.eye(classes)[actual]
     neutral = np.concatenate([np.ones(classes), np.zeros(classes)])
 
-    def loss(found: Floats) -> float:
-        values = _log_softmax(logits * found[:classes] + found[classes:])
-        return float(-(values * wanted).sum() + ridge / 2 * ((found - neutral) ** 2).sum())
+    def scaled(moved: Floats) -> Floats:
+        weight, bias = np.split(neutral + free @ moved, 2)
+        return logits * weight + bias
 
-    found = neutral.copy()
+    def loss(moved: Floats) -> float:
+        return float(-(_log_softmax(scaled(moved)) * wanted).sum() + ridge / 2 * (moved**2).sum())
+
+    moved = np.zeros(free.shape[1])
     for _ in range(_STEPS):
-        values = _softmax(logits * found[:classes] + found[classes:])
+        values = _softmax(scaled(moved))
         wrong = values - wanted
-        slope = np.concatenate([(wrong * logits).sum(axis=0), wrong.sum(axis=0)]) + ridge * (found - neutral)
+        slope = free.T @ np.concatenate([(wrong * logits).sum(axis=0), wrong.sum(axis=0)]) + ridge * moved
         if np.abs(slope).max() < _CLOSE * images:
             break
-        step = np.linalg.solve(_curvature(values, logits) + ridge * np.eye(2 * classes), slope)
-        found = _downhill(found, step, slope, loss=loss)
-    return {"weight": found[:classes].tolist(), "bias": found[classes:].tolist()}
+        curvature = free.T @ _curvature(values, logits) @ free + ridge * np.eye(len(moved))
+        moved = _downhill(moved, np.linalg.solve(curvature, slope), slope, loss=loss)
+    weight, bias = np.split(neutral + free @ moved, 2)
+    return {"weight": weight.tolist(), "bias": bias.tolist()}
 
 
 def _curvature(values: Floats, logits: Floats) -> Floats:

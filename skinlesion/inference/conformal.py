@@ -2,7 +2,8 @@
 
 Split conformal prediction with a threshold for each diagnosis (Vovk, Mach. Learn. 92:349-376 (2013), arXiv:1209.2673),
 and the scores of Romano, Sesia & Candès, NeurIPS 2020, arXiv:2006.02544 (APS), or Angelopoulos, Bates, Malik & Jordan,
-ICLR 2021, arXiv:2009.14193 (RAPS). Needs numpy alone.
+ICLR 2021, arXiv:2009.14193 (RAPS). Diagnoses of too few images for a threshold of their own share one (Ding,
+Angelopoulos, Bates, Jordan & Tibshirani, NeurIPS 2023, arXiv:2306.09335). Needs numpy alone.
 
 The score of a diagnosis is the probability of all that is likelier than it: APS with its random share held at one end,
 so that the same image always gets the same set. The likeliest diagnosis has score 0, so no set is empty. RAPS adds a
@@ -10,7 +11,7 @@ penalty for a low rank.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,8 @@ class ConformalSets(TypedDict):
     thresholds: dict[str, Annotated[float, Range(0)] | None]  # by code, in class order; None: infinite
     images: dict[str, Annotated[int, Range(0)]]  # of validation, by code
     always: list[str]  # codes of infinite threshold: they are in every set
+    part: NotRequired[str]  # of the split, to which they were fitted: calibration, or val: see `fit`
+    pooled: NotRequired[list[str]]  # codes that share a threshold, as they have too few images for one each
 
 
 def scores(probabilities: npt.ArrayLike, *, penalty: float = 0.0, free_ranks: int = 0) -> Floats:
@@ -72,9 +75,12 @@ def fit(
 ) -> ConformalSets:
     """Find the thresholds at which the sets hold the actual diagnosis with probability 1 - alpha or more.
 
-    That holds on average over validation sets, for images that come about as those did (exchangeable: one image a
-    lesion), and with `by_class` for each diagnosis. A diagnosis of fewer than 1 / alpha - 1 images cannot rule
-    anything out: its threshold is infinite, and it stands in every set.
+    That holds on average over the sets of images that it may be fitted to, and with `by_class` for each diagnosis. It
+    assumes images that come about as those did (exchangeable: one image a lesion), and that those chose nothing of the
+    model: a calibration part of the split, `data.splits.set_apart`. Validation images chose epoch and members too;
+    fitted on them it holds approximately. A diagnosis of fewer than 1 / alpha - 1 images cannot have a threshold of
+    its own. With `by_class`, such diagnoses share one, with the next rarest until they are enough together, and it
+    holds for them together; one without any image stands in every set.
 
     Args:
         probabilities: (N, K) of validation images.
@@ -100,12 +106,14 @@ def fit(
         )
     penalty, free_ranks = (penalty, free_ranks) if method == "raps" else (0.0, 0)
     own = scores(values, penalty=penalty, free_ranks=free_ranks)[np.arange(len(actual)), actual]
-    chosen = [actual == k for k in range(len(taxonomy))]
+    counts = np.bincount(actual, minlength=len(taxonomy))
+    pooled = _pool(counts, least=1 / alpha - 1) if by_class else []
     limits: list[float | None] = []
-    for each in chosen:
-        own_scores = own[each] if by_class else own
-        rank = int(np.ceil((len(own_scores) + 1) * (1 - alpha) - _ROUNDING))  # ceil((n + 1)(1 - alpha))-th least
-        limits.append(None if rank > len(own_scores) else float(np.sort(own_scores)[rank - 1]))
+    for k, images in enumerate(counts):
+        alike = own[np.isin(actual, pooled if k in pooled else [k])] if by_class else own
+        rank = int(np.ceil((len(alike) + 1) * (1 - alpha) - _ROUNDING))  # ceil((n + 1)(1 - alpha))-th least
+        enough = rank <= len(alike) and (images > 0 or not by_class)
+        limits.append(float(np.sort(alike)[rank - 1]) if enough else None)
     return {
         "method": method,
         "alpha": alpha,
@@ -113,9 +121,19 @@ def fit(
         "penalty": penalty,
         "free_ranks": free_ranks,
         "thresholds": dict(zip(taxonomy.codes, limits, strict=True)),
-        "images": {code: int(each.sum()) for code, each in zip(taxonomy.codes, chosen, strict=True)},
+        "images": dict(zip(taxonomy.codes, counts.tolist(), strict=True)),
         "always": [code for code, limit in zip(taxonomy.codes, limits, strict=True) if limit is None],
+        "pooled": [taxonomy.codes[k] for k in pooled],
     }
+
+
+def _pool(counts: npt.NDArray[np.int64], *, least: float) -> list[int]:
+    """Classes that have images but fewer than `least`, and the next rarest until they have as many together."""
+    pool: list[int] = []
+    for k in np.argsort(counts, kind="stable"):
+        if counts[k] and (counts[k] < least - _ROUNDING or (pool and counts[pool].sum() < least - _ROUNDING)):
+            pool.append(int(k))
+    return sorted(pool)
 
 
 def prediction_sets(probabilities: npt.ArrayLike, fitted: Mapping[str, Any]) -> npt.NDArray[np.bool_]:

@@ -65,7 +65,7 @@ class EnsembleFile:
 
 
 def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
-    """The checkpoints of a sweep's folder, or of a list; and how many members the sweep announced.
+    """The checkpoints of a sweep's folder, of a list, or of one model alone; and how many members the sweep announced.
 
     Raises:
         CheckpointError: No member, or a member of the sweep that has not finished; all are named.
@@ -73,15 +73,13 @@ def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
     if not isinstance(members, str):
         paths = _checkpoints([Path(member) for member in members])
         twice = sorted({str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1})
-        if twice or len(paths) < 2:
-            given = f"given twice: {', '.join(twice)}" if twice else f"{len(paths)} member"
-            raise CheckpointError(f"members: {given}; expected at least two different checkpoints")
+        if twice or not paths:
+            given = f"given twice: {', '.join(twice)}" if twice else "none given"
+            raise CheckpointError(f"members: {given}; expected different checkpoints")
         return paths, None
     folder = Path(members)
     if folder.is_file() or (folder / "best.ckpt").exists():
-        raise CheckpointError(
-            f"members={members}: one model; expected a sweep's folder or a list, members=[a.ckpt,b.ckpt]"
-        )
+        return _checkpoints([folder]), None
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
         raise CheckpointError(f"members={members}: no runs there; expected the folder of a sweep (train sweep=six)")

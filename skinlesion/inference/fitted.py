@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from skinlesion.errors import DataError
 from skinlesion.inference import ood
-from skinlesion.inference.calibration import Calibration, calibrated
+from skinlesion.inference.calibration import Calibration, Decision, calibrated
 from skinlesion.inference.conformal import ConformalSets
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.ood import OodFile
@@ -25,6 +26,7 @@ class Fitted(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     calibration: Calibration | None = None
+    decision: Decision | None = None
     operating_points: list[OperatingPoint] | None = None
     conformal: list[ConformalSets] | None = None  # the first is the one in use
     novelty: OodFile | None = None
@@ -44,19 +46,23 @@ class Fitted(BaseModel):
         even = np.full((1, len(taxonomy)), 1 / len(taxonomy))
         statistics = None if self.novelty is None else ood.read(folder / self.novelty["file"])
         _try("calibration", partial(calibrated, even, self.calibration))
-        vector = None if self.calibration is None else self.calibration.get("vector")
-        if vector is not None and not len(vector["weight"]) == len(vector["bias"]) == len(taxonomy):
-            raise DataError(f"calibration.vector: expected {len(taxonomy)} numbers of each, one a diagnosis")
+        found: dict[str, Any] = dict(self.calibration or {})
+        for key in ("bias", "vector"):
+            scaling = found.get(key)
+            if scaling is not None and not len(scaling["weight"]) == len(scaling["bias"]) == len(taxonomy):
+                raise DataError(f"calibration.{key}: expected {len(taxonomy)} numbers of each, one a diagnosis")
         for place, point in enumerate(self.operating_points or []):
             _try(f"operating_points.{place}.target", partial(flagged, even, point, taxonomy=taxonomy))
+        by_code: dict[str, Any] = {} if self.decision is None else {"decision.prior": self.decision["prior"]}
         for place, sets in enumerate(self.conformal or []):
-            if tuple(sets["thresholds"]) != taxonomy.codes:
-                expected = ", ".join(taxonomy.codes)
-                raise DataError(f"conformal.{place}.thresholds: expected one for each of {expected}, in this order")
+            by_code[f"conformal.{place}.thresholds"] = sets["thresholds"]
+        for key, given in by_code.items():
+            if tuple(given) != taxonomy.codes:
+                raise DataError(f"{key}: expected one for each of {', '.join(taxonomy.codes)}, in this order")
         if statistics is not None and float(statistics["members"]) != members:
             count = float(statistics["members"])
             raise DataError(f"novelty.file: holds the statistics of {count:g} members, expected {members}")
-        return PostHoc(self.calibration, self.operating_points, self.conformal, statistics)
+        return PostHoc(self.calibration, self.operating_points, self.conformal, statistics, self.decision)
 
 
 def _try(key: str, use: Callable[[], object]) -> None:

@@ -63,3 +63,4 @@ class PostHoc:
     operating_points: Sequence[Mapping[str, Any]] | None = None  # see `operating_points.fit`
     conformal: Sequence[Mapping[str, Any]] | None = None  # see `conformal.fit`; the first is in use
     ood: OodStatistics | None = None  # statistics of training images, see `ood.fit`
+    decision: Mapping[str, Any] | None = None  # see `calibration.Decision`; None: the likeliest, and no prior is known

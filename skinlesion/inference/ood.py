@@ -1,10 +1,12 @@
-"""Out-of-distribution score: how unlike the training images an image is, such as one that is not dermoscopic.
+"""Out-of-distribution score: how unlike the training images an image is, for whatever reason.
 
 Two components, each a mean over the members of an ensemble. The energy, -logsumexp of the logits (Liu, Wang, Owens &
 Li, NeurIPS 2020, arXiv:2010.03759), is high where no diagnosis is likely. The distance is the Mahalanobis distance from
 the nearest diagnosis's mean pooled features (Lee, Lee, Lee & Shin, NeurIPS 2018, arXiv:1807.03888); the covariance,
 shared by all diagnoses, is that of probabilistic PCA (Tipping & Bishop, J. R. Stat. Soc. B 61:611-622 (1999),
-doi:10.1111/1467-9868.00196), so that a few axes are enough and what lies off them counts too.
+doi:10.1111/1467-9868.00196), so that a few axes are enough and what lies off them counts too. Features count at length
+1 (Müller & Hein, Mahalanobis++, ICML 2025, arXiv:2505.18032): an image that excites nothing, such as noise or a page
+of text, has short ones, which lie among the means.
 
 Each component is scaled by validation images, 0 at their median and 1 at their 95 % quantile, and the larger one is
 the score. Needs numpy alone. What is fitted is a dict of arrays, for `numpy.savez`.
@@ -26,7 +28,7 @@ from skinlesion.files import replacing
 Floats = npt.NDArray[np.float64]
 OodStatistics = dict[str, npt.NDArray[np.floating]]
 
-FORMAT = 1.0  # raise it when `score` reads other arrays
+FORMAT = 2.0  # raise it when `score` reads other arrays; that of features of any length, 1.0, is read too
 IMAGES = 2000  # of training, and of validation, at most: more hardly move a covariance of 64 axes
 AXES = 64  # of the features' covariance, at most
 _ENDS = (0.5, 0.95)  # quantiles of validation images by which a component is scaled
@@ -129,7 +131,7 @@ def read(path: Path) -> OodStatistics:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             fitted = {name: arrays[name] for name in arrays.files}
-        known = float(fitted["format"]) == FORMAT
+        known = float(fitted["format"]) in (1.0, FORMAT)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: not readable ({error}); make the ensemble again") from error
     if not known:
@@ -146,7 +148,9 @@ def components(
     members = int(fitted["members"])
     if not len(logits) == len(pooled) == members:
         raise ValueError(f"logits of {len(logits)} and features of {len(pooled)} members, expected {members}")
-    far = [_distance(fitted, number, np.asarray(values, dtype=np.float64)) for number, values in enumerate(pooled)]
+    longer = float(fitted["format"]) < FORMAT
+    features = [np.asarray(values, dtype=np.float64) if longer else _unit(values) for values in pooled]
+    far = [_distance(fitted, number, values) for number, values in enumerate(features)]
     return {
         "energy": np.asarray(np.mean([energy(values) for values in logits], axis=0)),
         "distance": np.asarray(np.mean(far, axis=0)),
@@ -160,9 +164,16 @@ def energy(logits: npt.ArrayLike) -> Floats:
     return np.asarray(-highest - np.log(np.exp(values - highest[:, None]).sum(axis=1)))
 
 
+def _unit(pooled: npt.NDArray[np.floating]) -> Floats:
+    """Features (B, C) at length 1."""
+    features = np.asarray(pooled, dtype=np.float64)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(length, np.finfo(np.float32).tiny))
+
+
 def _shape(pooled: npt.NDArray[np.floating], actual: npt.NDArray[np.int64], axes: int) -> OodStatistics:
     """Means of the diagnoses, and the covariance around them: leading axes, and one variance for all others."""
-    features = np.asarray(pooled, dtype=np.float64)
+    features = _unit(pooled)
     present, group = np.unique(actual, return_inverse=True)
     means = np.stack([features[group == place].mean(axis=0) for place in range(len(present))])  # (G, C)
     around = features - means[group]  # (N, C)

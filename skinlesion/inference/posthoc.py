@@ -1,7 +1,7 @@
 """Calibration, operating points and prediction sets of an ensemble: fitted on validation, evaluated on other images."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -11,13 +11,14 @@ import numpy.typing as npt
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import read_json
 from skinlesion.inference import conformal, ood, operating_points
-from skinlesion.inference.calibration import Calibration, FoldScores, calibrated, fit_temperature, fit_vector
+from skinlesion.inference.calibration import FITS, METHODS, Calibration, FoldScores, balanced_scores, calibrated
 from skinlesion.inference.conformal import prediction_sets
 from skinlesion.inference.fitted import MAKE_AGAIN, Fitted
 from skinlesion.inference.operating_points import flagged
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
-from skinlesion.metrics.calibration import calibration_scores
+from skinlesion.metrics.bootstrap import sums_of
+from skinlesion.metrics.calibration import calibration_scores, negative_log_likelihood
 from skinlesion.metrics.decision import NOT_FLAGGED, FlagMetrics, SetCoverage, flag_metrics, set_coverage
 from skinlesion.metrics.estimate import BootstrapConfig
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDS = 5  # of lesions, in which scaling is tried on those that it was not fitted to
+AUTO = "auto"  # the simplest scaling that is as good as the best, within noise
+WORSE = 2.0  # standard errors of the excess from which on a scaling is worse than another
 CHOSE = "predictions_val.csv"  # the part that chose the points: they are not measured on it
 
 
@@ -36,49 +39,99 @@ class FittedDecisions(TypedDict):
 
 
 def with_calibration(predictions: Predictions, calibration: Mapping[str, Any] | None) -> Predictions:
-    """The same images with calibrated probabilities."""
-    return predictions.with_probabilities(calibrated(predictions.probabilities, calibration))
+    """The same images with calibrated probabilities; the predicted diagnoses stay those of the vote."""
+    if calibration is None or calibration["method"] == "none":
+        return predictions
+    ordered = predictions.sorted()
+    scaled = ordered.with_probabilities(calibrated(ordered.probabilities, calibration))
+    return replace(scaled, scores=ordered.probabilities if ordered.scores is None else ordered.scores)
+
+
+def with_decision(
+    predictions: Predictions, decision: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None
+) -> Predictions:
+    """The same uncalibrated predictions, decided by a `Decision`: balanced ones are decided after calibration."""
+    if decision is None or decision["rule"] == "likeliest":
+        return predictions
+    values = calibrated(predictions.probabilities, calibration)
+    return replace(predictions, scores=balanced_scores(values, list(decision["prior"].values())))
 
 
 def fit_calibration(predictions: Predictions, *, method: str, bins: int) -> Calibration:
-    """Fit both kinds of scaling, and try them on lesions that they were not fitted to.
+    """Fit all kinds of scaling, and try them on lesions that they were not fitted to.
 
     The mean of the members' probabilities is scaled, not each member before the vote: members that are calibrated one
-    by one need not give a calibrated mean (Wu & Gales, arXiv:2101.05397), and one temperature for the mean changes
-    no prediction, so that the vote that was chosen stays the vote.
+    by one need not give a calibrated mean (Wu & Gales, arXiv:2101.05397).
 
     Args:
         predictions: Uncalibrated predictions for the validation part.
-        method: "temperature", "vector" or "none": which is to be used.
+        method: One of `METHODS`; or "auto": the simplest whose negative log-likelihood on left-out lesions is above the
+            least by no more than its standard error.
         bins: Number of bins of the calibration errors.
 
     Returns:
-        Both fits and their scores in the folds. Where nothing can be fitted the method is "none" and the note says why.
+        All fits and their scores in the folds. Where nothing can be fitted the method is "none" and the note says why.
     """
-    fits: dict[str, Callable[[Predictions], Mapping[str, Any]]] = {
-        "none": lambda part: {},
-        "temperature": lambda part: {"temperature": fit_temperature(part.probabilities, part.targets)},
-        "vector": lambda part: {"vector": fit_vector(part.probabilities, part.targets)},
-    }
+    scaling: Calibration = {"method": "none", "images": len(predictions)}
     try:
-        temperature = fit_temperature(predictions.probabilities, predictions.targets)
-        vector = fit_vector(predictions.probabilities, predictions.targets)
+        for fit in FITS.values():
+            scaling |= fit(predictions.probabilities, predictions.targets)  # type: ignore[typeddict-item]
     except DataError as error:
         return {"method": "none", "images": len(predictions), "note": str(error)}
-    folds = {name: _cross_validated(predictions, name, fit, bins=bins) for name, fit in fits.items()}
-    scaling: Calibration = {"method": method, "temperature": temperature, "vector": vector, "images": len(predictions)}
-    return {**scaling, "folds": folds}
+    folds = compare_scalings({name: cross_fitted(predictions, name) for name in METHODS}, bins=bins)
+    equal = [name for name, each in folds.items() if each and each["excess"] <= each["noise"]]
+    return {**scaling, "method": equal[0] if method == AUTO else method, "folds": folds}
 
 
-def worsens_nll(calibration: Mapping[str, Any]) -> bool:
-    """Whether the method in use makes the likelihood of left-out lesions worse than no scaling."""
-    folds = calibration.get("folds") or {}
-    own, without = folds.get(calibration["method"]), folds.get("none")
-    return bool(own and without and own["nll"] > without["nll"] + 1e-9)
+def cross_fitted(predictions: Predictions, method: str) -> Predictions | None:
+    """The same images, scaled by what the other folds of lesions say; None where a fold cannot be fitted."""
+    fold, fit = _folds(predictions), FITS[method]
+    values = np.empty(predictions.probabilities.shape)
+    for number in np.unique(fold):
+        own, rest = fold == number, predictions.select(fold != number)
+        try:
+            scaling = {"method": method, **fit(rest.probabilities, rest.targets)}
+        except DataError:
+            return None
+        values[own] = calibrated(predictions.probabilities[own], scaling)
+    return replace(predictions.with_probabilities(values), scores=predictions.probabilities)
+
+
+def compare_scalings(scaled: Mapping[str, Predictions | None], *, bins: int) -> dict[str, FoldScores | None]:
+    """Scores of each scaling, and how far its negative log-likelihood is above the least, paired over images.
+
+    The standard error of that excess is over lesions: images of one are not independent.
+    """
+    losses = {name: negative_log_likelihood(each) for name, each in scaled.items() if each is not None}
+    best = min(losses.values(), key=lambda loss: float(loss.mean()))
+    found: dict[str, FoldScores | None] = dict.fromkeys(scaled)
+    for name, loss in losses.items():
+        each = scaled[name]
+        assert each is not None
+        scores, gap = calibration_scores(each, bins=bins), loss - best
+        sums = sums_of((gap - gap.mean())[:, None], each.group)[:, 0]  # (L,)
+        noise = float(np.sqrt(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) / len(gap))
+        own: FoldScores = {"nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
+        found[name] = {**own, "excess": float(gap.mean()), "noise": noise}
+    return found
+
+
+def better_scaling(calibration: Mapping[str, Any]) -> str | None:
+    """The scaling of the least log-loss on left-out lesions, where that in use is worse by more than noise."""
+    folds = {name: each for name, each in (calibration.get("folds") or {}).items() if each and "excess" in each}
+    own = folds.get(calibration["method"])
+    if own is None or own["excess"] <= WORSE * own["noise"]:
+        return None
+    return str(min(folds, key=lambda name: float(folds[name]["excess"])))
 
 
 def fit_decisions(
-    predictions: Predictions, *, sensitivities: Sequence[float], alphas: Sequence[float], score: conformal.Score
+    predictions: Predictions,
+    *,
+    sensitivities: Sequence[float],
+    alphas: Sequence[float],
+    score: conformal.Score,
+    held_out: Predictions | None = None,
 ) -> FittedDecisions:
     """Choose operating points and the thresholds of prediction sets.
 
@@ -89,9 +142,11 @@ def fit_decisions(
         sensitivities: That the operating points are to reach.
         alphas: The shares of images whose set may lack the actual diagnosis; the first is the one in use.
         score: "aps" or "raps".
+        held_out: The same images, each calibrated by other lesions, on which the sets are fitted: as from
+            `cross_fitted`; None: the predictions themselves.
     """
     values, actual, taxonomy = predictions.probabilities, predictions.targets, predictions.taxonomy
-    ordered = predictions.sorted()
+    ordered = (predictions if held_out is None else held_out).sorted()
     one = ordered.select(np.unique(ordered.group, return_index=True)[1])
     return {
         "operating_points": operating_points.fit(values, actual, sensitivities=sensitivities, taxonomy=taxonomy),
@@ -100,23 +155,6 @@ def fit_decisions(
             for alpha in alphas
         ],
     }
-
-
-def _cross_validated(
-    predictions: Predictions, method: str, fit: Callable[[Predictions], Mapping[str, Any]], *, bins: int
-) -> FoldScores | None:
-    """Scores of images that are scaled by what the other folds say; None where a fold cannot be fitted."""
-    fold = _folds(predictions)
-    values = np.empty(predictions.probabilities.shape)
-    for number in np.unique(fold):
-        own: npt.NDArray[np.bool_] = fold == number
-        try:
-            scaling = {"method": method, **fit(predictions.select(~own))}
-        except DataError:
-            return None
-        values[own] = calibrated(predictions.probabilities[own], scaling)
-    scores = calibration_scores(predictions.with_probabilities(values), bins=bins)
-    return {"nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
 
 
 def _folds(predictions: Predictions) -> npt.NDArray[np.int64]:
@@ -174,7 +212,10 @@ class Decisions:
         sets = [
             {
                 **{key: each[key] for key in ("method", "alpha", "by_class", "thresholds", "images", "always")},
+                "pooled": each.get("pooled", []),
+                "part": each.get("part", "val"),
                 "wanted": 1 - each["alpha"],
+                "short": [[short.fact, short.group] for short in found.shortfalls(1 - each["alpha"])],
                 **found.to_dict(),
             }
             for each, found in self.conformal

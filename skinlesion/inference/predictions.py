@@ -4,7 +4,7 @@ Models make `Predictions`; metrics, figures and studies take them. Needs numpy a
 shown.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import escape_formulas, replacing
-from skinlesion.inference.table_columns import read_columns
+from skinlesion.inference.table_columns import group_index, object_array, read_columns
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
-Ids = Sequence[str] | npt.NDArray[np.object_]
 
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
 _SHOWN = 40  # characters of an image's name in a table for people
 _NAMED = 5  # offending rows that a message names
 _KNOWN = ("image_id", "lesion_id", "actual")
-_PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "prediction_set", "ood_score", "ood")
+_PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "scores", "prediction_set", "ood_score", "ood")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +43,7 @@ class Predictions:
         actual: (N,) codes, "" where the diagnosis is unknown.
         taxonomy: The K diagnoses.
         uncalibrated: (N, K), the members' mean before calibration; None: nothing was calibrated.
+        scores: (N, K), whose largest is the predicted diagnosis; None: the probabilities.
         prediction_set: (N, K), whether a diagnosis is in the set; None: the model has no prediction sets.
         coverage: Share of images whose set is to hold the actual diagnosis, 0..1; None: there are no sets.
         ood_score: (N,), higher for images less like those of training; None: the model has no such score.
@@ -57,6 +57,7 @@ class Predictions:
     actual: npt.NDArray[np.object_]
     taxonomy: Taxonomy = HAM10000
     uncalibrated: Floats | None = None
+    scores: Floats | None = None
     prediction_set: Flags | None = None
     coverage: float | None = None
     ood_score: Floats | None = None
@@ -72,6 +73,7 @@ class Predictions:
         probabilities: npt.ArrayLike,
         actual: Sequence[str] | None = None,
         predicted: Sequence[str] | None = None,
+        decided: Sequence[str] | None = None,
         taxonomy: Taxonomy = HAM10000,
         source: str = "the predictions",
     ) -> Self:
@@ -83,6 +85,7 @@ class Predictions:
             probabilities: (N, K) in 0..1 with row sums of 1: of a softmax in float32, half precision is too coarse.
             actual: N codes, "" where the diagnosis is unknown; None: all are.
             predicted: N codes that must be the likeliest ones; None: not checked.
+            decided: N codes of the predicted diagnoses; None: the likeliest.
             taxonomy: The K diagnoses.
             source: Names the table in messages.
 
@@ -98,7 +101,9 @@ class Predictions:
             given = f"{len(ids)} image ids, {len(lesions)} lesion ids, {len(codes)} diagnoses"
             shape = f"probabilities of shape {values.shape} do not fit: expected N, N, N and (N, {len(taxonomy)})"
             raise ValueError(f"{given} and {shape}")
-        made = cls(ids, values, lesions, codes, taxonomy)
+        classes = len(taxonomy)
+        scores = None if decided is None else np.eye(classes + 1, classes)[taxonomy.indices(decided)]  # unknown: 0
+        made = cls(ids, values, lesions, codes, taxonomy, scores=scores)
         made._check(source, predicted)
         return made.sorted()
 
@@ -113,19 +118,21 @@ class Predictions:
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", *, taxonomy: Taxonomy = HAM10000, source: str) -> Self:
-        """Check a table of strings with the columns of `write`; `predicted` may be missing.
+        """Check a table of strings with the columns of `write`; `predicted` and `likeliest` may be missing.
 
         Raises:
             DataError: A row cannot be right.
         """
         import pandas as pd
 
+        predicted = frame["predicted"].tolist() if "predicted" in frame else None
         return cls.build(
             frame["image_id"].tolist(),
             frame["lesion_id"].tolist(),
             probabilities=frame[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
             actual=frame["actual"].tolist(),
-            predicted=frame["predicted"].tolist() if "predicted" in frame else None,
+            predicted=frame["likeliest"].tolist() if "likeliest" in frame else predicted,
+            decided=predicted if "likeliest" in frame else None,
             taxonomy=taxonomy,
             source=source,
         )
@@ -150,6 +157,8 @@ class Predictions:
     @classmethod
     def concatenate(cls, tables: "Sequence[Predictions]") -> "Predictions":
         """The predictions of one model for several batches of images, one after the other."""
+        if any(table.scores is not None for table in tables):
+            tables = [each if each.scores is not None else replace(each, scores=each.probabilities) for each in tables]
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(table, name) for table in tables], axis=int(name == "members"))
             for name in (*_PER_IMAGE, "members")
@@ -184,7 +193,9 @@ class Predictions:
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
         ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
-        return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted})
+        likeliest = replace(self, scores=None).predicted
+        others = {} if (likeliest == self.predicted).all() else {"likeliest": likeliest}
+        return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted, **others})
 
     def _shown(self) -> "pd.DataFrame":
         """The table for people: long paths by their ends, without empty columns and uncalibrated probabilities."""
@@ -206,13 +217,19 @@ class Predictions:
 
     @property
     def predicted(self) -> npt.NDArray[np.object_]:
-        """(N,) codes of the likeliest diagnoses, of equals the first in class order."""
+        """(N,) codes of the predicted diagnoses: the likeliest unless `scores` decide, of equals the first in order."""
         return object_array(self.taxonomy.codes)[self.predicted_targets]
 
     @property
     def predicted_targets(self) -> npt.NDArray[np.int64]:
-        """(N,) class indices of the likeliest diagnoses."""
-        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+        """(N,) class indices of the predicted diagnoses."""
+        deciding = self.probabilities if self.scores is None else self.scores
+        return np.asarray(deciding.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """(N,) the probability of each predicted diagnosis."""
+        return self.probabilities[np.arange(len(self)), self.predicted_targets].astype(np.float64)
 
     @cached_property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -269,9 +286,12 @@ class Predictions:
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
             raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
-        total = np.zeros((len(first), len(self.taxonomy)))
-        np.add.at(total, group, ordered.probabilities.astype(np.float64))
-        return ordered.select(first).with_probabilities(total / np.bincount(group)[:, None])
+
+        def mean(each: Floats) -> Floats:
+            return np.stack([np.bincount(group, own) for own in each.T], axis=1) / np.bincount(group)[:, None]
+
+        scores = None if ordered.scores is None else mean(ordered.scores)
+        return replace(ordered.select(first).with_probabilities(mean(ordered.probabilities)), scores=scores)
 
     def _check(self, source: str, predicted: Sequence[str] | None) -> None:
         """Raise one DataError with all that is wrong."""
@@ -290,7 +310,8 @@ class Predictions:
             "a probability is no number from 0 to 1": ~in_range.all(axis=1),
             "the probabilities do not sum to 1": np.abs(total - 1) > _TOLERANCE,
             f"the actual diagnosis is neither empty nor one of {codes}": unknown & (self.actual != ""),
-            f"the predicted diagnosis is none of {codes}": given < 0,
+            f"the predicted diagnosis is none of {codes}": (given < 0)
+            | (self.scores is not None and ~self.scores.any(axis=1)),
             "the predicted diagnosis is not the likeliest": (given >= 0) & unlikely & in_range.all(axis=1),
         }
         if found := [f"{source}: {text}: {self._rows(bad)}" for text, bad in faults.items() if bad.any()]:
@@ -301,20 +322,6 @@ class Predictions:
         places = np.flatnonzero(bad)
         names = ", ".join(f"row {place + 1} ({self.image_id[place]})" for place in places[:_NAMED])
         return names if len(places) <= _NAMED else f"{names} and {len(places) - _NAMED} more"
-
-
-def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
-    """Number the lesions of N images from 0 to L-1 by their first image in the order of image_id: (N,).
-
-    An image of unknown lesion, "", is a lesion of its own.
-    """
-    order = np.argsort(object_array(image_id), kind="stable")
-    number: dict[tuple[str, bool], int] = {}
-    index = np.empty(len(order), dtype=np.int64)
-    for place in order:
-        key = (lesion_id[place], True) if lesion_id[place] else (image_id[place], False)
-        index[place] = number.setdefault(key, len(number))
-    return index
 
 
 def refuse_other_images(first: Predictions, other: Predictions, *, number: int = 2) -> None:
@@ -329,11 +336,3 @@ def refuse_other_images(first: Predictions, other: Predictions, *, number: int =
         differ = getattr(first, name) != getattr(other, name)
         if differ.any():
             raise DataError(f"Tables 1 and {number} differ in {name}: {first._rows(differ)}.")
-
-
-def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
-    """An array (N,) of Python objects."""
-    listed = list(values)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array

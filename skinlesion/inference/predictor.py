@@ -18,10 +18,12 @@ from skinlesion.data.image_io import Image, fit, read
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import conformal, ood
+from skinlesion.inference.calibration import balanced_scores, prior_of
 from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size
-from skinlesion.inference.predictions import Predictions, object_array
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -105,16 +107,40 @@ class Predictor:
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
-        """The model that a command's configuration names as its `checkpoint`, `ensemble` or `bundle`."""
+        """The model that a command's configuration names as its `checkpoint`, `ensemble` or `bundle`.
+
+        Raises:
+            CheckpointError: It cannot be used, or not with the configuration's `decision`.
+        """
         path = config.checkpoint or config.ensemble or getattr(config, "bundle", None)
-        return cls.load(str(path), tta=config.tta, accelerator=config.accelerator)
+        found = cls.load(str(path), tta=config.tta, accelerator=config.accelerator)
+        rule = getattr(config, "decision", None)
+        return found if rule is None else found.deciding(rule)
 
     @classmethod
     def of(cls, models: "Sequence[TrainedModel]", **options: Any) -> Self:
         """A predictor of loaded models, whose plain mean is the prediction; the options are those of `TorchMembers`."""
         from skinlesion.inference.torch_members import TorchMembers
 
-        return cls(TorchMembers(models, **options), models[0].path.parent, taxonomy=models[0].taxonomy)
+        first = models[0]
+        prior = None if first.class_counts is None else prior_of(first.class_counts, first.taxonomy.codes)
+        decision = None if prior is None else {"rule": "likeliest", "prior": prior}
+        members = TorchMembers(models, **options)
+        return cls(members, first.path.parent, PostHoc(decision=decision), taxonomy=first.taxonomy)
+
+    def deciding(self, rule: str) -> Self:
+        """The same model, whose predicted diagnosis is "likeliest" or "balanced": see `calibration.balanced_scores`.
+
+        Raises:
+            CheckpointError: The model does not know how frequent the diagnoses are.
+        """
+        known = self.posthoc.decision
+        if known is None and rule != "likeliest":
+            raise CheckpointError(
+                f"decision={rule}: {self.folder} does not say how frequent the diagnoses were; make its ensemble or "
+                "bundle again, or give decision=likeliest"
+            )
+        return self if known is None else replace(self, posthoc=replace(self.posthoc, decision={**known, "rule": rule}))
 
     @property
     def encoder(self) -> MetadataEncoder:
@@ -281,7 +307,11 @@ class Predictor:
         scores = None if after.ood is None else ood.score(after.ood, made.logits, made.pooled)
         if not all(np.isfinite(each).all() for each in (made.probabilities, values, 0 if scores is None else scores)):
             raise CheckpointError(f"{self.folder}: gives probabilities that are no numbers; train or export it again")
-        chosen = after.conformal[0] if after.conformal else None
+        chosen, decision = after.conformal[0] if after.conformal else None, self.posthoc.decision
+        deciding = vote if after.calibration is not None else None
+        if decision is not None and decision["rule"] == "balanced":
+            prior = list(decision["prior"].values())
+            deciding = balanced_scores(apply_calibration(vote, self.posthoc.calibration), prior)
         return Predictions(
             image_id=object_array(names),
             probabilities=values,
@@ -289,6 +319,7 @@ class Predictor:
             actual=blank,
             taxonomy=self.taxonomy,
             uncalibrated=vote if after.calibration is not None else None,
+            scores=deciding,
             prediction_set=None if chosen is None else conformal.prediction_sets(values, chosen),
             coverage=None if chosen is None else 1 - chosen["alpha"],
             ood_score=scores,

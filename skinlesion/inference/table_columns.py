@@ -1,7 +1,11 @@
 """Predictions tables of other programs: their columns under the names of this package."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import restore_formulas
@@ -10,6 +14,7 @@ from skinlesion.taxonomy import Taxonomy
 if TYPE_CHECKING:
     import pandas as pd
 
+Ids = Sequence[str] | npt.NDArray[np.object_]
 KNOWN = ("image_id", "lesion_id", "actual", "predicted")
 ABOUT = ("fold", "source", "confirmation")
 """Columns that a table may have beside those: the fold that an image was judged in, and how it came about."""
@@ -23,7 +28,11 @@ _OTHER_NAMES = {
     "confirmation": ("dx_type",),
 }
 _PREFIXES = ("prob_", "p_", "probability_")
-_OPTIONAL = ("predicted", *ABOUT)
+_OPTIONAL = ("predicted", "likeliest", *ABOUT)  # likeliest: where it is not the predicted diagnosis of every image
+_UNREAD = (
+    "The test part is read only when one asks: type skinlesion ensemble members=SWEEP split=test for an ensemble, and "
+    "skinlesion evaluate checkpoint=RUN split=test out=RUN for a run, or train it with judge=[val,test]."
+)
 
 
 def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
@@ -37,7 +46,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
         taxonomy: The K diagnoses.
 
     Returns:
-        (N, C) strings: image_id, lesion_id, the K codes, actual and predicted, and those of `ABOUT` that there are.
+        (N, C) strings: image_id, lesion_id, the K codes, actual, and what else there is of `_OPTIONAL`.
 
     Raises:
         DataError: The file is missing or no CSV, or a column is missing, unknown or there twice.
@@ -47,7 +56,11 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
     try:
         table = restore_formulas(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
-        hint = "Give a CSV file that `skinlesion evaluate` wrote."
+        hint = (
+            _UNREAD
+            if "predictions_test" in path.name and not path.exists()
+            else "Give a file that `skinlesion evaluate` wrote."
+        )
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
     names = {name: _standard(str(name), taxonomy) for name in table}
     expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]
@@ -59,16 +72,37 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
         raise DataError(f"{path}: several columns stand for {', '.join(map(str, twice))}; keep one of each.")
     order = [name for name in names.values() if name in taxonomy.codes]
     renamed = table.rename(columns=names)
-    for name in ("actual", "predicted"):
+    for name in ("actual", "predicted", "likeliest"):
         if name in renamed:
             renamed[name] = [_code(value, order) for value in renamed[name]]
     return renamed
 
 
+def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
+    """Number the lesions of N images from 0 to L-1 by their first image in the order of image_id: (N,).
+
+    An image of unknown lesion, "", is a lesion of its own.
+    """
+    number: dict[tuple[str, bool], int] = {}
+    index = np.empty(len(image_id), dtype=np.int64)
+    for place in sorted(range(len(image_id)), key=lambda row: str(image_id[row])):
+        key = (lesion_id[place], True) if lesion_id[place] else (image_id[place], False)
+        index[place] = number.setdefault(key, len(number))
+    return index
+
+
+def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    """An array (N,) of Python objects."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
 def _standard(name: str, taxonomy: Taxonomy) -> str | None:
     """The name by which this package knows a column; None where it does not."""
     plain = name.strip().lower()
-    if plain in (*KNOWN, *ABOUT):
+    if plain in (*KNOWN, *_OPTIONAL):
         return plain
     bare = next((plain.removeprefix(each) for each in _PREFIXES if plain.startswith(each)), plain)
     if bare in taxonomy.codes:

@@ -15,13 +15,13 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from skinlesion.metrics.classification import Floats, Integers
-from skinlesion.metrics.estimate import EXACT, BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.estimate import EXACT, FEW_LESIONS, BootstrapConfig, Estimate, Estimates
 
 Replicates = dict[str, Floats]  # by name of the number: one value a resample, NaN where it cannot be computed
 
 AT_ONCE = 256  # resamples computed at a time: bounds the memory
-_FEW = 0.9  # a number that fewer than this share of the resamples can compute gets no bootstrap interval
-_NO_WIDTH = 1e-12  # a narrower interval has only the width of rounding
+FEW = 0.9  # a number that fewer than this share of the resamples can compute gets no bootstrap interval
+NO_WIDTH = 1e-12  # a narrower interval has only the width of rounding
 
 
 class Statistic(Protocol):
@@ -110,7 +110,7 @@ def without_each(statistic: Statistic, lesions: int) -> Replicates:
         weights = np.ones((min(AT_ONCE, lesions - start), lesions))
         weights[np.arange(len(weights)), start + np.arange(len(weights))] = 0
         blocks.append(statistic.resampled(weights))
-    return _joined(blocks)
+    return joined(blocks)
 
 
 def bootstrap(
@@ -119,12 +119,12 @@ def bootstrap(
     *,
     lesions: int,
     proportions: Mapping[str, int] | None = None,
-    p_values: bool = False,
 ) -> Estimates:
     """Estimate each number of a statistic with its interval.
 
     Resamples that all agree, as where 4 of 4 are right, show nothing of lesions not seen. A proportion then gets the
-    exact interval of its lesions, as it does where too few resamples have it; any other number gets none.
+    exact interval of its lesions, as it does where too few resamples have it, and where fewer than `FEW_LESIONS` are in
+    its denominator, since bootstrap intervals of so few cover less than their level; any other number gets none.
 
     Args:
         statistic: Numbers of L lesions.
@@ -132,7 +132,6 @@ def bootstrap(
             doi:10.1080/01621459.1987.10478410, with the jackknife over lesions.
         lesions: Number of lesions, L.
         proportions: Numbers that are proportions, with the number of lesions in their denominator.
-        p_values: Give each number that has an interval, or is zero, the p value of its difference from zero.
 
     Returns:
         By name; a note says why a value or an interval is missing, or of what to beware.
@@ -143,22 +142,21 @@ def bootstrap(
     if lesions < 1:
         raise ValueError(f"lesions is {lesions}; expected at least 1")
     values = statistic.resampled(np.ones((1, lesions)))
-    replicates = _joined([statistic.resampled(weights) for weights in _draws(lesions, config)])
+    replicates = joined([statistic.resampled(weights) for weights in lesion_draws(lesions, config)])
     jackknife = statistic.jackknife() if config.method == "bca" and lesions > 1 else {}
     found = {}
     for name, (value,) in values.items():
         each = _interval(float(value), replicates[name], jackknife.get(name), config)
-        if each.value is not None and each.low is None and (count := (proportions or {}).get(name)):
+        count = (proportions or {}).get(name, 0)
+        if each.value is not None and count and (each.low is None or count < FEW_LESIONS):
             low, high = clopper_pearson(each.value, count, level=config.level)
-            note = each.note.replace("no interval", f"Clopper-Pearson interval (n = {count})")
+            reason = (
+                each.note.partition(": no interval")[0] if each.low is None else f"fewer than {FEW_LESIONS} lesions"
+            )
+            note = f"{reason}: Clopper-Pearson interval (n = {count})"
             each = replace(each, low=low, high=high, method=EXACT, note=note)
         found[name] = replace(each, n=lesions)
-    if not p_values:
-        return found
-    return {
-        name: each if each.low is None and each.value != 0 else replace(each, p=sign_test(replicates[name]))
-        for name, each in found.items()
-    }
+    return found
 
 
 def clopper_pearson(share: float, count: int, *, level: float) -> tuple[float, float]:
@@ -169,13 +167,6 @@ def clopper_pearson(share: float, count: int, *, level: float) -> tuple[float, f
     tail, hits = (1 - level) / 2, share * count
     low = float(betaincinv(hits, count - hits + 1, tail)) if share > 0 else 0.0
     return low, float(betaincinv(hits + 1, count - hits, 1 - tail)) if share < 1 else 1.0
-
-
-def sign_test(replicates: Floats) -> float:
-    """Two-sided p value of a difference: twice the share of its resamples beyond zero (Davison & Hinkley 1997)."""
-    known = replicates[~np.isnan(replicates)]
-    rarer = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    return min(1.0, 2 * (1 + rarer) / (1 + len(known)))
 
 
 def bca_tails(value: float, replicates: Floats, jackknife: Floats, *, level: float) -> tuple[float, float] | None:
@@ -205,7 +196,7 @@ def bca_tails(value: float, replicates: Floats, jackknife: Floats, *, level: flo
     return tails[0], tails[1]
 
 
-def _draws(lesions: int, config: BootstrapConfig) -> Iterator[Floats]:
+def lesion_draws(lesions: int, config: BootstrapConfig) -> Iterator[Floats]:
     """Yield (at most `AT_ONCE`, L) counts of how often each of L lesions is drawn."""
     generator = np.random.default_rng(config.seed)
     for start in range(0, config.resamples, AT_ONCE):
@@ -218,13 +209,13 @@ def _interval(value: float, replicates: Floats, jackknife: Floats | None, config
     method, known = config.method, replicates[~np.isnan(replicates)]
     if np.isnan(value):
         return Estimate(None, method=method, note="not computable")
-    if len(known) < _FEW * len(replicates):
+    if len(known) < FEW * len(replicates):
         note = f"computable in only {len(known) / len(replicates):.0%} of the resamples: no interval"
         return Estimate(value, method=method, note=note)
     notes, tails = [], ((1 - config.level) / 2, (1 + config.level) / 2)
     if len(known) < len(replicates):
         notes.append(f"computable in {len(known) / len(replicates):.1%} of the resamples")
-    if method == "bca" and np.ptp(known) > _NO_WIDTH:
+    if method == "bca" and np.ptp(known) > NO_WIDTH:
         usable = None if jackknife is None else jackknife[~np.isnan(jackknife)]
         corrected = None if usable is None else bca_tails(value, known, usable, level=config.level)
         if corrected is None:
@@ -232,10 +223,11 @@ def _interval(value: float, replicates: Floats, jackknife: Floats | None, config
             notes.append("no BCa correction is defined")
         tails = corrected or tails
     low, high = (float(end) for end in np.quantile(known, tails))
-    if high - low <= _NO_WIDTH:
+    if high - low <= NO_WIDTH:
         return Estimate(value, method=method, note="; ".join([*notes, "all resamples agree: no interval"]))
     return Estimate(value, low, high, method=method, note="; ".join(notes))
 
 
-def _joined(blocks: list[Replicates]) -> Replicates:
+def joined(blocks: list[Replicates]) -> Replicates:
+    """The numbers of several blocks of resamples, one after the other."""
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

@@ -3,15 +3,16 @@
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import Predictions, refuse_other_images
-from skinlesion.metrics.bootstrap import Difference, bootstrap
+from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
+from skinlesion.metrics.permutation import paired_differences
 from skinlesion.metrics.summary import Summary, metrics_statistic, metrics_with_ci, summarize_predictions
 
 Parts = dict[str, Summary]
@@ -19,24 +20,8 @@ Parts = dict[str, Summary]
 
 
 def metric_differences(first: Predictions, second: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
-    """Estimate each metric of the first predictions minus that of the second, on the same resamples.
-
-    Args:
-        first: With known actual diagnoses.
-        second: Predictions for the same images.
-        config: Settings of the intervals.
-        bins: Number of bins of the calibration errors.
-
-    Returns:
-        As from `metrics_with_ci`, each with a two-sided p value (None where it cannot be computed).
-
-    Raises:
-        DataError: The predictions are of other images, lesions or actual diagnoses.
-    """
-    pair = [each.sorted() for each in (first, second)]
-    refuse_other_images(*pair)
-    difference = Difference(*(metrics_statistic(each, bins=bins) for each in pair))
-    return bootstrap(difference, config, lesions=first.lesions, p_values=True)
+    """Estimate each metric of the first predictions minus that of the second, as `paired_differences` does."""
+    return paired_differences(first, second, partial(metrics_statistic, bins=bins), config)
 
 
 @dataclass(frozen=True)

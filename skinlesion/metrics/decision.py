@@ -145,6 +145,22 @@ class SetMetrics:
 
 
 @dataclass(frozen=True)
+class Shortfall:
+    """A group of images whose prediction sets hold the actual diagnosis less often than wanted.
+
+    Attributes:
+        fact: By which the images are grouped, such as "dataset" (the source) or "dx_type" (the confirmation), or
+            "diagnosis"; "" for all images.
+        group: Its value, such as "histo"; "" for all images.
+        metrics: Of the sets of these images.
+    """
+
+    fact: str
+    group: str
+    metrics: SetMetrics
+
+
+@dataclass(frozen=True)
 class SetCoverage:
     """The prediction sets of all images, by actual diagnosis, and by fact and group; and the images by size of set."""
 
@@ -152,6 +168,20 @@ class SetCoverage:
     by_diagnosis: dict[str, SetMetrics]
     by_group: dict[str, dict[str, SetMetrics]]
     sizes: dict[int, int]
+
+    def shortfalls(self, wanted: float) -> list[Shortfall]:
+        """Groups whose interval of the coverage lies below a wanted coverage, 0..1.
+
+        No conformal guarantee covers groups of a fact, such as sources: it is on average over all images, or over those
+        of a diagnosis. Each interval is one group's own, so that a few of many fall short by chance.
+        """
+        groups = {"": {"": self.overall}, "diagnosis": self.by_diagnosis, **self.by_group}
+        return [
+            Shortfall(fact, name, each)
+            for fact, parts in groups.items()
+            for name, each in parts.items()
+            if (found := each.metrics.get("coverage")) and found.high is not None and found.high < wanted
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 Method = Literal["percentile", "bca"]
+Test = Literal["permutation", "mcnemar", "seeds"]
 EXACT: Literal["clopper_pearson"] = "clopper_pearson"
 MARK = "†"  # stands behind an exact interval where numbers are printed
+FEW_MARK = "‡"  # stands behind a bootstrap interval of fewer than `FEW_LESIONS` of a diagnosis
+FEW_LESIONS = 30
 NOT_COMPUTABLE = "not computable"
 NONE = "[–]"  # stands in place of a missing interval
 MARK_NOTE = (
-    f"{MARK}: Clopper-Pearson interval over lesions, where all resamples agree or too few are computable; "
-    f"{NONE}: no interval."
+    f"{MARK}: Clopper-Pearson interval over lesions, where they are fewer than {FEW_LESIONS}, all resamples agree or "
+    f"too few are computable; {FEW_MARK}: fewer than {FEW_LESIONS} lesions of the diagnosis, the interval may cover "
+    f"less than its level; {NONE}: no interval."
 )
 
 
@@ -24,8 +28,10 @@ class Estimate:
         low: Lower end of the interval; None where there is none.
         high: Upper end, likewise.
         n: Lesions (or patients) that were resampled; None where nothing was.
-        method: "bca" or "percentile"; "clopper_pearson" of a proportion to which the bootstrap gives no interval.
+        method: "bca" or "percentile"; "clopper_pearson" of a proportion to which the bootstrap gives no interval;
+            "permutation" or "mcnemar" of a difference, the test of its p value; "seeds" over seeds and lesions.
         note: Reason for a missing number or interval, or a caveat; "" without one.
+        few: Lesions of the diagnosis, where a bootstrap interval of so few may cover less than its level; else None.
         p: Two-sided p value of a difference; None of any other number, or where there is none.
     """
 
@@ -33,16 +39,17 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    method: Method | Literal["clopper_pearson"] = "bca"
+    method: Method | Test | Literal["clopper_pearson"] = "bca"
     note: str = ""
     p: float | None = None
+    few: int | None = None
 
     def ends(self, form: str = ".3f", *, scale: float = 1.0) -> str:
-        """The interval in brackets as numbers of a format, with `MARK` where it is exact; `NONE` without one."""
+        """The interval in brackets as numbers of a format, with `MARK` or `FEW_MARK` behind it; `NONE` without one."""
         if self.low is None or self.high is None:
             return NONE
         low, high = (f"{scale * end:{form}}" for end in (self.low, self.high))
-        return f"[{low}, {high}]{MARK if self.method == EXACT else ''}"
+        return f"[{low}, {high}]{MARK if self.method == EXACT else FEW_MARK if self.few is not None else ''}"
 
     def text(self, form: str = ".3f", *, scale: float = 1.0, unit: str = "") -> str:
         """The number and its interval, each as a number of a format; `NOT_COMPUTABLE` without a number."""
@@ -50,17 +57,27 @@ class Estimate:
             return NOT_COMPUTABLE
         return f"{scale * self.value:{form}}{unit} {self.ends(form, scale=scale)}"
 
+    def p_text(self) -> str:
+        """The p value with three digits, which are never all zero."""
+        return "" if self.p is None else f"p = {self.p:.3f}" if self.p >= 0.0005 else "p < 0.001"
+
     def to_dict(self, *, difference: bool = False) -> dict[str, Any]:
         """Plain data for JSON; `note` only where there is one, `p` only of a difference."""
         plain: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "method": self.method}
         plain |= {"n": self.n} if self.n is not None else {}
         plain |= {"note": self.note} if self.note else {}
+        plain |= {"few": self.few} if self.few is not None else {}
         return plain | ({"p": self.p} if difference else {})
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild an estimate from `to_dict`."""
         return cls(**state)
+
+
+def is_marked(cell: str) -> bool:
+    """Whether a printed cell needs the `MARK_NOTE`."""
+    return any(mark in cell for mark in (MARK, FEW_MARK, NONE))
 
 
 Estimates = dict[str, Estimate]

@@ -13,15 +13,23 @@ from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.auroc import AurocStatistic
 from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatistic, bootstrap, sums_of
-from skinlesion.metrics.calibration import Edges, bin_edges, bin_of, brier, negative_log_likelihood
+from skinlesion.metrics.calibration import (
+    Edges,
+    bin_edges,
+    bin_of,
+    brier,
+    negative_log_likelihood,
+    noise_floor,
+    target_calibration,
+)
 from skinlesion.metrics.classification import HEADLINE, Floats, f1, precision, ratio, recall
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.metrics.estimate import EXACT, FEW_LESIONS, BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.metrics.permutation import rank_within
 
 FACTS = ("sex", "age", "localization", "dataset", "dx_type")
 """Columns of the facts by which images are grouped, in the order in which they are reported; `age` as bands."""
 
 BANDS = (0, 30, 45, 60, 75)  # years from which each age band starts
-FEW_LESIONS = 30
 UNKNOWN = "unknown"
 HISTOLOGY = "histo"  # value of `dx_type`
 ALL = "all images"
@@ -78,23 +86,39 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
     Returns:
         By name: `accuracy`, `macro_f1`, `balanced_accuracy`, `macro_auroc`, `macro_ap`, `ece`, `ece_mass`,
         `classwise_ece` (mean), `brier`, `nll`, `precision_CODE`, `recall_CODE`, `f1_CODE`, `auroc_CODE`, `ap_CODE` for
-        each diagnosis, and the last two of the taxonomy's targets that are categories, such as `auroc_malignant`. The
-        bins of equal mass are those of the predictions in every resample.
+        each diagnosis, and the last two of the taxonomy's targets that are categories, such as `auroc_malignant`;
+        `intercept_TARGET`, `slope_TARGET` and `oe_TARGET` of each target, as from `target_calibration`; `ece_floor`,
+        `ece_mass_floor` and `classwise_ece_floor`, what perfect calibration would show, with the range of its draws.
+        The bins of equal mass are those of the predictions in every resample.
     """
     statistic, codes = metrics_statistic(predictions, bins=bins), predictions.taxonomy.codes
     names = ("accuracy", *(f"{metric}_{code}" for metric in ("precision", "recall") for code in codes))
     proportions = _confusion_statistic(predictions).denominators(*names)
     found = bootstrap(statistic, config, lesions=predictions.lesions, proportions=proportions)
-    return {name: _explained(name, each, predictions) for name, each in found.items()}
+    explained = {name: _explained(name, each, predictions) for name, each in found.items()}
+    return explained | _floors(predictions, config, bins=bins)
 
 
-def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
-    """All reported metrics of predictions as functions of how often each lesion counts."""
+def _floors(predictions: Predictions, config: BootstrapConfig, *, bins: int) -> Estimates:
+    """Mean of each calibration error that perfect calibration would show, and the range of its draws."""
+    draws, found = noise_floor(predictions, bins=bins, seed=config.seed), {}
+    for name in ("ece", "ece_mass", "classwise_ece"):
+        low, high = np.quantile(draws[name], [(1 - config.level) / 2, (1 + config.level) / 2]).tolist()
+        each = Estimate(float(draws[name].mean()), low, high, predictions.lesions, "percentile")
+        certain = replace(each, low=None, high=None, note="no interval: all draws agree")
+        found[f"{name}_floor"] = certain if np.ptp(draws[name]) < 1e-9 else each
+    return found
+
+
+def metrics_statistic(predictions: Predictions, models: int = 1, *, bins: int) -> JointStatistic:
+    """All reported metrics as functions of how often each lesion counts: of one model, or of several in a row."""
     actual, taxonomy = predictions.targets, predictions.taxonomy
-    areas = AurocStatistic(actual, predictions.probabilities, predictions.group, codes=taxonomy.codes)
+    scores = rank_within(predictions.probabilities, models)
+    areas = AurocStatistic(actual, scores, predictions.group, codes=taxonomy.codes)
     return JointStatistic(
         (
-            *(category_auroc(predictions, each) for each in taxonomy.targets if each not in taxonomy.codes),
+            *(target_calibration(predictions, each) for each in taxonomy.targets),
+            *(category_auroc(predictions, each, models) for each in taxonomy.targets if each not in taxonomy.codes),
             _confusion_statistic(predictions),
             _calibration_statistic(predictions, bins=bins),
             areas,  # last: its means over diagnoses count
@@ -102,10 +126,11 @@ def metrics_statistic(predictions: Predictions, *, bins: int) -> JointStatistic:
     )
 
 
-def category_auroc(predictions: Predictions, target: str) -> AurocStatistic:
+def category_auroc(predictions: Predictions, target: str, models: int = 1) -> AurocStatistic:
     """`auroc_TARGET` and `ap_TARGET` of a code, or of a category by the sum of its diagnoses' probabilities."""
     rest = (~predictions.taxonomy.mask(target)[predictions.targets]).astype(np.int64)  # 0: of the target
-    return AurocStatistic(rest, predictions.target_score(target)[:, None], predictions.group, codes=(target,))
+    scores = rank_within(predictions.target_score(target)[:, None], models)
+    return AurocStatistic(rest, scores, predictions.group, codes=(target,))
 
 
 def _confusion_statistic(predictions: Predictions) -> SumStatistic:
@@ -127,7 +152,7 @@ def _confusion_statistic(predictions: Predictions) -> SumStatistic:
 def _calibration_statistic(predictions: Predictions, *, bins: int) -> SumStatistic:
     """Calibration errors from the gap summed in each bin; Brier and log-likelihood from means."""
     values, actual = predictions.probabilities.astype(np.float64), predictions.targets
-    confidence, classes = values.max(axis=1), len(predictions.taxonomy)
+    confidence, classes = predictions.confidence, len(predictions.taxonomy)
     gap = (actual == predictions.predicted_targets) - confidence
     columns, ends = [np.ones(len(actual)), brier(predictions), negative_log_likelihood(predictions)], [3]
     edges: tuple[Edges, ...] = ("width", "mass")
@@ -149,16 +174,18 @@ def _calibration_statistic(predictions: Predictions, *, bins: int) -> SumStatist
 
 
 def _explained(name: str, each: Estimate, predictions: Predictions) -> Estimate:
-    """Say why a metric of a diagnosis cannot be computed."""
+    """Say why a metric of a diagnosis cannot be computed, or has too few lesions for its interval."""
     code = name.rpartition("_")[2]
-    if each.value is not None or code not in predictions.taxonomy.codes:
+    if code not in predictions.taxonomy.codes:
         return each
-    if (predictions.actual != code).all():
-        return replace(each, note=f"not computable: no image of {code}")
-    return replace(
-        each,
-        note=f"not computable: {code} is never predicted" if "precision" in name else f"not computable: only {code}",
-    )
+    if each.value is not None:
+        lesions = len(np.unique(predictions.group[predictions.actual == code]))
+        is_sure = each.low is None or each.method == EXACT or lesions >= FEW_LESIONS
+        return each if is_sure else replace(each, few=lesions)
+    reason = f"only {code}" if (predictions.actual == code).all() else f"{code} is told apart without an error"
+    reason = f"{code} is never predicted" if "precision" in name else reason
+    reason = f"no image of {code}" if (predictions.actual != code).all() else reason
+    return replace(each, note=f"not computable: {reason}")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from skinlesion.plots.style import (
 )
 
 if TYPE_CHECKING:
-    from skinlesion.studies.robustness.study import OodResult, RobustnessResult
+    from skinlesion.studies.robustness.detection import OodResult
+    from skinlesion.studies.robustness.study import RobustnessResult
 
 REMOVED = "lesion_removed"  # has its own figure
 _LINES = {
@@ -92,7 +93,7 @@ def facts(found: "RobustnessResult") -> Figure:
 
 
 def ood_scores(found: "OodResult") -> Figure:
-    """Draw the out-of-distribution scores of dermoscopic images and of each other kind of images."""
+    """Draw the out-of-distribution scores of the original images and of each other kind of images."""
     labels = [kind.replace("_", " ") for kind in found.scores]
     for row, kind in enumerate(found.scores):
         if (each := found.pictures.get(kind)) is not None:

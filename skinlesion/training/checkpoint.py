@@ -41,6 +41,7 @@ class TrainedModel:
     split: dict[str, list[str]]  # image ids of each part
     fingerprint: str  # of the split
     taxonomy: Taxonomy = HAM10000
+    class_counts: tuple[int, ...] | None = None  # training images of each diagnosis; None: not noted
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -172,4 +173,5 @@ def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
         split=record.get("split", {}),
         fingerprint=record.get("fingerprint", ""),
         taxonomy=taxonomy,
+        class_counts=None if record.get("class_counts") is None else tuple(record["class_counts"]),
     )

@@ -25,6 +25,7 @@ _FREE = {
     "loss.name",
     "expected_members",
     "resume",
+    "judge",
     "logger",
     "data.cache_dir",
     "loader.workers",

@@ -9,7 +9,7 @@ from conftest import composed
 
 from skinlesion.commands.compare import run
 from skinlesion.config.inference import CompareConfig
-from skinlesion.errors import DataError
+from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.taxonomy import CODES
 
@@ -53,6 +53,31 @@ def test_the_files_of_a_pattern_are_compared_where_they_hold_the_same_images(tmp
     assert len(found["tables"]) == 3
     with pytest.raises(DataError, match=r"a: a folder; expected predictions tables, such as .*a/predictions_val\.csv"):
         run(composed("compare", CompareConfig, f"tables=[{tmp_path / 'a'}]"))
+
+
+def test_recipes_count_their_training_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, right in (("full", 0.9), ("less", 0.6)):
+        for seed in range(3):
+            folder = tmp_path / f"{name}-{seed}"
+            table(range(140), right=right, seed=seed).write(folder / "predictions_val.csv")
+            (folder / "config.yaml").write_text(f"seed: {seed}\n")
+    recipes = f"recipes=['{tmp_path}/full-*/predictions_val.csv','{tmp_path}/less-*/predictions_val.csv']"
+    words = (recipes, f"out={tmp_path / 'c.json'}", "resamples=200")
+    run(composed("compare", CompareConfig, *words))
+    assert "full-*, 3 seeds" in capsys.readouterr().out
+    written = json.loads((tmp_path / "c.json").read_text())
+    difference = written["differences"]["less-*"]["accuracy"]
+    assert difference["method"] == "seeds"
+    assert difference["high"] < 0
+    assert difference["p"] < 0.05
+    (tmp_path / "less-2" / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(DataError, match=r"less-0/\S+ and \S+less-2/\S+ have the same training seed 0"):
+        run(composed("compare", CompareConfig, *words))
+    (tmp_path / "less-2" / "predictions_val.csv").unlink()
+    run(composed("compare", CompareConfig, *words))
+    assert json.loads((tmp_path / "c.json").read_text())["differences"]["less-*"]["accuracy"]["low"] is None
+    with pytest.raises(ConfigError, match=r"tables=\[\]: expected predictions tables, or recipes"):
+        composed("compare", CompareConfig)
 
 
 @pytest.mark.parametrize("kind", ["one row", "one diagnosis"])

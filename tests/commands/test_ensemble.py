@@ -17,15 +17,18 @@ from scipy.special import softmax
 from skinlesion.commands.ensemble import run
 from skinlesion.config.inference import EnsembleConfig, EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference import operating_points
-from skinlesion.inference.calibration import calibrated
+from skinlesion.inference.calibration import calibrated, fit_temperature
 from skinlesion.inference.ensemble import read_ensemble
+from skinlesion.inference.ledger import LEDGER, read_ledger
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.classification import headline
+from skinlesion.training.checkpoint import TrainedModel, load_model
 
 BEFORE = ("members", "chosen", "tta", "classes", "fingerprint")  # keys of the first ensemble.json
-FAST = ("resamples=100", "interval=percentile", "data.cache_dir=unused")
+FAST = ("split=test", "resamples=100", "interval=percentile", "data.cache_dir=unused")
 
 
 def ensemble(*overrides: str) -> EnsembleConfig:
@@ -48,6 +51,7 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
         "novelty.npz",
         "predictions_val.csv",
         "predictions_test.csv",
+        "test_readings.jsonl",
     }
     about = json.loads((folder / "ensemble.json").read_text())
     assert [member["name"] for member in about["members"]] == ["first", "second", "third"]
@@ -75,6 +79,26 @@ def test_what_an_ensemble_leaves(sweep: Path, capsys: pytest.CaptureFixture[str]
         assert said in shown
 
 
+def test_the_test_part_is_read_when_asked(sweep: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = sweep / "ensemble"
+    caplog.set_level("INFO")
+    run(ensemble(f"members={sweep}", "split=val"))
+    assert composed("ensemble", EnsembleConfig, f"members={sweep}").split == "val"
+    assert not list(folder.rglob("predictions_test.csv"))
+    assert not (folder / LEDGER).exists()
+    assert "test" not in json.loads((folder / "metrics.json").read_text())
+    assert "same command with split=test reads it" in caplog.text
+    with pytest.raises(DataError, match=r"ensemble members=SWEEP split=test"):
+        Predictions.read(folder / "predictions_test.csv")
+    run(ensemble(f"members={sweep}"))
+    run(ensemble(f"members={sweep}", "split=val"))
+    assert len(list(folder.rglob("predictions_test.csv"))) == 4, "of the same ensemble"
+    run(ensemble(f"members={sweep}", "split=val", "alphas=[0.3]"))
+    assert not list(folder.rglob("predictions_test.csv")), "of another ensemble"
+    (entry,) = read_ledger([folder], split=str(read_ensemble(folder).fingerprint))
+    assert (entry.command, entry.kind) == ("ensemble", "reading")
+
+
 def test_the_choice_is_the_best_on_validation(sweep: Path) -> None:
     run(ensemble(f"members={sweep}"))
     chosen = json.loads((sweep / "ensemble" / "ensemble.json").read_text())["chosen"]
@@ -98,7 +122,8 @@ def test_test_labels_do_not_move_the_choice(sweep: Path) -> None:
 
 
 def test_what_is_fitted_on_validation_is_kept(sweep: Path) -> None:
-    run(ensemble(f"members={sweep}", "alphas=[0.2,0.1]", "sensitivities=[0.5]"))
+    settings = ("alphas=[0.2,0.1]", "sensitivities=[0.5]", "calibration=temperature")
+    run(ensemble(f"members={sweep}", *settings))
     found = read_ensemble(sweep / "ensemble")
     val = Predictions.read(sweep / "ensemble" / "predictions_val.csv")
     assert found.posthoc.calibration is not None
@@ -111,6 +136,63 @@ def test_what_is_fitted_on_validation_is_kept(sweep: Path) -> None:
     for kept, expected in zip(found.posthoc.operating_points or [], points, strict=True):
         assert kept["threshold"] == pytest.approx(expected["threshold"], abs=1e-6)
     assert [sets["alpha"] for sets in found.posthoc.conformal or []] == [0.2, 0.1]
+
+
+def test_a_calibration_part_alone_fits_what_follows_the_vote(
+    sweep: Path, trained: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation chooses the members; its lesions that the split sets apart fit scaling, thresholds and sets."""
+    val = Predictions.read(sweep / "first" / "predictions_val.csv")
+    apart = set(val.image_id[val.group % 2 == 0])
+
+    def load(path: Path) -> TrainedModel:
+        model = load_model(path)
+        rest = [image for image in model.split["val"] if image not in apart]
+        return replace(model, split={**model.split, "val": rest, "calibration": sorted(apart)})
+
+    monkeypatch.setattr("skinlesion.training.checkpoint.load_model", load)
+    run(ensemble(f"members={sweep}", "calibration=temperature", f"data.cache_dir={trained.data.cache_dir}"))
+    about = json.loads((sweep / "ensemble" / "ensemble.json").read_text())
+    assert (about["calibration"]["part"], about["conformal"][0]["part"]) == ("calibration", "calibration")
+    own = Predictions.read(sweep / "ensemble" / "predictions_val.csv")
+    fitting = own.select(np.isin(own.image_id.astype(str), sorted(apart)))
+    assert about["calibration"]["images"] == len(fitting) == len(apart)
+    assert about["calibration"]["temperature"] == pytest.approx(
+        fit_temperature(fitting.probabilities, fitting.targets), rel=1e-3
+    )
+    assert sum(about["conformal"][0]["images"].values()) == fitting.lesions
+
+
+def test_a_balanced_ensemble_decides_by_prevalence_everywhere(sweep: Path, synthetic_root: Path) -> None:
+    run(ensemble(f"members={sweep}", "decision=balanced", "calibration=bias"))
+    folder = sweep / "ensemble"
+    found, val = read_ensemble(folder), Predictions.read(folder / "predictions_val.csv")
+    prior = (
+        np.maximum(np.bincount(val.targets, minlength=7), 1)
+        / np.maximum(np.bincount(val.targets, minlength=7), 1).sum()
+    )
+    assert found.posthoc.decision is not None
+    np.testing.assert_allclose(list(found.posthoc.decision["prior"].values()), prior)
+    balanced = (calibrated(val.probabilities, found.posthoc.calibration) / prior).argmax(axis=1)
+    np.testing.assert_array_equal(val.predicted_targets, balanced)
+    assert (balanced != val.probabilities.argmax(axis=1)).any()
+    measured = json.loads((folder / "metrics.json").read_text())
+    assert measured["val"]["balanced_accuracy"] == pytest.approx(headline(val)["balanced_accuracy"], abs=1e-12)
+    images = sorted((synthetic_root / "HAM10000_images_part_1").iterdir())[:6]
+    model = Predictor.load(folder)
+    given = model.predict(images)
+    np.testing.assert_array_equal(given.predicted_targets, (given.probabilities / prior).argmax(axis=1))
+    likeliest = model.deciding("likeliest").predict(images)
+    np.testing.assert_array_equal(likeliest.predicted_targets, given.uncalibrated.argmax(axis=1))
+    alone = Predictor.load(sweep / "first").deciding("balanced").predict(images)
+    counts = np.array(load_model(sweep / "first").class_counts)
+    np.testing.assert_array_equal(alone.predicted_targets, (alone.probabilities / counts).argmax(axis=1))
+    path = folder / "ensemble.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "decision"})
+    )
+    with pytest.raises(CheckpointError, match=r"decision=balanced: .* does not say how frequent"):
+        Predictor.load(folder).deciding("balanced")
 
 
 def test_an_ensemble_of_before_still_loads(sweep: Path) -> None:
@@ -129,7 +211,7 @@ def test_an_ensemble_of_before_still_loads(sweep: Path) -> None:
         ("alphas=[0.1,1.5]", "alphas=[0.1,1.5]: expected different numbers above 0, below 1"),
         ("sensitivities=[]", "sensitivities=[]: expected"),
         ("sensitivities=[0.9,0.9]", "different"),
-        ("calibration=platt", "expected one of temperature, vector, none"),
+        ("calibration=platt", "expected one of auto, none, temperature, bias, vector"),
         ("conformal=lac", "expected one of aps, raps"),
         ("interval=normal", "expected one of bca, percentile"),
     ],
@@ -239,9 +321,21 @@ def test_refuses_members_that_do_not_go_together(sweep: Path, key: str, value: o
     assert str(path) in message
 
 
-def test_refuses_an_empty_folder_and_a_single_run(sweep: Path, tmp_path: Path) -> None:
+def test_refuses_an_empty_folder(tmp_path: Path) -> None:
     assert "no runs there" in refused(f"members={tmp_path / 'nothing'}")
-    assert "one model" in refused(f"members={sweep / 'first'}")
+
+
+@pytest.mark.parametrize("given", ["first", "first/best.ckpt"])
+def test_one_model_is_calibrated_and_decides_as_an_ensemble_of_one(
+    given: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(ensemble(f"members={sweep / given}", "id_pass_rate=null"))
+    folder = sweep / "first" / "ensemble"
+    about = json.loads((folder / "ensemble.json").read_text())
+    assert (about["chosen"], len(about["members"]), len(about["operating_points"]) > 0) == ([0], 1, True)
+    assert (folder / "predictions_test.csv").read_bytes() == (sweep / "first" / "predictions_test.csv").read_bytes()
+    assert json.loads((folder / "metrics.json").read_text())["test"]["accuracy"] > 0
+    assert "gain over" not in capsys.readouterr().out
 
 
 def test_an_ensemble_is_refused_when_a_member_has_changed(sweep: Path) -> None:
@@ -362,7 +456,6 @@ def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., 
 def test_refuses_a_member_given_twice(sweep: Path, tmp_path: Path) -> None:
     one = sweep / "first" / "best.ckpt"
     assert "given twice" in refused(f"members=[{one},{sweep / 'first'}]", f"out={tmp_path / 'out'}")
-    assert "at least two" in refused(f"members=[{one}]", f"out={tmp_path / 'out'}")
 
 
 def test_members_of_the_same_name_are_named_with_their_folder(sweep: Path, tmp_path: Path) -> None:

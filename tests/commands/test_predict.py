@@ -177,7 +177,11 @@ def test_an_ensemble_predicts_the_mean(sweep_folder: Path, images: Path, capsys:
     members = [sweep_folder / name for name in ("first", "second")]
     out = sweep_folder.parent / "pair"
     listed = ",".join(str(member) for member in members)
-    ensemble(compose("ensemble", EnsembleConfig, f"members=[{listed}]", f"out={out}", "resamples=100"))
+    ensemble(
+        compose(
+            "ensemble", EnsembleConfig, f"members=[{listed}]", f"out={out}", "resamples=100", "calibration=temperature"
+        )
+    )
     capsys.readouterr()
     image = f"image={sorted(images.iterdir())[0]}"
     votes = []

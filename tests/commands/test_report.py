@@ -1,8 +1,10 @@
 """The report on an ensemble: self-contained, accessible, equal to its tables, and explicit about missing numbers."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,8 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from skinlesion.commands.report import run
 from skinlesion.config.studies import ReportConfig
 from skinlesion.errors import CheckpointError, DataError
+from skinlesion.inference.conformal import prediction_sets
+from skinlesion.inference.ledger import LEDGER, Examined
 from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_calibration
 from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.report import page
@@ -119,6 +123,29 @@ def made(ensemble: Path) -> Path:
     return out
 
 
+def test_the_ledger_of_the_test_part_is_printed(ensemble: Path, made: Path, tmp_path: Path) -> None:
+    assert "how often it was read is unknown" in (made / "report.html").read_text()
+    folder = Path(shutil.copytree(ensemble.parent, tmp_path / "runs", ignore=shutil.ignore_patterns("out")))
+    examined = Examined(
+        folder / "ensemble" / "ensemble.json", {}, "f" * 64, [folder / "ensemble", ensemble.parent / "data"]
+    )
+    examined.record("ensemble", kind="protocol", protocol="a" * 64)
+    examined.record("evaluate", protocol="a" * 64)
+    replace(examined, split="another").record("train")
+    replace(examined, folders=[folder / "b"]).record("robustness")
+    try:
+        run(composed("report", ReportConfig, f"ensemble={folder / 'ensemble'}", f"out={tmp_path / 'out'}", *FAST))
+    finally:
+        (ensemble.parent / "data" / LEDGER).unlink()
+    assert (
+        "Read 2 times as far as the ledger tells, 1 of them without a protocol"
+        in (tmp_path / "out" / "model_card.md").read_text()
+    )
+    rows = pd.read_csv(tmp_path / "out" / "tables" / "ledger.csv")
+    assert rows["command"].tolist() == ["ensemble", "evaluate", "robustness"]
+    assert rows["of the protocol"].tolist() == ["a" * 12, "a" * 12, "–"]
+
+
 class Page(HTMLParser):
     """Tags and text of a page."""
 
@@ -214,6 +241,39 @@ def test_rows_within_source_stand_beside_the_headline(made: Path, ensemble: Path
         scaled = with_calibration(own, json.loads((ensemble / "ensemble.json").read_text())["calibration"])
         flagged = scaled.probabilities[:, CODES.index("mel")] >= of_mel["threshold"]
         assert of_mel["specificity"] == pytest.approx(1 - flagged[own.actual != "mel"].mean())
+
+
+def test_calibration_of_targets_stands_beside_the_noise_floors(made: Path, ensemble: Path) -> None:
+    test = Predictions.read(ensemble / "predictions_test.csv")
+    rows = pd.read_csv(made / "tables" / "calibration_targets.csv").set_index(["probability of", "measure (ideal)"])
+    for target, codes in (("melanoma", ["mel"]), ("malignant", ["akiec", "bcc", "mel"])):
+        chance = test.probabilities[:, [CODES.index(code) for code in codes]].sum(axis=1)
+        ratio = np.isin(test.actual, codes).sum() / chance.sum()
+        assert rows.loc[(target, "observed to expected, O:E (1)"), "test, before"] == pytest.approx(ratio, rel=1e-5)
+        assert rows.loc[(target, "slope (1)"), "test, before low"] < rows.loc[(target, "slope (1)"), "test, before"]
+    scores = pd.read_csv(made / "tables" / "calibration.csv").set_index("score")
+    floor = scores.loc["ECE, bins of equal width: noise floor"]
+    assert 0 < floor["test, before low"] < floor["test, before"] < floor["test, before high"]
+
+
+def test_groups_whose_sets_fall_short_are_limits(tmp_path: Path) -> None:
+    folder = write_ensemble(tmp_path / "ensemble")
+    tables = {part: Predictions.read(folder / f"predictions_{part}.csv") for part in LESIONS}
+    table = write_metadata(tmp_path / "table.csv", list(tables.values()))
+    about = json.loads((folder / "ensemble.json").read_text())
+    scaled = with_calibration(tables["test"], about["calibration"])
+    held = prediction_sets(scaled.probabilities, about["conformal"][0])[np.arange(len(scaled)), scaled.targets]
+    rows = pd.read_csv(table)
+    missed = set(scaled.image_id[~held])
+    assert len(missed) > 1
+    rows.loc[rows["image_id"].isin(missed), "localization"] = "ear"
+    rows.to_csv(table, index=False)
+    report_of(folder, f"metadata={table}")
+    limits = (folder / "report" / "model_card.md").read_text().partition("## Strengths")[0]
+    (line,) = (
+        line for line in limits.splitlines() if line.startswith("- Prediction sets hold the actual diagnosis less")
+    )
+    assert "localization ear" in line
 
 
 def test_baselines_know_no_image(made: Path, ensemble: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import composed
+from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from skinlesion.commands.robustness import run
@@ -17,13 +18,12 @@ from skinlesion.errors import ConfigError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.plots.robustness import curves
+from skinlesion.studies.robustness.detection import OodStatistic, flag_rates, ood_detection, picture_detection
 from skinlesion.studies.robustness.study import (
     CorruptionResult,
-    OodStatistic,
     RobustnessResult,
     compare_predictions,
     majority_baseline,
-    ood_detection,
 )
 from skinlesion.taxonomy import CODES
 
@@ -78,6 +78,29 @@ def test_ood_detection_by_hand() -> None:
     assert found.flagged.value == 0.75
 
 
+def test_pictures_that_are_not_made_from_the_images_count_once() -> None:
+    scores, pictures = np.array([0.0, 0.5, 1.2, 0.4]), np.array([0.4, 3.0])
+    found = picture_detection(scores, pictures, np.array([0, 1, 1, 2]), threshold=1.0, config=CONFIG)
+    assert found.pictures == 2
+    assert found.auroc.value == pytest.approx(roc_auc_score([0] * 4 + [1] * 2, [*scores, *pictures]))
+    exact = binomtest(1, 2).proportion_ci(0.95, "exact")
+    assert (found.flagged.value, found.flagged.low, found.flagged.high) == pytest.approx((0.5, exact.low, exact.high))
+
+
+def test_flag_rates_by_group() -> None:
+    flags = np.array([True, False, True, False, False, False, True, True])
+    ids = [f"i{number}" for number in range(8)]
+    table = Predictions.build(
+        ids, [f"L{number // 2}" for number in range(8)], probabilities=np.tile(np.eye(7)[5], (8, 1))
+    )
+    groups = {"diagnosis": ["nv"] * 6 + ["df"] * 2, "dataset": ["a", "b"] * 4}
+    found = flag_rates(replace(table, ood=flags), groups, CONFIG)
+    assert {name: each.value for name, each in found["diagnosis"].items()} == pytest.approx({"df": 1.0, "nv": 2 / 6})
+    assert {name: each.value for name, each in found["dataset"].items()} == pytest.approx({"a": 3 / 4, "b": 1 / 4})
+    assert found["diagnosis"]["df"].method == "clopper_pearson"  # one lesion: 1 of 1
+    assert found["diagnosis"]["df"].low == pytest.approx(0.025)
+
+
 def test_a_lesion_is_resampled_with_its_other_images() -> None:
     scores, others = RNG.normal(size=12), RNG.normal(1, size=12)
     index = np.arange(12) // 2
@@ -120,7 +143,9 @@ def test_numbers_and_figures_are_written(written: Path, trained: TrainConfig) ->
 
 def test_out_of_distribution_images_are_detected(written: Path) -> None:
     found = json.loads((written / "robustness.json").read_text())
-    assert set(found["novelty"]["pictures"]) >= {"noise", "text", "photograph", "negative"}
+    assert set(found["novelty"]["pictures"]) >= {"noise", "text", "hand", "photograph", "negative"}
+    assert found["novelty"]["pictures"]["photograph"]["pictures"] == 2
+    assert set(found["novelty"]["flag_rates"]) >= {"diagnosis", "dataset", "dx_type"}
     assert found["novelty"]["pictures"]["noise"]["auroc"]["value"] > 0.9
     assert 0 <= found["undisturbed"]["numbers"]["novel"]["value"] < 0.5
 

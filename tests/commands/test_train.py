@@ -37,6 +37,7 @@ LEFT = {
     "split.csv",
     "predictions_val.csv",
     "predictions_test.csv",
+    "test_readings.jsonl",
 }
 
 

@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from skinlesion.data.splits import assign, fingerprint, from_file, from_folds, grouped, published, write_split
+from skinlesion.data.splits import (
+    assign,
+    fingerprint,
+    from_file,
+    from_folds,
+    grouped,
+    published,
+    set_apart,
+    write_split,
+)
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.taxonomy import CODES, NEVUS
 
@@ -541,3 +550,36 @@ def test_a_split_with_formulas_for_ids_is_read_back(tmp_path: Path) -> None:
     lines = (tmp_path / "split.csv").read_text().splitlines()
     assert not [line for line in lines if line[0] in "=+-@"]
     pd.testing.assert_frame_equal(from_file(frame, tmp_path / "split.csv"), split)
+
+
+# A calibration part
+
+
+def test_a_share_of_the_validation_lesions_is_set_apart(tmp_path: Path) -> None:
+    frame = table({"nv": [1] * 300 + [2] * 30, "mel": [1] * 60 + [3] * 20, "df": [1] * 40})
+    options = {"policy": "grouped", "seed": 3, "folds": 5, "fold": 0, "val_fraction": 0.25, "file": None}
+    whole, split = assign(frame, **options), assign(frame, calibration_fraction=0.4, **options)
+    before, after = whole.set_index("image_id")["split"], split.set_index("image_id")["split"]
+    moved = after[after == "calibration"].index
+    assert (before[moved] == "val").all()
+    assert (after.drop(moved) == before.drop(moved)).all()
+    assert len(split[["lesion_id", "split"]].drop_duplicates()) == split["lesion_id"].nunique()
+    shares = with_diagnosis(split, frame).query("split != 'train' and split != 'test'").groupby("diagnosis")["split"]
+    for _, parts in shares:
+        assert (parts == "calibration").mean() == pytest.approx(0.4, abs=0.1)
+    pd.testing.assert_frame_equal(
+        assign(frame.sample(frac=1, random_state=0), calibration_fraction=0.4, **options), split
+    )
+    write_split(split, tmp_path / "split.csv")
+    pd.testing.assert_frame_equal(from_file(frame, tmp_path / "split.csv"), split)
+    with pytest.raises(DataError, match="has a calibration part already"):
+        set_apart(frame, split, fraction=0.4, seed=3)
+
+
+def test_a_diagnosis_stays_in_validation() -> None:
+    frame = table({"df": [1] * 3, "nv": [1] * 3})  # one validation lesion each
+    split = published(frame, seed=1)
+    with pytest.raises(
+        DataError, match=r"calibration_fraction=0\.9\).*\n.*diagnosis nv \(3 lesions in all\): none in val"
+    ):
+        set_apart(frame, split, fraction=0.9, seed=1)

@@ -1,4 +1,4 @@
-"""Temperature and vector scaling against scipy's optimisers."""
+"""Temperature, bias and vector scaling against scipy's optimisers."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,15 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from skinlesion.errors import DataError
-from skinlesion.inference.calibration import calibrated, fit_temperature, fit_vector, tempered, vector_scaled
+from skinlesion.inference.calibration import (
+    balanced_scores,
+    calibrated,
+    fit_bias,
+    fit_temperature,
+    fit_vector,
+    tempered,
+    vector_scaled,
+)
 
 
 def sample(seed: int, images: int = 300, *, sharp: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +64,31 @@ def test_vector_scaling_is_scipys() -> None:
     np.testing.assert_allclose([*found["weight"], *found["bias"]], expected, atol=1e-3)
 
 
+def test_one_bias_a_diagnosis_is_scipys_and_undoes_a_shift_of_prevalence() -> None:
+    values, actual = sample(7, 4000, sharp=1.0)
+    weights = np.array([8.0, 3.0, 1.0, 1.0, 0.5, 1.0, 2.0])  # as class weights of a loss shift what a model says
+    shifted = values * weights / (values * weights).sum(axis=1, keepdims=True)
+
+    def loss(found: np.ndarray) -> float:
+        scaled = log_softmax(np.log(shifted) * (1 + found[0]) + found[1:], axis=1)
+        return -float(scaled[np.arange(len(actual)), actual].sum()) + (found**2).sum() / 2
+
+    expected = minimize(loss, np.zeros(8), method="BFGS", options={"gtol": 1e-2}).x
+    found = fit_bias(shifted, actual)
+    np.testing.assert_allclose(found["weight"], np.full(7, 1 + expected[0]), atol=1e-3)
+    np.testing.assert_allclose(found["bias"], expected[1:], atol=1e-3)
+    undone = vector_scaled(shifted, **found)
+    np.testing.assert_allclose(undone.mean(axis=0), np.bincount(actual, minlength=7) / 4000, atol=2e-3)
+    np.testing.assert_allclose(np.diff(found["bias"]), -np.diff(np.log(weights)), atol=0.3)
+    np.testing.assert_array_equal(calibrated(shifted, {"method": "bias", "bias": found}), undone)
+
+
+def test_balanced_scores_are_the_posterior_of_equal_prevalence() -> None:
+    likelihood, prior = np.array([[0.2, 0.5, 0.4], [0.9, 0.1, 0.3]]), np.array([0.7, 0.1, 0.2])
+    posterior = likelihood * prior / (likelihood * prior).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(balanced_scores(posterior, prior), likelihood / likelihood.sum(axis=1, keepdims=True))
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_scaling_of_too_little_is_refused(rows: int) -> None:
     values, actual = sample(3)
@@ -68,5 +101,5 @@ def test_scaling_of_too_little_is_refused(rows: int) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(DataError, match="expected temperature, vector, none"):
+    with pytest.raises(DataError, match="expected none, temperature, bias, vector"):
         calibrated(np.eye(7), {"method": "isotonic"})

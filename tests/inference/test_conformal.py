@@ -53,12 +53,45 @@ def test_coverage_on_exchangeable_data(seed: int, alpha: float, by_class: bool) 
     assert (held_mean >= 1 - alpha - error).all()
 
 
-def test_a_diagnosis_of_few_images_is_in_every_set() -> None:
+def first(actual: np.ndarray, **images: int) -> np.ndarray:
+    """Positions of the first images of some diagnoses, and of all images of the others."""
+    own = [np.flatnonzero(actual == k)[: images.get(code)] for k, code in enumerate(CODES)]
+    return np.concatenate(own)
+
+
+def test_diagnoses_of_few_images_share_a_threshold() -> None:
     values, actual = sample(6)
-    df, vasc = CODES.index("df"), CODES.index("vasc")
-    kept = np.concatenate([np.flatnonzero(actual == df)[:8], np.flatnonzero(~np.isin(actual, [df, vasc]))])
+    df, akiec = CODES.index("df"), CODES.index("akiec")
+    kept = first(actual, df=8, vasc=0, akiec=11)
     fitted = conformal.fit(values[kept], actual[kept], alpha=0.1)
-    assert fitted["always"] == ["df", "vasc"]  # 8 < 1 / 0.1 - 1 images, and none
-    assert conformal.prediction_sets(values, fitted)[:, [df, vasc]].all()
-    nine = np.append(kept, np.flatnonzero(actual == df)[8])
-    assert conformal.fit(values[nine], actual[nine], alpha=0.1)["always"] == ["vasc"]
+    assert fitted["pooled"] == ["akiec", "df"]  # 8 < 1 / 0.1 - 1 images, and the next rarest that has any
+    assert fitted["always"] == ["vasc"]  # no image tells anything about it
+    sets = conformal.prediction_sets(values, fitted)
+    assert sets[:, CODES.index("vasc")].all()
+    assert not sets[:, df].all()
+    own = conformal.scores(values[kept])[np.arange(len(kept)), actual[kept]]
+    together = np.sort(own[np.isin(actual[kept], [df, akiec])])
+    assert fitted["thresholds"]["df"] == fitted["thresholds"]["akiec"] == together[int(np.ceil(20 * 0.9)) - 1]
+    nine = first(actual, df=9, vasc=0, akiec=11)
+    enough = conformal.fit(values[nine], actual[nine], alpha=0.1)
+    assert (enough["pooled"], enough["always"]) == ([], ["vasc"])
+    few = first(actual, **dict.fromkeys(CODES, 1))
+    assert conformal.fit(values[few], actual[few], alpha=0.1)["always"] == list(CODES)
+
+
+def test_pooled_diagnoses_are_covered_together() -> None:
+    values, actual = sample(8, 3000)
+    rng, rare, held = np.random.default_rng(8), [CODES.index("df"), CODES.index("vasc")], []
+    pool = np.flatnonzero(np.isin(actual, rare))
+    others = np.flatnonzero(~np.isin(actual, rare))[:200]
+    for _ in range(300):
+        drawn = rng.permutation(pool)
+        fit_on = np.concatenate([drawn[:14], others])
+        fitted = conformal.fit(values[fit_on], actual[fit_on], alpha=0.1)
+        if fitted["pooled"] == ["df", "vasc"]:
+            judged = drawn[14:]
+            held.append(
+                conformal.prediction_sets(values[judged], fitted)[np.arange(len(judged)), actual[judged]].mean()
+            )
+    assert len(held) > 200
+    assert np.mean(held) == pytest.approx(14 / 15, abs=0.02)  # rank ceil(15 * 0.9) = 14 of 14: 14 / 15, at least 0.9

@@ -1,4 +1,4 @@
-"""Novelty: energy by hand, the distance against SciPy, the threshold's share, and pictures that are no dermoscopy."""
+"""Novelty: energy by hand, the distance against SciPy, the threshold's share, and images unlike the training images."""
 
 import io
 from dataclasses import replace
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
-from sklearn.datasets import load_sample_images
 
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.train import TrainConfig
@@ -20,6 +19,7 @@ from skinlesion.inference.ood import Embedded, components, energy, fit, flag, sc
 from skinlesion.inference.posthoc import fit_ood
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
+from skinlesion.studies.robustness.corruptions import BODY, photographs
 from skinlesion.training.checkpoint import load_model
 
 RNG = np.random.default_rng(3)
@@ -33,6 +33,10 @@ def member(targets: np.ndarray, seed: int) -> Embedded:
     rng = np.random.default_rng(seed)
     pooled = CENTRES[targets] + rng.normal(0, 1, (len(targets), CHANNELS)) @ MIX
     return Embedded(rng.normal(0, 1, (len(targets), CLASSES)), pooled)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    return np.stack([row / np.sqrt((row**2).sum()) for row in np.asarray(features, dtype=float)])
 
 
 TRAIN = [member(TARGETS, 1), member(TARGETS, 2)]
@@ -54,11 +58,12 @@ def test_the_distance_is_mahalanobis() -> None:
     found = components(FITTED, *logits_and_pooled(VAL))["distance"]
     expected = np.zeros(200)
     for number, each in enumerate(TRAIN):
-        means = np.stack([each.pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])
-        around = each.pooled - means[TARGETS]
+        pooled = unit(each.pooled)
+        means = np.stack([pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])
+        around = pooled - means[TARGETS]
         scatter = EmpiricalCovariance(assume_centered=True).fit(around).covariance_ * len(TARGETS)
         inverse = np.linalg.inv(scatter / (len(TARGETS) - CLASSES))
-        nearest = [min(mahalanobis(row, mean, inverse) for mean in means) for row in VAL[number].pooled]
+        nearest = [min(mahalanobis(row, mean, inverse) for mean in means) for row in unit(VAL[number].pooled)]
         expected += np.array(nearest) / np.sqrt(CHANNELS) / len(TRAIN)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -66,7 +71,8 @@ def test_the_distance_is_mahalanobis() -> None:
 def test_few_axes_put_the_rest_into_one_variance() -> None:
     """A point off the axes is as far as the mean of the smaller eigenvalues says (Tipping & Bishop)."""
     fitted = fit(TRAIN[:1], TARGETS, VAL[:1], id_pass_rate=0.9, axes=2)
-    around = TRAIN[0].pooled - np.stack([TRAIN[0].pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])[TARGETS]
+    pooled = unit(TRAIN[0].pooled)
+    around = pooled - np.stack([pooled[k == TARGETS].mean(axis=0) for k in range(CLASSES)])[TARGETS]
     variances, directions = np.linalg.eigh(np.cov(around.T, ddof=0) * len(TARGETS) / (len(TARGETS) - CLASSES))
     assert fitted["rest_0"] == pytest.approx(variances[:-2].mean(), rel=1e-5)
     off = fitted["mean_0"][:1] + 100 * directions[:, :1].T  # far along the smallest axis
@@ -74,11 +80,22 @@ def test_few_axes_put_the_rest_into_one_variance() -> None:
     axes = directions[:, -2:].T
     squares = []
     for mean in means:
-        away = off[0] - mean
+        away = unit(off)[0] - mean
         along = axes @ away
         squares.append((along**2 / variances[-2:]).sum() + (away @ away - along @ along) / variances[:-2].mean())
     found = components(fitted, [np.zeros((1, CLASSES))], [off])["distance"]
     np.testing.assert_allclose(found, np.sqrt(min(squares) / CHANNELS), rtol=1e-4)
+
+
+def test_images_that_excite_nothing_are_far_away() -> None:
+    """Short features point elsewhere; statistics of the first format, of features as they are, take them for usual."""
+    weak = [np.abs(np.random.default_rng(7).normal(0, 0.05, (20, CHANNELS))) for _ in TRAIN]
+    logits = [np.tile(VAL[0].logits[:1], (20, 1))] * 2
+    now = components(FITTED, logits, weak)["distance"]
+    np.testing.assert_allclose(now, components(FITTED, logits, [3 * each for each in weak])["distance"])
+    first = {**FITTED, "format": np.array(1.0)}
+    then = components(first, logits, weak)["distance"]
+    assert not np.allclose(then, components(first, logits, [3 * each for each in weak])["distance"])
 
 
 def test_the_wanted_share_of_validation_passes() -> None:
@@ -140,27 +157,21 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
         score(FITTED, *logits_and_pooled(VAL[:1]))
 
 
-def test_photographs_that_are_no_dermoscopy_are_flagged(trained: TrainConfig) -> None:
+def test_images_unlike_the_training_images_are_flagged(trained: TrainConfig) -> None:
+    """Drawings of the body, one of each kind for an image, and two photographs, each counted once."""
     model, source = load_model(Path(trained.out)), SourceConfig(None, None)
     val, test = read_part(model, "val", source).frame, read_part(model, "test", source, images=40, seed=1).frame
     predictor = Predictor.of([model])
     fitted = fit_ood(predictor, train=read_part(model, "train", source).frame, val=val, id_pass_rate=0.95)
     assert fitted["mean_0"].shape == (7, model.network.backbone.channels)
     predictor = replace(predictor, posthoc=PostHoc(ood=fitted))
-    photographs = [np.asarray(image) for image in load_sample_images().images]  # a temple and a flower
-
-    def photograph(image: np.ndarray, image_id: str) -> np.ndarray:
-        rng = np.random.default_rng(int(image_id[-4:]))
-        top, left = rng.integers(0, 200, 2)
-        return photographs[int(rng.integers(2))][top : top + 200, left : left + 300]
-
-    def flagged(change: Any) -> np.ndarray:
-        return predictor.predict_frame(test, change=change).ood
-
-    assert flagged(None).mean() < 0.3
-    assert flagged(photograph).mean() > 0.9
-    assert flagged(lambda image, _: np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)).all()
-    assert flagged(lambda image, _: np.full_like(image, 200)).all()
+    shape, pictures = (150, 200, 3), [np.full((150, 200, 3), 200, np.uint8), *photographs()]
+    pictures += [draw(np.zeros(shape, np.uint8), np.random.default_rng(n)) for n in range(8) for draw in BODY]
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    assert predictor.predict_frame(test).ood.mean() < 0.3
+    assert predictor.predict(pictures).ood.mean() > 0.9
+    changed = predictor.predict_frame(test, change=lambda image, _: RNG.integers(0, 256, image.shape).astype(np.uint8))
+    assert changed.ood.all()
 
 
 def test_the_runtime_can_score_without_torch() -> None:

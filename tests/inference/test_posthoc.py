@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import composed
 from scipy.special import softmax
+from sklearn.metrics import recall_score
 
 from skinlesion.commands.compare import run
 from skinlesion.config.inference import CompareConfig
@@ -15,11 +16,13 @@ from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.calibration import calibrated, fit_temperature
 from skinlesion.inference.posthoc import (
     FOLDS,
+    better_scaling,
+    cross_fitted,
     fit_calibration,
     fit_decisions,
     pooled_points,
     with_calibration,
-    worsens_nll,
+    with_decision,
 )
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import negative_log_likelihood
@@ -137,7 +140,7 @@ def test_scaling_helps_what_is_too_sure_and_moves_no_prediction() -> None:
     assert found["temperature"] == pytest.approx(2, rel=0.25)
     assert found["folds"]["temperature"]["nll"] < found["folds"]["none"]["nll"]
     assert found["folds"]["none"]["nll"] == pytest.approx(negative_log_likelihood(table).mean(), abs=1e-12)
-    assert not worsens_nll(found)
+    assert better_scaling(found) is None
     np.testing.assert_array_equal(with_calibration(table, found).predicted_targets, table.predicted_targets)
 
 
@@ -158,10 +161,84 @@ def test_each_fold_is_scaled_by_the_others() -> None:
     assert found == pytest.approx(losses.mean(), abs=1e-6)
 
 
-def test_scaling_that_worsens_the_likelihood_is_recognised() -> None:
-    worse = {"method": "temperature", "folds": {"none": {"nll": 1.0}, "temperature": {"nll": 1.1}}}
-    assert worsens_nll(worse)
-    assert not worsens_nll({**worse, "method": "none"})
+def shifted(seed: int, *, images: int = 1500, each: int = 1) -> Predictions:
+    """A table whose probabilities are the truth by class weights: too high for melanoma, too low for nevi."""
+    table = too_sure(seed, images=images, sharp=1.0, each=each)
+    weighted = table.probabilities * np.array([1, 1, 1, 1, 6, 0.3, 1])
+    return table.with_probabilities(weighted / weighted.sum(axis=1, keepdims=True))
+
+
+def test_auto_takes_the_simplest_scaling_that_is_as_good_as_the_best() -> None:
+    calibrated_already = too_sure(11, images=1500, sharp=1.0)
+    assert fit_calibration(calibrated_already, method="auto", bins=10)["method"] == "none"
+    assert fit_calibration(too_sure(11, images=1500), method="auto", bins=10)["method"] == "temperature"
+    assert fit_calibration(shifted(11), method="auto", bins=10)["method"] == "bias"
+
+
+def test_the_noise_of_an_excess_is_that_of_lesions_drawn_again() -> None:
+    table = shifted(12, images=600, each=3)
+    found = fit_calibration(table, method="temperature", bins=10)["folds"]
+    losses = {name: negative_log_likelihood(cross_fitted(table, name)) for name in ("temperature", "bias")}
+    gap = losses["temperature"] - losses["bias"]
+    assert found["temperature"]["excess"] == pytest.approx(gap.mean(), abs=1e-6)
+    rng, lesions = np.random.default_rng(0), np.unique(table.lesion_id)
+    by_lesion = {lesion: gap[table.lesion_id == lesion].mean() for lesion in lesions}  # three images each
+    again = [np.mean([by_lesion[lesion] for lesion in rng.choice(lesions, len(lesions))]) for _ in range(500)]
+    assert found["temperature"]["noise"] == pytest.approx(np.std(again), rel=0.12)
+
+
+def test_a_configured_scaling_worse_than_another_by_more_than_noise_is_named() -> None:
+    found = fit_calibration(shifted(13), method="temperature", bins=10)
+    assert better_scaling(found) == "bias"
+    assert better_scaling({**found, "method": "bias"}) is None
+    assert (
+        better_scaling({"method": "none", "folds": {"none": {"nll": 1.0}, "temperature": {"nll": 0.5}}}) is None
+    )  # old
+
+
+@pytest.mark.parametrize("method", ["bias", "vector"])
+def test_the_vote_keeps_the_diagnosis(method: str, tmp_path: Path) -> None:
+    table = shifted(14, images=600, each=2)
+    scaled = with_calibration(table, fit_calibration(table, method=method, bins=10))
+    assert (scaled.probabilities.argmax(axis=1) != table.predicted_targets).any()
+    np.testing.assert_array_equal(scaled.predicted_targets, table.predicted_targets)
+    rows = np.arange(len(table))
+    np.testing.assert_array_equal(scaled.confidence, scaled.probabilities[rows, table.predicted_targets].astype(float))
+    np.testing.assert_array_equal(scaled.by_group().predicted, table.by_group().predicted)
+    scaled.write(tmp_path / "scaled.csv")
+    again = Predictions.read(tmp_path / "scaled.csv")
+    np.testing.assert_array_equal(again.predicted, table.predicted)
+    np.testing.assert_array_equal(again.probabilities, scaled.probabilities)
+    broken = (tmp_path / "scaled.csv").read_text().replace("likeliest\n", "likely\n", 1)
+    (tmp_path / "scaled.csv").write_text(broken)
+    with pytest.raises(DataError, match="unknown columns"):
+        Predictions.read(tmp_path / "scaled.csv")
+
+
+def test_the_balanced_decision_is_made_after_calibration() -> None:
+    table = shifted(15)
+    prior = dict(zip(CODES, np.bincount(table.targets, minlength=7) / len(table), strict=True))
+    found = fit_calibration(table, method="bias", bins=10)
+    decided = with_decision(table, {"rule": "balanced", "prior": prior}, found)
+    by_hand = (calibrated(table.probabilities, found) / np.array(list(prior.values()))).argmax(axis=1)
+    np.testing.assert_array_equal(decided.predicted_targets, by_hand)
+    np.testing.assert_array_equal(with_calibration(decided, found).predicted_targets, by_hand)
+    np.testing.assert_array_equal(decided.probabilities, table.probabilities)
+    plain = with_decision(table, {"rule": "likeliest", "prior": prior}, found)
+    recalls = [recall_score(each.targets, each.predicted_targets, average="macro") for each in (decided, plain)]
+    assert recalls[0] > recalls[1]
+
+
+def test_sets_are_fitted_on_probabilities_that_other_lesions_calibrated() -> None:
+    table = shifted(16)
+    found = fit_calibration(table, method="bias", bins=10)
+    settings = {"sensitivities": [0.9], "alphas": [0.1], "score": "aps"}
+    held_out = cross_fitted(table, "bias")
+    decisions = fit_decisions(with_calibration(table, found), held_out=held_out, **settings)
+    assert decisions["conformal"] == fit_decisions(held_out, **settings)["conformal"]
+    assert (
+        decisions["operating_points"] == fit_decisions(with_calibration(table, found), **settings)["operating_points"]
+    )
 
 
 def test_validation_of_one_diagnosis_is_not_calibrated() -> None:
@@ -171,7 +248,7 @@ def test_validation_of_one_diagnosis_is_not_calibrated() -> None:
     assert found["method"] == "none"
     assert "not computable" in found["note"]
     np.testing.assert_array_equal(calibrated(table.probabilities, found), table.probabilities)
-    assert not worsens_nll(found)
+    assert better_scaling(found) is None
     points = fit_decisions(table, sensitivities=[0.9], alphas=[0.1], score="aps")["operating_points"]
     assert all(point["threshold"] is None and "not computable" in point["note"] for point in points)
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import Predictions, group_index
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import group_index
 from skinlesion.taxonomy import CODES
 
 COLUMNS = ("image_id", "lesion_id", *CODES, "actual", "predicted")
@@ -272,6 +273,11 @@ def test_tables_are_joined_one_after_the_other() -> None:
     joined = Predictions.concatenate(parts)
     assert joined.ood_score.tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4, 5]
     assert_equal(joined.sorted(), table)
+    decided = replace(parts[0], scores=np.eye(7)[[2, 2, 2, 2]])
+    for several in ([decided, parts[1]], [parts[1], decided]):
+        mixed = Predictions.concatenate(several).sorted()
+        assert mixed.predicted[:6].tolist() == table.predicted[:6].tolist()
+        assert mixed.predicted[6:].tolist() == ["bkl"] * 4
     np.testing.assert_allclose(
         table.target_score("malignant"), table.probabilities[:, [0, 1, 4]].sum(axis=1), atol=1e-6
     )

@@ -12,9 +12,9 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.bootstrap import SumStatistic, bca_tails, bootstrap
 from skinlesion.metrics.challenge import challenge_scores
 from skinlesion.metrics.decision import flag_metrics, set_coverage
-from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.metrics.selective import reject_option
-from skinlesion.metrics.summary import metrics_with_ci
+from skinlesion.metrics.summary import metrics_statistic, metrics_with_ci
 from skinlesion.taxonomy import CODES
 
 
@@ -42,7 +42,8 @@ NAMES = ["accuracy", "macro_f1", "balanced_accuracy"]
 
 
 def intervals(table: Predictions, *, resamples: int, seed: int, level: float) -> dict[str, list[float]]:
-    found = metrics_with_ci(table, BootstrapConfig(resamples, seed, level, "percentile"), bins=10)
+    config = BootstrapConfig(resamples, seed, level, "percentile")
+    found = bootstrap(metrics_statistic(table, bins=10), config, lesions=table.lesions)
     assert {each.n for each in found.values()} == {len(set(table.group))}
     return {name: [found[name].low, found[name].high] for name in NAMES}
 
@@ -170,13 +171,31 @@ def test_exact_intervals_count_lesions_and_take_the_level() -> None:
 
 
 def test_a_proportion_that_few_resamples_have_gets_the_exact_interval() -> None:
-    table = table_of([f"H{k}" for k in range(30)], [4] + [5] * 29, [4] * 2 + [5] * 28)
+    table = table_of([f"H{k}" for k in range(41)], [4] + [5] * 40, [4] * 2 + [5] * 39)
     found = metrics_with_ci(table, BootstrapConfig(200), bins=10)
     assert (found["recall_mel"].low, found["recall_mel"].high) == pytest.approx((0.025, 1))  # absent from 37 %
     assert found["precision_mel"].low == pytest.approx(stats.binomtest(1, 2).proportion_ci(0.95, "exact").low)
     assert found["precision_nv"].method == "clopper_pearson"
     assert found["recall_nv"].method == "bca"
     assert found["f1_mel"].low is None
+
+
+@pytest.mark.parametrize("lesions", [7, 29, 30])
+def test_intervals_of_few_lesions_are_exact_or_marked(lesions: int) -> None:
+    rng = np.random.default_rng(1)
+    actual = np.repeat([3, 5], [lesions, 60])
+    predicted = np.where(rng.random(len(actual)) < 0.7, actual, 8 - actual)
+    found = metrics_with_ci(
+        table_of([f"H{k}" for k in range(len(actual))], actual, predicted), BootstrapConfig(100), bins=10
+    )
+    exact = stats.binomtest(int((predicted[:lesions] == 3).sum()), lesions).proportion_ci(0.95, "exact")
+    is_exact = (found["recall_df"].low, found["recall_df"].high) == pytest.approx((exact.low, exact.high))
+    assert is_exact == ("†" in found["recall_df"].text()) == (lesions < 30)
+    for name in ("f1_df", "auroc_df", "ap_df"):
+        assert ("‡" in found[name].text()) == (lesions < 30)
+        assert found[name].to_dict().get("few") == (lesions if lesions < 30 else None)
+        assert Estimate.from_dict(found[name].to_dict()) == replace(found[name], p=None)
+    assert not {"†", "‡"} & set(found["f1_nv"].text() + found["recall_nv"].text())
 
 
 def test_rates_sets_risks_and_challenge_scores_are_never_certain() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.decision import at_prevalence, flag_metrics, net_benefit, set_coverage
@@ -70,3 +71,23 @@ def test_coverage_by_hand() -> None:
     assert found.overall.note == "only 4 lesions: says little"
     nobody = set_coverage(table.select(table.actual == "bad"), sets[:3], FAST).by_diagnosis["good"]
     assert nobody.to_dict() == {"images": 0, "lesions": 0, "note": "not computable: no image"}
+
+
+def test_groups_whose_sets_fall_short_are_named() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(400)]
+    actual = rng.permutation(["bad"] * 200 + ["good"] * 200)
+    source = np.array(["easy"] * 300 + ["hard"] * 100)
+    held = rng.random(400) < np.where(source == "hard", 0.6, 0.95)
+    bad = np.where(actual == "bad", 0.8, 0.2)
+    table = Predictions.build(ids, ids, probabilities=np.stack([1 - bad, bad], axis=1), actual=actual, taxonomy=TWO)
+    sets = np.stack([held == (actual == "good"), held == (actual == "bad")], axis=1)
+    found = set_coverage(table, sets, FAST, groups={"dataset": source.tolist()})
+    short = found.shortfalls(0.9)
+    assert ("dataset", "hard") in {(each.fact, each.group) for each in short}
+    assert ("dataset", "easy") not in {(each.fact, each.group) for each in short}
+    for each in short:
+        chosen = {"": slice(None), "diagnosis": actual == each.group, "dataset": source == each.group}[each.fact]
+        assert each.metrics.metrics["coverage"].value == pytest.approx(held[chosen].mean())
+        assert binomtest(int(held[chosen].sum()), len(held[chosen]), 0.9).pvalue < 0.1  # 90 % intervals
+    assert found.shortfalls(0.3) == []

@@ -12,7 +12,8 @@ import pytest
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError
-from skinlesion.training.run_folder import read_results
+from skinlesion.inference.ledger import LEDGER
+from skinlesion.training.run_folder import claimed, read_results
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -55,6 +56,17 @@ def test_a_torn_list_of_phases_is_named(unfinished: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"finished\.json: .*; start anew with resume=restart$"):
         read_results(unfinished, ["head"])
+
+
+def test_a_restart_keeps_the_ledger_and_judge_may_change(trained: TrainConfig, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained.out, tmp_path / "run"))
+    (folder / LEDGER).write_text("{}\n")
+    config = replace(trained, out=str(folder), judge=["val"])
+    with claimed(folder, config):
+        assert (folder / "best.ckpt").exists()
+    with claimed(folder, replace(config, resume="restart")):
+        assert not (folder / "best.ckpt").exists()
+        assert (folder / LEDGER).read_text() == "{}\n"
 
 
 @pytest.mark.parametrize("text", ["seed: [", "- 1\n- 2\n", "seed: \x07\n", "3"])

@@ -63,7 +63,7 @@ async def explain(state: AppState, request: Request) -> Response:
             )
             (whole,) = await state.queue.predict([state.model.prepare(image)], [form.facts], lane)
             codes = state.model.about.diagnoses.codes
-            diagnosis = str(form.values.get("diagnosis", codes[int(whole.probabilities.argmax())]))
+            diagnosis = str(form.values.get("diagnosis", codes[whole.predicted]))
             k = codes.index(diagnosis)
             grid = finest_grid(image, max_windows=budget)
             covered = await _predict_covered(state, image, form.facts, grid=grid, k=k)

@@ -44,7 +44,7 @@ class ServiceMetrics:
         self.request_seconds = Histogram("request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, **own)
         self.batch_images = Histogram("batch_images", "Images per batch.", buckets=_IMAGES, **own)
         self.model_seconds = Counter("model_seconds", "Time that the model took.", **own)
-        self.ood = Counter("out_of_distribution_images", "Images that do not look like dermoscopy.", **own)
+        self.ood = Counter("out_of_distribution_images", "Images unlike the training images.", **own)
         self.waiting = Gauge("waiting_images", "Images admitted and not yet answered.", **own)
 
     def record_batch(self, images: int, seconds: float) -> None:

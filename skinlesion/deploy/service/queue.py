@@ -54,6 +54,7 @@ class ImagePrediction:
 
     probabilities: Floats  # (7,), calibrated if the ensemble was
     uncalibrated: Floats  # (7,), mean of the members
+    predicted: int  # position of the predicted diagnosis, which the vote decides
     members: Floats  # (M, 7)
     ood_score: float | None  # None: the model has no statistics of its training images
     ood: bool | None  # whether the score is above the threshold
@@ -68,6 +69,7 @@ def predict_each(model: Model, images: Sequence[Prepared], facts: Sequence[Facts
         ImagePrediction(
             probabilities=found.probabilities[b],
             uncalibrated=uncalibrated[b],
+            predicted=int(found.predicted_targets[b]),
             members=found.members[:, b],
             ood_score=None if found.ood_score is None else float(found.ood_score[b]),
             ood=None if found.ood is None else bool(found.ood[b]),

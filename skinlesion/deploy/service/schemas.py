@@ -34,7 +34,7 @@ class MemberAnswer(BaseModel):
 class Novelty(BaseModel):
     """Whether the image looks like the model's training images."""
 
-    flag: bool = Field(description="true: it does not look like dermoscopy, and the probabilities mean nothing")
+    flag: bool = Field(description="true: it is unlike the training images, and the probabilities mean nothing")
     score: float = Field(description="the higher, the less alike")
 
 
@@ -48,13 +48,15 @@ class FactEffect(BaseModel):
 class ImageAnswer(BaseModel):
     """The answer of the ensemble for one image."""
 
-    predicted: str = Field(description="code of the most probable diagnosis")
+    predicted: str = Field(description="code of the diagnosis that the members vote for, or of the balanced decision")
     name: str
     category: str
     probabilities: Probabilities = Field(description="calibrated, by code; they sum to 1")
     uncalibrated: Probabilities = Field(description="the mean of the members")
     members: list[MemberAnswer]
-    agreement: float = Field(description="share of the members with the same most probable diagnosis", ge=0, le=1)
+    agreement: float = Field(
+        description="share of the members whose most probable diagnosis is the predicted one", ge=0, le=1
+    )
     prediction_set: list[str] | None = Field(
         description="codes that cannot be ruled out at `risk`, most probable first; null: the bundle has no thresholds"
     )
@@ -108,7 +110,7 @@ def image_answer(
         without: Predictions for the same image, by the fact that was left out; None: not asked for.
     """
     taxonomy = about.diagnoses
-    top = taxonomy.diagnoses[int(prediction.probabilities.argmax())]
+    top = taxonomy.diagnoses[prediction.predicted]
 
     def by_code(probabilities: Floats) -> Probabilities:
         return {code: round(float(p), 6) for code, p in zip(taxonomy.codes, probabilities, strict=True)}

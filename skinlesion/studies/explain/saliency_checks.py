@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from skinlesion.data.image_io import Image, decode
 from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise
-from skinlesion.inference.predictions import group_index
 from skinlesion.inference.predictor import BATCH, Predictor
+from skinlesion.inference.table_columns import group_index
 from skinlesion.metrics.classification import Floats
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.metrics.saliency_verdict import randomisation_verdict

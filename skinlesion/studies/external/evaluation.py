@@ -20,8 +20,9 @@ from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find
 from skinlesion.data.readers import read_data, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.calibration import calibrated
-from skinlesion.inference.predictions import Predictions, object_array
+from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.table_columns import object_array
 from skinlesion.studies.external.populations import Population
 from skinlesion.taxonomy import BENIGN, CODES, MALIGNANT
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skinlesion.metrics.estimate import MARK, MARK_NOTE, NONE, NOT_COMPUTABLE, Estimate
+from skinlesion.metrics.estimate import MARK_NOTE, NOT_COMPUTABLE, Estimate, is_marked
 
 _INTERVAL = re.compile(r" ?\[[^\[\]]*\]")
 
@@ -34,7 +34,7 @@ def ranged_percent(number: Estimate | None) -> str:
 
 def change(number: Estimate) -> str:
     """A difference with sign, interval and p value."""
-    p = "" if number.p is None else f", p = {number.p:.3f}"
+    p = "" if number.p is None else f", {number.p_text()}"
     return number.text("+.3f") + ("" if number.low is None else p)
 
 
@@ -69,7 +69,7 @@ class Table:
 
     def footnotes(self) -> list[str]:
         """The notes, and one on marked intervals where there are any."""
-        marked = any(MARK in cell or NONE in cell for row in self.shown() for cell in row)
+        marked = any(is_marked(cell) for row in self.shown() for cell in row)
         return [*self.notes, *([MARK_NOTE] if marked else [])]
 
     def csv(self) -> str:

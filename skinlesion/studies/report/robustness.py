@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
+from skinlesion.plots.report import FACTS
 from skinlesion.plots.robustness import NAMES, REMOVED
 from skinlesion.studies.report.formats import Rows, Table, change, decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
@@ -48,6 +49,20 @@ def robustness_section(folder: Path) -> Section:
         note = "Negative, scrambled and blue skin are altered dermoscopic images; the others are not dermoscopic."
         headings = ("images", "number", "AUROC", "share flagged")
         tables.append(Table("novelty", "Detection of out-of-distribution images", headings, rows, [note]))
+        rates = {fact: estimates(each) for fact, each in found["novelty"].get("flag_rates", {}).items()}
+        rows = [[fact, name, rate] for fact, groups in rates.items() for name, rate in groups.items()]
+        if rows:
+            title = "False alarms: dermoscopic images flagged as unlike the training images"
+            tables.append(Table("flag_rates", title, ("fact", "group", "share flagged"), rows))
+        alarms = [
+            f"{FACTS.get(fact, fact)} {name} ({ranged_percent(rate)})"
+            for fact, groups in rates.items()
+            for name, rate in groups.items()
+            if rate.low is not None and rate.low > 2 * (original["novel"].value or 0.0)
+        ]
+        if alarms:
+            often = "more than twice as often as on average"
+            weaknesses.append(f"Flagged as unlike the training images {often}: {', '.join(alarms)}.")
     return Section(
         title="Robustness and shortcuts",
         lead=f"{found['images_judged']} images of {found['lesions_judged']} lesions of the "
@@ -97,15 +112,15 @@ def _summarize_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str
     return [*found, f"Change in balanced accuracy by altered facts: {'; '.join(effects)}."] if effects else found
 
 
-def _summarize_detection(flagged: Mapping[str, Estimate], dermoscopy: Estimate) -> tuple[list[str], list[str]]:
+def _summarize_detection(flagged: Mapping[str, Estimate], original: Estimate) -> tuple[list[str], list[str]]:
     """Sentences about kinds of images that are flagged as out-of-distribution and about those that are not."""
     shares = {kind: each.value or 0.0 for kind, each in flagged.items()}
     detected = [kind for kind, share in shares.items() if share >= _DETECTED]
     missed = [f"{kind} ({ranged_percent(flagged[kind])})" for kind in flagged if kind not in detected]
     least = percent(round(min((shares[kind] for kind in detected), default=0.0), 3))
     good = (
-        f"Flags at least {least} of non-dermoscopic and altered images ({', '.join(detected)}); "
-        f"{ranged_percent(dermoscopy)} of the dermoscopic ones are flagged too."
+        f"Flags as unlike the training images at least {least} of: {', '.join(detected)}; "
+        f"{ranged_percent(original)} of these dermoscopic images are flagged too."
     )
     bad = f"Flags less than {percent(_DETECTED)} of these images: {', '.join(missed)}."
     return [good] if detected else [], [bad] if missed else []

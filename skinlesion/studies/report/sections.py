@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from skinlesion.errors import DataError
+from skinlesion.inference.ledger import LedgerEntry
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import Estimate
@@ -81,6 +82,31 @@ def read_pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
         picture.quantize(128).save(buffer, format="PNG", optimize=True)
         found.append(Picture(path.stem, data_uri(buffer, "png")))
     return found
+
+
+def ledger_section(entries: Sequence[LedgerEntry]) -> Section:
+    """Readings of the test part, and protocols fixed for it, from the ledger."""
+    title = "Readings of the test part"
+    if not entries:
+        lead = "No ledger was found beside the split, the ensemble or its members: how often it was read is unknown."
+        return Section(title, lead, [], [])
+    readings = [each for each in entries if each.kind == "reading"]
+    without = sum(each.protocol is None for each in readings)
+    lead = f"Read {len(readings)} times as far as the ledger tells, {without} of them without a protocol fixed before."
+    kinds = {"reading": "read", "protocol": "protocol fixed"}
+    rows: Rows = [
+        [
+            each.when,
+            kinds[each.kind],
+            each.command,
+            ", ".join(each.members),
+            each.sha256[:12],
+            (each.protocol or "–")[:12],
+        ]
+        for each in entries
+    ]
+    headings = ("when (UTC)", "what", "command", "members that vote", "SHA-256 of the model", "of the protocol")
+    return Section(title, lead, [Table("ledger", "Ledger of the test part", headings, rows)], [])
 
 
 def explanations_section(folder: Path, *, samples: bool) -> Section | None:

@@ -16,6 +16,7 @@ from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import file_digest
+from skinlesion.inference.ledger import LedgerEntry, beside_split, read_ledger
 from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.baselines import BASELINES, predict_without_image
@@ -38,6 +39,7 @@ class Sources:
     split: pd.DataFrame | None  # image_id, lesion_id, split of the first member; None without its run folder
     facts: pd.DataFrame | None  # image_id, diagnosis and facts; None without a metadata table
     root: Path | None  # folder of the data set; None without a metadata table
+    ledger: list[LedgerEntry]  # readings of the test part, and protocols fixed for it
     absent: list[str]  # missing sources, in words
 
     @property
@@ -111,8 +113,15 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
         split=pd.read_csv(split, dtype=str) if split.is_file() else None,
         facts=None if table is None else read_facts(table),
         root=None if table is None else table.parent,
+        ledger=read_ledger(_ledgers(path, runs, first), split=str(about.get("fingerprint"))),
         absent=absent,
     )
+
+
+def _ledgers(path: Path, runs: dict[str, Path], config: dict[str, Any] | None) -> list[Path]:
+    """Folders that may hold a ledger: of the split, the ensemble and its members."""
+    place = beside_split(config or {})
+    return [path.parent, *runs.values(), *([] if place is None else [place])]
 
 
 def read_facts(path: Path) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skinlesion.metrics.decision import FlagMetrics
-from skinlesion.metrics.estimate import Estimate
-from skinlesion.metrics.summary import ALL, FEW_LESIONS
+from skinlesion.metrics.estimate import FEW_LESIONS, Estimate
+from skinlesion.metrics.summary import ALL
 from skinlesion.plots.report import FACTS
 from skinlesion.studies.report.formats import ranged_percent
 from skinlesion.studies.report.page import environment
@@ -40,6 +40,7 @@ def summarize(results: Results, provenance: Provenance, sections: Sequence[Secti
         "missed": {"images": missed.sum(), "most": most, "most_images": missed.max()},
         "points": [(name, *point, _within(results, point[0])) for name, point in points if point is not None],
         "kept": option_of(results.rejection),
+        "short": list(_short_sets(results)),
         "strata": {name: each for name, each in results.strata.items() if name != ALL},
         "overall": results.strata[ALL].metrics,
         "targets": {f"auroc_{MELANOMA}": "melanoma", f"auroc_{MALIGNANT}": "malignant diagnoses"},
@@ -68,6 +69,14 @@ def _weak_diagnoses(results: Results, counts: Mapping[str, int]) -> Iterator[str
         recall = results.test[f"recall_{code}"]
         if counts[code] and code != MELANOMA and recall.value is not None and recall.value < LIMITS["weak_below"]:
             yield f"{NAMES[code]} ({ranged_percent(recall)}, {counts[code]} images)"
+
+
+def _short_sets(results: Results) -> Iterator[str]:
+    """Groups whose prediction sets fall short of the nominal coverage, of the sets that are in use."""
+    for fitted, found in results.decisions.conformal[:1]:
+        for each in found.shortfalls(1 - fitted["alpha"]):
+            name = f"{FACTS.get(each.fact, each.fact)} {each.group}".strip() or "all images"
+            yield f"{name} ({ranged_percent(each.metrics.metrics['coverage'])} of {each.metrics.images} images)"
 
 
 def _weak_groups(results: Results) -> Iterator[list[str]]:

@@ -37,6 +37,7 @@ _RATES = {
     "ppv_at_prevalence": "PPV at prevalence",
     "npv_at_prevalence": "NPV at prevalence",
 }
+_TARGET_CALIBRATION = {"slope": "slope (1)", "intercept": "intercept (0)", "oe": "observed to expected, O:E (1)"}
 SHOWN = 0.8  # share of validation images kept at the reject option that is shown by diagnosis
 _SETS = ("coverage", "size", "single")
 
@@ -159,8 +160,9 @@ def _members(results: Results) -> Iterator[Table]:
         ("metric", "difference"),
         [[title, change(gains[name])] for name, title in {**HEADLINE, **SCORES}.items()],
         [
-            "Intervals are of differences on the same resamples of lesions. For log-likelihood, Brier score and ECE, "
-            "lower is better."
+            "Intervals and p values come from one paired permutation test over lesions (of accuracy: McNemar's exact "
+            "test): zero is outside where p is below 1 - level. For log-likelihood, Brier score and ECE, lower is "
+            "better."
         ],
     )
 
@@ -171,9 +173,21 @@ def _calibration(results: Results) -> Iterator[Table]:
         for part, title in (("val", "validation"), ("test", "test"))
         for kind, parts in (("before", results.performance.vote), ("after", results.performance.calibrated))
     }
-    rows: Rows = [[title, *_column(columns, name)] for name, title in SCORES.items()]
+    rows: Rows = []
+    for name, title in SCORES.items():
+        rows.append([title, *_column(columns, name)])
+        if f"{name}_floor" in results.test:
+            rows.append([f"{title}: noise floor", *_column(columns, f"{name}_floor")])
     title = "Calibration scores before and after calibration (lower is better)"
-    yield Table("calibration", title, ("score", *columns), rows)
+    note = "Noise floor: the error that perfectly calibrated probabilities would show on as many images, and its range."
+    yield Table("calibration", title, ("score", *columns), rows, [note])
+    rows = [
+        [target, title, *_column(columns, f"{name}_{code}")]
+        for code, target in ((MELANOMA, "melanoma"), (MALIGNANT, "malignant"))
+        for name, title in _TARGET_CALIBRATION.items()
+    ]
+    title = "Calibration of the probabilities of melanoma and of any malignant diagnosis"
+    yield Table("calibration_targets", title, ("probability of", "measure (ideal)", *columns), rows)
     folds = (results.calibration.fitted or {}).get("folds")
     if folds:
         yield Table(
@@ -240,7 +254,10 @@ def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
     rows += [[code, *_set_cells(each)] for code, each in first.by_diagnosis.items()]
     notes = [f"Rows of diagnoses: sets with a nominal coverage of {1 - fitted['alpha']:.0%}."]
     if fitted["always"]:
-        notes.append(f"In every set, because validation has too few images: {', '.join(fitted['always'])}.")
+        notes.append(f"In every set, because validation has no or too few images: {', '.join(fitted['always'])}.")
+    if pooled := fitted.get("pooled"):
+        rare = f"{', '.join(pooled)} share a threshold: validation has too few images for one each."
+        notes.append(f"{rare} The nominal coverage holds for them together.")
     yield Table("prediction_sets", "Prediction sets, test part", ("sets", *headings), rows, notes)
     grouped: Rows = [
         [fact, name, *_set_cells(each)] for fact, groups in first.by_group.items() for name, each in groups.items()

@@ -215,12 +215,85 @@ def scene(image: Image, rng: np.random.Generator) -> Image:
     return drawn
 
 
-def photograph(image: Image, rng: np.random.Generator) -> Image:
-    """A crop of a photograph of a temple or a flower (scikit-learn's sample images, CC BY)."""
-    whole = _photographs()[int(rng.integers(2))]
-    height, width = (round(side * rng.uniform(0.3, 0.9)) for side in whole.shape[:2])
-    top, left = rng.integers(whole.shape[0] - height), rng.integers(whole.shape[1] - width)
-    return np.asarray(cv2.resize(whole[top : top + height, left : left + width], image.shape[1::-1]), np.uint8)
+def _skin(shape: tuple[int, ...], rng: np.random.Generator) -> Image:
+    """Skin of a random tone under uneven light, with pores: (h, w, 3)."""
+    tone = np.array([224, 172, 142]) * rng.uniform(0.35, 1.05)
+    coarse = rng.normal(1, 0.06, (4, 5, 1)).astype(np.float32)
+    light = cv2.resize(coarse, shape[1::-1], interpolation=cv2.INTER_CUBIC)[..., None]
+    pores = cv2.GaussianBlur(rng.normal(0, 14, shape[:2]), (0, 0), max(shape[0] / 300, 0.5))[..., None]
+    return np.asarray((tone * light + pores).clip(0, 255), np.uint8)
+
+
+def skin(image: Image, rng: np.random.Generator) -> Image:
+    """Bare skin without a lesion, with creases, as in a photograph from a hand's breadth."""
+    drawn, (height, width) = _skin(image.shape, rng), image.shape[:2]
+    for _ in range(int(rng.integers(3, 8))):
+        across = np.linspace(0, width, 30)
+        along = height * (rng.uniform(0, 1) + 0.04 * np.sin(across / width * rng.uniform(2, 6) + rng.uniform(0, 6)))
+        line = np.stack([across, along + rng.uniform(-0.3, 0.3) * across], axis=1).round().astype(np.int32)
+        cv2.polylines(drawn, [line], False, (drawn.mean(axis=(0, 1)) * 0.8).tolist(), 2, cv2.LINE_AA)
+    return drawn
+
+
+def hand(image: Image, rng: np.random.Generator) -> Image:
+    """A hand of any skin tone on a table."""
+    height, width = image.shape[:2]
+    mask, palm = np.zeros((height, width), np.uint8), (round(0.5 * width), round(0.68 * height))
+    cv2.ellipse(mask, palm, (round(0.17 * height), round(0.22 * height)), 0, 0, 360, 1, -1)
+    for angle, length in zip(
+        np.linspace(-60, 60, 5) + rng.uniform(-6, 6, 5), (0.3, 0.46, 0.5, 0.46, 0.36), strict=True
+    ):
+        turn = np.deg2rad(angle)
+        end = (round(palm[0] + length * height * np.sin(turn)), round(palm[1] - length * height * np.cos(turn)))
+        cv2.line(mask, palm, end, 1, round(0.075 * height))
+    table = np.broadcast_to(rng.integers(40, 230, 3), image.shape)
+    return np.where(mask[..., None] > 0, _skin(image.shape, rng), table).astype(np.uint8)
+
+
+def eye(image: Image, rng: np.random.Generator) -> Image:
+    """An open eye between lids."""
+    drawn, (height, width) = _skin(image.shape, rng), image.shape[:2]
+    centre, half = (width // 2, height // 2), round(0.17 * height * rng.uniform(0.9, 1.1))
+    lids = np.zeros((height, width), np.uint8)
+    cv2.ellipse(lids, centre, (round(0.36 * width), round(1.1 * half)), 0, 0, 360, 1, -1)
+    ball = np.full_like(drawn, (236, 230, 226))
+    cv2.circle(ball, centre, half, rng.integers(30, 150, 3).tolist(), -1, cv2.LINE_AA)
+    cv2.circle(ball, centre, round(half * rng.uniform(0.3, 0.6)), (10, 10, 12), -1, cv2.LINE_AA)
+    return np.where(lids[..., None] > 0, ball, drawn)
+
+
+def radiograph(image: Image, rng: np.random.Generator) -> Image:
+    """A chest radiograph: pale ribs and spine on dark lungs."""
+    height, width = image.shape[:2]
+    drawn = np.full((height, width), 60.0)
+    for side in (0.28, 0.72):
+        cv2.ellipse(
+            drawn, (round(side * width), height // 2), (round(0.19 * width), round(0.42 * height)), 0, 0, 360, 25, -1
+        )
+        for row in np.arange(0.12, 0.95, 0.11) + rng.uniform(-0.02, 0.02):
+            centre = (round(side * width), round(row * height))
+            cv2.ellipse(
+                drawn, centre, (round(0.2 * width), round(0.05 * height)), 0, 180, 360, 120, max(2, height // 50)
+            )
+    cv2.line(drawn, (width // 2, 0), (width // 2, height), 170, round(0.06 * width))
+    grey = cv2.GaussianBlur(drawn, (0, 0), height / 90) + rng.normal(0, 6, drawn.shape)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def histology(image: Image, rng: np.random.Generator) -> Image:
+    """A stained section of tissue: violet nuclei on pink."""
+    height, width = image.shape[:2]
+    drawn = np.asarray((_skin(image.shape, rng) * 0.1 + np.array([205, 150, 190])).clip(0, 255), np.uint8)
+    for x, y, size in rng.uniform((0, 0, 0.006), (1, 1, 0.014), (int(rng.integers(150, 500)), 3)):
+        axes = (max(1, round(size * width)), max(1, round(size * height)))
+        place = (round(x * width), round(y * height))
+        cv2.ellipse(drawn, place, axes, rng.uniform(0, 180), 0, 360, (90, 50, 130), -1, cv2.LINE_AA)
+    return drawn
+
+
+def photographs() -> list[Image]:
+    """A temple and a flower, whole (scikit-learn's sample images, CC BY)."""
+    return [np.asarray(each, np.uint8) for each in load_sample_images().images]
 
 
 def negative(image: Image, rng: np.random.Generator) -> Image:
@@ -243,13 +316,11 @@ def blue_skin(image: Image, rng: np.random.Generator) -> Image:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-NON_DERMOSCOPIC = MappingProxyType({each.__name__: each for each in (noise, flat, text, scene, photograph)})
+BODY = (skin, hand, eye, radiograph, histology)
+"""Drawn images of the body, the first three as a camera without a dermatoscope would take them."""
+
+NON_DERMOSCOPIC = MappingProxyType({each.__name__: each for each in (noise, flat, text, scene, *BODY)})
 """Images that are not dermoscopic, by kind."""
 
 ALTERED = MappingProxyType({each.__name__: each for each in (negative, scrambled, blue_skin)})
 """Altered dermoscopic images, by kind."""
-
-
-@cache
-def _photographs() -> list[Image]:
-    return [np.asarray(image, np.uint8) for image in load_sample_images().images]

@@ -1,8 +1,8 @@
-"""Robustness of an ensemble on a sample of images: every corruption, altered facts and out-of-distribution images."""
+"""Robustness of an ensemble on a sample of images: every corruption, and altered facts."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,26 +11,17 @@ import pandas as pd
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import FACTS, UNKNOWN
 from skinlesion.inference.members import PostHoc
-from skinlesion.inference.ood import OodStatistics
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
-from skinlesion.metrics.bootstrap import Difference, Replicates, SumStatistic, bootstrap, sums_of, without_each
+from skinlesion.metrics.bootstrap import Difference, Replicates, SumStatistic, bootstrap, sums_of
 from skinlesion.metrics.classification import HEADLINE, Floats, Integers, ratio, recall
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
-from skinlesion.studies.robustness.corruptions import ALTERED, CORRUPTIONS, NON_DERMOSCOPIC, Draw
+from skinlesion.metrics.estimate import BootstrapConfig, Estimates
+from skinlesion.studies.robustness.corruptions import CORRUPTIONS, Draw
+from skinlesion.studies.robustness.detection import OodResult, detect
 from skinlesion.taxonomy import DIAGNOSES, MELANOMA
 
 NUMBERS = (*HEADLINE, f"recall_{MELANOMA}")
 """Numbers whose change is measured too."""
-
-
-@dataclass(frozen=True)
-class OodDetection:
-    """Detection of one kind of out-of-distribution images."""
-
-    pictures: int  # number of images
-    auroc: Estimate  # of the score, against dermoscopic images
-    flagged: Estimate  # share of the images above the threshold
 
 
 def compare_predictions(changed: Predictions, original: Predictions, config: BootstrapConfig) -> Estimates:
@@ -61,47 +52,6 @@ def majority_baseline(predictions: Predictions) -> dict[str, float]:
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}
 
 
-def ood_detection(
-    scores: Floats, others: Floats, group: Integers, *, threshold: float, config: BootstrapConfig
-) -> OodDetection:
-    """Measure how well a score separates other images from dermoscopic ones.
-
-    Args:
-        scores: (N,) of dermoscopic images.
-        others: (N,) of other images, one for each dermoscopic image, resampled together with it.
-        group: (N,) lesion numbers.
-        threshold: Score above which an image is flagged.
-        config: Bootstrap over lesions.
-    """
-    above = (others[:, None] > scores) + 0.5 * (others[:, None] == scores)  # (N, N) other images, dermoscopic images
-    statistic = OodStatistic(
-        above=sums_of(sums_of(above, group).T, group).T,
-        flagged=sums_of((others > threshold)[:, None], group)[:, 0],
-        images=np.bincount(group).astype(np.float64),
-    )
-    lesions = len(statistic.images)
-    return OodDetection(len(others), **bootstrap(statistic, config, lesions=lesions, proportions={"flagged": lesions}))
-
-
-@dataclass(frozen=True)
-class OodStatistic:
-    """AUROC and share of flagged images, from sums over the images of each of L lesions."""
-
-    above: Floats  # (L, L) pairs in which the other image (row) has the higher score; ties count half
-    flagged: Floats  # (L,) flagged other images
-    images: Floats  # (L,) images
-
-    def resampled(self, weights: Floats) -> Replicates:
-        """See `Statistic`."""
-        images = weights @ self.images
-        pairs = ((weights @ self.above) * weights).sum(axis=1)
-        return {"auroc": ratio(pairs, images**2), "flagged": ratio(weights @ self.flagged, images)}
-
-    def jackknife(self) -> Replicates:
-        """See `Statistic`."""
-        return without_each(self, len(self.images))
-
-
 def _statistic(predictions: Predictions, before: Integers) -> SumStatistic:
     """Metrics, and shares of images: `same` prediction as `before` (N,), and flagged as out-of-distribution."""
     classes, predicted = len(predictions.taxonomy), predictions.predicted_targets
@@ -120,20 +70,6 @@ def _statistic(predictions: Predictions, before: Integers) -> SumStatistic:
 
 _CATEGORY = {diagnosis.code: diagnosis.category for diagnosis in DIAGNOSES}
 _MISSING: dict[str, Any] = {"age": np.nan, "sex": UNKNOWN, "localization": UNKNOWN}
-
-
-@dataclass(frozen=True)
-class OodResult:
-    """Detection of out-of-distribution images."""
-
-    passing: float  # share of validation images that are not flagged, 0 to 1
-    threshold: float  # score above which an image is flagged
-    pictures: dict[str, OodDetection]  # by kind of image
-    scores: dict[str, Floats] = field(repr=False)  # (N,) by kind of image, dermoscopy first
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the scores."""
-        return {"passing": self.passing, "threshold": self.threshold, "pictures": self.pictures}
 
 
 @dataclass(frozen=True)
@@ -254,22 +190,8 @@ def study_robustness(
             for name, each in steps.items()
         },
         facts={name: alter(name, each) for name, each in altered_facts(frame, train, seed=seed).items()},
-        ood=None if detector is None else _detect(original, detector, predict, config),
+        ood=None if detector is None else detect(original, predictor, frame, predict, config),
     )
-
-
-def _detect(
-    original: Predictions, detector: OodStatistics, predict: Callable[[str, Draw], Predictions], config: BootstrapConfig
-) -> OodResult:
-    kinds = {**NON_DERMOSCOPIC, **ALTERED}
-    scores = {"dermoscopy": np.asarray(original.ood_score)}
-    scores |= {kind: np.asarray(predict(kind, draw).ood_score) for kind, draw in kinds.items()}
-    threshold = float(detector["threshold"])
-    found = {
-        kind: ood_detection(scores["dermoscopy"], scores[kind], original.group, threshold=threshold, config=config)
-        for kind in kinds
-    }
-    return OodResult(float(detector["passing"]), threshold, found, scores)
 
 
 def altered_facts(frame: pd.DataFrame, train: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:

@@ -16,7 +16,8 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.operating_points import highest_threshold
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import ABOUT, read_columns
-from skinlesion.metrics.bootstrap import Difference, bootstrap
+from skinlesion.metrics.bootstrap import bootstrap
+from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.decision import flag_metrics
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 from skinlesion.metrics.summary import metrics_statistic
@@ -40,7 +41,7 @@ class PublishedRow:
 
     label: str = MISSING
     predictions: str | None = None  # name of a predictions table
-    minus: str | None = None  # name of the table whose metrics are subtracted, on the same resamples
+    minus: str | None = None  # name of the table whose metrics are subtracted
     only: dict[str, str] = field(default_factory=dict)  # column and its value, or `not VALUE`
     threshold: PublishedThreshold | None = None
     cells: list[str] | None = None  # of a row that others published
@@ -133,15 +134,12 @@ def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estim
 
 def _estimates(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
     """All metrics of some predictions; less those of others for the same images where the row names such."""
-    statistic = metrics_statistic(own, bins=BINS)
     if row.minus is None:
-        return bootstrap(statistic, config, lesions=own.lesions)
+        return bootstrap(metrics_statistic(own, bins=BINS), config, lesions=own.lesions)
     second, _ = _rows(row, row.minus, folder)
     if list(second.image_id) != list(own.image_id):
         raise DataError(f"{row.label}: {row.predictions} and {row.minus} are of different images; give the same ones")
-    return bootstrap(
-        Difference(statistic, metrics_statistic(second, bins=BINS)), config, lesions=own.lesions, p_values=True
-    )
+    return metric_differences(own, second, config, bins=BINS)
 
 
 def _rows(row: PublishedRow, name: str | None, folder: Path) -> tuple[Predictions, pd.DataFrame]:

@@ -120,10 +120,10 @@ def test_the_set_at_the_chosen_risk(page: Any) -> None:
     says(page, "prediction-set", NOT_RULED_OUT.format("20 %", "melanocytic nevus"))
 
 
-def test_non_dermoscopic_images_raise_a_warning(page: Any) -> None:
+def test_images_unlike_the_training_images_raise_a_warning(page: Any) -> None:
     give(page, coloured(90, 90, 0))
     answered(page)
-    assert "does not look like the dermoscopic images" in page.inner_text("#warning")
+    assert "is unlike the training images" in page.inner_text("#warning")
     assert page.get_attribute("#warning", "role") == "alert"
 
 

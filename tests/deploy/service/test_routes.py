@@ -86,7 +86,7 @@ def test_prediction_set_at_a_chosen_risk(client: TestClient) -> None:
     problem(client.post("/v1/predict", files=image, data={"risk": "0.3"}), 422, "one of 0.1, 0.2")
 
 
-def test_non_dermoscopic_images_are_flagged_and_counted(client: TestClient) -> None:
+def test_images_unlike_the_training_images_are_flagged_and_counted(client: TestClient) -> None:
     (image,) = client.post("/v1/predict", files=files(encoded(coloured(9, 9, 0)))).json()["images"]
     assert image["out_of_distribution"] == {"flag": True, "score": 255.0}
     assert re.search(r"skinlesion_out_of_distribution_images_total 1\.0", client.get("/metrics").text)

@@ -25,7 +25,7 @@ export function drawResult(answer, model) {
   const diagnoses = byCode(model);
   const top = diagnoses[image.predicted];
   byId("warning").textContent = image.out_of_distribution?.flag
-    ? "This image does not look like the dermoscopic images that the model was trained on. Disregard the result below."
+    ? "This image is unlike the training images. Disregard the result below."
     : "";
   byId("headline").replaceChildren(
     element("strong", {}, top.name), `, ${percent(image.probabilities[top.code])}, `, category(top));
