@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="folder that keeps the features of this run, for the next time")
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
     arguments = parser.parse_args()
+    arguments.features.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     model = load_model(arguments.run)
     frame = read_data(configuration("audit", AuditConfig, f"data.root={arguments.data}").data)
