@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import composed
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from skinlesion.commands.verify import run
 from skinlesion.config.studies import VerifyConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.estimate import BootstrapConfig
+from skinlesion.metrics.summary import metrics_with_ci
+from skinlesion.studies.report.formats import ranged
 from skinlesion.taxonomy import CODES
 
 MALIGNANT = ("akiec", "bcc", "mel")
@@ -134,6 +137,48 @@ def test_the_published_tables_agree_with_the_shipped_predictions() -> None:
     shipped = root / "docs" / "predictions"
     places = f"root={root}", f"folder={shipped}", f"tables={shipped / 'tables.yaml'}"
     run(composed("verify", VerifyConfig, *places))
+
+
+def test_the_example_report_is_of_the_shipped_predictions() -> None:
+    """Its main results, recomputed from fold 0; the intervals for one column, to the printed digit."""
+    docs = Path(__file__).parents[2] / "docs"
+    card = (docs / "report" / "model_card.md").read_text().partition("**Main results**")[2].strip().splitlines()
+    names, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in card[:9])
+    shown = pd.DataFrame(lines, columns=names).set_index("metric")
+    columns = {
+        "test, per image": ("lite0", "actual == actual"),
+        "test, without vidir_molemax": ("lite0", "source != 'vidir_molemax'"),
+        "test, histology alone": ("lite0", "confirmation == 'histo'"),
+        "validation, per image": ("lite0_val", "actual == actual"),
+    }
+    for title, (name, kept) in columns.items():
+        rows = (
+            pd.read_csv(docs / "predictions" / f"{name}.csv.gz", keep_default_na=False).query("fold == 0").query(kept)
+        )
+        values, codes = rows[list(CODES)].to_numpy(), rows["actual"].to_numpy()
+        likeliest = np.asarray(CODES)[values.argmax(axis=1)]
+        found = {
+            "accuracy": (likeliest == codes).mean(),
+            "balanced accuracy": balanced_accuracy_score(codes, likeliest),
+            "macro-F1": f1_score(codes, likeliest, average="macro"),
+            "AUROC of melanoma": roc_auc_score(codes == "mel", rows["mel"]),
+            "AUROC of malignant": roc_auc_score(np.isin(codes, MALIGNANT), rows[list(MALIGNANT)].sum(axis=1)),
+        }
+        assert {metric: f"{value:.3f}" for metric, value in found.items()} == {
+            metric: shown.loc[metric, title].partition(" ")[0] for metric in found
+        }
+    histology = Predictions.from_frame(rows_of(docs / "predictions" / "lite0.csv.gz"), source="fold 0")
+    intervals = metrics_with_ci(histology, BootstrapConfig(resamples=2000, seed=1, level=0.95, method="bca"), bins=10)
+    for metric, title in (("accuracy", "accuracy"), ("macro_f1", "macro-F1"), ("auroc_mel", "AUROC of melanoma")):
+        assert ranged(intervals[metric]) == shown.loc[title, "test, histology alone"]
+
+
+def rows_of(path: Path) -> pd.DataFrame:
+    """Histology-confirmed images of fold 0, as text."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table[(table["fold"] == "0") & (table["confirmation"] == "histo")].drop(
+        columns=["fold", "source", "confirmation"]
+    )
 
 
 def test_a_competitors_table_is_read(tmp_path: Path) -> None:
