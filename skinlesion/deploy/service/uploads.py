@@ -100,7 +100,7 @@ class Decoder:
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
         self._threads: list[ThreadPoolExecutor] = []  # for small and for large images
-        self._backlog = [0.0, 0.0]  # estimated seconds of work for each thread
+        self._backlog: tuple[list[float], list[float]] = ([], [])  # estimated seconds of each upload, by thread
         self._slowest = 0.0  # seconds a megapixel of a kind that has not been decoded yet
         self._rates: dict[tuple[str, bool], float] = {}  # by kind and whether it is large
 
@@ -121,11 +121,11 @@ class Decoder:
 
     def waits(self, costs: Sequence[Cost]) -> tuple[float, float]:
         """Estimate the seconds until uploads are decoded, and how many of these go to other uploads before them."""
-        ahead, own = 0.0, [0.0, 0.0]
+        ahead, own, backlog = 0.0, [0.0, 0.0], [sum(each) for each in self._backlog]
         for cost in costs:
             own[cost.is_large] += self.seconds(cost)
-            ahead = max(ahead, self._backlog[cost.is_large])
-        return max(b + o for b, o in zip(self._backlog, own, strict=True) if o), ahead
+            ahead = max(ahead, backlog[cost.is_large])
+        return max(b + o for b, o in zip(backlog, own, strict=True) if o), ahead
 
     async def cost(self, data: bytes) -> Cost:
         """As `cost_of`, in a thread."""
@@ -143,9 +143,9 @@ class Decoder:
             return prepared
 
         def finish(_: "asyncio.Future[T]") -> None:
-            self._backlog[cost.is_large] -= seconds
+            self._backlog[cost.is_large].remove(seconds)
 
-        self._backlog[cost.is_large] += seconds
+        self._backlog[cost.is_large].append(seconds)
         future = asyncio.get_running_loop().run_in_executor(self._threads[cost.is_large], decode)
         future.add_done_callback(finish)
         return future
