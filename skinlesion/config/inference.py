@@ -51,7 +51,7 @@ class EnsembleConfig(BootstrapKeys):
     def __post_init__(self) -> None:
         listed = isinstance(self.members, list) and all(isinstance(member, str) for member in self.members)
         named = (isinstance(self.members, str) or listed) and len(self.members) > 0
-        require(named, "members", self.members, "a sweep's folder or a list of checkpoints")
+        require(named, "members", self.members, "a sweep's folder, a list of checkpoints, or one model")
         require(self.smallest <= self.largest, "smallest", self.smallest, f"1 to {self.largest} (largest)")
         require(not listed or self.out is not None, "out", self.out, "a folder, where members is a list")
         require_shares("sensitivities", self.sensitivities, "0.9")

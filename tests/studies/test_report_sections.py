@@ -193,3 +193,29 @@ def test_operating_points_of_one_threshold_share_a_row() -> None:
               for wanted, threshold in ((0.8, 0.3), (0.85, 0.3), (0.9, 0.1))]  # fmt: skip
     rows = points_table(points, name="points", title="Points").shown()
     assert [row[1:3] for row in rows] == [["0.800 to 0.850", "0.300"], ["0.900", "0.100"]]
+
+
+def test_groups_that_are_flagged_often_are_a_weakness(tmp_path: Path) -> None:
+    number = {"value": 0.05, "low": 0.03, "high": 0.08}
+    measured = dict.fromkeys(("balanced_accuracy", "change_balanced_accuracy", "recall_mel", "same", "novel"), number)
+    often = {"value": 0.4, "low": 0.2, "high": 0.6}
+    found = {
+        "part": "val",
+        "images_judged": 7,
+        "lesions_judged": 6,
+        "undisturbed": {"numbers": measured},
+        "without_images": {"balanced_accuracy": 0.1},
+        "images": {},
+        "facts": {},
+        "novelty": {
+            "pictures": {"noise": {"pictures": 4, "auroc": often, "flagged": often}},
+            "flag_rates": {"dataset": {"here": number, "there": often}},
+        },
+    }
+    write_json(tmp_path / "robustness.json", found)
+    section = robustness_section(tmp_path)
+    (rates,) = (table for table in section.tables if table.name == "flag_rates")
+    assert [row[:2] for row in rates.rows] == [["dataset", "here"], ["dataset", "there"]]
+    (alarm,) = (text for text in section.weaknesses if text.startswith("Flagged as unlike"))
+    assert "image source there" in alarm
+    assert "here (" not in alarm.replace("there (", "")

@@ -49,15 +49,19 @@ def robustness_section(folder: Path) -> Section:
         note = "Negative, scrambled and blue skin are altered dermoscopic images; the others are not dermoscopic."
         headings = ("images", "number", "AUROC", "share flagged")
         tables.append(Table("novelty", "Detection of out-of-distribution images", headings, rows, [note]))
-        rates = {fact: estimates(each) for fact, each in found["novelty"].get("flag_rates", {}).items()}
-        rows = [[fact, name, rate] for fact, groups in rates.items() for name, rate in groups.items()]
-        if rows:
+        rates = [
+            (fact, name, rate)
+            for fact, groups in found["novelty"].get("flag_rates", {}).items()
+            for name, rate in estimates(groups).items()
+        ]
+        if rates:
             title = "False alarms: dermoscopic images flagged as unlike the training images"
-            tables.append(Table("flag_rates", title, ("fact", "group", "share flagged"), rows))
+            tables.append(
+                Table("flag_rates", title, ("fact", "group", "share flagged"), [list(each) for each in rates])
+            )
         alarms = [
             f"{FACTS.get(fact, fact)} {name} ({ranged_percent(rate)})"
-            for fact, groups in rates.items()
-            for name, rate in groups.items()
+            for fact, name, rate in rates
             if rate.low is not None and rate.low > 2 * (original["novel"].value or 0.0)
         ]
         if alarms:
