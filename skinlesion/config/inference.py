@@ -14,8 +14,6 @@ from skinlesion.config.schema import (
     Share,
     Tta,
     require,
-    require_choice,
-    require_classes,
     require_one_model,
     require_shares,
 )
@@ -74,13 +72,6 @@ class ExternalConfig:
     classes: dict[str, str]  # diagnosis code, drop or error for each word of the label file
     target: str | None  # code or malignant: judged against all else; null: malignant where labels say no more, else all
     localizations: dict[str, str]  # localization known to the model for each one of the label file that is not
-
-    def __post_init__(self) -> None:
-        require_classes("external.classes", self.classes)
-        if self.target is not None:
-            from skinlesion.taxonomy import CODES, MALIGNANT  # imports numpy, which help does without
-
-            require_choice("external.target", self.target, (*CODES, MALIGNANT))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from skinlesion.config.data import AugmentConfig, LoaderConfig, SplitConfig, TrainingDataConfig
+from skinlesion.config.data import AugmentConfig, LoaderConfig, SplitConfig, TaxonomyConfig, TrainingDataConfig
 from skinlesion.config.schema import (
     Count,
     OneOf,
@@ -158,6 +158,7 @@ class TrainConfig:
         Annotated[str, OneOf(("val", "test"))]
     ]  # parts to predict and measure in the end; a reading of test is recorded
     logger: Annotated[str, OneOf(("tensorboard", "none"))]  # logger beside metrics.csv
+    taxonomy: TaxonomyConfig
     data: TrainingDataConfig
     split: SplitConfig
     augment: AugmentConfig

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.config.data import DataConfig
 from skinlesion.data.csv_io import (
     SYNONYMS,
-    by_line,
     conflicts,
     fact_problems,
     facts_by_image,
@@ -28,10 +26,10 @@ from skinlesion.data.csv_io import (
     read_rows,
 )
 from skinlesion.data.image_files import find_folders, match_files
-from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
-from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
+from skinlesion.data.labels import LabelCount, Meanings, label_counts, read_labels, unread_columns
+from skinlesion.data.metadata import FACTS, UNKNOWN, normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
-from skinlesion.taxonomy import CODES, DIAGNOSES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 COLUMNS = (
     "image_id",
@@ -47,8 +45,9 @@ COLUMNS = (
 )
 """The columns of a checked frame.
 
-diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where
-unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only tables are read.
+diagnosis is a code of the taxonomy; age is in years, NaN where unknown; sex is one of `SEXES`; localization is
+"unknown" where unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only
+tables are read.
 """
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
@@ -69,11 +68,14 @@ class LabelledData:
     fact_columns: dict[str, str]  # column of each fact that was found
 
 
-def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
+def read_data(
+    config: DataConfig, *, taxonomy: Taxonomy = HAM10000, only: Collection[str] | None = None
+) -> pd.DataFrame:
     """Read the checked frame of a configuration: HAM10000's table, or labels whose words `classes` explains.
 
     Args:
         config: Location and layout of the data.
+        taxonomy: What the words of the table mean, where `classes` does not say it.
         only: Image ids to read; all other rows and images are ignored. None: all.
 
     Raises:
@@ -82,21 +84,18 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     root = Path(config.root).expanduser()
     policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
     if config.classes is None:
-        return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
+        given = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
+        return read_ham10000(root, only=only, **given, **policies)
     return read_labelled(
         next(iter(_find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
         classes=config.classes,
         key="data",
+        taxonomy=taxonomy,
         only=only,
         **policies,
     ).frame
-
-
-def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Class indices (N,) of the diagnoses of a checked frame."""
-    return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
 
 
 def read_ham10000(
@@ -106,6 +105,7 @@ def read_ham10000(
     images: Sequence[str],
     missing_images: str,
     extra_images: str,
+    taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read and check a data set laid out as HAM10000 (doi:10.7910/DVN/DBW86T).
@@ -117,6 +117,7 @@ def read_ham10000(
             one of them.
         missing_images: Rows without an image file are an "error", or are left out with a warning ("drop").
         extra_images: Image files without a row are an "error", or are skipped with a note in the log ("ignore").
+        taxonomy: What the words of dx mean.
         only: Image ids; all other rows and images are skipped. None: all count.
 
     Returns:
@@ -134,18 +135,22 @@ def read_ham10000(
     if len(tables) != 1:
         raise DataError.listing(title, problems)
     rows, form = read_rows(tables[0], columns=_HAM10000_COLUMNS)
-    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows)])
+    meanings = Meanings(taxonomy, {}, "data.classes")
+    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, meanings)])
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
-    rows = rows.assign(diagnosis=_codes(rows["dx"]))
+    words = normalize_words(rows["dx"])
+    meanings.report("dx", words)
+    rows = rows.assign(diagnosis=meanings.codes(words))
     files, more = match_files(
-        rows.loc[is_known(rows["image_id"]), "image_id"].tolist(),
+        rows.loc[is_known(rows["image_id"]) & (rows["diagnosis"] != ""), "image_id"].tolist(),
         folders,
         root=root,
         policies=(missing_images, extra_images),
         key="data",
         only=only,
         absent=absent,
+        dropped=rows["image_id"].tolist(),
     )
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
@@ -162,6 +167,7 @@ def read_labelled(
     missing_images: str = "error",
     extra_images: str = "error",
     torn: str = "error",
+    taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
     binary: bool = False,
 ) -> LabelledData:
@@ -171,11 +177,12 @@ def read_labelled(
         labels: As `read_labels` reads it; facts about the patient may stand in it too.
         images: Folders of the images, JPEG or PNG, named by image id. None: the tables alone are read.
         metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
-        classes: Meaning of each word of the label file, see `read_labels`.
+        classes: Meaning of each word of the label file: a code, "drop" or "error".
         key: The configuration group of all these, for messages.
         missing_images: As for `read_ham10000`.
         extra_images: As for `read_ham10000`.
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
+        taxonomy: What the other words mean.
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
 
@@ -186,7 +193,8 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary)
+    meanings = Meanings(taxonomy, classes, f"{key}.classes")
+    rows, form = read_labels(labels, meanings, metadata=metadata, binary=binary)
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
@@ -216,7 +224,7 @@ def read_labelled(
     if problems:
         raise DataError.listing(title, problems)
     tables = [labels] if metadata is None else [labels, metadata]
-    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
+    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, meanings)])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
@@ -271,27 +279,19 @@ def _layout_problems(
         )
 
 
-def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
+def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings) -> Iterator[str]:
     """Yield the problems of the rows, as far as the columns are there."""
     if "image_id" in rows:
         yield from id_problems(rows["image_id"])
     if "lesion_id" in rows and not (known := is_known(rows["lesion_id"])).all():
         yield f"no lesion_id in line {first_five(rows.index[~known])}; every row needs one."
-    codes = pd.Series(_codes(rows["dx"]) if "dx" in rows else [], dtype=object)
+    codes = pd.Series(meanings.codes(normalize_words(rows["dx"])) if "dx" in rows else [], dtype=object)
     codes.index = rows.index[: len(codes)]
-    if (wrong := ~codes.isin(CODES)).any():
-        way = typed_override("data.classes", normalize_words(codes[wrong])[0], "VALUE")
-        named = by_line(rows.loc[wrong, "dx"])
-        yield f"unknown dx: {named}; expected {', '.join(CODES)}, or say what it stands for with {way}."
+    if "dx" in rows:
+        yield from meanings.problems(rows["dx"].mask(~is_known(rows["dx"]), UNKNOWN), "dx")
     yield from fact_problems(rows)
     if "lesion_id" in rows and (several := conflicts(codes, rows["lesion_id"].where(is_known(rows["lesion_id"])))):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
-
-
-def _codes(words: "pd.Series[str]") -> list[str]:
-    """Give the codes of words that may be the names of the seven diagnoses; others stay."""
-    code_of = {each.name: each.code for each in DIAGNOSES}
-    return [code_of.get(word, word) for word in normalize_words(words)]
 
 
 def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES, NEVUS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
@@ -26,7 +27,6 @@ from skinlesion.data.splits import (
     write_split,
 )
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.taxonomy import CODES, NEVUS
 
 Policy = Callable[[pd.DataFrame, int], pd.DataFrame]
 Made = tuple[pd.DataFrame, pd.DataFrame, Path]

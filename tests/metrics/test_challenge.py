@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -26,7 +26,7 @@ from skinlesion.metrics.challenge import (
     write_truth,
 )
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.taxonomy import CODES, HAM10000
+from skinlesion.taxonomy import HAM10000
 
 FAST = BootstrapConfig(100, 1, 0.9, "percentile")
 
