@@ -3,6 +3,7 @@
 A taxonomy travels as plain data in every checkpoint, ensemble and bundle. Needs numpy and PyYAML alone.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ import yaml
 
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.files import config_dir
+
+log = logging.getLogger(__name__)
 
 BENIGN, PREMALIGNANT, MALIGNANT, UNKNOWN = CATEGORIES = ("benign", "premalignant", "malignant", "unknown")
 """Categories; decision curves and the summary of a report look for the malignant ones."""
@@ -160,6 +163,12 @@ class Taxonomy:
         return f"{target} ({', '.join(code for code in self.submission_order if code in own)})"
 
     @property
+    def count(self) -> str:
+        """How many diagnoses there are, in words up to twelve."""
+        words = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+        return dict(enumerate(words, start=2)).get(len(self), str(len(self)))
+
+    @property
     def main_target(self) -> str | None:
         """The first diagnosis among the targets, whose sensitivity is reported first; None: there is none."""
         return next((target for target in self.targets if target in self.codes), None)
@@ -213,10 +222,12 @@ class Taxonomy:
             raise DataError(
                 f"taxonomy={self.name}: expected two diagnoses or more in the table, got {', '.join(counts) or 'none'}"
             )
+        found = ", ".join(f"{code} ({images:,})" for code, images in sorted(counts.items()))
+        log.info("Diagnoses of the table: %s.", found)
         new = [Diagnosis(code, code.replace("_", " "), UNKNOWN) for code in sorted({*counts} - {*self.codes})]
-        found = [each for each in self.diagnoses if each.code in counts] + new
+        kept = [each for each in self.diagnoses if each.code in counts] + new
         state = replace(self, diagnoses=(*self.diagnoses, *new)).to_dict()
-        state["diagnoses"] = {each.code: {"name": each.name, "category": each.category} for each in found}
+        state["diagnoses"] = {each.code: {"name": each.name, "category": each.category} for each in kept}
         return self.configured({**state, "infer": False, "submission_order": None})
 
     def against_rest(self, target: str) -> "Taxonomy":

@@ -130,18 +130,20 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
     """Read the probabilities of a challenge's CSV, whoever's they are, and the labels of the same images."""
     from skinlesion.data.readers import read_labelled
     from skinlesion.metrics.challenge import read_submission
+    from skinlesion.taxonomy import Taxonomy
 
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
-    found = read_labelled(
-        Path(str(other.labels)), images=None, metadata=metadata, classes=other.classes, torn=other.torn, key="external"
-    )
+    taxonomy = Taxonomy.load(other.taxonomy)
+    options: dict[str, Any] = {"classes": other.classes, "torn": other.torn, "taxonomy": taxonomy, "key": "external"}
+    found = read_labelled(Path(str(other.labels)), images=None, metadata=metadata, **options)
     ids = found.frame["image_id"].tolist()
     predictions = read_submission(
         submission,
         actual=dict(zip(ids, found.frame["diagnosis"], strict=True)),
         lesions=dict(zip(ids, found.frame["lesion_id"], strict=True)),
         without=found.dropped,
+        taxonomy=taxonomy,
     )
     return _Evaluated(
         predictions=predictions,

@@ -25,7 +25,6 @@ def run(config: ReportConfig) -> None:
     from skinlesion.studies.report.page import (
         draw_figures,
         fill_checklists,
-        number_of,
         photographs,
         render_card,
         render_page,
@@ -46,7 +45,6 @@ def run(config: ReportConfig) -> None:
     context: dict[str, Any] = {
         "results": results,
         "taxonomy": results.taxonomy,
-        "number": number_of(results.taxonomy),
         "provenance": provenance,
         "strengths": good,
         "weaknesses": bad,

@@ -11,6 +11,7 @@ from skinlesion.config.schema import (
     Range,
     Seed,
     require,
+    require_classes,
     require_size,
 )
 
@@ -74,6 +75,12 @@ class TaxonomyConfig:
     def __post_init__(self) -> None:
         fits = self.infer or len(self.diagnoses) > 1
         require(fits, "taxonomy.diagnoses", list(self.diagnoses), "two codes or more, or taxonomy=infer")
+
+
+def require_known_classes(data: DataConfig, taxonomy: TaxonomyConfig) -> None:
+    """Refuse a word of the table that stands for no diagnosis of the taxonomy."""
+    if not taxonomy.infer:
+        require_classes("data.classes", data.classes or {}, taxonomy.diagnoses)
 
 
 @dataclass

@@ -71,6 +71,7 @@ class ExternalConfig:
     similarity: Annotated[float, Range(0, 1, above=True)]  # near duplicates: least correlation of their fine detail
     classes: dict[str, str]  # diagnosis code, drop or error for each word of the label file
     target: str | None  # code or malignant: judged against all else; null: malignant where labels say no more, else all
+    taxonomy: str  # name of the diagnoses of a submission, such as isic2019; a model has its own
     localizations: dict[str, str]  # localization known to the model for each one of the label file that is not
 
 

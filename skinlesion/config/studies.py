@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig, TaxonomyConfig
+from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig, TaxonomyConfig, require_known_classes
 from skinlesion.config.inference import Age, known_age
 from skinlesion.config.schema import (
     BootstrapKeys,
@@ -38,6 +38,7 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         require_size("image_size", self.image_size, least=32)
+        require_known_classes(self.data, self.taxonomy)
 
 
 @dataclass

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from skinlesion.config.data import AugmentConfig, LoaderConfig, SplitConfig, TaxonomyConfig, TrainingDataConfig
+from skinlesion.config.data import (
+    AugmentConfig,
+    LoaderConfig,
+    SplitConfig,
+    TaxonomyConfig,
+    TrainingDataConfig,
+    require_known_classes,
+)
 from skinlesion.config.schema import (
     Count,
     OneOf,
@@ -171,6 +178,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.out.strip() != "", "out", self.out, "a folder")
+        require_known_classes(self.data, self.taxonomy)
         require(
             "val" in self.judge and len({*self.judge}) == len(self.judge), "judge", self.judge, "[val] or [val,test]"
         )

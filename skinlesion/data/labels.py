@@ -143,6 +143,12 @@ def read_labels(
     )
 
 
+def diagnosis_codes(rows: pd.DataFrame, taxonomy: Taxonomy) -> list[str] | None:
+    """Give the code of each row of a table that was read before, its word where it has none; None: no column has it."""
+    column, words = _diagnosis_words(rows, Meanings(taxonomy, {}, ""))
+    return None if column is None or words is None else [taxonomy.meaning(word) or word for word in words]
+
+
 def _diagnosis_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[str | None, pd.Series[str] | None]":
     """Give the name and the words of the column of diagnoses; None where each diagnosis has a column of 0 and 1.
 

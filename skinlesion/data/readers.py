@@ -287,6 +287,7 @@ def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings) -> Iterator[str]:
         yield f"no lesion_id in line {first_five(rows.index[~known])}; every row needs one."
     codes = pd.Series(meanings.codes(normalize_words(rows["dx"])) if "dx" in rows else [], dtype=object)
     codes.index = rows.index[: len(codes)]
+    codes = codes.where(codes != "")
     if "dx" in rows:
         yield from meanings.problems(rows["dx"].mask(~is_known(rows["dx"]), UNKNOWN), "dx")
     yield from fact_problems(rows)

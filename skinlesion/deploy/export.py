@@ -149,7 +149,7 @@ def model_card(about: Manifest) -> str:
         note=about.note[0].upper() + about.note[1:],
         count=f"{len(about.members)} members" if len(about.members) > 1 else "one member",
         format=about.format,
-        number=len(about.classes),
+        number=about.diagnoses.count,
         precision=about.precision,
         opset=about.graph.opset,
         classes="\n".join(_row(each.code, each.name, each.category) for each in about.classes),

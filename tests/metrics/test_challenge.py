@@ -288,7 +288,7 @@ def test_a_submission_is_scored_without_a_model(tmp_path: Path, monkeypatch: pyt
     labels.loc[labels["dx"] == "df", "dx"] = "unk"
     labels.to_csv(tmp_path / "labels.csv", index=False)
     places = (f"submission={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
-    run(composed("evaluate", EvaluateConfig, *places, "external.classes.unk=drop", "resamples=100"))
+    run(composed("evaluate", EvaluateConfig, *places, "+external.classes.unk=drop", "resamples=100"))
     kept = table.select(table.actual != "df")
     report = json.loads((tmp_path / "mine" / "report_submission.json").read_text())
     assert report["images"] == len(kept)

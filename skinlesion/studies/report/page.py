@@ -26,19 +26,13 @@ from skinlesion.plots.classification import confusion_matrix, precision_recall, 
 from skinlesion.studies.report import formats
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
-from skinlesion.taxonomy import HAM10000, Taxonomy
+from skinlesion.taxonomy import HAM10000
 
 HERE = Path(__file__).parent
 UNANSWERED = "to be answered by the author"
 CHECKLISTS = ("claim", "clear_derm", "tripod_ai")
 _FILTERS = ("decimal", "percent", "ranged", "ranged_percent", "unbroken", "listed")
 _SAMPLE_SIZE = (150, 200)  # height and width of a photograph in pixels
-
-
-def number_of(taxonomy: Taxonomy) -> str:
-    """How many diagnoses there are, in words up to twelve."""
-    words = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-    return dict(enumerate(words, start=2)).get(len(taxonomy), str(len(taxonomy)))
 
 
 @cache

@@ -12,7 +12,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion import __version__
-from skinlesion.data.csv_io import read_rows
+from skinlesion.data.csv_io import ID_COLUMNS, fact_columns, image_ids, read_rows
+from skinlesion.data.labels import diagnosis_codes
 from skinlesion.data.metadata import normalize_words, parse_ages
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
@@ -135,17 +136,19 @@ def read_facts(path: Path, *, taxonomy: Taxonomy = HAM10000) -> pd.DataFrame:
     Raises:
         DataError: The table is not readable, names an image twice, or has an invalid age.
     """
-    rows, problems = read_rows(path, columns=("image_id",))
-    if problems:
+    rows, problems = read_rows(path, columns=())
+    ids = None if problems else image_ids(rows)
+    if ids is None:
+        problems = problems or [f"no column of image ids ({', '.join(ID_COLUMNS)})."]
         raise DataError("\n- ".join([f"The metadata table {path} is invalid:", *problems]))
+    rows = rows.assign(image_id=ids).rename(columns={column: fact for fact, column in fact_columns(rows).items()})
     repeated = rows["image_id"][rows["image_id"].duplicated()].tolist()
     if repeated:
         raise DataError(f"{path}: image_id in more than one row: {', '.join(repeated[:5])}; keep one row per image")
     columns = {"image_id": rows["image_id"].tolist()}
     columns |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
-    columns |= (
-        {"diagnosis": [taxonomy.meaning(word) or word for word in normalize_words(rows["dx"])]} if "dx" in rows else {}
-    )
+    codes = diagnosis_codes(rows, taxonomy)
+    columns |= {"diagnosis": codes} if codes is not None else {}
     columns |= {"lesion_id": rows["lesion_id"].tolist()} if "lesion_id" in rows else {}
     facts = pd.DataFrame(columns)
     if "age" not in rows:

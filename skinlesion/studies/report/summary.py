@@ -8,7 +8,7 @@ from skinlesion.metrics.estimate import FEW_LESIONS, Estimate
 from skinlesion.metrics.summary import ALL
 from skinlesion.plots.report import FACTS
 from skinlesion.studies.report.formats import ranged_percent
-from skinlesion.studies.report.page import environment, number_of
+from skinlesion.studies.report.page import environment
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sections import Section
 from skinlesion.studies.report.sources import Provenance
@@ -31,7 +31,6 @@ def summarize(results: Results, provenance: Provenance, sections: Sequence[Secti
         **LIMITS,
         "names": names,
         "taxonomy": taxonomy,
-        "number": number_of(taxonomy),
         "main": taxonomy.main_target,
         "results": results,
         "provenance": provenance,
