@@ -128,7 +128,10 @@ class Taxonomy:
     @classmethod
     def of_codes(cls, codes: Sequence[str]) -> Self:
         """The taxonomy of some codes: the one that has these alone, or the part of the first that has them all."""
-        known = [cls.load(path.stem) for path in sorted((config_dir() / "taxonomy").glob("*.yaml"))]
+        names = sorted(
+            (path.stem for path in (config_dir() / "taxonomy").glob("*.yaml")), key=lambda name: name != "ham10000"
+        )
+        known = [cls.load(name) for name in names]
         if equal := [each for each in known if {*each.codes} == {*codes}]:
             return equal[0]
         wider = next((each for each in known if {*each.codes} > {*codes}), None)

@@ -223,10 +223,14 @@ def read_labelled(
         problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
     if problems:
         raise DataError.listing(title, problems)
-    tables = [labels] if metadata is None else [labels, metadata]
+    tables = [labels, *([] if metadata is None else [metadata])]
     _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, meanings)])
-    alone = int((frame["lesion_id"] == frame["image_id"]).sum())
-    return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
+    return LabelledData(frame, label_counts(rows), _alone(frame), tuple(dropped), columns)
+
+
+def _alone(frame: pd.DataFrame) -> int:
+    """Count the images of unknown lesion."""
+    return int((frame["lesion_id"] == frame["image_id"]).sum())
 
 
 def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> None:
@@ -240,7 +244,7 @@ def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Seque
             ", ".join(lost),
             first_five(unread),
         )
-    if alone := int((frame["lesion_id"] == frame["image_id"]).sum()):
+    if alone := _alone(frame):
         log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
     patients = frame.loc[frame["patient_id"] != "", "patient_id"].nunique()
     if 0 < patients < frame["lesion_id"].nunique():

@@ -535,7 +535,7 @@ def test_patients_in_several_parts_are_counted(caplog: pytest.LogCaptureFixture)
 
 
 def test_diagnoses_without_an_image_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    grouped(table(SMALL), seed=1, folds=3, fold=0, val_fraction=0.2)
+    assign(table(SMALL), policy="grouped", seed=1, folds=3, fold=0, val_fraction=0.2, file=None)
     assert "No image of akiec, bcc, bkl, vasc: training needs images of all 7 diagnoses." in caplog.text
 
 
