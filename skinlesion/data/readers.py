@@ -223,8 +223,9 @@ def read_labelled(
         problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
     if problems:
         raise DataError.listing(title, problems)
-    tables = [labels, *([] if metadata is None else [metadata])]
-    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, meanings)])
+    _report_facts(
+        frame, columns, [name for path in (labels, metadata) if path for name in unread_columns(path, meanings)]
+    )
     return LabelledData(frame, label_counts(rows), _alone(frame), tuple(dropped), columns)
 
 
