@@ -128,10 +128,8 @@ class Taxonomy:
     @classmethod
     def of_codes(cls, codes: Sequence[str]) -> Self:
         """The taxonomy of some codes: the one that has these alone, or the part of the first that has them all."""
-        names = sorted(
-            (path.stem for path in (config_dir() / "taxonomy").glob("*.yaml")), key=lambda name: name != "ham10000"
-        )
-        known = [cls.load(name) for name in names]
+        names = {path.stem for path in (config_dir() / "taxonomy").glob("*.yaml")} - {HAM10000.name}
+        known = [cls.load(name) for name in (HAM10000.name, *sorted(names))]
         if equal := [each for each in known if {*each.codes} == {*codes}]:
             return equal[0]
         wider = next((each for each in known if {*each.codes} > {*codes}), None)

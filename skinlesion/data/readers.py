@@ -193,8 +193,9 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    meanings = Meanings(taxonomy, classes, f"{key}.classes")
-    rows, form = read_labels(labels, meanings, metadata=metadata, binary=binary)
+    rows, form = read_labels(
+        labels, meanings := Meanings(taxonomy, classes, f"{key}.classes"), metadata=metadata, binary=binary
+    )
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
@@ -211,22 +212,25 @@ def read_labelled(
             dropped=rows["image_id"].tolist(),
         )
     frame = _checked_frame(kept, facts, files)
-    dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
-    several = conflicts(frame["diagnosis"], frame["lesion_id"])
-    if several and torn == "drop":
-        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
-        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
-        dropped += frame.loc[is_torn, "image_id"].tolist()
-        frame = frame[~is_torn].reset_index(drop=True)
-    elif several:
-        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
-        problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
-    if problems:
+    frame, torn_ids, more = _torn_lesions(frame, torn, key)
+    dropped = [*rows.loc[rows["diagnosis"] == "", "image_id"], *torn_ids]
+    if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    _report_facts(
-        frame, columns, [name for path in (labels, metadata) if path for name in unread_columns(path, meanings)]
-    )
+    unread = [name for path in filter(None, (labels, metadata)) for name in unread_columns(path, meanings)]
+    _report_facts(frame, columns, unread)
     return LabelledData(frame, label_counts(rows), _alone(frame), tuple(dropped), columns)
+
+
+def _torn_lesions(frame: pd.DataFrame, torn: str, key: str) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Leave out lesions with more than one diagnosis where `torn` is "drop": frame, ids left out, and the problems."""
+    if not (several := conflicts(frame["diagnosis"], frame["lesion_id"])):
+        return frame, [], []
+    if torn != "drop":
+        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
+        return frame, [], [f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+    log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
+    is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
+    return frame[~is_torn].reset_index(drop=True), frame.loc[is_torn, "image_id"].tolist(), []
 
 
 def _alone(frame: pd.DataFrame) -> int:

@@ -38,7 +38,8 @@ def assign(
     """Split a checked frame as the options of `SplitConfig` say: image_id, lesion_id, split."""
     if absent := [code for code in taxonomy.codes if code not in {*frame["diagnosis"]}]:
         log.warning("No image of %s: training needs images of all %d diagnoses.", ", ".join(absent), len(taxonomy))
-    split = _assign_parts(frame, seed=seed, thinned=taxonomy.majority, **options)
+    is_published, thinned = options["policy"] == "published", taxonomy.majority
+    split = published(frame, seed=seed, thinned=thinned) if is_published else _assign_parts(frame, seed=seed, **options)
     return split if calibration_fraction is None else set_apart(frame, split, fraction=calibration_fraction, seed=seed)
 
 
@@ -66,18 +67,8 @@ def set_apart(frame: pd.DataFrame, split: pd.DataFrame, *, fraction: float, seed
 
 
 def _assign_parts(
-    frame: pd.DataFrame,
-    *,
-    policy: str,
-    seed: int,
-    folds: int,
-    fold: int,
-    val_fraction: float,
-    file: str | None,
-    thinned: str | None,
+    frame: pd.DataFrame, *, policy: str, seed: int, folds: int, fold: int, val_fraction: float, file: str | None
 ) -> pd.DataFrame:
-    if policy == "published":
-        return published(frame, seed=seed, thinned=thinned)
     if policy == "grouped":
         return grouped(frame, seed=seed, folds=folds, fold=fold, val_fraction=val_fraction)
     path = Path(str(file)).expanduser()

@@ -87,7 +87,11 @@ def _taxonomy_of(table: "pd.DataFrame") -> Taxonomy:
     others = [name for name in table if _standard(str(name), HAM10000) in (None, *HAM10000.codes)]
     values = table[others].apply(pd.to_numeric, errors="coerce")
     codes = [_bare(str(name)) for name in others]
-    if len(codes) < 2 or not np.allclose(values.sum(axis=1), 1, atol=1e-3):
+    if (
+        len(codes) < 2
+        or not ((values >= 0) & (values <= 1)).all(axis=None)
+        or (abs(values.sum(axis=1) - 1) > 1e-3).any()
+    ):
         return HAM10000
     found, alike = Taxonomy.of_codes(codes), {*codes} & {*HAM10000.codes}
     return HAM10000 if found.name == "table" and 4 < len(alike) < len(HAM10000) else found  # a column has another name
