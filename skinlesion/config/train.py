@@ -29,7 +29,7 @@ class ModelConfig:
     backbone_kwargs: dict[str, Any]  # further arguments of timm.create_model
     feature_level: int | str | None  # feature map to take: a level's index or a module's name; null: the last one
     batch_norm_eps: float | None  # epsilon of the backbone's batch norm; null: timm's own
-    pretrained: bool | PathText  # true: weights of timm's hub; false: random weights; or a safetensors or torch file
+    pretrained: bool | PathText  # true: timm's hub; false: random; a weight file, or a run's checkpoint to go on from
     missing_weights: Annotated[str, OneOf(("error", "initialise"))]  # what to do when that file lacks some weights
     image_size: list[int] | None  # height and width in pixels, 16 or more, such as [224,224]; null: the backbone's own
     mean: list[_Rgb] | None  # mean of red, green and blue in 0 to 1; null: the backbone's own
