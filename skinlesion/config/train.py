@@ -34,8 +34,10 @@ class ModelConfig:
     image_size: list[int] | None  # height and width in pixels, 16 or more, such as [224,224]; null: the backbone's own
     mean: list[_Rgb] | None  # mean of red, green and blue in 0 to 1; null: the backbone's own
     std: list[_Rgb] | None  # standard deviation of red, green and blue in 0 to 1; null: the backbone's own
-    fusion: Annotated[str, OneOf(("gate", "concatenate", "none"))]  # how metadata enter the network
-    gate_hidden: Count  # units of the gate's hidden layer
+    fusion: Annotated[
+        str, OneOf(("gate", "film", "metablock", "concatenate", "none"))
+    ]  # how metadata enter the network
+    gate_hidden: Count  # units of the hidden layer of the gate or of FiLM
     gate_noise: Annotated[float, Range(0)]  # sigma of the Gaussian noise behind that layer, in training only
     gate_alpha: float  # initial value of the gate's learned strength
     fact_dropout: _Probability  # probability that each of age, sex and localization is hidden in training

@@ -19,7 +19,7 @@ from skinlesion.model.surgery import REFUSALS
 class HeadOptions(TypedDict, total=False):
     """Arguments of `Head` that are free to choose; its defaults are the published ones."""
 
-    fusion: Fusion  # gate | concatenate | none: how metadata enter
+    fusion: Fusion  # gate | film | metablock | concatenate | none: how metadata enter
     gate_hidden: int  # units of the gate's hidden layer
     gate_noise: float  # standard deviation of the noise on that layer in training
     gate_alpha: float  # initial value of the gate's learned strength
