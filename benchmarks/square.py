@@ -8,6 +8,7 @@ pooled, with intervals over lesions; differences are paired. The validation part
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported
@@ -63,9 +64,9 @@ def main() -> None:
                 scores = table.probabilities
                 if rule == "balanced":
                     scores = balanced_scores(scores, list(predictor.posthoc.decision["prior"].values()))
-                decided = [table.taxonomy.codes[place] for place in scores.argmax(axis=1)]
-                made = Predictions.build(ids, probabilities=table.probabilities, decided=decided, **about)
-                found.setdefault(f"{shape}, {rule}", []).append(made)
+                made = Predictions.build(ids, probabilities=table.probabilities, **about)
+                scores = scores[np.argsort(ids)]  # as `build` sorts
+                found.setdefault(f"{shape}, {rule}", []).append(replace(made, scores=scores))
         print(path.parent.parent.name, flush=True)
     pooled = {name: Predictions.concatenate(each).sorted() for name, each in found.items()}
     comparison = compare_tables(pooled, BootstrapConfig(), bins=10)
