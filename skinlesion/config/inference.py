@@ -62,8 +62,8 @@ class EnsembleConfig(BootstrapKeys):
 class ExternalConfig:
     """Images of another source, instead of a part of the split."""
 
-    images: PathText | None  # folder of JPEG or PNG files, named by image id; null: a part of the split is evaluated
-    labels: PathText | None  # CSV of diagnoses: one column a class as in the ISIC challenges, or a column dx
+    images: PathText | None  # folder of images, named by image id, or an .npz; null: a part of the split is evaluated
+    labels: PathText | None  # CSV of diagnoses (a column a class, or dx), or an .npz; folders: images lie by diagnosis
     metadata: PathText | None  # CSV of age, sex and localization by image id; null: the label file's own, if any
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows that have no image
     extra_images: Annotated[str, OneOf(("error", "ignore"))]  # what to do with images that have no row
@@ -123,7 +123,8 @@ class EvaluateConfig(BootstrapKeys):
             require(not given, "external.images", other.images, "the folder of the images")
         else:
             require(self.split is None, "split", self.split, "null, where external.images or submission is given")
-            require(other.labels is not None, "external.labels", other.labels, "the CSV of the images' diagnoses")
+            expected = "the CSV of the images' diagnoses, or folders where images lie in folders named after them"
+            require(other.labels is not None, "external.labels", other.labels, expected)
 
 
 @dataclass

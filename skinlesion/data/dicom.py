@@ -4,13 +4,20 @@ Grey values pass the rescale slope and intercept and the first window, as a view
 range of the stored bits is spread over 0..255. Of colours deeper than 8 bits the upper eight are kept.
 """
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image as PillowImage
 
 from skinlesion.data.image_formats import MOST_PIXELS, ImageError, imported, too_large
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".dcm", ".dicom")
 
@@ -77,3 +84,18 @@ def dicom_facts(path: Path) -> dict[str, Any]:
     known = age[:-1].isdigit() and age[-1:] in _DAYS
     facts = {"age": float(int(age[:-1]) / _DAYS[age[-1]]) if known else None, "sex": _SEXES.get(sex)}
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def with_dicom_facts(facts: "pd.DataFrame", files: Mapping[str, Sequence[Path]]) -> "pd.DataFrame":
+    """Fill in what DICOM files say about their patients where a table does not; facts by image id."""
+    known = {image_id: paths[0] for image_id, paths in files.items() if paths[0].suffix.lower() in SUFFIXES}
+    found = {image_id: said for image_id, path in known.items() if (said := dicom_facts(path))}
+    if not found:
+        return facts
+    filled = facts.copy()
+    for image_id, said in found.items():
+        for name, value in said.items():
+            if filled.loc[image_id, name] in ("", None) or filled.loc[image_id, name] != filled.loc[image_id, name]:
+                filled.loc[image_id, name] = str(value)
+    log.info("Facts of %d DICOM files are used where the table has none.", len(found))
+    return filled

@@ -203,9 +203,7 @@ def _near_misses(missing: Sequence[str], folders: Sequence[Path]) -> str:
     if typed:
         told.append(f"{len(typed):,} are files of another type ({first_five(typed)}): save them as JPEG or PNG.")
     if deeper:
-        told.append(
-            f"{len(deeper):,} lie in a folder inside beside files of other rows' names ({first_five(deeper)}): move them."
-        )
+        told.append(f"{len(deeper):,} lie in a folder inside ({first_five(deeper)}), as masks might: move them.")
     return " ".join(told)
 
 

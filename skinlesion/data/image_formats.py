@@ -1,8 +1,7 @@
 """Formats of image files: told apart by content, opened by Pillow or an extra, refused by name."""
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -65,20 +64,6 @@ def upper_bits(image: PillowImage.Image, opened: PillowImage.Image) -> PillowIma
     if values.max() < _TWELVE_BITS:
         raise ImageError("its 16-bit values end at 12 bits; spread them to 0..65535, or save it as 8 bits", "not-rgb")
     return PillowImage.fromarray((values >> 8).astype(np.uint8))
-
-
-def open_image(file: BinaryIO, formats: tuple[str, ...], head: bytes) -> PillowImage.Image:
-    """Open an image of one of `formats`; `head` is the beginning of the file."""
-    kind, names = kind_of(head), tuple(name for name in formats if name not in ("HEIC", "DICOM"))
-    if kind == "a DICOM file" and "DICOM" in formats:
-        from skinlesion.data.dicom import open_dicom
-
-        return open_dicom(file)
-    if kind == "a HEIC" and "HEIC" in formats:
-        register: Callable[[], None] = imported("pillow_heif", "heic", kind).register_heif_opener
-        register()
-        names += ("HEIF",)
-    return PillowImage.open(file, formats=names)
 
 
 def kind_of(head: bytes) -> str:

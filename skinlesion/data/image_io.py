@@ -23,13 +23,14 @@ import numpy.typing as npt
 from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PillowImage
 
+from skinlesion.data.dicom import open_dicom
 from skinlesion.data.image_formats import (
     FORMATS,
     HEAD,
     MOST_PIXELS,
     ImageError,
+    imported,
     kind_of,
-    open_image,
     too_large,
     upper_bits,
 )
@@ -131,7 +132,7 @@ def decode_bytes(
     """
     with _translated(formats, data):
         jpeg = EndedJpeg(data) if data.startswith(b"\xff\xd8\xff") and "JPEG" in formats else None
-        with open_image(jpeg or BytesIO(data), formats, data[:HEAD]) as image:
+        with _open(jpeg or BytesIO(data), formats, data[:HEAD]) as image:
             _check_header(image)
             check(image)
             with _budget.hold(image.width * image.height):
@@ -230,11 +231,22 @@ def _probe(file: BinaryIO) -> None:
         raise ImageError(f"truncated {kind} (no end marker)")
 
 
+def _open(file: BinaryIO, formats: tuple[str, ...], head: bytes) -> PillowImage.Image:
+    """Open an image of one of `formats`; `head` is the beginning of the file."""
+    kind, names = kind_of(head), tuple(name for name in formats if name not in ("HEIC", "DICOM"))
+    if kind == "a DICOM file" and "DICOM" in formats:
+        return open_dicom(file)
+    if kind == "a HEIC" and "HEIC" in formats:
+        imported("pillow_heif", "heic", kind).register_heif_opener()
+        names += ("HEIF",)
+    return PillowImage.open(file, formats=names)
+
+
 def _peeked(file: BinaryIO) -> PillowImage.Image:
     file.seek(0)
     head = file.read(HEAD)
     file.seek(0)
-    return open_image(file, FORMATS, head)
+    return _open(file, FORMATS, head)
 
 
 @contextmanager

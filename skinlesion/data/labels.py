@@ -37,7 +37,13 @@ class LabelCount(TypedDict):
 
 
 def read_labels(
-    path: Path, *, classes: Mapping[str, str], key: str, metadata: Path | None = None, binary: bool = False
+    path: Path,
+    *,
+    classes: Mapping[str, str],
+    key: str,
+    metadata: Path | None = None,
+    binary: bool = False,
+    table: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the diagnosis of each image.
 
@@ -50,15 +56,16 @@ def read_labels(
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
         binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
             0 and 1, or of false and true (`_BINARY_COLUMNS`).
+        table: Rows instead of the file's, as text.
 
     Returns:
         The rows as text, indexed by line, with image_id, `word` and `diagnosis` ("" where the image is left out)
         beside the columns of the file; and the problems of the file, one text each.
     """
-    rows, problems = read_rows(path, columns=())
+    rows, problems = read_rows(path, columns=()) if table is None else (table, [])
     if problems:
         return rows, problems
-    ids = image_ids(rows)
+    ids = image_ids(rows) if table is None else rows["image_id"]
     if ids is None and metadata is not None and "lesion_id" in rows:
         rows = _rows_by_image(rows, metadata)
         ids = image_ids(rows)

@@ -27,8 +27,10 @@ from skinlesion.data.csv_io import (
     named_by_file,
     read_rows,
 )
-from skinlesion.data.image_files import find_folders, match_files
+from skinlesion.data.dicom import with_dicom_facts
+from skinlesion.data.image_files import class_folders, file_problems, find_folders, match_files
 from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
+from skinlesion.data.medmnist import LABELS, unpack
 from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES, DIAGNOSES
@@ -50,6 +52,9 @@ COLUMNS = (
 diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where
 unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only tables are read.
 """
+
+FOLDERS = "folders"
+"""Name of a table that is none: the images are sorted into folders that are named after the diagnoses."""
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
@@ -81,14 +86,15 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     """
     root = Path(config.root).expanduser()
     policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
-    if config.classes is None:
+    if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(
         next(iter(_find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
-        classes=config.classes,
+        classes=config.classes or {},
         key="data",
+        cache_dir=Path(config.cache_dir),
         only=only,
         **policies,
     ).frame
@@ -164,12 +170,14 @@ def read_labelled(
     torn: str = "error",
     only: Collection[str] | None = None,
     binary: bool = False,
+    cache_dir: Path = Path("cache"),
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
     Args:
-        labels: As `read_labels` reads it; facts about the patient may stand in it too.
-        images: Folders of the images, JPEG or PNG, named by image id. None: the tables alone are read.
+        labels: As `read_labels` reads it; facts about the patient may stand in it too. A file name `FOLDERS`: the
+            names of the folders in `images` are the diagnoses. An .npz of MedMNIST: images and labels are in it.
+        images: Folders of the images, named by image id. None: the tables alone are read.
         metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
         classes: Meaning of each word of the label file, see `read_labels`.
         key: The configuration group of all these, for messages.
@@ -178,21 +186,33 @@ def read_labelled(
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
+        cache_dir: Folder of caches, where an .npz is unpacked.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
         DataError: Files or images cannot be used; the message has a line for each problem.
     """
+    if labels.suffix == ".npz":
+        folder = unpack(labels, cache_dir)
+        labels, images = folder / LABELS, None if images is None else [folder / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary)
+    sorted_in = class_folders(images) if images and labels.name == FOLDERS and not absent else []
+    table = pd.DataFrame(sorted_in, columns=["image_id", "dx", "path"]).astype(str) if sorted_in else None
+    rows, form = read_labels(
+        labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary, table=table
+    )
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
     files: dict[str, list[Path]] | None = None
-    if images is not None:
+    if sorted_in:
+        chosen = {*kept["image_id"]} if only is None else {*kept["image_id"]} & {*only}
+        files = {image_id: [path] for image_id, _, path in sorted_in if image_id in chosen}
+        problems = list(file_problems(labels.parent, files))
+    elif images is not None:
         files, problems = match_files(
             kept["image_id"].tolist(),
             images,
@@ -215,7 +235,7 @@ def read_labelled(
         problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
     if problems:
         raise DataError.listing(title, problems)
-    tables = [labels] if metadata is None else [labels, metadata]
+    tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
     _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
@@ -258,7 +278,8 @@ def _layout_problems(
     if not root.is_dir():
         yield f"data.root={root} is {'a file' if root.exists() else 'not there'}; expected a folder."
     elif not tables:
-        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); data.table names it."
+        others = f"data.table names it, or data.table={FOLDERS} where images lie in folders by diagnosis."
+        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); {others}"
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
@@ -300,6 +321,7 @@ def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, 
     rows = rows.sort_values("image_id")
     ids = rows["image_id"].tolist()
     known = facts.reindex(index=ids, columns=list(SYNONYMS)).astype(object)
+    known = with_dicom_facts(known, files or {})
     known = known.where(known.notna(), "")
     return pd.DataFrame(
         {

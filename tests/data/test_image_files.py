@@ -143,11 +143,8 @@ def test_images_at_the_top_and_deeper_are_found_together(tmp_path: Path) -> None
     (tmp_path / "__MACOSX" / "b.png").write_bytes(b"")
     files, problems = matched(tmp_path, "a", "b", "c")
     assert problems == []
-    assert [files[name][0].relative_to(tmp_path).as_posix() for name in "abc"] == [
-        "a.PNG",
-        "2020/b.png",
-        "2020/may/c.png",
-    ]
+    names = ["a.PNG", "2020/b.png", "2020/may/c.png"]
+    assert [files[name][0].relative_to(tmp_path).as_posix() for name in "abc"] == names
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "a.png").write_bytes(encoded("PNG"))
     listed = [path.relative_to(tmp_path).as_posix() for path in list_tree(tmp_path).images]
