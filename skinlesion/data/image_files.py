@@ -126,6 +126,7 @@ def match_files(
     only: Collection[str] | None,
     absent: Sequence[Path] = (),
     dropped: Collection[str] = (),
+    located: Mapping[str, list[Path]] | None = None,
 ) -> tuple[dict[str, list[Path]], list[str]]:
     """Pick the image files of some ids, and list the problems that the policies do not allow.
 
@@ -139,6 +140,7 @@ def match_files(
         only: Image ids; all other rows and files are skipped. None: all count.
         absent: Folders that are not there, for messages.
         dropped: Ids whose rows are left out, so that their files have a row all the same.
+        located: The files by id, where they are known.
 
     Raises:
         ConfigError: A policy is not one of its choices.
@@ -146,7 +148,7 @@ def match_files(
     for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
         if value not in ("error", other):
             raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
-    found = find_files(folders)
+    found = find_files(folders) if located is None else dict(located)
     if only is not None:
         chosen = {*only}
         ids = [image_id for image_id in ids if image_id in chosen]

@@ -28,7 +28,7 @@ from skinlesion.data.csv_io import (
     read_rows,
 )
 from skinlesion.data.dicom import with_dicom_facts
-from skinlesion.data.image_files import class_folders, file_problems, find_folders, match_files
+from skinlesion.data.image_files import class_folders, find_folders, match_files
 from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
 from skinlesion.data.medmnist import LABELS, unpack
 from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
@@ -175,8 +175,8 @@ def read_labelled(
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
     Args:
-        labels: As `read_labels` reads it; facts about the patient may stand in it too. A file name `FOLDERS`: the
-            names of the folders in `images` are the diagnoses. An .npz of MedMNIST: images and labels are in it.
+        labels: As `read_labels` reads it, with facts or without; `FOLDERS`: the folders in `images` are named after the
+            diagnoses; or an .npz of MedMNIST, which holds the images too.
         images: Folders of the images, named by image id. None: the tables alone are read.
         metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
         classes: Meaning of each word of the label file, see `read_labels`.
@@ -193,26 +193,19 @@ def read_labelled(
         DataError: Files or images cannot be used; the message has a line for each problem.
     """
     if labels.suffix == ".npz":
-        folder = unpack(labels, cache_dir)
-        labels, images = folder / LABELS, None if images is None else [folder / "images"]
+        labels, images = unpack(labels, cache_dir) / LABELS, images and [unpack(labels, cache_dir) / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    sorted_in = class_folders(images) if images and labels.name == FOLDERS and not absent else []
-    table = pd.DataFrame(sorted_in, columns=["image_id", "dx", "path"]).astype(str) if sorted_in else None
-    rows, form = read_labels(
-        labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary, table=table
-    )
+    table, located = _sorted_in_folders(images or []) if labels.name == FOLDERS and not absent else (None, None)
+    words = f"{key}.classes"
+    rows, form = read_labels(labels, classes=classes, key=words, metadata=metadata, binary=binary, table=table)
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
     files: dict[str, list[Path]] | None = None
-    if sorted_in:
-        chosen = {*kept["image_id"]} if only is None else {*kept["image_id"]} & {*only}
-        files = {image_id: [path] for image_id, _, path in sorted_in if image_id in chosen}
-        problems = list(file_problems(labels.parent, files))
-    elif images is not None:
+    if images is not None:
         files, problems = match_files(
             kept["image_id"].tolist(),
             images,
@@ -221,6 +214,7 @@ def read_labelled(
             key=key,
             only=only,
             dropped=rows["image_id"].tolist(),
+            located=located,
         )
     frame = _checked_frame(kept, facts, files)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
@@ -239,6 +233,13 @@ def read_labelled(
     _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
+
+
+def _sorted_in_folders(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
+    """Label the images by the names of their folders; and where each lies."""
+    found = class_folders(images)
+    table = pd.DataFrame({"image_id": [row[0] for row in found], "dx": [row[1] for row in found]}, dtype=object)
+    return table, {image_id: [path] for image_id, _, path in found}
 
 
 def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> None:
