@@ -230,20 +230,19 @@ def read_labelled(
     if problems:
         raise DataError.listing(title, problems)
     tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
-    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
-    alone = int((frame["lesion_id"] == frame["image_id"]).sum())
+    alone = _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
 
 def _sorted_in_folders(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
     """Label the images by the names of their folders; and where each lies."""
     found = class_folders(images)
-    table = pd.DataFrame({"image_id": [row[0] for row in found], "dx": [row[1] for row in found]}, dtype=object)
+    table = pd.DataFrame([row[:2] for row in found], columns=["image_id", "dx"], dtype=object)
     return table, {image_id: [path] for image_id, _, path in found}
 
 
-def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> None:
-    """Say where the facts come from, which are not there, and that images of a patient are not independent."""
+def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> int:
+    """Say where the facts come from, which are not there, and which images are not independent; count lone images."""
     found = ", ".join(f"{fact} from {column}" for fact, column in columns.items())
     log.info("Facts: %s.", found or "none")
     lost = [fact for fact in FACTS if fact not in columns]
@@ -263,6 +262,7 @@ def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Seque
             frame["lesion_id"].nunique(),
             patients,
         )
+    return alone
 
 
 def _find_tables(root: Path, table: str) -> list[Path]:
@@ -279,8 +279,7 @@ def _layout_problems(
     if not root.is_dir():
         yield f"data.root={root} is {'a file' if root.exists() else 'not there'}; expected a folder."
     elif not tables:
-        others = f"data.table names it, or data.table={FOLDERS} where images lie in folders by diagnosis."
-        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); {others}"
+        yield f"no table {table} ({', '.join(TABLE_SUFFIXES[1:])}); data.table names it, or is {FOLDERS} (by diagnosis)."
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
