@@ -28,8 +28,16 @@ from skinlesion.data.csv_io import (
     read_rows,
 )
 from skinlesion.data.dicom import with_dicom_facts
-from skinlesion.data.image_files import class_folders, find_folders, match_files
-from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
+from skinlesion.data.image_files import find_folders, match_files
+from skinlesion.data.labels import (
+    FOLDERS,
+    LabelCount,
+    folder_labels,
+    label_counts,
+    read_labels,
+    typed_override,
+    unread_columns,
+)
 from skinlesion.data.medmnist import LABELS, unpack
 from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
@@ -52,9 +60,6 @@ COLUMNS = (
 diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where
 unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only tables are read.
 """
-
-FOLDERS = "folders"
-"""Name of a table that is none: the images are sorted into folders that are named after the diagnoses."""
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
@@ -197,7 +202,7 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    table, located = _sorted_in_folders(images or []) if labels.name == FOLDERS and not absent else (None, None)
+    table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
     words = f"{key}.classes"
     rows, form = read_labels(labels, classes=classes, key=words, metadata=metadata, binary=binary, table=table)
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
@@ -218,15 +223,9 @@ def read_labelled(
         )
     frame = _checked_frame(kept, facts, files)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
-    several = conflicts(frame["diagnosis"], frame["lesion_id"])
-    if several and torn == "drop":
-        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
-        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
-        dropped += frame.loc[is_torn, "image_id"].tolist()
-        frame = frame[~is_torn].reset_index(drop=True)
-    elif several:
-        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
-        problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+    whole, more = _without_torn(frame, torn=torn, key=key)
+    dropped += sorted({*frame["image_id"]} - {*whole["image_id"]})
+    frame, problems = whole, [*problems, *more]
     if problems:
         raise DataError.listing(title, problems)
     tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
@@ -234,11 +233,16 @@ def read_labelled(
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
 
-def _sorted_in_folders(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
-    """Label the images by the names of their folders; and where each lies."""
-    found = class_folders(images)
-    table = pd.DataFrame([row[:2] for row in found], columns=["image_id", "dx"], dtype=object)
-    return table, {image_id: [path] for image_id, _, path in found}
+def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out lesions of more than one diagnosis if `torn` is "drop"; else they are a problem."""
+    if not (several := conflicts(frame["diagnosis"], frame["lesion_id"])):
+        return frame, []
+    if torn == "drop":
+        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
+        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
+        return frame[~is_torn].reset_index(drop=True), []
+    way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
+    return frame, [f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
 
 
 def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> int:
@@ -279,7 +283,8 @@ def _layout_problems(
     if not root.is_dir():
         yield f"data.root={root} is {'a file' if root.exists() else 'not there'}; expected a folder."
     elif not tables:
-        yield f"no table {table} ({', '.join(TABLE_SUFFIXES[1:])}); data.table names it, or is {FOLDERS} (by diagnosis)."
+        way = f"data.table names it, or is {FOLDERS} (named after diagnoses)"
+        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); {way}."
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
