@@ -44,16 +44,8 @@ from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 COLUMNS = (
-    "image_id",
-    "lesion_id",
-    "diagnosis",
-    "dx_type",
-    "age",
-    "sex",
-    "localization",
-    "dataset",
-    "path",
-    "patient_id",
+    *("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization"),
+    *("dataset", "path", "patient_id"),
 )
 """The columns of a checked frame.
 
