@@ -78,6 +78,7 @@ COMMANDS = {
         (
             "predict photo.jpg bundle=bundle age=55 sex=female localization=back",
             "predict photos ensemble=runs/six/ensemble format=json",
+            "predict images=photos facts=patients.csv ensemble=runs/six/ensemble out=predictions.csv",
         ),
     ),
     "explain": Command(

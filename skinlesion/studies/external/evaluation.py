@@ -115,8 +115,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
-    sizes = {first.spec.size, *predictor.sizes}
-    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes}
+    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in (first.spec.size, *predictor.sizes)}
     cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
