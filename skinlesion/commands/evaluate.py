@@ -77,7 +77,9 @@ def _evaluate_sets(predictor: "Predictor", config: EvaluateConfig) -> None:
     folder, rows, written = Path(config.out) if config.out else predictor.folder / "external", [], {}
     log_to(folder)
     for name, external in config.sets().items():
-        found = _predict_external(predictor, replace(config, external=external, out=str(folder / name)))
+        found = _predict_external(
+            predictor, replace(config, external=external, external_sets={}, out=str(folder / name))
+        )
         summary = _evaluate(found, config)
         rows.append((f"{name} ({len(found.predictions)} images)", summary.metrics))
         written[name] = {**found.about, **summary.to_dict()}

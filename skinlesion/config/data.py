@@ -127,3 +127,48 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         require_size("image_size", self.image_size, least=32)
+
+
+@dataclass
+class RemoteFileConfig:
+    """A file of a data set, where it is published."""
+
+    name: str  # name of the file in data.root
+    url: str  # address of the file
+    bytes: int | None  # size of the file in bytes; null: as the host says
+    md5: str | None  # published MD5, in hexadecimal digits; null: not known
+    sha256: str | None  # published SHA-256, in hexadecimal digits; null: not known
+    unpack: PathText | None  # folder in data.root that the archive is unpacked to; null: it is no archive
+    images: int | None  # number of images in the archive; null: not known
+
+
+@dataclass
+class DatasetConfig:
+    """A public data set."""
+
+    title: str  # name for people
+    root: PathText  # usual folder of the data set
+    page: str  # page of the data set, for the licence and for a download by hand
+    licence: str  # licence of the images
+    collection: int | None  # number of a collection of the ISIC archive, fetched by isic-cli; null: files are fetched
+    next: str  # command that reads the data set; {root} stands for its folder
+    files: dict[str, RemoteFileConfig]  # the files, by a short name
+
+
+@dataclass
+class DownloadRootConfig:
+    """Where the data set goes."""
+
+    root: PathText  # folder of the data set
+
+
+@dataclass
+class DownloadConfig:
+    """`skinlesion download`."""
+
+    data: DownloadRootConfig
+    accept_licence: bool  # whether you accept the licence of the data set, which the command shows
+    retries: Annotated[int, Range(0)]  # how often a connection that breaks is tried again without a byte of progress
+    wait: Annotated[float, Range(0)]  # wait before another try in seconds
+    timeout: Annotated[float, Range(1)]  # longest silence of the host in seconds
+    dataset: DatasetConfig
