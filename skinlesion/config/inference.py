@@ -130,7 +130,9 @@ class EvaluateConfig(BootstrapKeys):
             require(is_set, key, given, "{images: FOLDER, labels: CSV}")
             for other in given.keys() - {*known}:
                 require_choice(f"{key}.KEY", str(other), known)
-            merged = {k: {**getattr(self.external, k), **v} if isinstance(v, dict) else v for k, v in given.items()}
+            merged: dict[str, Any] = {
+                k: {**getattr(self.external, k), **v} if isinstance(v, dict) else v for k, v in given.items()
+            }
             found[name] = replace(self.external, **merged)
             check_annotations(found[name], f"{key}.")
         return found

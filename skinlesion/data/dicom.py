@@ -87,7 +87,7 @@ def dicom_facts(path: Path) -> dict[str, Any]:
 
 
 def with_dicom_facts(facts: "pd.DataFrame", files: Mapping[str, Sequence[Path]]) -> "pd.DataFrame":
-    """Fill in what DICOM files say about their patients where a table does not; facts by image id."""
+    """Fill in what DICOM files say about their patients where a table says nothing; text by image id."""
     known = {image_id: paths[0] for image_id, paths in files.items() if paths[0].suffix.lower() in SUFFIXES}
     found = {image_id: said for image_id, path in known.items() if (said := dicom_facts(path))}
     if not found:
@@ -95,7 +95,7 @@ def with_dicom_facts(facts: "pd.DataFrame", files: Mapping[str, Sequence[Path]])
     filled = facts.copy()
     for image_id, said in found.items():
         for name, value in said.items():
-            if filled.loc[image_id, name] in ("", None) or filled.loc[image_id, name] != filled.loc[image_id, name]:
+            if filled.loc[image_id, name] == "":
                 filled.loc[image_id, name] = str(value)
     log.info("Facts of %d DICOM files are used where the table has none.", len(found))
     return filled

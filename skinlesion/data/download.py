@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
@@ -92,7 +93,7 @@ def _fault(file: RemoteFileConfig, path: Path) -> str:
     for name, expected in (("md5", file.md5), ("sha256", file.sha256)):
         if expected is not None:
             with path.open("rb") as content:
-                found = hashlib.file_digest(content, lambda name=name: hashlib.new(name, usedforsecurity=False))
+                found = hashlib.file_digest(content, partial(hashlib.new, name, usedforsecurity=False))
             if found.hexdigest() != expected.lower():
                 return f"its {name.upper()} is {found.hexdigest()}, expected {expected}"
     return ""

@@ -318,8 +318,7 @@ def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, 
     rows = rows.sort_values("image_id")
     ids = rows["image_id"].tolist()
     known = facts.reindex(index=ids, columns=list(SYNONYMS)).astype(object)
-    known = with_dicom_facts(known, files or {})
-    known = known.where(known.notna(), "")
+    known = with_dicom_facts(known.where(known.notna(), ""), files or {})
     return pd.DataFrame(
         {
             "image_id": ids,

@@ -251,7 +251,7 @@ def test_several_sets_at_once(
     assert "sorted (41 images)" in shown
     run(config(source, trained, tmp_path / "alone", "interval=percentile"))
     alone = json.loads((tmp_path / "alone" / "metrics_external.json").read_text())
-    for name in ("accuracy", "macro_f1", "nll"):
+    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
         assert found["sorted"][name] == alone[name]
     written = json.loads((tmp_path / "sets" / "flat" / "metrics_external.json").read_text())
     assert found["flat"]["accuracy"] == written["accuracy"]
