@@ -303,7 +303,7 @@ def test_a_faulty_table_of_facts_is_named_by_line(checkpoint: str, images: Path,
         predict(checkpoint, f"images={images}", f"facts={table}")
     with pytest.raises(ConfigError, match=r"facts=.*null beside age"):
         predict(checkpoint, f"images={images}", f"facts={table}", "age=50")
-    with pytest.raises(ConfigError, match="image=null: expected an image or a folder"):
+    with pytest.raises(ConfigError, match="image: expected an image or a folder"):
         predict(checkpoint)
 
 
