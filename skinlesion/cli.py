@@ -79,7 +79,7 @@ COMMANDS = {
     ),
     "folds": Command(
         "inference.FoldsConfig",
-        "Train, vote and judge on every fold, in one command that can be resumed.",
+        "Train, vote and judge on all folds; the same command goes on.",
         ("""folds 'overrides="data.root=data split.file=folds.csv"'""", """folds folds=[0] 'ensemble="tta=flips"'"""),
     ),
     "predict": Command(
