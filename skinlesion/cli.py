@@ -33,7 +33,7 @@ class Command:
 COMMANDS = {
     "download": Command(
         "data.DownloadConfig",
-        "Download a public data set, checked and unpacked to where the other commands expect it.",
+        "Download a public data set, checked and unpacked where the other commands expect it.",
         ("download ham10000 accept_licence=true", "download isic dataset.collection=249 data.root=data/bcn20000"),
     ),
     "synthetic": Command(
