@@ -31,6 +31,11 @@ class Command:
 
 
 COMMANDS = {
+    "download": Command(
+        "data.DownloadConfig",
+        "Download a public data set, checked and unpacked where the other commands expect it.",
+        ("download ham10000 accept_licence=true", "download isic dataset.collection=249 data.root=data/bcn20000"),
+    ),
     "synthetic": Command(
         "data.SyntheticConfig",
         "Write a synthetic HAM10000 to try everything on.",
@@ -72,12 +77,18 @@ COMMANDS = {
             "compare 'recipes=[a-*/predictions_val.csv,b-*/predictions_val.csv]'",
         ),
     ),
+    "folds": Command(
+        "inference.FoldsConfig",
+        "Train, vote and judge on all folds; the same command goes on.",
+        ("""folds 'overrides="data.root=data split.file=folds.csv"'""", """folds folds=[0] 'ensemble="tta=flips"'"""),
+    ),
     "predict": Command(
         "inference.PredictConfig",
         "Diagnose images with a checkpoint, an ensemble or a bundle.",
         (
             "predict photo.jpg bundle=bundle age=55 sex=female localization=back",
             "predict photos ensemble=runs/six/ensemble format=json",
+            "predict images=photos facts=patients.csv ensemble=runs/six/ensemble out=predictions.csv",
         ),
     ),
     "explain": Command(

@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import pandas as pd
 
 from skinlesion.config.schema import require_classes
 from skinlesion.data.csv_io import ID_COLUMNS, NO_DIAGNOSES, by_line, column_names, id_problems, image_ids, read_rows
+from skinlesion.data.image_files import class_folders
 from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import first_five
 from skinlesion.taxonomy import BENIGN, DROP, MALIGNANT, REFUSE, Taxonomy, plain
@@ -27,6 +28,9 @@ HIERARCHIES = tuple(tuple(f"{name}_{level}" for level in range(1, 6)) for name i
 
 NONE = "none"
 """Word of the rows of a one-hot file that have no 1, where `classes` explains it: ISIC 2017 leaves nevi so."""
+
+FOLDERS = "folders"
+"""Name of a label file that is none: images lie in folders that are named after the diagnoses."""
 
 _BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
     each: each for each in (BENIGN, MALIGNANT)
@@ -103,7 +107,12 @@ class Meanings:
 
 
 def read_labels(
-    path: Path, meanings: Meanings, *, metadata: Path | None = None, binary: bool = False
+    path: Path,
+    meanings: Meanings,
+    *,
+    metadata: Path | None = None,
+    binary: bool = False,
+    table: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the diagnosis of each image.
 
@@ -114,15 +123,16 @@ def read_labels(
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
         binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
             0 and 1, or of false and true (`_BINARY_COLUMNS`).
+        table: Rows instead of the file's, as text.
 
     Returns:
         The rows as text, indexed by line, with image_id, `word` and `diagnosis` ("" where the image is left out)
         beside the columns of the file; and the problems of the file, one text each.
     """
-    rows, problems = read_rows(path, columns=())
+    rows, problems = read_rows(path, columns=()) if table is None else (table, [])
     if problems:
         return rows, problems
-    ids = image_ids(rows)
+    ids = image_ids(rows) if table is None else rows["image_id"]
     if ids is None and metadata is not None and "lesion_id" in rows:
         rows = _rows_by_image(rows, metadata)
         ids = image_ids(rows)
@@ -147,6 +157,13 @@ def diagnosis_codes(rows: pd.DataFrame, taxonomy: Taxonomy) -> list[str] | None:
     """Give the code of each row of a table that was read before, its word where it has none; None: no column has it."""
     column, words = _diagnosis_words(rows, Meanings(taxonomy, {}, ""))
     return None if column is None or words is None else [taxonomy.meaning(word) or word for word in words]
+
+
+def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
+    """Label images by the names of their folders: the table for `read_labels`, and the file of each image."""
+    found = class_folders(images)
+    table = pd.DataFrame([row[:2] for row in found], columns=["image_id", "dx"], dtype=object)
+    return table, {image_id: [path] for image_id, _, path in found}
 
 
 def _diagnosis_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[str | None, pd.Series[str] | None]":

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
+from skinlesion.data.medmnist import split_rows
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import restore_formulas, write_csv
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -28,18 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def assign(
-    frame: pd.DataFrame,
-    *,
-    calibration_fraction: float | None = None,
-    seed: int,
-    taxonomy: Taxonomy = HAM10000,
-    **options: Any,
+    frame: pd.DataFrame, *, taxonomy: Taxonomy = HAM10000, calibration_fraction: float | None = None, **options: Any
 ) -> pd.DataFrame:
     """Split a checked frame as the options of `SplitConfig` say: image_id, lesion_id, split."""
     if absent := [code for code in taxonomy.codes if code not in {*frame["diagnosis"]}]:
         log.warning("No image of %s: training needs images of all %d diagnoses.", ", ".join(absent), len(taxonomy))
-    is_published, thinned = options["policy"] == "published", taxonomy.majority
-    split = published(frame, seed=seed, thinned=thinned) if is_published else _assign_parts(frame, seed=seed, **options)
+    seed, thinned = options["seed"], taxonomy.majority
+    is_published = options["policy"] == "published"
+    split = published(frame, seed=seed, thinned=thinned) if is_published else _assign_parts(frame, **options)
     return split if calibration_fraction is None else set_apart(frame, split, fraction=calibration_fraction, seed=seed)
 
 
@@ -138,7 +135,7 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
 
 
 def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Read a split written by `write_split`, or any CSV with the columns image_id and split.
+    """Read a split written by `write_split`, any CSV with the columns image_id and split, or that of MedMNIST's .npz.
 
     Args:
         frame: image_id, lesion_id, diagnosis, as from `read_ham10000`; images that the file lacks are left out.
@@ -148,7 +145,8 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         DataError: The file does not fit `frame`, puts a lesion into two splits, or leaves a split, or a diagnosis in a
             split, empty.
     """
-    rows, problems = read_rows(path, columns=("image_id", "split"))
+    is_npz = path.suffix == ".npz"
+    rows, problems = (split_rows(path), []) if is_npz else read_rows(path, columns=("image_id", "split"))
     rows = restore_formulas(rows)
     problems = problems or list(_file_problems(frame, rows))
     if problems:

@@ -111,18 +111,13 @@ class Predictions:
     def read(cls, path: Path, *, taxonomy: Taxonomy | None = None) -> Self:
         """Read and check a table that `write` wrote, or one of another program; see `table_columns`.
 
-        Args:
-            path: CSV file.
-            taxonomy: The K diagnoses; None: those that the table has columns of probabilities for.
-
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
-        frame, taxonomy = read_columns(path, taxonomy)
-        return cls.from_frame(frame, taxonomy=taxonomy, source=str(path))
+        return cls.from_frame(*read_columns(path, taxonomy), source=str(path))
 
     @classmethod
-    def from_frame(cls, frame: "pd.DataFrame", *, taxonomy: Taxonomy = HAM10000, source: str) -> Self:
+    def from_frame(cls, frame: "pd.DataFrame", taxonomy: Taxonomy = HAM10000, *, source: str) -> Self:
         """Check a table of strings with the columns of `write`; `predicted` and `likeliest` may be missing.
 
         Raises:
@@ -332,8 +327,7 @@ class Predictions:
 def refuse_other_images(first: Predictions, other: Predictions, *, number: int = 2) -> None:
     """Raise a DataError unless two sorted tables hold the same images, lesions and diagnoses."""
     if first.taxonomy.codes != other.taxonomy.codes:
-        pair = " and ".join(", ".join(each.taxonomy.codes) for each in (first, other))
-        raise DataError(f"Tables 1 and {number} are of different diagnoses: {pair}. Give tables of one taxonomy.")
+        raise DataError(f"Tables 1 and {number} are of different diagnoses. Give tables of one taxonomy.")
     only = sorted({*first.image_id} ^ {*other.image_id})
     if only or len(first) != len(other):
         raise DataError(

@@ -86,8 +86,8 @@ def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, missin
         for key in match.loaded:
             own[key].copy_(inside[key])
     _log.info("%s: loaded %d weights into the backbone %s", source, len(match.loaded), backbone.name)
-    if match.left_over:
-        _log.info("%s: left over, without use here: %s", source, ", ".join(match.left_over))
+    if others := [key for key in match.left_over if not key.startswith("network.head.")]:
+        _log.info("%s: left over, without use here: %s", source, ", ".join(others))
     if match.missing:
         _log.warning("%s: missing, left at random initial values: %s", source, ", ".join(match.missing))
     return match

@@ -1,5 +1,6 @@
 """LesionClassifier: network, loss, metrics and optimizer of one phase of training."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,14 +21,17 @@ from skinlesion.config.train import PhaseConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import Batch
 from skinlesion.data.image_io import ImageInput
-from skinlesion.errors import ConfigError
-from skinlesion.model.pretrained import Missing, load_pretrained
+from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.model.network import Head
+from skinlesion.model.pretrained import Missing, load_pretrained, read_weights
 from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.build import HeadOptions, build_backbone, build_network, image_input
-from skinlesion.training.checkpoint import read_intact
+from skinlesion.training.checkpoint import read_checkpoint, read_intact
 from skinlesion.training.feature_cache import FeatureBatch, logits
 from skinlesion.training.losses import FocalLoss, mixup_loss
 from skinlesion.training.optimizer import lr_factor, parameter_groups
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "timm", "lightning", "albumentations", "numpy")
 
@@ -46,11 +50,14 @@ class LesionClassifier(LightningModule):
         backbone_kwargs: Further arguments of `timm.create_model`.
         feature_level: None: the last feature map; an index or a module's name: the network is cut there.
         batch_norm_eps: Epsilon of every 2-d batch norm; None: timm's.
-        pretrained: True: timm's weights; False: random; a path: a safetensors or torch file.
+        pretrained: True: timm's weights; False: random; a path: a safetensors or torch file, or a checkpoint of an
+            earlier run, whose head is taken too where it fits.
         missing_weights: "error" or "initialise": what to do when that file lacks weights of the backbone.
         image_size: (height, width) in pixels; None: the backbone's own.
         mean: Of RGB in 0..1; None: the backbone's own.
         std: Of RGB in 0..1; None: the backbone's own.
+        padding: Whether predictions pad images of another aspect with black, as training does; False: they keep their
+            aspect, with as many pixels.
         alpha: Exponent of the inverse class frequency, at least 0.
         gamma: Focusing exponent of the loss, at least 0.
         smoothing: Bounds the loss, 0..1; see `focal_loss`.
@@ -87,6 +94,7 @@ class LesionClassifier(LightningModule):
         image_size: Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        padding: bool = True,
         alpha: float = 0.5,
         gamma: float = 2.0,
         smoothing: float = 0.1,
@@ -109,6 +117,8 @@ class LesionClassifier(LightningModule):
         load_pretrained(own, pretrained, missing=missing_weights)
         self.hparams["pretrained"] = False  # checkpoints bring the weights along
         self.network = build_network(self.hparams, own, classes=len(self.taxonomy))
+        if isinstance(pretrained, str):
+            _load_head(self.network.head, Path(pretrained))
         self.criterion = FocalLoss(class_counts, alpha=alpha, gamma=gamma, smoothing=smoothing)
         self._prepare()
 
@@ -134,8 +144,13 @@ class LesionClassifier(LightningModule):
             datamodule: Its table is read now.
             backbone: timm's name of the network.
             **options: Further arguments of the class.
+
+        Raises:
+            DataError: `pretrained` is a checkpoint that was trained on lesions which are held out now.
         """
         spec = datamodule.spec
+        if isinstance(path := options.get("pretrained"), str):
+            _refuse_leakage(Path(path), datamodule)
         return cls(
             backbone,
             encoder=datamodule.encoder.state(),
@@ -238,7 +253,8 @@ class LesionClassifier(LightningModule):
             "taxonomy": self.taxonomy.to_dict(),
             "encoder": dict(self.hparams["encoder"]),
             "class_counts": self.hparams["class_counts"],
-            "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)},
+            "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
+            | {"padded": spec.padded},
             "versions": versions,
             **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
             **checkpoint.get("skinlesion", {}),
@@ -264,3 +280,35 @@ class LesionClassifier(LightningModule):
         loss = self.criterion(answer, batch["target"])
         self.log(f"{part}/loss", loss, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
         self.log_dict(metrics, batch_size=size, on_step=False, on_epoch=True, prog_bar=True)
+
+
+def _load_head(head: Head, path: Path) -> None:
+    """Go on from the head of an earlier run, unless `path` holds none or one for other diagnoses or facts."""
+    prefix = "network.head."
+    found = {key.removeprefix(prefix): value for key, value in read_weights(path).items() if key.startswith(prefix)}
+    own = {name: value for name, value in head.state_dict().items() if not name.startswith("fact_dropout.")}
+    if any(name not in found or found[name].shape != weight.shape for name, weight in own.items()):
+        if found:
+            log.warning("%s: its head is for other diagnoses or facts; training starts with a new head", path)
+        return
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(found[name])
+    log.info("%s: loaded its head too", path)
+
+
+def _refuse_leakage(path: Path, datamodule: LesionDataModule) -> None:
+    """Refuse a checkpoint of a run whose training or validation part holds lesions that are held out now."""
+    if not path.is_file() or path.suffix != ".ckpt":
+        return
+    split, now = read_checkpoint(path)["skinlesion"].get("split", {}), datamodule.split
+    parts = {"val": ("train",), "test": ("train", "val"), "calibration": ("train", "val")}
+    lesion_of = dict(zip(datamodule.frame["image_id"], datamodule.frame["lesion_id"], strict=True))
+    for part, before in parts.items():
+        learned = {lesion_of[image] for each in before for image in split.get(each, []) if image in lesion_of}
+        leaked = sorted({*now.loc[now["split"] == part, "lesion_id"]} & learned)
+        if leaked:
+            raise DataError(
+                f"model.pretrained={path}: {len(leaked)} lesions of the {part} part helped to train it "
+                f"({first_five(leaked)}); give the split of that run, such as split.policy=file with its split.csv"
+            )

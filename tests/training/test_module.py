@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from skinlesion.config.train import ModelConfig, PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.errors import ConfigError
+from skinlesion.errors import ConfigError, DataError
 from skinlesion.training.build import architecture, build_backbone, image_input
 from skinlesion.training.checkpoint import load_model
 from skinlesion.training.module import LesionClassifier
@@ -122,6 +122,25 @@ def test_data_that_do_not_fit_are_refused(datamodule: LesionDataModule) -> None:
         fit_trainer(1).fit(classifier(image_size=[48, 48]), datamodule=datamodule)
     with pytest.raises(ConfigError, match="for_data"):
         fit_trainer(1).fit(classifier(), datamodule=datamodule)  # another encoder
+
+
+def test_training_goes_on_from_an_earlier_run(
+    datamodule: LesionDataModule, synthetic_root: Path, tmp_path: Path
+) -> None:
+    """Backbone and head are taken; a new head where the facts are others; no lesion may come to be held out."""
+    before = classifier(datamodule, unfreeze="conv1")
+    trainer = fit_trainer(1, limit_train_batches=2, limit_val_batches=0)
+    trainer.fit(before, datamodule=datamodule)
+    trainer.save_checkpoint(path := tmp_path / "run.ckpt", weights_only=True)
+    after = classifier(datamodule, pretrained=str(path))
+    for (name, old), new in zip(before.network.state_dict().items(), after.network.state_dict().values(), strict=True):
+        assert torch.equal(old, new), name
+    other = classifier(pretrained=str(path)).network.head.state_dict()  # of another encoder
+    assert not torch.equal(before.network.head.state_dict()["funnel.layers.1.weight"], other["funnel.layers.1.weight"])
+    moved = LesionDataModule(synthetic_root, image_size=(32, 32), split_seed=667)
+    held_out = {*moved.part_frame("val")["lesion_id"]} & {*datamodule.part_frame("train")["lesion_id"]}
+    with pytest.raises(DataError, match=rf"model\.pretrained=.*run\.ckpt: {len(held_out)} lesions of the val part"):
+        classifier(moved, pretrained=str(path))
 
 
 def test_an_endless_training_is_refused(datamodule: LesionDataModule) -> None:
