@@ -106,8 +106,7 @@ class LesionDataModule(LightningDataModule):
         self.augment_options = AugmentConfig(**(augment or {}))
         for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)
-        named = isinstance(taxonomy, str)
-        self._taxonomy = Taxonomy.load(taxonomy) if named else Taxonomy.configured(taxonomy)
+        self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir = Path(cache_dir)
         self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))

@@ -86,7 +86,7 @@ def read_data(
     root = Path(config.root).expanduser()
     policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
     if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
-        given = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
+        given: dict[str, Any] = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
         return read_ham10000(root, only=only, **given, **policies)
     return read_labelled(
         next(iter(_find_tables(root, config.table)), root / config.table),
