@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         return self._as_map(self.net(image))
 
     def embed(self, image: Tensor) -> Tensor:
-        """Map `image` (B, 3, height, width) to a vector: the map's mean (B, C), behind the class token (B, 2 C) if any."""
+        """Map `image` (B, 3, height, width) to the mean of its map (B, C), behind its class token, if any (B, 2 C)."""
         output = self.net(image)
         mean = self._as_map(output).mean(dim=(2, 3))
         return torch.cat((output[:, 0], mean), dim=1) if self._prefix else mean
@@ -292,14 +292,12 @@ def _create_for(
     if image_size is None or not cfg.get("fixed_input_size") or image_size == tuple(cfg["input_size"][1:]):
         return net, kwargs
     patches: Any = getattr(net, "patch_embed", None)
-    if hasattr(patches, "grid_size") and any(side % patch for side, patch in zip(image_size, patches.patch_size)):
-        less, more = (
-            [(side + add) // patch * patch for side, patch in zip(image_size, patches.patch_size)]
-            for add in (0, patches.patch_size[0] - 1)
-        )
+    patch = patches.patch_size[0] if hasattr(patches, "grid_size") else 1  # pixels
+    if any(side % patch for side in image_size):
+        less, more = ([(side + add) // patch * patch for side in image_size] for add in (0, patch - 1))
         raise ConfigError(
-            f"model.image_size={list(image_size)}: {name} cuts images into squares of {patches.patch_size[0]} pixels; "
-            f"give multiples of that, such as {less} or {more}"
+            f"model.image_size={list(image_size)}: {name} cuts images into squares of {patch} pixels; give multiples "
+            f"of that, such as {less} or {more}"
         )
     if "img_size" not in kwargs and isinstance(run(net, noise(*image_size)), Exception):
         kwargs = {**kwargs, "img_size": list(image_size)}

@@ -29,12 +29,9 @@ class Stages:
     def of(cls, net: nn.Module, *, name: str) -> Self:
         """Find the stages of a whole network.
 
-        Raises:
-            ConfigError: timm does not tell how the network's layers are grouped.
+        A network without a `group_matcher` (timm's metaformers) has `stages` after a `stem`.
         """
-        group_matcher: Any = getattr(net, "group_matcher", None)
-        if group_matcher is None:
-            raise ConfigError(f"backbone {name!r} has no stages in timm to freeze and unfreeze; choose another network")
+        group_matcher: Any = getattr(net, "group_matcher", lambda coarse: {"": r"^stem", "stages": r"^stages\.(\d+)"})
         matcher = group_matcher(coarse=True)
         stages = [list(leaves) for leaves in group_modules(net, matcher).values()]
         stage_of = {leaf: place for place, stage in enumerate(stages) for leaf in stage}
@@ -91,8 +88,7 @@ class Stages:
                 return position
         raise ConfigError(
             f"backbone {self.name!r} cannot be trained from {start!r}: give a number of stages, 1 to {count}, a module "
-            f"with parameters to start at, or a feature level such as -1, which model=timm "
-            f"model.backbone={self.name} takes; its stages are: {', '.join(self.titles)}"
+            f"with parameters to start at, or a feature level such as -1; its stages are: {', '.join(self.titles)}"
         )
 
     def _behind(self, module: str) -> int:
@@ -115,7 +111,19 @@ def _levels(net: nn.Module) -> list[str]:
 
     Where all maps have one size, as in a ViT, each block is a level for timm; here each sixth of the depth is one.
     """
-    names, info = feature_levels(net), getattr(net, "feature_info", [])
+    modules, info = dict(net.named_modules()), getattr(net, "feature_info", [])
+    names = [name for name in feature_levels(net) if name in modules]
     reductions = {level["reduction"] for level in (info if isinstance(info, list) else info.info)}
     step = max(1, len(names) // 6) if len(reductions) == 1 else 1
-    return names[::-1][::step][::-1]
+    return [_with_parameters(net, name) for name in names[::-1][::step][::-1]]
+
+
+def _with_parameters(net: nn.Module, name: str) -> str:
+    """The module `name`, or where it has no parameters (a pooling layer in a sequence) the last one before it."""
+    around, _, own = name.rpartition(".")
+    if not (around or isinstance(net.get_submodule(name), nn.Identity)):
+        return name
+    siblings = dict(net.get_submodule(around).named_children())
+    before = [*siblings][: [*siblings].index(own) + 1]
+    found = next((each for each in reversed(before) if [*siblings[each].parameters()]), own)
+    return f"{around}.{found}".lstrip(".")

@@ -186,7 +186,9 @@ class _Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for step, options in zip(self.steps, self.options, strict=True):
-            x = step(x, **{key: each.to(x.device) if isinstance(each, Tensor) else each for key, each in options.items()})
+            x = step(
+                x, **{key: each.to(x.device) if isinstance(each, Tensor) else each for key, each in options.items()}
+            )
         return x
 
 

@@ -154,6 +154,9 @@ def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) ->
     """
     for name, phase in config.schedule.phases.items():
         module.start_phase(phase)
+        if phase.unfreeze is not None:
+            trained = next(leaf for leaf, is_trained in module.network.backbone.trainable().items() if is_trained)
+            log.info("phase %s: the backbone is trained from %s on", name, trained)
         if phase.cached_views:
             module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
