@@ -136,6 +136,11 @@ class Embedders:
     each: Sequence[Embedder]
     device: torch.device
 
+    @property
+    def widths(self) -> list[int]:
+        """Length of each network's vectors."""
+        return [each.embed(np.zeros((1, *each.spec.size, 3), np.uint8), self.device).shape[1] for each in self.each]
+
     @classmethod
     def load(
         cls,
@@ -166,7 +171,7 @@ class Embedders:
     def directions(self, image: Image) -> Vectors:
         """The direction (D,) of an image (h, w, 3) of any size; see `directions`."""
         found = [each.embed(fit(image, each.spec.size)[None], self.device) for each in self.each]
-        return directions(np.concatenate(found, axis=1), [vectors.shape[1] for vectors in found])[0]
+        return np.asarray(directions(np.concatenate(found, axis=1), [each.shape[1] for each in found])[0])
 
 
 def directions(vectors: Vectors, widths: Sequence[int]) -> Vectors:
