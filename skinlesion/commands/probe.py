@@ -43,7 +43,7 @@ def run(config: ProbeConfig) -> None:
     learning = {"facts": config.facts, "alpha": config.alpha, "seed": config.seed}
     tables = cross_validate(frame, vectors, splits, classifiers=config.classifiers, **learning)
     log.info("Embedding took %.1f s, the classifiers %.1f s", embedded - started, time.monotonic() - embedded)
-    recipe = {"sources": config.backbones, **loaded}
+    recipe = {"sources": config.backbones, **loaded}  # as given: paths are those of this working folder
     Cases.of(frame, vectors, embedders, recipe).write(out / NAME)
     _judge(tables, config, embedders, folds=len(splits), dimensions=vectors.shape[1])
     _list_errors(tables, frame, out)

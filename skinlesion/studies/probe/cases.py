@@ -99,26 +99,23 @@ class Cases:
         return found
 
     def nearest(
-        self,
-        image: Image,
-        embedders: Embedders,
-        *,
-        among: Collection[str] | None = None,
-        without: str = "",
-        count: int = 5,
+        self, image: Image, embedders: Embedders, *, among: Collection[str], without: str = "", count: int = 5
     ) -> list[Case]:
         """Find the cases most like an image, the nearest first.
 
         Args:
             image: RGB, (h, w, 3), of any size.
             embedders: As from `embedders`.
-            among: Ids of the images that may be named; None: all.
+            among: Ids of the images that may be named.
             without: Id of an image that may not, which is the given one itself.
             count: How many.
         """
         cosines = self.directions.astype(np.float32) @ embedders.directions(image)  # (N,)
         ids = self.columns["image_id"]
-        allowed = (ids != without) & (np.isin(ids, [*among]) if among is not None else True)
+        allowed = (ids != without) & np.isin(ids, [*among])
         rows = np.argsort(-np.where(allowed, cosines, -np.inf), kind="stable")[: min(count, int(allowed.sum()))]
-        return [Case(**{name: str(values[row]) for name, values in self.columns.items()}, similarity=float(cosines[row]))
-                for row in rows]  # fmt: skip
+
+        def case(row: int) -> Case:
+            return Case(**{name: str(each[row]) for name, each in self.columns.items()}, similarity=float(cosines[row]))
+
+        return [case(row) for row in rows]

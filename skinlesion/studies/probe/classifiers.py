@@ -70,7 +70,7 @@ def logistic(task: Task, x: npt.NDArray[np.float32]) -> Floats:
     Returns:
         (N, K) probabilities.
     """
-    model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
+    model = LogisticRegression(max_iter=300, warm_start=True)
     losses = []
     for penalty in PENALTIES:
         model.set_params(C=penalty).fit(task.train.x, task.train.y, sample_weight=task.weights[task.train.y])
