@@ -66,12 +66,12 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map `image` (B, 3, height, width) to a feature map (B, C, H, W)."""
-        return self._as_map(self.net(image))
+        return self._as_map(self.net(image), self._grid_of(image))
 
     def embed(self, image: Tensor) -> Tensor:
         """Map `image` (B, 3, height, width) to the mean of its map (B, C), behind its class token, if any (B, 2 C)."""
         output = self.net(image)
-        mean = self._as_map(output).mean(dim=(2, 3))
+        mean = self._as_map(output, self._grid_of(image)).mean(dim=(2, 3))
         return torch.cat((output[:, 0], mean), dim=1) if self._prefix else mean
 
     def frozen_prefix(self) -> nn.Module:
@@ -91,8 +91,9 @@ class Backbone(nn.Module):
         """Map the output of `frozen_prefix` to the feature map (B, C, H, W); gradients reach all that is trained."""
         if self.is_frozen:
             return prefix_map
-        tokens = self._grid != (0, 0) and prefix_map.shape[-1] == 1
-        return self._as_map(self._split().upper(prefix_map[..., 0].transpose(1, 2) if tokens else prefix_map))
+        if self._grid != (0, 0) and prefix_map.shape[-1] == 1:
+            prefix_map = prefix_map[..., 0].transpose(1, 2)  # tokens again
+        return self._as_map(self._split().upper(prefix_map), self._grid)
 
     @property
     def has_frozen_prefix(self) -> bool:
@@ -246,9 +247,14 @@ class Backbone(nn.Module):
             raise ConfigError(self._halves)
         return self._halves
 
-    def _as_map(self, output: Tensor) -> Tensor:
+    def _grid_of(self, image: Tensor) -> tuple[int, int]:
+        """Rows and columns of tokens: more for a larger image, where the network takes any size."""
+        (rows, columns), (height, width) = self._grid, self._size
+        return rows * image.shape[2] // height, columns * image.shape[3] // width
+
+    def _as_map(self, output: Tensor, grid: tuple[int, int]) -> Tensor:
         if output.ndim == 3:
-            return output[:, self._prefix :].transpose(1, 2).unflatten(2, self._grid)
+            return output[:, self._prefix :].transpose(1, 2).unflatten(2, grid)
         return output.permute(0, 3, 1, 2) if self._is_channels_last else output
 
 

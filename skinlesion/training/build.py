@@ -10,6 +10,7 @@ import torch
 from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone, check_name
 from skinlesion.model.network import Attention, Fusion, Head, Network
 
@@ -17,7 +18,7 @@ from skinlesion.model.network import Attention, Fusion, Head, Network
 class HeadOptions(TypedDict, total=False):
     """Arguments of `Head` that are free to choose; its defaults are the published ones."""
 
-    fusion: Fusion  # gate | concatenate | none: how metadata enter
+    fusion: Fusion  # gate | film | metablock | concatenate | none: how metadata enter
     gate_hidden: int  # units of the gate's hidden layer
     gate_noise: float  # standard deviation of the noise on that layer in training
     gate_alpha: float  # initial value of the gate's learned strength
@@ -76,7 +77,11 @@ def check_image_size(hparams: Mapping[str, Any]) -> None:
     """
     check_name(hparams["backbone"])
     known = timm.get_pretrained_cfg(hparams["backbone"])
-    if known is not None and known.fixed_input_size and image_input(hparams).size != tuple(known.input_size[1:]):
+    if known is None or not known.fixed_input_size:
+        return
+    if not hparams.get("padding", True):
+        raise ConfigError(f"model.padding=false: {hparams['backbone']} takes images of one size only; give true")
+    if image_input(hparams).size != tuple(known.input_size[1:]):
         build_backbone(hparams)
 
 
@@ -95,4 +100,5 @@ def image_input(hparams: Mapping[str, Any]) -> ImageInput:
         (int(height), int(width)),
         tuple(hparams.get("mean") or own["mean"]),
         tuple(hparams.get("std") or own["std"]),
+        padded=bool(hparams.get("padding", True)),
     )
