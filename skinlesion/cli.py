@@ -95,7 +95,7 @@ COMMANDS = {
         "Judge frozen backbones by simple classifiers; list likely label errors.",
         (
             "probe data.root=data backbones=[vit_small_patch14_dinov2,convnext_tiny]",
-            "probe data.root=data split.policy=file split.file=folds.csv pretrained=weights image_size=[150,200]",
+            "probe data.root=data pretrained=weights split.policy=file split.file=folds.csv",
         ),
     ),
     "robustness": Command(
