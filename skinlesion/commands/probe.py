@@ -34,16 +34,24 @@ def run(config: ProbeConfig) -> None:
     frame = read_data(config.data)
     splits = splits_of(frame, config.split)
     device = device_of(config.accelerator)
-    loaded = {"pretrained": config.pretrained, "image_size": config.image_size}
-    embedders = Embedders.load(config.backbones, **loaded, device=device)
+    embedders = Embedders.load(
+        config.backbones, pretrained=config.pretrained, image_size=config.image_size, device=device
+    )
     refuse_leakage(embedders, splits)
     started = time.monotonic()
     vectors = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
     embedded = time.monotonic()
-    learning = {"facts": config.facts, "alpha": config.alpha, "seed": config.seed}
-    tables = cross_validate(frame, vectors, splits, classifiers=config.classifiers, **learning)
+    tables = cross_validate(
+        frame,
+        vectors,
+        splits,
+        classifiers=config.classifiers,
+        facts=config.facts,
+        alpha=config.alpha,
+        seed=config.seed,
+    )
     log.info("Embedding took %.1f s, the classifiers %.1f s", embedded - started, time.monotonic() - embedded)
-    recipe = {"sources": config.backbones, **loaded}  # as given: paths are those of this working folder
+    recipe = {"sources": config.backbones, "pretrained": config.pretrained, "image_size": config.image_size}
     Cases.of(frame, vectors, embedders, recipe).write(out / NAME)
     _judge(tables, config, embedders, folds=len(splits), dimensions=vectors.shape[1])
     _list_errors(tables, frame, out)

@@ -254,7 +254,7 @@ class Backbone(nn.Module):
 
     def _as_map(self, output: Tensor, grid: tuple[int, int]) -> Tensor:
         if output.ndim == 3:
-            return output[:, self._prefix :].transpose(1, 2).unflatten(2, grid)
+            return torch.unflatten(output[:, self._prefix :].transpose(1, 2), 2, grid)
         return output.permute(0, 3, 1, 2) if self._is_channels_last else output
 
 

@@ -173,8 +173,8 @@ def _trace(net: nn.Module, image: Tensor) -> _Trace:
 class _Pass(nn.Identity):
     """Stands for a module that is left out, whatever else it was given."""
 
-    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
-        return x
+    def forward(self, input: Tensor, *_: object, **__: object) -> Tensor:
+        return input
 
 
 class _Chain(nn.Module):

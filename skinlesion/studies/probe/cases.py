@@ -65,8 +65,9 @@ class Cases:
 
     def write(self, path: Path) -> None:
         """Write them, whole or not at all."""
+        arrays: dict[str, Any] = {**self.columns, "directions": self.directions, "recipe": json.dumps(self.recipe)}
         with replacing(path) as beside, beside.open("wb") as file:
-            np.savez(file, directions=self.directions, recipe=json.dumps(self.recipe), **self.columns)
+            np.savez(file, **arrays)
 
     @classmethod
     def read(cls, folder: Path) -> Self:

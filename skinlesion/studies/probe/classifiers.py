@@ -121,7 +121,7 @@ def _descend(task: Task, x: npt.NDArray[np.float32], *, widths: Sequence[int]) -
         net = DenseFunnel(task.train.x.shape[1], len(task.weights), widths=widths, dropout=0.5)
         _fit(net, task)
     with torch.no_grad():
-        return net(torch.from_numpy(x)).double().softmax(dim=1).numpy()
+        return np.asarray(net(torch.from_numpy(x)).double().softmax(dim=1))
 
 
 def _fit(net: nn.Module, task: Task) -> None:
@@ -132,11 +132,11 @@ def _fit(net: nn.Module, task: Task) -> None:
     best, kept, waited = float("inf"), net.state_dict(), 0
     for _ in range(_EPOCHS):
         net.train()
-        for rows in torch.randperm(len(y)).split(_BATCH):
+        for rows in torch.split(torch.randperm(len(y)), _BATCH):
             if len(rows) < 2:
                 continue  # batch norm needs two
             optimizer.zero_grad()
-            focal_loss(net(x[rows]), y[rows], weights=weights).backward()
+            torch.autograd.backward(focal_loss(net(x[rows]), y[rows], weights=weights))
             optimizer.step()
         found = _validate(net, val_x, val_y)
         waited = 0 if found < best else waited + 1

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Self
@@ -81,18 +82,19 @@ class Embedder:
         torch.manual_seed(0)  # of random weights
         backbone = build_backbone(hparams)
         load_pretrained(backbone, _weights(source, pretrained))
-        net = backbone.eval().to(device, memory_format=torch.channels_last)
+        net = backbone.eval().to(device).to(memory_format=torch.channels_last)
         return cls(source, image_input(hparams), net.embed, weights_digest(net))
 
     @classmethod
     def _of_checkpoint(cls, path: Path, device: torch.device) -> Self:
         """The pooled features of a trained network, for a patient of whom nothing is known."""
         model = load_model(path)
-        network = model.network.to(device, memory_format=torch.channels_last)
+        network = model.network.to(device).to(memory_format=torch.channels_last)
         missing = torch.from_numpy(model.encoder.missing()).to(device)
 
         def vectors(images: Tensor) -> Tensor:
-            return network.embed(images, missing.expand(len(images), -1))[1]
+            pooled: Tensor = network.embed(images, missing.expand(len(images), -1))[1]
+            return pooled
 
         trained_on = frozenset(chain(model.split.get("train", []), model.split.get("val", [])))
         return cls(model.name, model.spec, vectors, weights_digest(network), trained_on)
@@ -160,8 +162,8 @@ class Embedders:
                 f"pretrained={pretrained}: one file for {len(sources)} networks; give the folder that holds a "
                 "NAME.safetensors of each"
             )
-        options = {"pretrained": pretrained, "image_size": image_size, "device": device}
-        return cls([Embedder.load(source, **options) for source in sources], device)
+        load = partial(Embedder.load, pretrained=pretrained, image_size=image_size, device=device)
+        return cls([load(source) for source in sources], device)
 
     def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path) -> Vectors:
         """Vectors (N, D) of a frame's images, those of all networks side by side."""
