@@ -3,11 +3,13 @@
 import csv
 import io
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from skinlesion.data.image_formats import SUFFIXES
 from skinlesion.data.metadata import AGES, UNKNOWN, normalize_words, parse_ages
 from skinlesion.errors import first_five
 
@@ -129,7 +131,7 @@ def _header_problems(header: list[str], columns: Sequence[str]) -> Iterator[str]
 def image_ids(rows: pd.DataFrame) -> "pd.Series[str] | None":
     """Return the image ids of some rows without folder and suffix; None where no column of `ID_COLUMNS` is there."""
     column = next((name for name in ID_COLUMNS if name in rows), None)
-    affixes = r"^.*[/\\]|\.(?:jpe?g|png|webp|bmp|tiff?)$"
+    affixes = rf"^.*[/\\]|(?:{'|'.join(map(re.escape, SUFFIXES))})$"
     return None if column is None else rows[column].str.replace(affixes, "", case=False, regex=True)
 
 

@@ -27,23 +27,25 @@ from skinlesion.data.csv_io import (
     named_by_file,
     read_rows,
 )
+from skinlesion.data.dicom import with_dicom_facts
 from skinlesion.data.image_files import find_folders, match_files
-from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
+from skinlesion.data.labels import (
+    FOLDERS,
+    LabelCount,
+    folder_labels,
+    label_counts,
+    read_labels,
+    typed_override,
+    unread_columns,
+)
+from skinlesion.data.medmnist import LABELS, unpack
 from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 COLUMNS = (
-    "image_id",
-    "lesion_id",
-    "diagnosis",
-    "dx_type",
-    "age",
-    "sex",
-    "localization",
-    "dataset",
-    "path",
-    "patient_id",
+    *("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization"),
+    *("dataset", "path", "patient_id"),
 )
 """The columns of a checked frame.
 
@@ -81,14 +83,15 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     """
     root = Path(config.root).expanduser()
     policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
-    if config.classes is None:
+    if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(
         next(iter(_find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
-        classes=config.classes,
+        classes=config.classes or {},
         key="data",
+        cache_dir=Path(config.cache_dir),
         only=only,
         **policies,
     ).frame
@@ -164,12 +167,14 @@ def read_labelled(
     torn: str = "error",
     only: Collection[str] | None = None,
     binary: bool = False,
+    cache_dir: Path = Path("cache"),
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
     Args:
-        labels: As `read_labels` reads it; facts about the patient may stand in it too.
-        images: Folders of the images, JPEG or PNG, named by image id. None: the tables alone are read.
+        labels: As `read_labels` reads it, with facts or without; `FOLDERS`: the folders in `images` are named after the
+            diagnoses; or an .npz of MedMNIST, which holds the images too.
+        images: Folders of the images, named by image id. None: the tables alone are read.
         metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
         classes: Meaning of each word of the label file, see `read_labels`.
         key: The configuration group of all these, for messages.
@@ -178,15 +183,20 @@ def read_labelled(
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
+        cache_dir: Folder of caches, where an .npz is unpacked.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
         DataError: Files or images cannot be used; the message has a line for each problem.
     """
+    if labels.suffix == ".npz":
+        labels, images = unpack(labels, cache_dir) / LABELS, images and [unpack(labels, cache_dir) / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary)
+    table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
+    words = f"{key}.classes"
+    rows, form = read_labels(labels, classes=classes, key=words, metadata=metadata, binary=binary, table=table)
     facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
@@ -201,28 +211,34 @@ def read_labelled(
             key=key,
             only=only,
             dropped=rows["image_id"].tolist(),
+            located=located,
         )
     frame = _checked_frame(kept, facts, files)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
-    several = conflicts(frame["diagnosis"], frame["lesion_id"])
-    if several and torn == "drop":
-        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
-        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
-        dropped += frame.loc[is_torn, "image_id"].tolist()
-        frame = frame[~is_torn].reset_index(drop=True)
-    elif several:
-        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
-        problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+    whole, more = _without_torn(frame, torn=torn, key=key)
+    dropped += sorted({*frame["image_id"]} - {*whole["image_id"]})
+    frame, problems = whole, [*problems, *more]
     if problems:
         raise DataError.listing(title, problems)
-    tables = [labels] if metadata is None else [labels, metadata]
-    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
-    alone = int((frame["lesion_id"] == frame["image_id"]).sum())
+    tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
+    alone = _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
 
-def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> None:
-    """Say where the facts come from, which are not there, and that images of a patient are not independent."""
+def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out lesions of more than one diagnosis if `torn` is "drop"; else they are a problem."""
+    if not (several := conflicts(frame["diagnosis"], frame["lesion_id"])):
+        return frame, []
+    if torn == "drop":
+        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
+        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
+        return frame[~is_torn].reset_index(drop=True), []
+    way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
+    return frame, [f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+
+
+def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> int:
+    """Say where the facts come from, which are not there, and which images are not independent; count lone images."""
     found = ", ".join(f"{fact} from {column}" for fact, column in columns.items())
     log.info("Facts: %s.", found or "none")
     lost = [fact for fact in FACTS if fact not in columns]
@@ -242,6 +258,7 @@ def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Seque
             frame["lesion_id"].nunique(),
             patients,
         )
+    return alone
 
 
 def _find_tables(root: Path, table: str) -> list[Path]:
@@ -258,7 +275,8 @@ def _layout_problems(
     if not root.is_dir():
         yield f"data.root={root} is {'a file' if root.exists() else 'not there'}; expected a folder."
     elif not tables:
-        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); data.table names it."
+        way = f"data.table names it, or is {FOLDERS} (named after diagnoses)"
+        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); {way}."
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
@@ -300,7 +318,7 @@ def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, 
     rows = rows.sort_values("image_id")
     ids = rows["image_id"].tolist()
     known = facts.reindex(index=ids, columns=list(SYNONYMS)).astype(object)
-    known = known.where(known.notna(), "")
+    known = with_dicom_facts(known.where(known.notna(), ""), files or {})
     return pd.DataFrame(
         {
             "image_id": ids,
