@@ -31,6 +31,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
+    from skinlesion.inference.inputs import check_facts
     from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.saliency import explanation_page
     from skinlesion.plots.style import save
@@ -40,7 +41,8 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
         reason = "is a folder; expected one image" if path.is_dir() else "no such file"
         raise DataError(f"image={config.image}: {reason}")
     predictor = Predictor.from_config(config)
-    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
+    given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
+    facts = check_facts(predictor.encoder, given)
     found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
     write_json(folder / f"{path.stem}.{found.target}.json", found)

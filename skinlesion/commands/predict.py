@@ -29,8 +29,8 @@ def run(config: PredictConfig) -> None:
     from skinlesion.inference.predictor import Predictor
 
     model = Predictor.from_config(config)
-    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
-    check_facts(model.encoder, facts)
+    given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
+    facts = check_facts(model.encoder, given)
     found, unreadable = _predict(model, image_paths(Path(config.image)), facts, config)
     for message in unreadable:
         log.warning("%s", message)

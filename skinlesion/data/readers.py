@@ -15,45 +15,36 @@ import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.config.data import DataConfig
-from skinlesion.data.csv_io import (
-    SYNONYMS,
-    by_line,
-    conflicts,
+from skinlesion.data.columns import (
+    COLUMNS,
+    Layout,
     fact_problems,
+    fact_specs,
     facts_by_image,
-    id_problems,
-    is_known,
+    further_facts,
+    image_ids,
     joined_facts,
-    named_by_file,
-    read_rows,
+    report_columns,
 )
+from skinlesion.data.csv_io import by_line, column_names, conflicts, id_problems, is_known, named_by_file, read_rows
+from skinlesion.data.groups import group_ids, read_groups
 from skinlesion.data.image_files import find_folders, match_files
-from skinlesion.data.labels import LabelCount, label_counts, read_labels, typed_override, unread_columns
-from skinlesion.data.metadata import FACTS, normalize_words, parse_ages
+from skinlesion.data.labels import (
+    DIAGNOSIS_COLUMNS,
+    LabelCount,
+    label_counts,
+    read_labels,
+    typed_override,
+    unread_columns,
+)
+from skinlesion.data.metadata import NUMBER, normalize_words
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
-COLUMNS = (
-    "image_id",
-    "lesion_id",
-    "diagnosis",
-    "dx_type",
-    "age",
-    "sex",
-    "localization",
-    "dataset",
-    "path",
-    "patient_id",
-)
-"""The columns of a checked frame.
-
-diagnosis is one of `CODES`; age is in years, NaN where unknown; sex is one of `SEXES`; localization is "unknown" where
-unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only tables are read.
-"""
-
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
-_HAM10000_COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
+_USUAL = Layout()
+_CONFIRMATIONS = {"histopathology": "histo"}  # the ISIC archive's word, and HAM10000's
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +72,9 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     """
     root = Path(config.root).expanduser()
     policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
+    named = {fact: each.column for fact, each in config.facts.items()}
+    policies["layout"] = Layout.of(config.columns, fact_specs(config.facts), named, key="data")
+    policies["groups"] = None if config.groups is None else Path(config.groups).expanduser()
     if config.classes is None:
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(
@@ -106,6 +100,8 @@ def read_ham10000(
     images: Sequence[str],
     missing_images: str,
     extra_images: str,
+    layout: Layout = _USUAL,
+    groups: Path | None = None,
     only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read and check a data set laid out as HAM10000 (doi:10.7910/DVN/DBW86T).
@@ -117,10 +113,12 @@ def read_ham10000(
             one of them.
         missing_images: Rows without an image file are an "error", or are left out with a warning ("drop").
         extra_images: Image files without a row are an "error", or are skipped with a note in the log ("ignore").
+        layout: Names of the columns, and the facts.
+        groups: CSV of images that stay together, see `read_groups`. None: those of a patient, else of a lesion.
         only: Image ids; all other rows and images are skipped. None: all count.
 
     Returns:
-        Columns `COLUMNS`, sorted by image_id.
+        Columns `COLUMNS` and those of further facts, sorted by image_id.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
@@ -133,8 +131,10 @@ def read_ham10000(
     problems = list(_layout_problems(root, table, images, tables=tables, folders=folders))
     if len(tables) != 1:
         raise DataError.listing(title, problems)
-    rows, form = read_rows(tables[0], columns=_HAM10000_COLUMNS)
-    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows)])
+    rows, form = read_rows(tables[0], columns=())
+    rows, absent_columns = _named_rows(rows, layout) if not form else (rows, [])
+    form = [*form, *absent_columns]
+    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, layout)])
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
     rows = rows.assign(diagnosis=_codes(rows["dx"]))
@@ -149,7 +149,30 @@ def read_ham10000(
     )
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    return _checked_frame(rows, facts_by_image(rows), files)
+    facts = facts_by_image(rows, layout)
+    frame = _checked_frame(rows, facts, files, layout, groups=groups)
+    unread = unread_columns(tables[0], {}, layout)
+    report_columns(frame, facts, layout.fact_columns(rows), layout, unread)
+    return frame
+
+
+def _named_rows(rows: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, list[str]]:
+    """Call the columns of image, lesion and diagnosis by their names in HAM10000; and list what is missing."""
+    problems = list(layout.problems(rows))
+    rows = layout.with_diagnosis(rows)
+    ids, lesion = image_ids(rows, layout), layout.find(rows, "lesion_id")
+    word = next((name for name in DIAGNOSIS_COLUMNS if name in rows), None)
+    absent = [] if ids is not None else ["image_id"]
+    absent += [] if word is not None else ["dx"]
+    if absent and not problems:
+        header = ", ".join(map(repr, rows))
+        problems.append(
+            f"no column {', '.join(absent)}; expected image_id and dx, separated by commas or tabs, or other names in "
+            f"data.columns.image and data.columns.diagnosis, but the header is {header}."
+        )
+    named = {"image_id": ids, "lesion_id": None if lesion is None else rows[lesion]}
+    named["dx"] = None if word is None else rows[word]
+    return rows.assign(**{name: values for name, values in named.items() if values is not None}), problems
 
 
 def read_labelled(
@@ -162,6 +185,8 @@ def read_labelled(
     missing_images: str = "error",
     extra_images: str = "error",
     torn: str = "error",
+    layout: Layout = _USUAL,
+    groups: Path | None = None,
     only: Collection[str] | None = None,
     binary: bool = False,
 ) -> LabelledData:
@@ -176,6 +201,8 @@ def read_labelled(
         missing_images: As for `read_ham10000`.
         extra_images: As for `read_ham10000`.
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
+        layout: As for `read_ham10000`.
+        groups: As for `read_ham10000`.
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
 
@@ -186,8 +213,12 @@ def read_labelled(
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", metadata=metadata, binary=binary)
-    facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
+    options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary}
+    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", **options)
+    tables = [labels] if metadata is None else [labels, metadata]
+    facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
+    if "word" in rows and not more:
+        more = list(layout.problems(*map(column_names, tables)))
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
@@ -202,7 +233,7 @@ def read_labelled(
             only=only,
             dropped=rows["image_id"].tolist(),
         )
-    frame = _checked_frame(kept, facts, files)
+    frame = _checked_frame(kept, facts, files, layout, groups=groups)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
     several = conflicts(frame["diagnosis"], frame["lesion_id"])
     if several and torn == "drop":
@@ -215,33 +246,10 @@ def read_labelled(
         problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
     if problems:
         raise DataError.listing(title, problems)
-    tables = [labels] if metadata is None else [labels, metadata]
-    _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, classes)])
+    unread = [name for path in tables for name in unread_columns(path, classes, layout)]
+    report_columns(frame, facts, columns, layout, unread)
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
-
-
-def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> None:
-    """Say where the facts come from, which are not there, and that images of a patient are not independent."""
-    found = ", ".join(f"{fact} from {column}" for fact, column in columns.items())
-    log.info("Facts: %s.", found or "none")
-    lost = [fact for fact in FACTS if fact not in columns]
-    if lost and unread:
-        log.warning(
-            "No column of %s, unknown for all images; not read: %s. Rename the column that holds it.",
-            ", ".join(lost),
-            first_five(unread),
-        )
-    if alone := int((frame["lesion_id"] == frame["image_id"]).sum()):
-        log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
-    patients = frame.loc[frame["patient_id"] != "", "patient_id"].nunique()
-    if 0 < patients < frame["lesion_id"].nunique():
-        log.warning(
-            "%d images of %d lesions are of %d patients: intervals resample lesions, as if they were independent.",
-            len(frame),
-            frame["lesion_id"].nunique(),
-            patients,
-        )
 
 
 def _find_tables(root: Path, table: str) -> list[Path]:
@@ -271,7 +279,7 @@ def _layout_problems(
         )
 
 
-def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
+def _ham10000_problems(rows: pd.DataFrame, layout: Layout) -> Iterator[str]:
     """Yield the problems of the rows, as far as the columns are there."""
     if "image_id" in rows:
         yield from id_problems(rows["image_id"])
@@ -283,7 +291,7 @@ def _ham10000_problems(rows: pd.DataFrame) -> Iterator[str]:
         way = typed_override("data.classes", normalize_words(codes[wrong])[0], "VALUE")
         named = by_line(rows.loc[wrong, "dx"])
         yield f"unknown dx: {named}; expected {', '.join(CODES)}, or say what it stands for with {way}."
-    yield from fact_problems(rows)
+    yield from fact_problems(rows, layout)
     if "lesion_id" in rows and (several := conflicts(codes, rows["lesion_id"].where(is_known(rows["lesion_id"])))):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
 
@@ -294,25 +302,35 @@ def _codes(words: "pd.Series[str]") -> list[str]:
     return [code_of.get(word, word) for word in normalize_words(words)]
 
 
-def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:
+def _checked_frame(
+    rows: pd.DataFrame,
+    facts: pd.DataFrame,
+    files: Mapping[str, Sequence[Path]] | None,
+    layout: Layout,
+    *,
+    groups: Path | None,
+) -> pd.DataFrame:
     """Join diagnoses, facts by image id and files to a frame of `COLUMNS`; rows without a file are left out."""
     rows = rows if files is None else rows[rows["image_id"].isin(list(files))]
     rows = rows.sort_values("image_id")
-    ids = rows["image_id"].tolist()
-    known = facts.reindex(index=ids, columns=list(SYNONYMS)).astype(object)
+    ids, described = rows["image_id"].tolist(), layout.described
+    names = ("lesion_id", "patient_id", "dx_type", "dataset", *described)
+    known = facts.reindex(index=ids, columns=list(names)).astype(object)
     known = known.where(known.notna(), "")
-    return pd.DataFrame(
+    values = {name: fact.numbers(known[name])[0] if fact.kind == NUMBER else fact.words(known[name])
+              for name, fact in described.items()}  # fmt: skip
+    frame = pd.DataFrame(
         {
             "image_id": ids,
             "lesion_id": np.where(is_known(known["lesion_id"]), known["lesion_id"], ids).tolist(),
             "diagnosis": rows["diagnosis"].tolist(),
-            "dx_type": known["dx_type"].tolist(),
-            "age": parse_ages(known["age"])[0],
-            "sex": normalize_words(known["sex"]),
-            "localization": normalize_words(known["localization"]),
+            "dx_type": known["dx_type"].replace(_CONFIRMATIONS).tolist(),
+            **values,
             "dataset": known["dataset"].tolist(),
             "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
             "patient_id": np.where(is_known(known["patient_id"]), known["patient_id"], "").tolist(),
-        },
-        columns=list(COLUMNS),
+        }
     )
+    together = {} if groups is None else read_groups(groups, frame["image_id"])
+    frame = frame.assign(group_id=group_ids(frame, together))
+    return frame[[*COLUMNS, *further_facts(frame)]]

@@ -23,7 +23,7 @@ from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size
 from skinlesion.inference.predictions import Predictions
-from skinlesion.inference.table_columns import object_array
+from skinlesion.inference.table_columns import groups_of_frame, object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -250,8 +250,9 @@ class Predictor:
             )
         made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
         table = self._finish(made, ids, calibrated=False)
-        lesions, actual = object_array(frame["lesion_id"]), object_array(frame["diagnosis"])
-        table = replace(table, probabilities=table.probabilities.astype(np.float32), lesion_id=lesions, actual=actual)
+        known: dict[str, Any] = {"lesion_id": object_array(frame["lesion_id"]), "group_id": groups_of_frame(frame)}
+        known["actual"] = object_array(frame["diagnosis"])
+        table = replace(table, probabilities=table.probabilities.astype(np.float32), **known)
         return table.select(np.argsort(table.image_id, kind="stable"))
 
     def embed_frame(self, frame: "pd.DataFrame", *, label: str = "embedding") -> Outputs:

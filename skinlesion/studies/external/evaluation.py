@@ -12,6 +12,7 @@ import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.inference import ExternalConfig
+from skinlesion.data.columns import Layout
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import describe_images, stored_descriptors
 from skinlesion.data.labels import LabelCount
@@ -102,6 +103,8 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         Path(str(config.labels)).expanduser(),
         images=[Path(str(config.images)).expanduser()],
         metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
+        layout=Layout.of(config.columns, first.encoder.facts, config.facts, key="external"),
+        groups=None if config.groups is None else Path(config.groups).expanduser(),
         classes=config.classes,
         missing_images=config.missing_images,
         extra_images=config.extra_images,
@@ -171,7 +174,10 @@ def _map_localizations(
     frame: pd.DataFrame, model: TrainedModel, config: ExternalConfig
 ) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
     """Replace localizations that the model does not know; return the replacements too."""
-    known, values = model.encoder.localizations, frame["localization"]
+    known = next((fact.categories for fact in model.encoder.facts if fact.name == "localization"), None)
+    if known is None:
+        return frame, {}
+    values = frame["localization"]
     replacements = {}
     for word in sorted(set(values) - set(known)):
         other = config.localizations.get(word, UNKNOWN)

@@ -316,7 +316,10 @@ def test_images_wait_at_the_members_input_sizes() -> None:
 def test_the_model_card(client: TestClient) -> None:
     card = client.get("/v1/model").json()
     assert [diagnosis["code"] for diagnosis in card["diagnoses"]] == list(CODES)
-    assert card["sexes"] == ["female", "male", "unknown"]
+    age, sex, localization = card["facts"]
+    assert age == {"name": "age", "kind": "number", "unit": "years", "low": 0, "high": 120, "categories": []}
+    assert (sex["name"], sex["categories"]) == ("sex", ["female", "male", "unknown"])
+    assert (localization["name"], localization["unit"]) == ("localization", "")
     assert card["risks"] == [0.1, 0.2]
     assert card["limits"]["images"] == 4
     assert card["input_sizes"] == [[48, 64]]
