@@ -147,6 +147,7 @@ def model_card(about: Manifest) -> str:
     return _CARD.read_text(encoding="utf-8").format(
         note=about.note[0].upper() + about.note[1:],
         count=f"{len(about.members)} members" if len(about.members) > 1 else "one member",
+        facts=", ".join(f"{fact.name} ({fact.unit})" if fact.unit else fact.name for fact in about.encoder.facts),
         format=about.format,
         precision=about.precision,
         opset=about.graph.opset,
