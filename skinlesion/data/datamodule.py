@@ -105,28 +105,17 @@ class LesionDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self._data = restore_data_config(
-            {
-                "root": str(root),
-                "table": table,
-                "metadata": metadata,
-                "images": list(images),
-                "missing_images": missing_images,
-                "extra_images": extra_images,
-                "cache_dir": str(cache_dir),
-                "classes": None if classes is None else dict(classes),
-                "groups": groups,
-                "columns": dict(columns or {}),
-                "facts": dict(facts or {}),
-            }
+            {"root": str(root), "table": table, "metadata": metadata, "images": list(images), "groups": groups}
+            | {"classes": classes and dict(classes), "columns": columns, "facts": facts, "cache_dir": str(cache_dir)}
+            | {"missing_images": missing_images, "extra_images": extra_images}
         )
         self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, calibration_fraction, split_file)
         self.augment_options = AugmentConfig(**(augment or {}))
         for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
-        self.cache_dir = Path(cache_dir)
+        self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
         self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
-        self.first_epoch, self._next_epoch = 0, 0
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod

@@ -158,21 +158,17 @@ def read_ham10000(
 
 def _named_rows(rows: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, list[str]]:
     """Call the columns of image, lesion and diagnosis by their names in HAM10000; and list what is missing."""
-    problems = list(layout.problems(rows))
-    rows = layout.with_diagnosis(rows)
-    ids, lesion = image_ids(rows, layout), layout.find(rows, "lesion_id")
+    problems, rows = list(layout.problems(rows)), layout.with_diagnosis(rows)
     word = next((name for name in DIAGNOSIS_COLUMNS if name in rows), None)
-    absent = [] if ids is not None else ["image_id"]
-    absent += [] if word is not None else ["dx"]
+    held = {"image_id": image_ids(rows, layout), "dx": rows.get(word)}
+    absent = [name for name, values in held.items() if values is None]
     if absent and not problems:
-        header = ", ".join(map(repr, rows))
         problems.append(
             f"no column {', '.join(absent)}; expected image_id and dx, separated by commas or tabs, or other names in "
-            f"data.columns.image and data.columns.diagnosis, but the header is {header}."
+            f"data.columns.image and data.columns.diagnosis, but the header is {', '.join(map(repr, rows))}."
         )
-    named = {"image_id": ids, "lesion_id": None if lesion is None else rows[lesion]}
-    named["dx"] = None if word is None else rows[word]
-    return rows.assign(**{name: values for name, values in named.items() if values is not None}), problems
+    held["lesion_id"] = rows.get(layout.find(rows, "lesion_id"))
+    return rows.assign(**{name: values for name, values in held.items() if values is not None}), problems
 
 
 def read_labelled(
@@ -235,21 +231,27 @@ def read_labelled(
         )
     frame = _checked_frame(kept, facts, files, layout, groups=groups)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
-    several = conflicts(frame["diagnosis"], frame["lesion_id"])
-    if several and torn == "drop":
-        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
-        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
-        dropped += frame.loc[is_torn, "image_id"].tolist()
-        frame = frame[~is_torn].reset_index(drop=True)
-    elif several:
-        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
-        problems = [*problems, f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
-    if problems:
+    frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)
+    dropped += torn_ids
+    if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
     unread = [name for path in tables for name in unread_columns(path, classes, layout)]
     report_columns(frame, facts, columns, layout, unread)
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
+
+
+def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Leave out the lesions with more than one diagnosis, or give their problem: the frame, ids left out, problems."""
+    several = conflicts(frame["diagnosis"], frame["lesion_id"])
+    if not several:
+        return frame, [], []
+    if torn != "drop":
+        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
+        return frame, [], [f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+    log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
+    is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
+    return frame[~is_torn].reset_index(drop=True), frame.loc[is_torn, "image_id"].tolist(), []
 
 
 def _find_tables(root: Path, table: str) -> list[Path]:

@@ -86,7 +86,7 @@ class Predictions:
             lesion_id: N ids, "" where the lesion is unknown; None: all are.
             probabilities: (N, K) in 0..1 with row sums of 1: of a softmax in float32, half precision is too coarse.
             actual: N codes, "" where the diagnosis is unknown; None: all are.
-            group_id: N ids of what intervals resample, such as patients; None: lesions.
+            group_id: N ids of what intervals resample; None: lesions.
             predicted: N codes that must be the likeliest ones; None: not checked.
             decided: N codes of the predicted diagnoses; None: the likeliest.
             taxonomy: The K diagnoses.
@@ -106,8 +106,8 @@ class Predictions:
             raise ValueError(f"{given} and {shape}")
         classes = len(taxonomy)
         scores = None if decided is None else np.eye(classes + 1, classes)[taxonomy.indices(decided)]  # unknown: 0
-        made = cls(ids, values, lesions, codes, taxonomy, scores=scores)
-        made = made if group_id is None else replace(made, group_id=object_array(group_id))
+        own = None if group_id is None else object_array(group_id)
+        made = cls(ids, values, lesions, codes, taxonomy, scores=scores, group_id=own)
         made._check(source, predicted)
         return made.sorted()
 
@@ -197,8 +197,8 @@ class Predictions:
         import pandas as pd
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
-        ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
-        ids |= {} if self.group_id is None else {"group_id": self.group_id}
+        names = ("image_id", "lesion_id") if self.group_id is None else ("image_id", "lesion_id", "group_id")
+        ids = {name: getattr(self, name) for name in names}
         likeliest = replace(self, scores=None).predicted
         others = {} if (likeliest == self.predicted).all() else {"likeliest": likeliest}
         return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted, **others})
@@ -252,7 +252,7 @@ class Predictions:
 
     @property
     def groups(self) -> int:
-        """How many lesions, patients or other groups intervals resample, G."""
+        """How many groups there are, G."""
         return int(self.group.max()) + 1
 
     @cached_property

@@ -14,8 +14,6 @@ from skinlesion.taxonomy import Taxonomy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from skinlesion.inference.predictions import Predictions
-
 NAMED = 5  # offending rows that a message names
 Ids = Sequence[str] | npt.NDArray[np.object_]
 KNOWN = ("image_id", "lesion_id", "actual", "predicted")
@@ -130,8 +128,8 @@ def _code(value: str, order: list[str]) -> str:
     return order[int(text)] if text.isdecimal() and int(text) < len(order) else text
 
 
-def refuse_other_images(first: "Predictions", other: "Predictions", *, number: int = 2) -> None:
-    """Raise a DataError unless two sorted tables hold the same images, lesions and diagnoses."""
+def refuse_other_images(first: Any, other: Any, *, number: int = 2) -> None:
+    """Raise a DataError unless two sorted `Predictions` hold the same images, lesions and diagnoses."""
     only = sorted({*first.image_id} ^ {*other.image_id})
     if only or len(first) != len(other):
         raise DataError(

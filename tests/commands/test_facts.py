@@ -67,6 +67,8 @@ def run_folder(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         handler = logging.Handler()
         handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
         patch.setattr(logging.getLogger("skinlesion.data.columns"), "handlers", [handler])
+        patch.setattr(logging.getLogger("skinlesion.data.columns"), "level", logging.INFO)
+        logging.getLogger("skinlesion.data.columns").manager._clear_cache()  # type: ignore[attr-defined]
         train(
             composed(
                 "train",

@@ -36,6 +36,7 @@ def read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Read:
             metadata=None if metadata is None else tmp_path / "facts.csv",
             classes=MEL_NV,
             key=key,
+            binary=True,
             layout=layout,
             **options,  # type: ignore[arg-type]
         )

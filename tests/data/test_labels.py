@@ -249,6 +249,7 @@ def test_facts_that_are_not_there_are_named_beside_the_columns_that_are_not_read
 
 
 def test_images_of_a_patient_are_counted(read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     read("image,dx,patient_id\na,nv,P0\nb,mel,P0\nc,nv,P1\n")
     assert "3 images of 3 lesions of 2 patients, kept together by patient: 2 groups." in caplog.text
 
