@@ -1,7 +1,6 @@
 """The predictions table: one row an image, one probability a diagnosis.
 
-Models make `Predictions`; metrics, figures and studies take them. Needs numpy alone until a table is read, written or
-shown.
+Models make `Predictions`; metrics, figures and studies take them. Needs numpy alone until one is read or shown.
 """
 
 from collections.abc import Sequence

@@ -80,8 +80,9 @@ def run_folder(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     f"data.root={table}",
                     "data.table=metadata.csv",
                 ),
-                *("+data.facts.skin_type={kind: category}", "+data.facts.itch={kind: category}"),
+                "+data.facts.skin_type={kind: category}",
                 "+data.facts.diameter={kind: number, column: diameter_1, unit: mm, low: 0, high: 100}",
+                "+data.facts.itch={kind: category}",
                 *(f"data.cache_dir={out.parent / 'cache'}", f"out={out}"),
             )
         )
@@ -104,7 +105,7 @@ def test_what_was_recognised_is_said(run_folder: Path, table: Path) -> None:
     said = (run_folder / "said.txt").read_text()
     assert (
         "Facts: lesion_id from lesion_id, patient_id from patient_id, age from age, sex from gender, localization from "
-        "region, skin_type from fitspatrick, itch from itch, diameter from diameter_1."
+        "region, skin_type from fitspatrick, diameter from diameter_1, itch from itch."
     ) in said
     assert "sex 'F' as female" in said or "sex 'M' as male" in said
     rows = pd.read_csv(table / "metadata.csv")
@@ -125,7 +126,7 @@ def test_patients_stay_together_and_are_resampled(run_folder: Path, table: Path)
 def test_the_network_gets_the_facts_as_the_table_spells_them(run_folder: Path, table: Path) -> None:
     """The encoding is made anew from the table by hand, for the images of the run's own predictions."""
     encoder = load_model(run_folder).encoder
-    assert encoder.names == ("age", "sex", "localization", "skin_type", "itch", "diameter")
+    assert encoder.names == ("age", "sex", "localization", "skin_type", "diameter", "itch")
     rows = pd.read_csv(table / "metadata.csv", dtype=str, keep_default_na=False)
     rows = rows.set_index(rows["img_id"].str[:-4])
     split = pd.read_csv(run_folder / "split.csv").set_index("image_id")["split"]
@@ -183,7 +184,7 @@ def test_the_service_asks_for_the_facts_of_its_bundle(bundle: Path, image: Path)
     with TestClient(build(model, limits())) as client:
         card = client.get("/v1/model").json()["facts"]
         assert [fact["name"] for fact in card] == list(SAME)
-        assert card[5] == {"name": "diameter", "kind": "number", "unit": "mm", "low": 0, "high": 100, "categories": []}
+        assert card[4] == {"name": "diameter", "kind": "number", "unit": "mm", "low": 0, "high": 100, "categories": []}
         assert card[3]["categories"] == ["1", "2", "3", "unknown"]
         body = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
         fields = body["multipart/form-data"]["schema"]["properties"]
