@@ -1,7 +1,7 @@
 """`python -m benchmarks.publish RUNS DATA`: pool the predictions of folds into the tables that are shipped.
 
-RUNS/fold0 and so on, as far as they are finished, hold one folder a member; each member gives a table of its name, all
-of them together `vote`. The baselines know no image: `camera` the source alone, `metadata` age, sex and localization,
+RUNS/fold0 and so on, as far as they are finished, hold one folder a member, as `skinlesion folds` makes them; each
+member gives a table of its name, all of them together `vote`. The baselines know no image: `camera` the source alone, `metadata` age, sex and localization,
 each a logistic regression fitted to the other folds.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
             "each fold with judge=[val,test], or skinlesion evaluate checkpoint=RUN split=test out=RUN"
         )
     numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
-    members = sorted(path.parent.name for path in folds[0].glob("*/predictions_test.csv"))
+    members = sorted({path.parent.name for path in folds[0].glob("*/predictions_test.csv")} - {"ensemble"})
     judged: dict[str, str] = {}
     for part, suffix in (("test", ""), ("val", "_val")):
         pooled = {

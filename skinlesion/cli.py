@@ -72,6 +72,11 @@ COMMANDS = {
             "compare 'recipes=[a-*/predictions_val.csv,b-*/predictions_val.csv]'",
         ),
     ),
+    "folds": Command(
+        "inference.FoldsConfig",
+        "Train, vote and judge on every fold, in one command that can be resumed.",
+        ("""folds 'overrides="data.root=data split.file=folds.csv"'""", """folds folds=[0] 'ensemble="tta=flips"'"""),
+    ),
     "predict": Command(
         "inference.PredictConfig",
         "Diagnose images with a checkpoint, an ensemble or a bundle.",

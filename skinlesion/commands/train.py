@@ -190,6 +190,7 @@ def _evaluate(
     import pandas as pd
 
     from skinlesion.data.datamodule import HELD_OUT
+    from skinlesion.data.image_io import area_shape, dimensions
     from skinlesion.files import file_digest, write_json
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
@@ -201,7 +202,9 @@ def _evaluate(
 
     measured: dict[str, object] = {}
     trained = load_model(folder)
-    cached = all(phase.cached_views > 0 for phase in config.schedule.phases.values())
+    phases, size, paths = config.schedule.phases.values(), datamodule.spec.size, map(Path, datamodule.frame["path"])
+    uniform = trained.spec.padded or all(area_shape(dimensions(path), size) == size for path in paths)
+    cached = uniform and all(each.cached_views > 0 for each in phases)
     predictor = None
     if not cached:
         same = replace(trained, network=module.network)  # in its layout: others round differently

@@ -147,6 +147,22 @@ class CompareConfig(BootstrapKeys):
             require(len(set(each)) == len(each), key, each, "each of them once")
 
 
+@dataclass
+class FoldsConfig:
+    """`skinlesion folds`."""
+
+    out: PathText  # folder of fold0, fold1, ..., each with its members and its ensemble, and of pooled.json
+    folds: list[Annotated[int, Range(0)]]  # numbers of the folds
+    members: dict[str, str]  # overrides of `train` by the member's folder; {out} and {fold} are filled in
+    overrides: str  # of every training, with blanks between them, such as data.root=data
+    ensemble: str  # overrides of every `ensemble`, such as tta=flips
+    compare: str  # overrides of `compare`, which judges all folds together
+
+    def __post_init__(self) -> None:
+        require(len(self.folds) > 0, "folds", self.folds, "at least one fold")
+        require(len(self.members) > 0, "members", {}, "at least one member")
+
+
 Age = Annotated[int | float | str, Range(0, 120)]
 
 

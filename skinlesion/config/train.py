@@ -32,10 +32,13 @@ class ModelConfig:
     pretrained: bool | PathText  # true: timm's hub; false: random; a weight file, or a run's checkpoint to go on from
     missing_weights: Annotated[str, OneOf(("error", "initialise"))]  # what to do when that file lacks some weights
     image_size: list[int] | None  # height and width in pixels, 16 or more, such as [224,224]; null: the backbone's own
+    padding: bool  # whether an image of another aspect is padded with black to that size; false: predicted as it is
     mean: list[_Rgb] | None  # mean of red, green and blue in 0 to 1; null: the backbone's own
     std: list[_Rgb] | None  # standard deviation of red, green and blue in 0 to 1; null: the backbone's own
-    fusion: Annotated[str, OneOf(("gate", "concatenate", "none"))]  # how metadata enter the network
-    gate_hidden: Count  # units of the gate's hidden layer
+    fusion: Annotated[
+        str, OneOf(("gate", "film", "metablock", "concatenate", "none"))
+    ]  # how metadata enter the network
+    gate_hidden: Count  # units of the hidden layer of the gate or of FiLM
     gate_noise: Annotated[float, Range(0)]  # sigma of the Gaussian noise behind that layer, in training only
     gate_alpha: float  # initial value of the gate's learned strength
     fact_dropout: _Probability  # probability that each of age, sex and localization is hidden in training

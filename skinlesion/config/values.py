@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from urllib.parse import quote
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -65,13 +64,13 @@ def join(key: Key, paths: Sequence[str]) -> str:
 def _literal(key: Key, value: str, is_multirun: bool) -> str:
     """A path, a list of paths or a text in quotes, so that Hydra takes every character as it is."""
     is_text = key.is_text and not _PLAIN.fullmatch(value)
-    is_word = value.lower() in ("null", "???", *key.values) or (_QUOTED.fullmatch(value) and not Path(value).exists())
+    is_word = value.lower() in ("null", "???", *key.values) or (_QUOTED.fullmatch(value) and not os.path.exists(value))
     if is_word or not (key.is_path or is_text):
         return value
     if not value:
         raise ConfigError(f"{key.name}=: expected a file or folder")
-    is_list = key.is_path and value.startswith("[") and value.endswith("]") and not Path(value).exists()
-    may_sweep = is_multirun and key.name != "out" and not is_list and not Path(value).exists()
+    is_list = key.is_path and value.startswith("[") and value.endswith("]") and not os.path.exists(value)
+    may_sweep = is_multirun and key.name != "out" and not is_list and not os.path.exists(value)
     if may_sweep and is_sweep(f"{key.name}={value}"):
         return value
     if not is_list:
@@ -102,7 +101,7 @@ def _paths(listed: str) -> Iterator[str]:
     parts = re.findall(r"""(?:[^,'"]|'[^']*'|"[^"]*")+""", listed)
     while parts:
         joined = [",".join(parts[:count]).strip() for count in range(1, len(parts) + 1)]
-        count = next((count for count in range(len(parts), 1, -1) if Path(joined[count - 1]).exists()), 1)
+        count = next((count for count in range(len(parts), 1, -1) if os.path.exists(joined[count - 1])), 1)
         if joined[count - 1]:
             yield joined[count - 1]
         del parts[:count]
@@ -110,9 +109,9 @@ def _paths(listed: str) -> Iterator[str]:
 
 def _quote(text: str) -> str:
     """Text in quotes; `~/` is the home folder, which a shell replaces at the start of a word only."""
-    if _QUOTED.fullmatch(text) and not Path(text).exists():
+    if _QUOTED.fullmatch(text) and not os.path.exists(text):
         return text
-    here = text if Path(text).exists() else os.path.expanduser(text)
+    here = text if os.path.exists(text) else os.path.expanduser(text)
     return str(QuotedString(text=here, quote=Quote.single).with_quotes())
 
 

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from threading import Condition
@@ -80,11 +80,12 @@ class ImageError(DataError):
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The images that a backbone expects."""
+    """The images that a backbone expects; padded: predictions pad images of another aspect, as training does."""
 
     size: tuple[int, int]  # (height, width) in pixels
     mean: tuple[float, ...]  # of each channel in 0..1
     std: tuple[float, ...]  # of each channel in 0..1
+    padded: bool = field(default=True, compare=False)
 
 
 class _Budget:
@@ -203,6 +204,31 @@ def fit(image: Image, size: tuple[int, int]) -> Image:
     canvas = np.zeros((*size, 3), np.uint8)
     canvas[rows, columns] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return canvas
+
+
+def fit_area(image: Image, size: tuple[int, int]) -> Image:
+    """Resize an image to `area_shape` of it, without padding."""
+    shape = area_shape(image.shape, size)
+    if shape == size:
+        return fit(image, size)
+    shrinks = shape[0] * shape[1] < image.shape[0] * image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, shape[::-1], interpolation=interpolation), np.uint8)
+
+
+def area_shape(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) with the aspect of an image and as many pixels as `size`.
+
+    An image whose shorter side would have fewer than half the pixels of the shorter side of `size` keeps `size`, and
+    is padded.
+
+    Args:
+        shape: (h, w) of the image, in pixels.
+        size: (height, width) in pixels.
+    """
+    scale = ((size[0] * size[1]) / (shape[0] * shape[1])) ** 0.5
+    height, width = round(shape[0] * scale), round(shape[1] * scale)
+    return (height, width) if 2 * min(height, width) >= min(size) else size
 
 
 def unpadded_area(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice, slice]:

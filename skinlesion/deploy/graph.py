@@ -6,6 +6,7 @@ Weights and computations that members share are stored and done once.
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import conv2d_same
 from torch import Tensor, nn
 
 from skinlesion.data.image_io import decode
@@ -69,6 +72,7 @@ class VotingModule(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(MemberModule(model, tta=tta) for model in models)
         self.sizes = list(dict.fromkeys(model.spec.size for model in models))
+        self.padded = any(model.spec.padded for model in models)
         self.channels = [model.network.backbone.channels for model in models]
         self.metadata_width = models[0].encoder.width
         self._size_of = [self.sizes.index(model.spec.size) for model in models]
@@ -91,7 +95,8 @@ class VotingModule(nn.Module):
 
     def inputs(self) -> dict[str, str]:
         """Describe each input of the graph, in order."""
-        images = {image_input(size): f"uint8 (batch, {size[0]}, {size[1]}, 3): RGB" for size in self.sizes}
+        about = "RGB" if self.padded else "RGB; about as many pixels in another shape, for images of another aspect"
+        images = {image_input(size): f"uint8 (batch, {size[0]}, {size[1]}, 3): {about}" for size in self.sizes}
         return {"metadata": f"float32 (batch, {self.metadata_width})", **images}
 
     def outputs(self) -> dict[str, str]:
@@ -130,9 +135,11 @@ def translate(voting: VotingModule) -> Any:
     rows = torch.zeros(2, voting.metadata_width)  # two: a batch of one would be taken for a constant
     images = [torch.zeros(2, *size, 3, dtype=torch.uint8) for size in voting.sizes]
     batch = torch.export.Dim("batch")
+    any_side = torch.export.Dim.DYNAMIC  # within limits that the exporter finds
+    shape: dict[int, Any] = {0: batch} if voting.padded else {0: batch, 1: any_side, 2: any_side}
     for name in ("onnx_ir", "onnxscript"):
         logging.getLogger(name).setLevel(logging.WARNING)  # else they log each weight that they merge
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), nullcontext() if voting.padded else _same_convolutions():
         warnings.simplefilter("ignore")  # the exporter warns about itself
         program = torch.onnx.export(
             voting,
@@ -142,9 +149,43 @@ def translate(voting: VotingModule) -> Any:
             opset_version=OPSET,
             input_names=list(voting.inputs()),
             output_names=list(voting.outputs()),
-            dynamic_shapes={"metadata": {0: batch}, "images": [{0: batch} for _ in images]},
+            dynamic_shapes={"metadata": {0: batch}, "images": [shape for _ in images]},
+            custom_translation_table={torch.ops.skinlesion.conv2d_same.default: _same_node},
         )
     return cast(Any, program).model
+
+
+@torch.library.custom_op("skinlesion::conv2d_same", mutates_args=())
+def _same(image: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+    """TensorFlow's convolution with padding SAME, as one operation that ONNX has too, whatever the image's size."""
+    return conv2d_same(image, weight, bias, (stride, stride), (0, 0), (1, 1), groups)
+
+
+@_same.register_fake
+def _(image: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+    height, width = ((side + stride - 1) // stride for side in image.shape[2:])
+    return image.new_empty(image.shape[0], weight.shape[0], height, width)
+
+
+def _same_node(image: Any, weight: Any, bias: Any, stride: int, groups: int) -> Any:
+    from onnxscript import opset20
+
+    return opset20.Conv(image, weight, bias, auto_pad="SAME_UPPER", strides=[stride, stride], group=groups)
+
+
+@contextmanager
+def _same_convolutions() -> Iterator[None]:
+    """Let timm's Conv2dSame be `_same`: its padding, a number of the image's size, would be fixed in the graph."""
+    original = Conv2dSame.forward
+
+    def forward(self: Conv2dSame, image: Tensor) -> Tensor:
+        return cast(Tensor, _same(image, self.weight, self.bias, self.stride[0], self.groups))
+
+    Conv2dSame.forward = forward
+    try:
+        yield
+    finally:
+        Conv2dSame.forward = original
 
 
 def merge(model: Any) -> Any:

@@ -44,6 +44,7 @@ class Member(_Part):
     mean: Annotated[tuple[_Rgb, ...], _THREE]  # mean of each channel in 0..1, subtracted inside the graph
     std: Annotated[tuple[Positive, ...], _THREE]  # standard deviation of each channel, divided by inside the graph
     sha256: Sha256  # SHA-256 of its checkpoint
+    padded: bool = True  # whether images of another aspect are padded to that size, or keep their aspect
 
 
 class Graph(_Part):

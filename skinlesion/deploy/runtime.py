@@ -31,6 +31,7 @@ class OnnxMembers:
     def __init__(self, about: Manifest, session: "InferenceSession") -> None:
         self.encoder, self.sizes, self.tta = about.encoder, about.sizes, about.tta
         self.names = [member.name for member in about.members]
+        self.takes_any_shape = not any(member.padded for member in about.members)
         self._session = session
 
     def run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32], *, embed: bool) -> Outputs:

@@ -1,8 +1,8 @@
 """Interface of the networks that vote, in PyTorch or onnxruntime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ Fact = float | str | None
 Facts = Mapping[str, Fact]
 Size = tuple[int, int]  # (height, width) in pixels
 Prepared = tuple[Image, ...]
-"""An image fitted to each of a predictor's sizes, (height, width, 3) uint8 each."""
+"""An image fitted to each of a predictor's sizes, or to their area, (height, width, 3) uint8 each."""
 
 
 class Outputs(NamedTuple):
@@ -24,6 +24,25 @@ class Outputs(NamedTuple):
     probabilities: npt.NDArray[np.floating]  # (M, B, K), the mean over the views of test-time augmentation
     logits: Sequence[npt.NDArray[np.floating]]  # M of (B, K), of the images as they are; empty without OOD statistics
     pooled: Sequence[npt.NDArray[np.floating]]  # M of (B, C), likewise
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Outputs]", order: npt.NDArray[np.integer]) -> Self:
+        """The outputs for all images of several batches, in an order."""
+        return cls(
+            np.concatenate([part.probabilities for part in parts], axis=1)[:, order],
+            [np.concatenate(each)[order] for each in zip(*(part.logits for part in parts), strict=True)],
+            [np.concatenate(each)[order] for each in zip(*(part.pooled for part in parts), strict=True)],
+        )
+
+
+def by_shape(images: Iterable[Prepared], start: int) -> Iterator[tuple[list[int], list[Prepared]]]:
+    """Part images into groups of equal shapes, each with the numbers of its images, counted from `start`."""
+    groups: dict[object, list[tuple[int, Prepared]]] = {}
+    for row, image in enumerate(images, start):
+        groups.setdefault(tuple(each.shape for each in image), []).append((row, image))
+    for group in groups.values():
+        rows, own = zip(*group, strict=True)
+        yield list(rows), list(own)
 
 
 class Members(Protocol):
@@ -42,6 +61,10 @@ class Members(Protocol):
         """The different sizes to which images are fitted."""
 
     @property
+    def takes_any_shape(self) -> bool:
+        """Whether images may have another shape than `sizes`, so that they need no padding."""
+
+    @property
     def tta(self) -> str:
         """Views of an image that vote, see `inference.tta`."""
 
@@ -49,7 +72,7 @@ class Members(Protocol):
         """Run all members on B images with encoded facts (B, M).
 
         Args:
-            images: B, each fitted to all `sizes`.
+            images: B of equal shapes, each fitted to all `sizes`, or to their area.
             metadata: (B, M).
             embed: Whether logits and pooled features are wanted too.
         """

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.data.image_io import Image, fit, read
+from skinlesion.data.image_io import Image, area_shape, dimensions, fit, fit_area, read
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import balanced_scores, prior_of
 from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
-from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size
+from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size, by_shape
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import groups_of_frame, object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -206,8 +206,12 @@ class Predictor:
         return self._finish(made, [str(name) for name in names], calibrated=calibrated)
 
     def prepare(self, image: Image) -> Prepared:
-        """Fit an RGB image (h, w, 3) to each of `sizes`: what waits in a queue is then small."""
-        return tuple(fit(image, size) for size in self.sizes)
+        """Fit an RGB image (h, w, 3) to each of `sizes`: what waits in a queue is then small.
+
+        Networks that take any shape get the image's own, with as many pixels as in training, without padding.
+        """
+        resize = fit_area if self.members.takes_any_shape else fit
+        return tuple(resize(image, size) for size in self.sizes)
 
     def predict_prepared(
         self,
@@ -242,7 +246,14 @@ class Predictor:
         """
         ids = frame["image_id"].tolist()
         if caches is not None:
-            prepared: Iterator[Prepared] = (tuple(caches[size].image(name) for size in self.sizes) for name in ids)
+            paths = frame.get("path", [""] * len(frame))
+            is_fixed, sizes = not self.members.takes_any_shape, self.sizes
+            prepared: Iterator[Prepared] = (
+                tuple(caches[size].image(name) for size in sizes)
+                if is_fixed or not path or all(area_shape(dimensions(Path(path)), size) == size for size in sizes)
+                else self.prepare(read(Path(path)))
+                for path, name in zip(paths, ids, strict=True)
+            )
         else:
             prepared = (
                 self.prepare(read(Path(path)) if change is None else change(read(Path(path)), name))
@@ -288,15 +299,12 @@ class Predictor:
         starts: Iterable[int] = range(0, len(metadata), batch)
         starts = track(starts, label, -(-len(metadata) // batch)) if label else starts
         embed = embed or self.posthoc.ood is not None
-        parts = [
-            self.members.run(list(islice(prepared, batch)), metadata[start : start + batch], embed=embed)
-            for start in starts
-        ]
-        return Outputs(
-            np.concatenate([part.probabilities for part in parts], axis=1),
-            [np.concatenate(each) for each in zip(*(part.logits for part in parts), strict=True)],
-            [np.concatenate(each) for each in zip(*(part.pooled for part in parts), strict=True)],
-        )
+        parts, order = [], []
+        for start in starts:
+            for rows, images in by_shape(islice(prepared, batch), start):
+                order += rows
+                parts.append(self.members.run(images, metadata[rows], embed=embed))
+        return Outputs.joined(parts, np.argsort(order))
 
     def _finish(self, made: Outputs, names: Sequence[str], *, calibrated: bool) -> Predictions:
         """The vote, calibrated, with prediction sets and out-of-distribution flags."""

@@ -48,6 +48,53 @@ class FusionGate(nn.Module):
         return f"noise={self.noise}"
 
 
+class FiLM(nn.Module):
+    """Scales and shifts channel c of a feature map: x (1 + gamma_c) + beta_c, both from the metadata.
+
+    gamma and beta are the two halves of W_2 silu(W_1 metadata + b_1) + b_2; W_2 and b_2 begin at 0, so the module
+    begins as the identity. Perez, Strub, de Vries, Dumoulin & Courville, AAAI 2018, doi:10.1609/aaai.v32i1.11671.
+
+    Args:
+        channels: C, the number of channels of the feature map.
+        metadata_width: M, the number of metadata columns.
+        hidden: Units of the hidden layer, at least 1.
+    """
+
+    def __init__(self, channels: int, metadata_width: int, *, hidden: int = 64) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(metadata_width, hidden)
+        self.activation = nn.SiLU()
+        self.output = nn.Linear(hidden, 2 * channels)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
+        """Scale and shift `feature_map` (B, C, H, W) by `metadata` (B, M)."""
+        scale, shift = self.output(self.activation(self.hidden(metadata)))[:, :, None, None].chunk(2, dim=1)
+        return feature_map * (1 + scale) + shift  # (B, C, H, W)
+
+
+class MetaBlock(nn.Module):
+    """Turns a feature map into sigmoid(tanh(x f(metadata)) + g(metadata)), f and g each linear with batch norm.
+
+    Pacheco & Krohling, IEEE J. Biomed. Health Inform. 25(9):3554-3563 (2021), doi:10.1109/JBHI.2021.3062002.
+
+    Args:
+        channels: C, the number of channels of the feature map.
+        metadata_width: M, the number of metadata columns.
+    """
+
+    def __init__(self, channels: int, metadata_width: int) -> None:
+        super().__init__()
+        self.scale = nn.Sequential(nn.Linear(metadata_width, channels), nn.BatchNorm1d(channels))
+        self.shift = nn.Sequential(nn.Linear(metadata_width, channels), nn.BatchNorm1d(channels))
+
+    def forward(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
+        """Transform `feature_map` (B, C, H, W) by `metadata` (B, M)."""
+        scale, shift = self.scale(metadata)[:, :, None, None], self.shift(metadata)[:, :, None, None]
+        return torch.sigmoid(torch.tanh(feature_map * scale) + shift)  # (B, C, H, W)
+
+
 class MetadataDropout(nn.Module):
     """Replaces whole facts (age, sex, localization) by the encoding of "not known", during training only.
 

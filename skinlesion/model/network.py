@@ -10,9 +10,9 @@ from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.cbam import CBAM
 from skinlesion.model.funnel import DenseFunnel
-from skinlesion.model.fusion import FusionGate, MetadataDropout
+from skinlesion.model.fusion import FiLM, FusionGate, MetaBlock, MetadataDropout
 
-Fusion = Literal["gate", "concatenate", "none"]
+Fusion = Literal["gate", "film", "metablock", "concatenate", "none"]
 Attention = Literal["cbam", "channel", "none"]
 
 
@@ -52,9 +52,10 @@ class Head(nn.Module):
         missing: (M,) float, the encoding of a patient of whom nothing is known.
         fact_of_column: (M,) integer, which fact (0, 1, ...) each metadata column encodes.
         fact_dropout: Probability in 0..1 that a fact goes missing in training; see MetadataDropout.
-        fusion: How metadata enter: "gate" scales the channels of the map (FusionGate), "concatenate" appends the
-            metadata to the pooled vector, "none" ignores them, so that the model depends on the image alone.
-        gate_hidden: Units of the gate's hidden layer.
+        fusion: How metadata enter: "gate" scales the channels of the map (FusionGate), "film" scales and shifts them
+            (FiLM), "metablock" transforms them (MetaBlock), "concatenate" appends the metadata to the pooled vector,
+            "none" ignores them, so that the model depends on the image alone.
+        gate_hidden: Units of the hidden layer of the gate or of FiLM.
         gate_noise: Standard deviation of the noise on that layer in training.
         gate_alpha: Initial value of the gate's learned scalar.
         attention: "cbam" weighs channels and positions, "channel" only channels, "none" neither.
@@ -93,13 +94,17 @@ class Head(nn.Module):
         width = len(missing)
         # parts without use are not made: checkpoints would hold weights that were never trained
         self.fact_dropout: MetadataDropout | None = None
-        self.gate: FusionGate | None = None
+        self.gate: FusionGate | FiLM | MetaBlock | None = None
         self.fused = nn.Identity()  # the fused map, for explanations to hook
         self.attention: CBAM | None = None
         if fusion != "none":
             self.fact_dropout = MetadataDropout(missing, fact_of_column, probability=fact_dropout)
         if fusion == "gate":
             self.gate = FusionGate(channels, width, hidden=gate_hidden, noise=gate_noise, alpha=gate_alpha)
+        elif fusion == "film":
+            self.gate = FiLM(channels, width, hidden=gate_hidden)
+        elif fusion == "metablock":
+            self.gate = MetaBlock(channels, width)
         if attention != "none":
             kernel = spatial_kernel if attention == "cbam" else None
             self.attention = CBAM(channels, reduction=reduction, kernel=kernel)

@@ -19,7 +19,7 @@ from skinlesion.model.surgery import REFUSALS
 class HeadOptions(TypedDict, total=False):
     """Arguments of `Head` that are free to choose; its defaults are the published ones."""
 
-    fusion: Fusion  # gate | concatenate | none: how metadata enter
+    fusion: Fusion  # gate | film | metablock | concatenate | none: how metadata enter
     gate_hidden: int  # units of the gate's hidden layer
     gate_noise: float  # standard deviation of the noise on that layer in training
     gate_alpha: float  # initial value of the gate's learned strength
@@ -77,6 +77,8 @@ def check_image_size(hparams: Mapping[str, Any]) -> None:
     """
     check_name(hparams["backbone"])
     known, (height, width) = timm.get_pretrained_cfg(hparams["backbone"]), image_input(hparams).size
+    if known is not None and known.fixed_input_size and not hparams.get("padding", True):
+        raise ConfigError(f"model.padding=false: {hparams['backbone']} takes images of one size only; give true")
     if known is None or not known.fixed_input_size or (height, width) == tuple(known.input_size[1:]):
         return
     try:
@@ -105,4 +107,5 @@ def image_input(hparams: Mapping[str, Any]) -> ImageInput:
         (int(height), int(width)),
         tuple(hparams.get("mean") or own["mean"]),
         tuple(hparams.get("std") or own["std"]),
+        padded=bool(hparams.get("padding", True)),
     )

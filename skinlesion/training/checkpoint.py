@@ -157,11 +157,13 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
     record, weights = checkpoint["skinlesion"], checkpoint["state_dict"]
     taxonomy = Taxonomy.from_dict(record["taxonomy"]) if "taxonomy" in record else HAM10000
-    hparams = checkpoint.get("hyper_parameters") or architecture(ModelConfig(**record["config"]["model"]))
+    hparams = checkpoint.get("hyper_parameters") or architecture(
+        ModelConfig(**{"padding": True, **record["config"]["model"]})
+    )
     hparams = {**hparams, "encoder": record["encoder"]}
     network = build_network(hparams, build_backbone(hparams), classes=len(record["classes"]))
     network.load_state_dict({name[len(_PREFIX) :]: weights[name] for name in weights if name.startswith(_PREFIX)})
-    image = {name: tuple(value) for name, value in record["image_input"].items()}
+    image = {name: value if name == "padded" else tuple(value) for name, value in record["image_input"].items()}
     return TrainedModel(
         name=path.resolve().parent.name,
         path=path,

@@ -56,6 +56,8 @@ class LesionClassifier(LightningModule):
         image_size: (height, width) in pixels; None: the backbone's own.
         mean: Of RGB in 0..1; None: the backbone's own.
         std: Of RGB in 0..1; None: the backbone's own.
+        padding: Whether predictions pad images of another aspect with black, as training does; False: they keep their
+            aspect, with as many pixels.
         alpha: Exponent of the inverse class frequency, at least 0.
         gamma: Focusing exponent of the loss, at least 0.
         smoothing: Bounds the loss, 0..1; see `focal_loss`.
@@ -92,6 +94,7 @@ class LesionClassifier(LightningModule):
         image_size: Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        padding: bool = True,
         alpha: float = 0.5,
         gamma: float = 2.0,
         smoothing: float = 0.1,
@@ -249,7 +252,8 @@ class LesionClassifier(LightningModule):
             "taxonomy": self.taxonomy.to_dict(),
             "encoder": dict(self.hparams["encoder"]),
             "class_counts": self.hparams["class_counts"],
-            "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)},
+            "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
+            | {"padded": spec.padded},
             "versions": versions,
             **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
             **checkpoint.get("skinlesion", {}),

@@ -1,5 +1,6 @@
 """The real sweep on the command line: members, failures, continuation, two at once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -131,3 +132,33 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_folds_are_trained_voted_and_judged_together_and_go_on(synthetic_root: Path, tmp_path: Path) -> None:
+    """A second member starts from the first; a fold that fails is taken up, and what has finished is left alone."""
+    few = [*SMALL, "schedule=head_only", "schedule.phases.head.epochs=1", "split.policy=grouped"]
+    few += [f"data.root={synthetic_root}", "data.cache_dir=cache", "judge=[val]"]
+    second = "+members.second='seed=2 model.pretrained={out}/fold{fold}/first/best.ckpt'"
+    members = ["~members.lite0", "~members.lite0_restart", "+members.first='seed=1'", second]
+    words = ["folds", "out=runs", "folds=[0,1]", *members, f"overrides='{' '.join(few)}'"]
+    fast = [f"{key}='resamples=100 interval=percentile'" for key in ("ensemble", "compare")]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "skinlesion", *words, *fast]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        )
+
+    (tmp_path / "runs/fold1").mkdir(parents=True)
+    (tmp_path / "runs/fold1/second").write_text("in the way")
+    answer = run()
+    assert answer.returncode == 1
+    assert "the same command goes on there" in answer.stderr
+    (tmp_path / "runs/fold1/second").unlink()
+    before = (tmp_path / "runs/fold0/ensemble/ensemble.json").stat().st_mtime_ns
+    assert run().returncode == 0
+    assert (tmp_path / "runs/fold0/ensemble/ensemble.json").stat().st_mtime_ns == before
+    tables = [tmp_path / f"runs/fold{fold}/ensemble/predictions_test.csv" for fold in (0, 1)]
+    images = sum(len(path.read_text().splitlines()) - 1 for path in tables)
+    (pooled,) = json.loads((tmp_path / "runs/pooled.json").read_text())["tables"].values()
+    assert pooled["accuracy"]["n"] == images

@@ -401,3 +401,25 @@ def test_transposed_weights_are_translated(synthetic_root: Path, tmp_path: Path)
             members, *_ = voting(torch.from_numpy(metadata), [torch.from_numpy(images)])
         (found,) = session.run(["members"], {"metadata": metadata, "image_64x64": images})
         np.testing.assert_allclose(found, members.numpy(), atol=1e-4)
+
+
+def test_images_of_any_aspect_are_predicted_without_padding(synthetic_root: Path, tmp_path: Path) -> None:
+    """TensorFlow's padding depends on the side: odd and even ones, alone and mixed, against PyTorch by hand."""
+    given = ("model=tiny_efficientnet", "model.image_size=[64,96]", "model.padding=false")
+    same = "+model.backbone_kwargs={pad_type: same}"
+    path, _ = write_member(tmp_path / "run", *given, same, root=synthetic_root, seed=1)
+    models = [load_model(path)]
+    val = read_part(models[0], "val", SOURCE, images=8, seed=1).frame
+    (tmp_path / "bundle").mkdir()
+    build(Recipe(models, "none", "fp32", PostHoc()), tmp_path / "bundle", val=val, train=None)
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((64, 96), (78, 78), (96, 64), (51, 121))]
+    expected = []
+    for image in images:  # each has the 6144 pixels of 64 x 96, or nearly, and stays as it is
+        mean, std = torch.tensor(models[0].spec.mean), torch.tensor(models[0].spec.std)
+        pixels = ((torch.from_numpy(image).float() / 255 - mean) / std).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            expected.append(models[0].network(pixels, torch.from_numpy(models[0].encoder.missing())[None]).softmax(1))
+    for place in (path, tmp_path / "bundle"):
+        found = Predictor.load(place).predict([*images, images[0]])
+        np.testing.assert_allclose(found.probabilities, torch.cat([*expected, expected[0]]).numpy(), atol=1e-5)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from skinlesion.model.fusion import FusionGate, MetadataDropout
+from skinlesion.model.fusion import FiLM, FusionGate, MetaBlock, MetadataDropout
 
 
 @pytest.fixture
@@ -22,6 +22,28 @@ METADATA = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
 def test_alpha_zero_is_the_identity(training):
     gate = FusionGate(8, 5, hidden=16, noise=0.05, alpha=0.0).train(training)
     assert torch.equal(gate(X, METADATA), X)
+
+
+def test_film_begins_as_the_identity_and_is_affine():
+    film = FiLM(8, 5, hidden=16)
+    assert torch.equal(film(X, METADATA), X)
+    torch.nn.init.normal_(film.output.weight)
+    zero, one, two = (film(torch.full_like(X, value), METADATA) for value in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(two - one, one - zero)  # linear in the map
+    assert not torch.allclose(zero, torch.zeros_like(zero))  # and shifted
+    assert (one - zero).std(dim=(2, 3)).max() < 1e-6  # alike at all positions
+
+
+def test_metablock_by_hand():
+    block = MetaBlock(1, 1).eval()
+    with torch.no_grad():
+        for linear, weight, bias in ((block.scale[0], 2.0, 1.0), (block.shift[0], -0.5, 0.2)):
+            linear.weight.fill_(weight)
+            linear.bias.fill_(bias)
+    norm = 1 / math.sqrt(1 + 1e-5)  # batch norm of mean 0 and variance 1
+    scale, shift = (2 * 0.7 + 1) * norm, (-0.5 * 0.7 + 0.2) * norm
+    expected = 1 / (1 + math.exp(-(math.tanh(0.3 * scale) + shift)))
+    assert block(torch.full((1, 1, 1, 1), 0.3), torch.tensor([[0.7]])).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_channel_by_hand():

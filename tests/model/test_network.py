@@ -36,7 +36,7 @@ def head(channels: int = 12, **changes) -> Head:
     return Head(channels, 7, **{**settings, **changes})
 
 
-@pytest.mark.parametrize("fusion", ["gate", "concatenate", "none"])
+@pytest.mark.parametrize("fusion", ["gate", "film", "metablock", "concatenate", "none"])
 @pytest.mark.parametrize("attention", ["cbam", "channel", "none"])
 @pytest.mark.parametrize("funnel", [[10, 8], []])
 def test_every_combination_gives_logits_and_trains(fusion, attention, funnel):
@@ -54,12 +54,12 @@ def test_parts_in_their_order():
     torch.testing.assert_close(module(X, METADATA), module.funnel(F.adaptive_avg_pool2d(x, 1).flatten(1)))
 
 
-@pytest.mark.parametrize("fusion", ["gate", "concatenate", "none"])
+@pytest.mark.parametrize("fusion", ["gate", "film", "metablock", "concatenate", "none"])
 def test_the_funnel_narrows_the_pooled_features(fusion):
     module = head(fusion=fusion, funnel=[10]).eval()
     logits, pooled = module.embed(X, METADATA)
     assert torch.equal(logits, module(X, METADATA))
-    x = module.attention(module.gate(X, METADATA) if fusion == "gate" else X)
+    x = module.attention(X if module.gate is None else module.gate(X, METADATA))
     torch.testing.assert_close(pooled, F.adaptive_avg_pool2d(x, 1).flatten(1))
     features = torch.cat((pooled, METADATA), dim=1) if fusion == "concatenate" else pooled
     torch.testing.assert_close(logits, module.funnel(features))
