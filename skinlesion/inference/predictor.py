@@ -180,12 +180,11 @@ class Predictor:
         Args:
             images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8 of any size. A folder stands for all
                 image files in it.
-            facts: Of the one patient of all images, or a row for each image: age in years (0 to 120), sex,
-                localization. What is left out, None or empty is unknown.
+            facts: Of the one patient of all images, or a row for each image. What is left out or empty is unknown.
             names: Of the images, in the table; None: their paths, or their positions from 0.
             calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
             batch: Images at once.
-            **known: Facts of the one patient, `age=55, sex="female"`, instead of `facts`.
+            **known: Facts of the one patient, `age=55, diameter=6`, instead of `facts`.
 
         Returns:
             A row for each image, in their order.
@@ -261,10 +260,9 @@ class Predictor:
             )
         made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
         table = self._finish(made, ids, calibrated=False)
-        known: dict[str, Any] = {"lesion_id": object_array(frame["lesion_id"]), "group_id": groups_of_frame(frame)}
-        known["actual"] = object_array(frame["diagnosis"])
-        table = replace(table, probabilities=table.probabilities.astype(np.float32), **known)
-        return table.select(np.argsort(table.image_id, kind="stable"))
+        known = {"lesion_id": object_array(frame["lesion_id"]), "actual": object_array(frame["diagnosis"])}
+        single = table.probabilities.astype(np.float32)
+        return replace(table, probabilities=single, group_id=groups_of_frame(frame), **known).sorted()
 
     def embed_frame(self, frame: "pd.DataFrame", *, label: str = "embedding") -> Outputs:
         """Run the members on the images of a checked frame, and keep their logits and pooled features."""
