@@ -285,7 +285,7 @@ def test_members_must_encode_metadata_alike(made: Made) -> None:
             ),
         }
     )
-    with pytest.raises(CheckpointError, match="learned other values of age"):
+    with pytest.raises(CheckpointError, match="learned other facts, or other values of them"):
         require_one_encoder([first, other])
 
 

@@ -18,7 +18,7 @@ from skinlesion.data.image_statistics import describe_images, stored_descriptors
 from skinlesion.data.labels import LabelCount
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
-from skinlesion.data.readers import read_data, read_labelled
+from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.predictions import Predictions
@@ -99,19 +99,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         CheckpointError: The predictor is a bundle.
     """
     first = predictor.networks.models[0]
-    labelled = read_labelled(
-        Path(str(config.labels)).expanduser(),
-        images=[Path(str(config.images)).expanduser()],
-        metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
-        layout=Layout.of(config.columns, first.encoder.facts, config.facts, key="external"),
-        groups=None if config.groups is None else Path(config.groups).expanduser(),
-        classes=config.classes,
-        missing_images=config.missing_images,
-        extra_images=config.extra_images,
-        torn=config.torn,
-        key="external",
-        binary=True,
-    )
+    labelled = _read_source(first, config)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
@@ -147,6 +135,22 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         ),
         populations=(before, Population("these images", counts, kept, statistics[rows])),
         cache=cache,
+    )
+
+
+def _read_source(model: TrainedModel, config: ExternalConfig) -> LabelledData:
+    return read_labelled(
+        Path(str(config.labels)).expanduser(),
+        images=[Path(str(config.images)).expanduser()],
+        metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
+        layout=Layout.of(config.columns, model.encoder.facts, config.facts, key="external"),
+        groups=None if config.groups is None else Path(config.groups).expanduser(),
+        classes=config.classes,
+        missing_images=config.missing_images,
+        extra_images=config.extra_images,
+        torn=config.torn,
+        key="external",
+        binary=True,
     )
 
 
