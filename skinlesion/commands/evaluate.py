@@ -154,7 +154,7 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
         without=found.dropped,
     )
     predictions = replace(
-        predictions, group_id=groups_of_frame(found.frame.set_index("image_id").loc[predictions.image_id])
+        predictions, group_id=groups_of_frame(found.frame.set_index("image_id").loc[predictions.image_id.tolist()])
     )
     return _Evaluated(
         predictions=predictions,

@@ -98,9 +98,9 @@ class Layout:
         """The facts by name, with those that are only described: age, sex and localization."""
         return {fact.name: fact for fact in (*DEFAULT_FACTS, *self.facts)}
 
-    def find(self, columns: Iterable[str], held: str) -> str | None:
+    def find(self, columns: Iterable[object], held: str) -> str | None:
         """The column that holds something, such as "image_id" or a fact; None where there is none."""
-        listed = list(columns)
+        listed = [str(column) for column in columns]
         if self.given.get(held) in listed:
             return self.given[held]
         own = next((fact.column.lower() for fact in self.facts if fact.name == held and fact.column), held)
@@ -108,7 +108,7 @@ class Layout:
         names = map(_plain, (own, *USUAL_NAMES.get(held, ()), held))
         return next((by_name[name] for name in names if name in by_name), None)
 
-    def fact_columns(self, columns: Iterable[str]) -> dict[str, str]:
+    def fact_columns(self, columns: Iterable[object]) -> dict[str, str]:
         """The column of each fact that is there, and of lesion, patient, confirmation and source."""
         listed = list(columns)
         found = {held: self.find(listed, held) for held in (*_BESIDE[:2], *self.described, *_BESIDE[2:])}
@@ -129,9 +129,9 @@ class Layout:
         """How to name the column of a fact."""
         return f"Name its column with {self.key}.facts.{fact}{'.column' if self.key == 'data' else ''}=NAME."
 
-    def problems(self, *headers: Iterable[str]) -> Iterator[str]:
+    def problems(self, *headers: Iterable[object]) -> Iterator[str]:
         """Yield the columns that the configuration names and no table has."""
-        there = {name for header in headers for name in header}
+        there = {str(name) for header in headers for name in header}
         for held, column in self.given.items():
             if column not in there:
                 yield f"{self.keys[held]}={column}: no such column; the header is {', '.join(map(repr, there))}."

@@ -72,7 +72,7 @@ class Predictions:
         *,
         probabilities: npt.ArrayLike,
         actual: Sequence[str] | None = None,
-        group_id: Sequence[str] | None = None,
+        group_id: Sequence[str] | npt.NDArray[np.object_] | None = None,
         predicted: Sequence[str] | None = None,
         decided: Sequence[str] | None = None,
         taxonomy: Taxonomy = HAM10000,

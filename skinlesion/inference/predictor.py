@@ -260,7 +260,10 @@ class Predictor:
             )
         made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
         table = self._finish(made, ids, calibrated=False)
-        known = {"lesion_id": object_array(frame["lesion_id"]), "actual": object_array(frame["diagnosis"])}
+        known: dict[str, Any] = {
+            "lesion_id": object_array(frame["lesion_id"]),
+            "actual": object_array(frame["diagnosis"]),
+        }
         single = table.probabilities.astype(np.float32)
         return replace(table, probabilities=single, group_id=groups_of_frame(frame), **known).sorted()
 

@@ -226,7 +226,8 @@ def replace_gradually(
         classes: N class indices.
     """
     orders = [pixel_order(values) for values in order]
-    facts = frame[list(predictor.encoder.names)].to_dict("records")
+    names = predictor.encoder.names
+    facts = [{name: row[name] for name in names} for _, row in frame.iterrows()]
     found = np.empty((len(before), len(FRACTIONS)))
     for column, fraction in enumerate(track(FRACTIONS, "replacing pixels", len(FRACTIONS))):
         changed = [replace_pixels(*each, fraction) for each in zip(before, after, orders, strict=True)]

@@ -170,7 +170,7 @@ def study_robustness(
         return numbers(predict(f"{name} {step:g}", lambda image, rng: CORRUPTIONS[name].apply(image, step, rng)))
 
     def alter(name: str, facts: pd.DataFrame) -> Estimates:
-        changed = frame.assign(**{fact: facts[fact].to_numpy() for fact in facts})
+        changed = frame.assign(**{str(fact): facts[fact].to_numpy() for fact in facts})
         return numbers(without_detector.predict_frame(changed, label=name))
 
     original = predictor.predict_frame(frame, label="original images")
