@@ -1,8 +1,8 @@
 """`python -m benchmarks.publish RUNS DATA`: pool the predictions of folds into the tables that are shipped.
 
 RUNS/fold0 and so on, as far as they are finished, hold one folder a member, as `skinlesion folds` makes them; each
-member gives a table of its name, all of them together `vote`. The baselines know no image: `camera` the source alone, `metadata` age, sex and localization,
-each a logistic regression fitted to the other folds.
+member gives a table of its name, all of them together `vote`. The baselines know no image: `camera` the source alone,
+`metadata` age, sex and localization, each a logistic regression fitted to the other folds.
 """
 
 import argparse

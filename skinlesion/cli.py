@@ -31,6 +31,11 @@ class Command:
 
 
 COMMANDS = {
+    "download": Command(
+        "data.DownloadConfig",
+        "Download a public data set, checked and unpacked where the other commands expect it.",
+        ("download ham10000 accept_licence=true", "download isic dataset.collection=249 data.root=data/bcn20000"),
+    ),
     "synthetic": Command(
         "data.SyntheticConfig",
         "Write a synthetic HAM10000 to try everything on.",
@@ -74,7 +79,7 @@ COMMANDS = {
     ),
     "folds": Command(
         "inference.FoldsConfig",
-        "Train, vote and judge on every fold, in one command that can be resumed.",
+        "Train, vote and judge on all folds; the same command goes on.",
         ("""folds 'overrides="data.root=data split.file=folds.csv"'""", """folds folds=[0] 'ensemble="tta=flips"'"""),
     ),
     "predict": Command(
@@ -83,6 +88,7 @@ COMMANDS = {
         (
             "predict photo.jpg bundle=bundle age=55 sex=female localization=back",
             "predict photos ensemble=runs/six/ensemble format=json",
+            "predict images=photos facts=patients.csv ensemble=runs/six/ensemble out=predictions.csv",
         ),
     ),
     "explain": Command(

@@ -39,7 +39,7 @@ def test_version_and_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     ("word", "said"),
     [
         ("trian", "did you mean train?"),
-        ("xyz", "expected one of synthetic, audit"),
+        ("xyz", "expected one of download, synthetic, audit"),
         ("phantom", "phantom is called synthetic now; give skinlesion synthetic"),
         ("completion", "skinlesion completion: expected one of bash, zsh, fish"),
     ],

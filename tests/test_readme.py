@@ -26,6 +26,7 @@ PAGES = (
     "docs/bundle.md",
     "docs/external.md",
     "docs/explanations.md",
+    "docs/data.md",
 )
 FENCE = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from skinlesion.inference.members import PostHoc
     from skinlesion.inference.predictions import Predictions
     from skinlesion.inference.predictor import Predictor
+    from skinlesion.metrics.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class _Evaluated(NamedTuple):
 
 
 def run(config: EvaluateConfig) -> None:
-    """Write predictions, metrics, report and figures, and print the headline.
+    """Write predictions, metrics, report and figures, and print the headline; of several external sets one table.
 
     Raises:
         SkinlesionError: The model or the data cannot be used.
@@ -45,19 +46,49 @@ def run(config: EvaluateConfig) -> None:
     from skinlesion.inference.predictor import Predictor
 
     if config.submission is not None:
-        found = _read_submission(config, Path(config.submission))
+        _evaluate(_read_submission(config, Path(config.submission)), config)
+        return
+    predictor = Predictor.from_config(config)
+    predictor = replace(predictor, posthoc=replace(predictor.posthoc, ood=None))  # no score of it is written
+    if config.external_sets:
+        _evaluate_sets(predictor, config)
     else:
-        predictor = Predictor.from_config(config)
-        predictor = replace(predictor, posthoc=replace(predictor.posthoc, ood=None))  # no score of it is written
         predict = _predict_part if config.external.images is None else _predict_external
-        found = predict(predictor, config)
+        _evaluate(predict(predictor, config), config)
+
+
+def _evaluate(found: _Evaluated, config: EvaluateConfig) -> "Summary":
+    """Write the results of one set of images."""
     log_to(found.folder)
-    _write_metrics(found, config)
+    summary = _write_metrics(found, config)
     _draw(found, config)
     groups = _write_subgroups(found, config)
     if found.posthoc is not None:
         _write_decisions(found, groups, config)
     log.info("Tables and figures: %s", found.folder)
+    return summary
+
+
+def _evaluate_sets(predictor: "Predictor", config: EvaluateConfig) -> None:
+    """Evaluate each external set in a folder of its name, then write and print a row a set."""
+    from skinlesion.commands.console import show_metrics
+    from skinlesion.files import write_json
+
+    folder, rows, written = Path(config.out) if config.out else predictor.folder / "external", [], {}
+    log_to(folder)
+    for name, external in config.sets().items():
+        found = _predict_external(
+            predictor, replace(config, external=external, external_sets={}, out=str(folder / name))
+        )
+        summary = _evaluate(found, config)
+        rows.append((f"{name} ({len(found.predictions)} images)", summary.metrics))
+        written[name] = {**found.about, **summary.to_dict()}
+    write_json(folder / "external_sets.json", {"model": found.model, "level": config.level, "sets": written})
+    show_metrics(f"{found.model}, {_interval(config)}", rows, heading="external set")
+
+
+def _interval(config: EvaluateConfig) -> str:
+    return f"{config.level:.0%} intervals over lesions ({config.interval})"
 
 
 def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
@@ -167,7 +198,7 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
     )
 
 
-def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> None:
+def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> "Summary":
     """Write the tables and their metrics, and print the headline."""
     from skinlesion.commands.console import show_metrics
     from skinlesion.files import write_json
@@ -190,8 +221,8 @@ def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> None:
     write_json(folder / f"metrics_{name}.json", written)
     challenge = challenge_scores(predictions, bootstrap).to_dict()
     write_json(folder / f"report_{name}.json", {**report(predictions).to_dict(), **found.about, "challenge": challenge})
-    title = f"{found.title}, {config.level:.0%} intervals over lesions ({config.interval})"
-    show_metrics(title, [(found.model, summary.metrics)])
+    show_metrics(f"{found.title}, {_interval(config)}", [(found.model, summary.metrics)])
+    return summary
 
 
 def _draw(found: _Evaluated, config: EvaluateConfig) -> None:

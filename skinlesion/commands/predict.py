@@ -20,53 +20,84 @@ NOTE = "research use only, not a medical device"
 
 
 def run(config: PredictConfig) -> None:
-    """Print a table for people, or CSV or JSON for programs, with a row for each readable image.
+    """Print a table for people, or CSV or JSON for programs, with a row for each readable image; or write it to `out`.
 
     Raises:
         SkinlesionError: The model cannot be used, a fact is not known to it, or no image can be read.
     """
-    from skinlesion.inference.inputs import check_facts, image_paths
+    from skinlesion.files import write_text
+    from skinlesion.inference.inputs import check_facts, image_listing
     from skinlesion.inference.predictor import Predictor
 
+    place = Path(str(config.image or config.images)).expanduser()
     model = Predictor.from_config(config)
     given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
-    facts = check_facts(model.encoder, given)
-    found, unreadable = _predict(model, image_paths(Path(config.image)), facts, config)
+    patient = check_facts(model.encoder, given)
+    listing = image_listing(place)
+    table, said = _read_table(config, listing.images, model)
+    found, unreadable = _predict(model, {path: table.get(path, patient) for path in listing.images}, config)
     for message in unreadable:
         log.warning("%s", message)
     if found is None:
-        raise DataError(f"image={config.image}: none of {len(unreadable)} images can be read")
-    rows = records(found)
-    if config.format == "json":
-        print(json.dumps({"predictions": rows, "unreadable": unreadable, "note": NOTE}, indent=2, allow_nan=False))
-    elif config.format == "csv":
-        _write_csv(rows)
-    else:
+        raise DataError(f"{place}: none of {len(unreadable)} images can be read")
+    rows, kind = records(found), config.format
+    if config.out and kind == "table":
+        kind = "json" if config.out.endswith(".json") else "csv"
+    if kind == "table":
         show(rows)
+        return
+    passed_over = [str(path) for path in listing.passed_over]
+    answer = {"predictions": rows, "unreadable": unreadable, "passed_over": passed_over, **said, "note": NOTE}
+    text = json.dumps(answer, indent=2, allow_nan=False) + "\n" if kind == "json" else _as_csv(rows)
+    if config.out is None:
+        print(text, end="")
+    else:
+        write_text(Path(config.out), text)
+        log.info("%d images: %s", len(rows), config.out)
+
+
+def _read_table(
+    config: PredictConfig, images: list[Path], model: "Predictor"
+) -> "tuple[dict[Path, Facts], dict[str, list[str]]]":
+    """Facts by image from `facts`; and, for JSON, the images and rows that have no counterpart."""
+    from skinlesion.inference.facts_table import read_facts
+
+    if config.facts is None:
+        return {}, {}
+    found = read_facts(Path(config.facts).expanduser(), images, model.encoder)
+    return found.facts, {"without_facts": found.without_row, "rows_without_image": found.without_image}
 
 
 def _predict(
-    model: "Predictor", files: list[Path], facts: "Facts", config: PredictConfig
+    model: "Predictor", facts: "dict[Path, Facts]", config: PredictConfig
 ) -> "tuple[Predictions | None, list[str]]":
     """A batch of files at a time, each fitted once it is read: neither many nor large images need more memory.
+
+    Args:
+        model: Predicts.
+        facts: Of each file; age and sex that are unknown are those of a DICOM file.
+        config: Batch size and calibration.
 
     Returns:
         The predictions for the files that can be read, and a message for each of the others.
     """
+    from skinlesion.data.dicom import dicom_facts
     from skinlesion.data.image_io import read
     from skinlesion.inference.predictions import Predictions
     from skinlesion.terminal import track
 
-    parts, unreadable, size = [], [], config.loader.batch_size
+    files, parts, unreadable, size = list(facts), [], [], config.loader.batch_size
     for start in track(range(0, len(files), size), "predicting", -(-len(files) // size)):
-        images = {}
+        images, known = {}, []
         for path in files[start : start + size]:
             try:
                 images[str(path)] = model.prepare(read(path))
+                said = {fact: value for fact, value in facts[path].items() if value is not None}
+                known.append({**dicom_facts(path), **said})
             except DataError as error:
                 unreadable.append(str(error))
         if images:
-            prepared, names, known = list(images.values()), list(images), [facts] * len(images)
+            prepared, names = list(images.values()), list(images)
             parts.append(model.predict_prepared(prepared, known, names=names, calibrated=config.calibrated, batch=size))
     return (Predictions.concatenate(parts) if parts else None), unreadable
 
@@ -96,8 +127,8 @@ def _by_code(found: "Predictions", values: Sequence[float]) -> dict[str, float]:
     return {code: round(float(value), 6) for code, value in zip(found.taxonomy.codes, values, strict=True)}
 
 
-def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows as CSV, a column for each diagnosis; a name that a spreadsheet would run gets an apostrophe."""
+def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV, a column for each diagnosis; a name that a spreadsheet would run gets an apostrophe."""
     import pandas as pd
 
     from skinlesion.files import escape_formulas
@@ -108,7 +139,7 @@ def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
         plain |= plain.pop("probabilities")
         plain |= {"prediction_set": " ".join(row["prediction_set"])} if "prediction_set" in row else {}
         flat.append(plain | {f"ood_{key}": value for key, value in row.get("out_of_distribution", {}).items()})
-    print(escape_formulas(pd.DataFrame(flat)).to_csv(index=False, lineterminator="\n"), end="")
+    return escape_formulas(pd.DataFrame(flat)).to_csv(index=False, lineterminator="\n")
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -73,7 +73,7 @@ class DataConfig:
     """The images and the table, and how they are read."""
 
     root: PathText  # folder that holds the tables and the image folders
-    table: PathText  # file name of the table in data.root: HAM10000's, or the label file where data.classes is given
+    table: PathText  # table in data.root: HAM10000's, a label file, an .npz of MedMNIST; folders: images by diagnosis
     metadata: PathText | None  # file name of the patients' facts in data.root; null: the table holds them
     images: list[PathText]  # names of the image folders in data.root
     classes: dict[str, str] | None  # code, drop or error for each word of a label file; null: HAM10000's table
@@ -88,7 +88,7 @@ class DataConfig:
         check_facts("data.facts", self.facts)
         require(len(self.images) > 0, "data.images", self.images, "at least one folder name")
         require_classes("data.classes", self.classes or {})
-        beside = self.metadata is None or self.classes is not None
+        beside = self.metadata is None or self.classes is not None or self.table == "folders"
         require(beside, "data.metadata", self.metadata, "null, as HAM10000's table holds the facts (data.classes=null)")
 
 
@@ -128,13 +128,13 @@ class SplitConfig:
     calibration_fraction: (
         Annotated[float, Range(0, 1, above=True, below=True)] | None
     )  # share of validation lesions that choose neither epoch nor members: calibration, thresholds; null: none
-    file: PathText | None  # CSV of a split (image_id, split) or of folds (image_id, fold) (file)
+    file: PathText | None  # CSV of a split (image_id, split) or of folds (image_id, fold), or MedMNIST's .npz (file)
 
     def __post_init__(self) -> None:
         fits = self.fold < self.folds or self.policy == "file"  # a file has folds of its own
         require(fits, "split.fold", self.fold, f"0 to {self.folds - 1} (split.folds - 1)")
         given = self.policy != "file" or self.file is not None
-        require(given, "split.file", self.file, "the CSV of a split or of folds (split.policy=file)")
+        require(given, "split.file", self.file, "the CSV of a split or of folds, or an .npz of MedMNIST")
 
 
 @dataclass
@@ -183,3 +183,48 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         require_size("image_size", self.image_size, least=32)
+
+
+@dataclass
+class RemoteFileConfig:
+    """A file of a data set, where it is published."""
+
+    name: str  # name of the file in data.root
+    url: str  # address of the file
+    bytes: int | None  # size of the file in bytes; null: as the host says
+    md5: str | None  # published MD5, in hexadecimal digits; null: not known
+    sha256: str | None  # published SHA-256, in hexadecimal digits; null: not known
+    unpack: PathText | None  # folder in data.root that the archive is unpacked to; null: it is no archive
+    images: int | None  # number of images in the archive; null: not known
+
+
+@dataclass
+class DatasetConfig:
+    """A public data set."""
+
+    title: str  # name for people
+    root: PathText  # usual folder of the data set
+    page: str  # page of the data set, for the licence and for a download by hand
+    licence: str  # licence of the images
+    collection: int | None  # number of a collection of the ISIC archive, fetched by isic-cli; null: files are fetched
+    next: str  # command that reads the data set; {root} stands for its folder
+    files: dict[str, RemoteFileConfig]  # the files, by a short name
+
+
+@dataclass
+class DownloadRootConfig:
+    """Where the data set goes."""
+
+    root: PathText  # folder of the data set
+
+
+@dataclass
+class DownloadConfig:
+    """`skinlesion download`."""
+
+    data: DownloadRootConfig
+    accept_licence: bool  # whether you accept the licence of the data set, which the command shows
+    retries: Annotated[int, Range(0)]  # how often a connection that breaks is tried again without a byte of progress
+    wait: Annotated[float, Range(0)]  # wait before another try in seconds
+    timeout: Annotated[float, Range(1)]  # longest silence of the host in seconds
+    dataset: DatasetConfig

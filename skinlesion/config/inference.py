@@ -1,6 +1,7 @@
 """The schemas of `skinlesion ensemble`, `evaluate`, `compare` and `predict`."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 from skinlesion.config.data import ColumnsConfig, LoaderConfig, SourceConfig
@@ -13,6 +14,7 @@ from skinlesion.config.schema import (
     Range,
     Share,
     Tta,
+    check_annotations,
     require,
     require_choice,
     require_classes,
@@ -62,8 +64,8 @@ class EnsembleConfig(BootstrapKeys):
 class ExternalConfig:
     """Images of another source, instead of a part of the split."""
 
-    images: PathText | None  # folder of JPEG or PNG files, named by image id; null: a part of the split is evaluated
-    labels: PathText | None  # CSV of diagnoses: one column a class as in the ISIC challenges, or a column dx
+    images: PathText | None  # folder of images, named by image id, or an .npz; null: a part of the split is evaluated
+    labels: PathText | None  # CSV of diagnoses (a column a class, or dx), or an .npz; folders: images lie by diagnosis
     metadata: PathText | None  # CSV of the patients' facts by image id; null: the label file's own, if any
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows that have no image
     extra_images: Annotated[str, OneOf(("error", "ignore"))]  # what to do with images that have no row
@@ -103,12 +105,40 @@ class EvaluateConfig(BootstrapKeys):
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     data: SourceConfig
     external: ExternalConfig
+    external_sets: dict[str, Any]  # several sets at once, by name: {images: FOLDER, labels: CSV}, and keys of external
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
         if self.submission is None:
             require_one_model(self.checkpoint, self.ensemble)
-        self._check_images()
+        if self.external_sets:
+            other = self.split or self.submission or self.external.images or self.external.labels
+            expected = "null beside external_sets, and external without images and labels"
+            require(other is None, "split, submission, external.images or external.labels", other, expected)
+            self.sets()
+        else:
+            self._check_images()
+
+    def sets(self) -> dict[str, ExternalConfig]:
+        """The external sets by name: what each does not say is as in `external`.
+
+        Raises:
+            ConfigError: A set lacks images or labels, or has an unknown key or a wrong value.
+        """
+        found, known = {}, [field.name for field in fields(ExternalConfig)]
+        for name, given in self.external_sets.items():
+            key = f"external_sets.{name}"
+            require(re.fullmatch(r"\w[\w.-]*", name) is not None, key, name, "a name without blanks and slashes")
+            is_set = isinstance(given, dict) and {"images", "labels"} <= given.keys()
+            require(is_set, key, given, "{images: FOLDER, labels: CSV}")
+            for other in given.keys() - {*known}:
+                require_choice(f"{key}.KEY", str(other), known)
+            merged: dict[str, Any] = {
+                k: {**getattr(self.external, k), **v} if isinstance(v, dict) else v for k, v in given.items()
+            }
+            found[name] = replace(self.external, **merged)
+            check_annotations(found[name], f"{key}.")
+        return found
 
     def _check_images(self) -> None:
         """Refuse anything but a part of the split, images of another source, or a submission and its labels."""
@@ -126,7 +156,8 @@ class EvaluateConfig(BootstrapKeys):
             require(not given, "external.images", other.images, "the folder of the images")
         else:
             require(self.split is None, "split", self.split, "null, where external.images or submission is given")
-            require(other.labels is not None, "external.labels", other.labels, "the CSV of the images' diagnoses")
+            expected = "the CSV of the images' diagnoses, or folders where images lie in folders named after them"
+            require(other.labels is not None, "external.labels", other.labels, expected)
 
 
 @dataclass
@@ -170,7 +201,10 @@ Age = Annotated[int | float | str, Range(0, 120)]
 class PredictConfig:
     """`skinlesion predict`."""
 
-    image: PathText  # image file, or a folder of images
+    image: PathText | None  # image file, or a folder of images
+    images: PathText | None  # instead: folder of images, with facts of each in a table
+    facts: PathText | None  # CSV of age, sex and localization by image id, for images; null: unknown
+    out: PathText | None  # file that is written instead of stdout
     checkpoint: PathText | None  # checkpoint that predicts, such as best.ckpt of a run
     ensemble: PathText | None  # ensemble that predicts: ensemble.json, or its folder
     bundle: PathText | None  # folder of an exported bundle that predicts, which needs no torch and runs on the CPU
@@ -181,11 +215,15 @@ class PredictConfig:
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     calibrated: bool  # whether an ensemble's probabilities are calibrated; false: the members' mean
     decision: Decision | None  # predicted diagnosis: the likeliest or balanced, by prevalence; null: the model's own
-    format: Annotated[str, OneOf(("table", "csv", "json"))]  # output format on stdout
+    format: Annotated[str, OneOf(("table", "csv", "json"))]  # output format
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
+        one = (self.image is None) != (self.images is None)
+        require(one, "image", self.image, "an image or a folder, or images=FOLDER facts=TABLE instead")
+        alike = (self.age, self.sex, self.localization, self.fact) == (None, None, None, {})
+        require(self.facts is None or alike, "facts", self.facts, "null beside the facts of one patient")
         if self.bundle is None:
             require_one_model(self.checkpoint, self.ensemble, otherwise=" or bundle=FOLDER")
         alone = self.bundle is None or (self.checkpoint is None and self.ensemble is None)

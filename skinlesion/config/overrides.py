@@ -186,7 +186,7 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
 
     Args:
         words: Words after the command's name. Where the schema has a key `image`, a word that is no `key=value` is its
-            value. `~KEY` deletes a key, as Hydra has it.
+            value; of `download` it is the data set. `~KEY` deletes a key, as Hydra has it.
         command: Name of the command and of its YAML file.
         schema: Dataclass of the command.
 
@@ -199,6 +199,8 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     known, overrides, given = keys(schema), [], {}
     bare: dict[str, list[str]] = {}
     for word in rest:
+        if "dataset" in groups(command) and re.fullmatch(r"\w+", word):
+            word = f"dataset={word}"
         if name := _bare_key(word, known):
             bare.setdefault(name, []).append(word)
             continue

@@ -97,7 +97,7 @@ def require_out(command: str, config: Any) -> None:
     """
     beside = [getattr(config, key, None) for key in ("ensemble", "checkpoint", "submission", "members")]
     models = [Path(value) for value in beside if isinstance(value, str)]
-    if command in ("compare", "export"):  # a file, and a folder that is made beside its place
+    if command in ("compare", "export", "predict"):  # a file, and a folder that is made beside its place
         places = [Path(config.out).absolute().parent] if config.out else []
     elif getattr(config, "out", None):
         places = [Path(config.out)]

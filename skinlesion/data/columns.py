@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.config.data import ColumnsConfig, FactConfig
-from skinlesion.data.csv_io import by_line, named_by_file, read_rows, repeated_ids
-from skinlesion.data.groups import describe_groups
+from skinlesion.data.csv_io import by_line, is_known, named_by_file, read_rows, repeated_ids
+from skinlesion.data.dicom import with_dicom_facts
+from skinlesion.data.groups import describe_groups, group_ids, read_groups
+from skinlesion.data.image_formats import SUFFIXES
 from skinlesion.data.metadata import DEFAULT_FACTS, NUMBER, UNKNOWN, FactSpec, normalize_words, parse_number
 from skinlesion.errors import first_five
 
@@ -60,6 +62,8 @@ _ROLES = {
 }
 _BESIDE = ("lesion_id", "patient_id", "dx_type", "dataset")  # read with the facts
 _SEXES = ("female", "male", UNKNOWN)
+_CONFIRMATIONS = {"histopathology": "histo"}  # the ISIC archive's word, and HAM10000's
+
 log = logging.getLogger(__name__)
 
 
@@ -144,7 +148,7 @@ def _plain(name: str) -> str:
 def image_ids(rows: pd.DataFrame, layout: Layout) -> "pd.Series[str] | None":
     """Return the image ids of some rows without folder and suffix; None where there is no column of them."""
     column = layout.find(rows, "image_id")
-    affixes = r"^.*[/\\]|\.(?:jpe?g|png|webp|bmp|tiff?)$"
+    affixes = rf"^.*[/\\]|(?:{'|'.join(map(re.escape, SUFFIXES))})$"
     return None if column is None else rows[column].str.replace(affixes, "", case=False, regex=True)
 
 
@@ -193,6 +197,40 @@ def fact_problems(rows: pd.DataFrame, layout: Layout) -> Iterator[str]:
             yield f"faulty {column}: {by_line(rows.loc[faulty, column])}; expected {expected}."
         if name == "sex" and (wrong := [word not in _SEXES for word in fact.words(rows[column])]).count(True):
             yield f"unknown {column}: {by_line(rows.loc[wrong, column])}; expected {', '.join(_SEXES)}."
+
+
+def checked_frame(
+    rows: pd.DataFrame,
+    facts: pd.DataFrame,
+    files: Mapping[str, Sequence[Path]] | None,
+    layout: Layout,
+    *,
+    groups: Path | None,
+) -> pd.DataFrame:
+    """Join diagnoses, facts by image id and files to a frame of `COLUMNS`; rows without a file are left out."""
+    rows = rows if files is None else rows[rows["image_id"].isin(list(files))]
+    rows = rows.sort_values("image_id")
+    ids, described = rows["image_id"].tolist(), layout.described
+    names = ("lesion_id", "patient_id", "dx_type", "dataset", *described)
+    known = facts.reindex(index=ids, columns=list(names)).astype(object)
+    known = with_dicom_facts(known.where(known.notna(), ""), files or {})
+    values = {name: fact.numbers(known[name])[0] if fact.kind == NUMBER else fact.words(known[name])
+              for name, fact in described.items()}  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "image_id": ids,
+            "lesion_id": np.where(is_known(known["lesion_id"]), known["lesion_id"], ids).tolist(),
+            "diagnosis": rows["diagnosis"].tolist(),
+            "dx_type": known["dx_type"].replace(_CONFIRMATIONS).tolist(),
+            **values,
+            "dataset": known["dataset"].tolist(),
+            "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
+            "patient_id": np.where(is_known(known["patient_id"]), known["patient_id"], "").tolist(),
+        }
+    )
+    together = {} if groups is None else read_groups(groups, frame["image_id"])
+    frame = frame.assign(group_id=group_ids(frame, together))
+    return frame[[*COLUMNS, *further_facts(frame)]]
 
 
 def report_columns(

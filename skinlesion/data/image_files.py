@@ -3,9 +3,11 @@
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from skinlesion.data.image_io import SUFFIXES, file_faults
+from skinlesion.data.image_formats import SUFFIXES
+from skinlesion.data.image_io import file_faults
 from skinlesion.errors import ConfigError, first_five
 
 log = logging.getLogger(__name__)
@@ -31,26 +33,74 @@ def find_folders(root: Path, names: Sequence[str]) -> tuple[list[Path], list[Pat
     return list(dict.fromkeys(found + nested)), [folder for folder in named if folder not in found]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """List the image files of a folder, sorted by name; others are named in a warning.
+@dataclass(frozen=True)
+class Listing:
+    """Files of some folders, sorted by folder and name.
 
-    Files without a suffix of an image may be images all the same, such as .heic, .jfif or .gif. Folders inside, tables,
-    texts, and hidden files such as macOS's `._ISIC_0024306.jpg` are skipped.
+    Attributes:
+        images: Files whose suffix is one of an image.
+        passed_over: Other files that may be images all the same, such as .avif or .psd.
     """
-    found, others = [], []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.name.startswith(".") or os.path.isdir(entry):
+
+    images: list[Path]
+    passed_over: list[Path]
+
+
+def list_files(folders: Iterable[Path]) -> Listing:
+    """List the image files of folders (not of folders inside them); others are named in a warning.
+
+    Tables, texts, and hidden files such as macOS's `._ISIC_0024306.jpg` are skipped.
+    """
+    listing = Listing([], [])
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            suffix = path.suffix.lower()
+            if path.name.startswith(".") or path.is_dir():
                 continue
             if suffix in SUFFIXES:
-                found.append(Path(entry.path))
+                listing.images.append(path)
             elif suffix not in _BESIDE:
-                others.append(entry.name)
-    if others:
-        expected = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-        log.warning("%s: %d files are not read: %s; expected %s.", folder, len(others), first_five(others), expected)
-    return found
+                listing.passed_over.append(path)
+    if others := listing.passed_over:
+        names, expected = first_five(path.name for path in others), f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        log.warning("%s: %d files are not read: %s; expected %s.", others[0].parent, len(others), names, expected)
+    return listing
+
+
+def list_tree(folder: Path) -> Listing:
+    """As `list_files`, with the folders inside, except those that hold files of the same names, such as masks."""
+    top = {path.stem for path in list_files([folder]).images} if (inside := folders_inside(folder)) else set()
+    return list_files([folder, *(each for each in inside if not _stems(each) & top)])
+
+
+def folders_inside(folder: Path) -> list[Path]:
+    """List the folders inside a folder, at any depth, sorted; hidden ones are skipped, and each counts once."""
+    found, seen = [], set()
+    for path, names, _ in os.walk(folder, followlinks=True):
+        names[:] = sorted(name for name in names if not name.startswith((".", "__MACOSX")))
+        seen.add(os.path.realpath(path))  # links may lead back
+        names[:] = [name for name in names if os.path.realpath(os.path.join(path, name)) not in seen]
+        found += [Path(path, name) for name in names]
+    return sorted(found)
+
+
+def _stems(folder: Path) -> set[str]:
+    return {os.path.splitext(name)[0] for name in os.listdir(folder)}
+
+
+def class_folders(folders: Iterable[Path]) -> list[tuple[str, str, Path]]:
+    """List the images of folders whose inner folders are named after diagnoses: `train/melanoma/1.jpg`.
+
+    Returns:
+        Id, name of its folder, and file of each image. The id is the file's name without its suffix, with the names of
+        its folders before it where files of two folders have the same name.
+    """
+    found = [(top, path) for top in folders for path in list_files(folders_inside(top)).images]
+    repeated = len({path.stem for _, path in found}) < len(found)
+    return [
+        (str(path.relative_to(top.parent).with_suffix("")) if repeated else path.stem, path.parent.name, path)
+        for top, path in found
+    ]
 
 
 def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
@@ -61,7 +111,7 @@ def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
         for the caller to report.
     """
     files: dict[str, list[Path]] = {}
-    for path in (path for folder in folders for path in image_files(folder)):
+    for path in list_files(folders).images:
         files.setdefault(path.stem, []).append(path)
     return {stem: sorted(files[stem]) for stem in sorted(files)}
 
@@ -76,18 +126,21 @@ def match_files(
     only: Collection[str] | None,
     absent: Sequence[Path] = (),
     dropped: Collection[str] = (),
+    located: Mapping[str, list[Path]] | None = None,
 ) -> tuple[dict[str, list[Path]], list[str]]:
     """Pick the image files of some ids, and list the problems that the policies do not allow.
 
     Args:
         ids: Image ids of the rows.
-        folders: Folders of the images; where none of the ids has a file there, folders inside them count too.
+        folders: Folders of the images. For ids without a file there, folders inside them count too, unless they hold
+            files of ids that have one: these are masks, or other sizes.
         root: Folder that the messages name files from.
         policies: For rows without a file ("error" or "drop") and files without a row ("error" or "ignore").
         key: Configuration group of the policies, for messages.
         only: Image ids; all other rows and files are skipped. None: all count.
         absent: Folders that are not there, for messages.
         dropped: Ids whose rows are left out, so that their files have a row all the same.
+        located: The files by id, where they are known.
 
     Raises:
         ConfigError: A policy is not one of its choices.
@@ -95,12 +148,12 @@ def match_files(
     for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
         if value not in ("error", other):
             raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
-    found = find_files(folders)
+    found = find_files(folders) if located is None else dict(located)
     if only is not None:
         chosen = {*only}
         ids = [image_id for image_id in ids if image_id in chosen]
         found = {image_id: found[image_id] for image_id in ids if image_id in found}
-    if ids and found.keys().isdisjoint(ids) and (inner := _files_inside(folders, ids)):
+    if inner := _files_inside(folders, [image_id for image_id in ids if image_id not in found], beside=found):
         log.info("%d of %d images lie in folders inside %s.", len(inner), len(ids), first_five(folders))
         found |= inner
     files = {image_id: found[image_id] for image_id in ids if image_id in found}
@@ -131,10 +184,10 @@ def match_files(
     return files, [*problems, *file_problems(root, files)]
 
 
-def _files_inside(folders: Iterable[Path], ids: Iterable[str]) -> dict[str, list[Path]]:
-    """Find the files of some ids in the folders inside some folders."""
-    inner = sorted(each for folder in folders for each in folder.iterdir() if each.is_dir())
-    found = find_files(each for each in inner if not each.name.startswith("."))
+def _files_inside(folders: Iterable[Path], ids: Collection[str], beside: Collection[str]) -> dict[str, list[Path]]:
+    """Find the files of some ids in the folders inside some folders, unless they hold files of ids in `beside`."""
+    inner = sorted({each for folder in folders for each in folders_inside(folder)}) if ids else []
+    found = find_files(each for each in inner if each not in folders and _stems(each).isdisjoint(beside))
     return {image_id: found[image_id] for image_id in ids if image_id in found}
 
 
@@ -145,14 +198,14 @@ def _near_misses(missing: Sequence[str], folders: Sequence[Path]) -> str:
     close = {image_id: by_case[image_id.lower()] for image_id in missing if image_id.lower() in by_case}
     cased = [f"{image_id} and {name}" for image_id, name in close.items() if os.path.splitext(name)[0] != image_id]
     typed = [name for image_id, name in close.items() if os.path.splitext(name)[0] == image_id]
-    deeper = [copies[0] for copies in _files_inside(folders, missing).values()]
+    deeper = [copies[0] for copies in _files_inside(folders, missing, beside=()).values()]
     told = []
     if cased:
         told.append(f"{len(cased):,} differ from a file's name in case ({first_five(cased)}): write both alike.")
     if typed:
         told.append(f"{len(typed):,} are files of another type ({first_five(typed)}): save them as JPEG or PNG.")
     if deeper:
-        told.append(f"{len(deeper):,} lie in a folder inside ({first_five(deeper)}): move them.")
+        told.append(f"{len(deeper):,} lie in a folder inside ({first_five(deeper)}), as masks might: move them.")
     return " ".join(told)
 
 

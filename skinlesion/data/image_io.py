@@ -1,7 +1,8 @@
 """Pixels of image files at the working size: one reader for training, evaluation, prediction and the service.
 
-All of them refuse and accept the same images; the service alone takes no TIFF, and has limits of its own. The file
-needs OpenCV, Pillow and numpy but neither torch nor pandas, so that a service starts fast.
+All of them refuse and accept the same images; the service alone takes fewer formats, and has limits of its own. Of 16
+bits the upper eight are kept, in grey as in colour; of a GIF and of a DICOM file the first frame. The file needs
+OpenCV, Pillow and numpy but neither torch nor pandas, so that a service starts fast.
 """
 
 import os
@@ -22,36 +23,29 @@ import numpy.typing as npt
 from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PillowImage
 
+from skinlesion.data.dicom import open_dicom
+from skinlesion.data.image_formats import (
+    FORMATS,
+    HEAD,
+    MOST_PIXELS,
+    ImageError,
+    imported,
+    kind_of,
+    too_large,
+    upper_bits,
+)
 from skinlesion.data.jpeg import EndedJpeg
-from skinlesion.errors import DataError
 
 # OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
 cv2.setNumThreads(0)
 
 Image = npt.NDArray[np.uint8]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""Pillow's names of the formats that are read; no other decoder is tried, whatever a file is called."""
-
-MOST_PIXELS = 89_478_485
-"""Pixels of an image, and of all images decoded at a time: Pillow's threshold of a decompression bomb, about 1 GB."""
-
 _MOST_BYTES = 1 << 28  # of a file
 _TAIL = 4096  # bytes searched for the end marker; cameras, editors and disks append a little after it
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # Pillow cuts 16-bit colour to 8 rightly
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B")
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-_SIGNATURES = (
-    (0, b"GIF8", "a GIF"),
-    (0, b"II*\0", "a TIFF"),
-    (0, b"MM\0*", "a TIFF"),
-    (4, b"ftyp", "a HEIC, AVIF or video"),
-    (128, b"DICM", "a DICOM file"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"PK\3\4", "a ZIP archive"),
-)
 _BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
 _DECODER_ERRORS = (  # Pillow's decoders raise all of these for damaged files
     OSError,
@@ -68,14 +62,6 @@ _DECODER_ERRORS = (  # Pillow's decoders raise all of these for damaged files
     struct.error,
     zlib.error,
 )
-
-
-class ImageError(DataError):
-    """An image that is refused; `kind` names the reason for programs."""
-
-    def __init__(self, message: str, kind: str = "damaged-image") -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -147,7 +133,7 @@ def decode_bytes(
     """
     with _translated(formats, data):
         jpeg = EndedJpeg(data) if data.startswith(b"\xff\xd8\xff") and "JPEG" in formats else None
-        with PillowImage.open(jpeg or BytesIO(data), formats=formats) as image:
+        with _open(jpeg or BytesIO(data), formats, data[:HEAD]) as image:
             _check_header(image)
             check(image)
             with _budget.hold(image.width * image.height):
@@ -167,9 +153,11 @@ def upright(image: PillowImage.Image) -> Image:
         _check_header(image)
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
             raise ImageError("it has transparent parts; save it without alpha", "transparent-image")
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        shown = ImageOps.exif_transpose(image) if is_turned else image
+        if image.mode.startswith("I;16"):
+            shown = upper_bits(shown, image)
+        return np.asarray(shown if shown.mode == "RGB" else shown.convert("RGB"))
 
 
 def dimensions(path: Path) -> tuple[int, int]:
@@ -178,12 +166,7 @@ def dimensions(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: The file is refused.
     """
-    with (
-        _named(path),
-        _regular_file(path) as file,
-        _translated(FORMATS),
-        PillowImage.open(file, formats=FORMATS) as image,
-    ):
+    with _named(path), _regular_file(path) as file, _translated(FORMATS), _peeked(file) as image:
         sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
         width, height = image.size
     return (width, height) if sideways else (height, width)
@@ -265,15 +248,31 @@ def file_faults(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _probe(file: BinaryIO) -> None:
-    with _translated(FORMATS, file.read(_TAIL)):
-        file.seek(0)
-        with PillowImage.open(file, formats=FORMATS) as image:
-            _check_header(image)
-            kind = str(image.format)
+    with _translated(FORMATS, file.read(HEAD)), _peeked(file) as image:
+        _check_header(image)
+        kind = str(image.format)
     # Inside JPEG data 0xFF is always followed by 0x00 or a restart marker, so 0xFFD9 can only be the end.
     file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
     if _END_MARKERS.get(kind, b"") not in file.read():
         raise ImageError(f"truncated {kind} (no end marker)")
+
+
+def _open(file: BinaryIO, formats: tuple[str, ...], head: bytes) -> PillowImage.Image:
+    """Open an image of one of `formats`; `head` is the beginning of the file."""
+    kind, names = kind_of(head), tuple(name for name in formats if name not in ("HEIC", "DICOM"))
+    if kind == "a DICOM file" and "DICOM" in formats:
+        return open_dicom(file)
+    if kind == "a HEIC" and "HEIC" in formats:
+        imported("pillow_heif", "heic", kind).register_heif_opener()
+        names += ("HEIF",)
+    return PillowImage.open(file, formats=names)
+
+
+def _peeked(file: BinaryIO) -> PillowImage.Image:
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(0)
+    return _open(file, FORMATS, head)
 
 
 @contextmanager
@@ -308,27 +307,23 @@ def _translated(formats: tuple[str, ...], data: bytes = b"") -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError:
-        found = next((name for at, sign, name in _SIGNATURES if data[at:].startswith(sign)), "of an unknown type")
+        found = kind_of(data) or "of an unknown type"
+        if found.split()[-1] in formats:
+            raise ImageError(f"{found}, but damaged or cut off; copy it again, or save it as PNG") from None
         expected = f"expected {', '.join(formats[:-1])} or {formats[-1]}"
         raise ImageError(f"its content is {found}; {expected}, whatever its name", "not-an-image") from None
     except _BOMBS as error:
-        raise _too_large("far more pixels than allowed") from error
+        raise too_large("far more pixels than allowed") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"damaged or cut off ({error}); copy it again, or save it again from the original") from error
-
-
-def _too_large(found: str) -> ImageError:
-    allowed = f"at most {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
-    return ImageError(f"it has {found}; {allowed}", "too-many-pixels")
 
 
 def _check_header(image: PillowImage.Image) -> None:
     """Refuse an image by its header, before any pixel is decoded."""
     if image.width * image.height > MOST_PIXELS:
-        raise _too_large(f"{image.width} x {image.height} pixels")
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a camera's JPEG with a preview
+        raise too_large(f"{image.width} x {image.height} pixels")
+    if getattr(image, "is_animated", False) and image.format not in ("MPO", "GIF"):  # MPO: JPEG and preview
         raise ImageError("it has several frames or pages; save one of them as a still image", "animated-image")
     if image.mode not in _MODES:
-        depth = {"F": "32-bit floating point", "I": "32-bit grey"}.get(image.mode)
-        found = depth or ("16-bit grey" if image.mode.startswith("I;16") else image.mode)
+        found = {"F": "32-bit floating point", "I": "32-bit grey"}.get(image.mode, image.mode)
         raise ImageError(f"its pixels are {found}; convert it to 8-bit RGB", "not-rgb")

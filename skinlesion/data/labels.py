@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
 from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
+from skinlesion.data.image_files import class_folders
 from skinlesion.data.metadata import normalize_words
 from skinlesion.errors import first_five
 from skinlesion.taxonomy import BENIGN, CODES, DIAGNOSES, MALIGNANT
@@ -23,6 +24,9 @@ NONE = "none"
 
 DROP, REFUSE = "drop", "error"
 """Meanings of a word other than a diagnosis: its images are left out, or the file is refused."""
+
+FOLDERS = "folders"
+"""Name of a label file that is none: images lie in folders that are named after the diagnoses."""
 
 _BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
     each: each for each in (BENIGN, MALIGNANT)
@@ -46,6 +50,7 @@ def read_labels(
     layout: Layout = _USUAL,
     metadata: Path | None = None,
     binary: bool = False,
+    table: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the diagnosis of each image.
 
@@ -59,16 +64,17 @@ def read_labels(
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
         binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
             0 and 1, or of false and true (`_BINARY_COLUMNS`).
+        table: Rows instead of the file's, as text.
 
     Returns:
         The rows as text, indexed by line, with image_id, `word` and `diagnosis` ("" where the image is left out)
         beside the columns of the file; and the problems of the file, one text each.
     """
-    rows, problems = read_rows(path, columns=())
+    rows, problems = read_rows(path, columns=()) if table is None else (table, [])
     if problems:
         return rows, problems
     rows = layout.with_diagnosis(rows)
-    ids = image_ids(rows, layout)
+    ids = image_ids(rows, layout) if table is None else rows["image_id"]
     if ids is None and metadata is not None:
         rows = _rows_by_image(rows, metadata, layout)
         ids = image_ids(rows, layout)
@@ -93,6 +99,13 @@ def read_labels(
         rows.assign(image_id=ids, word=labels, diagnosis=[codes[word] for word in labels]),
         [*problems, *id_problems(ids), *_label_problems(labels[labels != ""], meanings, key=key)],
     )
+
+
+def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
+    """Label images by the names of their folders: the table for `read_labels`, and the file of each image."""
+    found = class_folders(images)
+    table = pd.DataFrame([row[:2] for row in found], columns=["image_id", "dx"], dtype=object)
+    return table, {image_id: [path] for image_id, _, path in found}
 
 
 def diagnosis_column(rows: pd.DataFrame, meanings: Mapping[str, str]) -> str | None:

@@ -16,35 +16,35 @@ import pandas as pd
 
 from skinlesion.config.data import DataConfig
 from skinlesion.data.columns import (
-    COLUMNS,
     Layout,
+    checked_frame,
     fact_problems,
     fact_specs,
     facts_by_image,
-    further_facts,
     image_ids,
     joined_facts,
     report_columns,
 )
 from skinlesion.data.csv_io import by_line, column_names, conflicts, id_problems, is_known, named_by_file, read_rows
-from skinlesion.data.groups import group_ids, read_groups
 from skinlesion.data.image_files import find_folders, match_files
 from skinlesion.data.labels import (
     DIAGNOSIS_COLUMNS,
+    FOLDERS,
     LabelCount,
+    folder_labels,
     label_counts,
     read_labels,
     typed_override,
     unread_columns,
 )
-from skinlesion.data.metadata import NUMBER, normalize_words
+from skinlesion.data.medmnist import LABELS, unpack
+from skinlesion.data.metadata import normalize_words
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import CODES, DIAGNOSES
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
 _USUAL = Layout()
-_CONFIRMATIONS = {"histopathology": "histo"}  # the ISIC archive's word, and HAM10000's
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +75,15 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     named = {fact: each.column for fact, each in config.facts.items()}
     policies["layout"] = Layout.of(config.columns, fact_specs(config.facts), named, key="data")
     policies["groups"] = None if config.groups is None else Path(config.groups).expanduser()
-    if config.classes is None:
+    if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
         return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
     return read_labelled(
         next(iter(_find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
-        classes=config.classes,
+        classes=config.classes or {},
         key="data",
+        cache_dir=Path(config.cache_dir),
         only=only,
         **policies,
     ).frame
@@ -150,7 +151,7 @@ def read_ham10000(
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
     facts = facts_by_image(rows, layout)
-    frame = _checked_frame(rows, facts, files, layout, groups=groups)
+    frame = checked_frame(rows, facts, files, layout, groups=groups)
     unread = unread_columns(tables[0], {}, layout)
     report_columns(frame, facts, layout.fact_columns(rows), layout, unread)
     return frame
@@ -185,12 +186,14 @@ def read_labelled(
     groups: Path | None = None,
     only: Collection[str] | None = None,
     binary: bool = False,
+    cache_dir: Path = Path("cache"),
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
     Args:
-        labels: As `read_labels` reads it; facts about the patient may stand in it too.
-        images: Folders of the images, JPEG or PNG, named by image id. None: the tables alone are read.
+        labels: As `read_labels` reads it, with facts or without; `FOLDERS`: the folders in `images` are named after the
+            diagnoses; or an .npz of MedMNIST, which holds the images too.
+        images: Folders of the images, named by image id. None: the tables alone are read.
         metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
         classes: Meaning of each word of the label file, see `read_labels`.
         key: The configuration group of all these, for messages.
@@ -201,17 +204,21 @@ def read_labelled(
         groups: As for `read_ham10000`.
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
+        cache_dir: Folder of caches, where an .npz is unpacked.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
         DataError: Files or images cannot be used; the message has a line for each problem.
     """
+    if labels.suffix == ".npz":
+        labels, images = unpack(labels, cache_dir) / LABELS, images and [unpack(labels, cache_dir) / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
-    options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary}
+    table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
+    options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
     rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", **options)
-    tables = [labels] if metadata is None else [labels, metadata]
+    tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
     facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
     if "word" in rows and not more:
         more = list(layout.problems(*map(column_names, tables)))
@@ -228,8 +235,9 @@ def read_labelled(
             key=key,
             only=only,
             dropped=rows["image_id"].tolist(),
+            located=located,
         )
-    frame = _checked_frame(kept, facts, files, layout, groups=groups)
+    frame = checked_frame(kept, facts, files, layout, groups=groups)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
     frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)
     dropped += torn_ids
@@ -268,7 +276,8 @@ def _layout_problems(
     if not root.is_dir():
         yield f"data.root={root} is {'a file' if root.exists() else 'not there'}; expected a folder."
     elif not tables:
-        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); data.table names it."
+        way = f"data.table names it, or is {FOLDERS} (named after diagnoses)"
+        yield f"no table {table} (nor with {', '.join(TABLE_SUFFIXES[1:])}); {way}."
     if len(tables) > 1:
         names = " and ".join(path.name for path in tables)
         yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
@@ -302,37 +311,3 @@ def _codes(words: "pd.Series[str]") -> list[str]:
     """Give the codes of words that may be the names of the seven diagnoses; others stay."""
     code_of = {each.name: each.code for each in DIAGNOSES}
     return [code_of.get(word, word) for word in normalize_words(words)]
-
-
-def _checked_frame(
-    rows: pd.DataFrame,
-    facts: pd.DataFrame,
-    files: Mapping[str, Sequence[Path]] | None,
-    layout: Layout,
-    *,
-    groups: Path | None,
-) -> pd.DataFrame:
-    """Join diagnoses, facts by image id and files to a frame of `COLUMNS`; rows without a file are left out."""
-    rows = rows if files is None else rows[rows["image_id"].isin(list(files))]
-    rows = rows.sort_values("image_id")
-    ids, described = rows["image_id"].tolist(), layout.described
-    names = ("lesion_id", "patient_id", "dx_type", "dataset", *described)
-    known = facts.reindex(index=ids, columns=list(names)).astype(object)
-    known = known.where(known.notna(), "")
-    values = {name: fact.numbers(known[name])[0] if fact.kind == NUMBER else fact.words(known[name])
-              for name, fact in described.items()}  # fmt: skip
-    frame = pd.DataFrame(
-        {
-            "image_id": ids,
-            "lesion_id": np.where(is_known(known["lesion_id"]), known["lesion_id"], ids).tolist(),
-            "diagnosis": rows["diagnosis"].tolist(),
-            "dx_type": known["dx_type"].replace(_CONFIRMATIONS).tolist(),
-            **values,
-            "dataset": known["dataset"].tolist(),
-            "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
-            "patient_id": np.where(is_known(known["patient_id"]), known["patient_id"], "").tolist(),
-        }
-    )
-    together = {} if groups is None else read_groups(groups, frame["image_id"])
-    frame = frame.assign(group_id=group_ids(frame, together))
-    return frame[[*COLUMNS, *further_facts(frame)]]

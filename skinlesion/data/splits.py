@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
+from skinlesion.data.medmnist import split_rows
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import restore_formulas, write_csv
 from skinlesion.taxonomy import CODES, NEVUS
@@ -131,7 +132,7 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
 
 
 def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Read a split written by `write_split`, or any CSV with the columns image_id and split.
+    """Read a split written by `write_split`, any CSV with the columns image_id and split, or that of MedMNIST's .npz.
 
     Args:
         frame: image_id, lesion_id, diagnosis, as from `read_ham10000`; images that the file lacks are left out.
@@ -141,7 +142,8 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         DataError: The file does not fit `frame`, puts a lesion into two splits, or leaves a split, or a diagnosis in a
             split, empty.
     """
-    rows, problems = read_rows(path, columns=("image_id", "split"))
+    is_npz = path.suffix == ".npz"
+    rows, problems = (split_rows(path), []) if is_npz else read_rows(path, columns=("image_id", "split"))
     rows = restore_formulas(rows)
     problems = problems or list(_file_problems(frame, rows))
     if problems:

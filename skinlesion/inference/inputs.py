@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.data.image_files import image_files
-from skinlesion.data.image_io import SUFFIXES, Image, read, upright
+from skinlesion.data.image_files import Listing, list_tree
+from skinlesion.data.image_formats import SUFFIXES
+from skinlesion.data.image_io import Image, read, upright
 from skinlesion.data.metadata import NUMBER, UNKNOWN, FactSpec, MetadataEncoder
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.members import Fact, Facts
@@ -42,7 +43,12 @@ def _expanded(path: str | Path) -> Path:
 
 
 def image_paths(path: Path) -> list[Path]:
-    """An image file itself, or the image files in a folder, by name.
+    """As `image_listing`, without what is passed over."""
+    return image_listing(path).images
+
+
+def image_listing(path: Path) -> Listing:
+    """List an image file itself, or the image files in a folder and the folders inside it.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
@@ -50,11 +56,11 @@ def image_paths(path: Path) -> list[Path]:
     if not path.is_dir():
         if not os.path.lexists(path):
             raise DataError(f"{path}: no such file or folder")
-        return [path]  # whatever it is, the reader says so
-    files = image_files(path)
-    if not files:
+        return Listing([path], [])  # whatever it is, the reader says so
+    listing = list_tree(path)
+    if not listing.images:
         raise DataError(f"{path}: no image in this folder; expected files ending in {', '.join(SUFFIXES)}")
-    return files
+    return listing
 
 
 def check_facts(encoder: MetadataEncoder, facts: Facts) -> dict[str, Fact]:

@@ -47,8 +47,8 @@ def test_defaults_are_those_of_the_command_line() -> None:
     text = help_of("train", "model=resnet50", "--help", "loss.gamma=3")
     assert "model.backbone=resnet50 " in text
     assert "loss.gamma=3 " in text
-    assert "image=PATH" in help_of("predict")
-    assert "[required]" in help_of("predict")
+    assert "ensemble=PATH" in help_of("report")
+    assert "[required]" in help_of("report")
     assert "seed=1 " in help_of("train", "-m", "seed=2,3", "--help")
 
 

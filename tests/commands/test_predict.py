@@ -252,3 +252,67 @@ def test_nothing_to_predict(checkpoint: str, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="none of 1 images can be read"):
         predict(checkpoint, f"image={tmp_path}")
+
+
+def test_a_table_of_unlabelled_images(
+    checkpoint: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each image has the probabilities that its facts give it when it is predicted alone."""
+    caplog.set_level("INFO")
+    (first, second, third), folder = sorted(images.iterdir())[:3], tmp_path / "photos"
+    (folder / "may").mkdir(parents=True)
+    for path, place in ((first, folder), (second, folder / "may"), (third, folder)):
+        (place / path.name).write_bytes(path.read_bytes())
+    (folder / "sketch.avif").write_bytes(b"")
+    table = tmp_path / "patients.csv"
+    rows = f"isic_id,age_approx,sex,site\n{first.name},85,male,face\n{second.stem},20,female,moon\nother,50,,\n"
+    table.write_text(rows)
+    out = tmp_path / "results" / "predictions.csv"
+    predict(checkpoint, f"images={folder}", f"facts={table}", f"out={out}")
+    assert capsys.readouterr().out == ""
+    written = pd.read_csv(out)
+    assert [Path(name).name for name in written["image"]] == [first.name, third.name, second.name]
+    alone = {}
+    for path, facts in (
+        (first, ("age=85", "sex=male", "localization=face")),
+        (second, ("age=20", "sex=female")),
+        (third, ()),
+    ):
+        predict(checkpoint, f"image={path}", *facts, "format=json")
+        alone[path.name] = answers(capsys)["predictions"][0]["probabilities"]
+    for row in written.to_dict("records"):
+        assert [row[code] for code in CODES] == pytest.approx([*alone[Path(row["image"]).name].values()], abs=2e-6)
+    assert "age from age_approx, sex from sex, localization from site" in caplog.text
+    assert "does not know these values, which count as unknown: localization moon (1)" in caplog.text
+    assert f"Facts are unknown for 1 of 3 images, without a row: {third.name}" in caplog.text
+    assert "no image for 1 rows: other" in caplog.text
+    predict(checkpoint, f"images={folder}", f"facts={table}", "format=json")
+    answer = answers(capsys)
+    assert answer["passed_over"] == [str(folder / "sketch.avif")]
+    assert (answer["without_facts"], answer["rows_without_image"]) == ([str(folder / third.name)], ["other"])
+
+
+def test_a_faulty_table_of_facts_is_named_by_line(checkpoint: str, images: Path, tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("image,age\na,150\nb,20\nb,30\n")
+    with pytest.raises(DataError) as caught:
+        predict(checkpoint, f"images={images}", f"facts={table}")
+    assert "patients.csv: faulty age: '150' (line 2)" in str(caught.value)
+    table.write_text("name,age\na,50\n")
+    with pytest.raises(DataError, match=r"patients\.csv: no column of image ids"):
+        predict(checkpoint, f"images={images}", f"facts={table}")
+    with pytest.raises(ConfigError, match=r"facts=.*null beside age"):
+        predict(checkpoint, f"images={images}", f"facts={table}", "age=50")
+    with pytest.raises(ConfigError, match="image: expected an image or a folder"):
+        predict(checkpoint)
+
+
+def test_age_and_sex_of_a_dicom_file_are_facts(
+    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted(images.iterdir())[0]
+    predict(checkpoint, f"image={path}", "age=85", "sex=male", "format=json")
+    wanted = answers(capsys)["predictions"]
+    monkeypatch.setattr("skinlesion.data.dicom.dicom_facts", lambda path: {"age": 85.0, "sex": "female"})
+    predict(checkpoint, f"image={path}", "sex=male", "format=json")
+    assert answers(capsys)["predictions"] == wanted

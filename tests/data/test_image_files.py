@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion.data.image_files import file_problems, find_files, find_folders, match_files, relative_names
+from skinlesion.data.image_files import (
+    class_folders,
+    file_problems,
+    find_files,
+    find_folders,
+    list_tree,
+    match_files,
+    relative_names,
+)
 from skinlesion.data.image_io import file_faults
 
 
@@ -83,7 +91,7 @@ def test_relative_names_give_files_outside_the_root_in_full(tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize("name", ["phone.heic", "photo.jfif", "slides.gif", "noname"])
+@pytest.mark.parametrize("name", ["phone.avif", "photo.psd", "slides.jp2", "noname"])
 def test_files_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
     touch(tmp_path / "A.jpg", tmp_path / name, tmp_path / "LICENSE.txt", tmp_path / ".DS_Store")
     assert list(find_files([tmp_path])) == ["A"]
@@ -125,12 +133,44 @@ def test_a_mask_does_not_stand_for_a_missing_image(tmp_path: Path) -> None:
     assert "masks/b.png" in problem
 
 
+def test_images_at_the_top_and_deeper_are_found_together(tmp_path: Path) -> None:
+    """A folder that another one of the same names lies beside, or that leads back to itself, changes nothing."""
+    (tmp_path / "2020" / "may").mkdir(parents=True)
+    os.symlink(tmp_path, tmp_path / "2020" / "back")
+    for path in (tmp_path / "a.PNG", tmp_path / "2020" / "b.png", tmp_path / "2020" / "may" / "c.png"):
+        path.write_bytes(encoded("PNG"))
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "b.png").write_bytes(b"")
+    files, problems = matched(tmp_path, "a", "b", "c")
+    assert problems == []
+    names = ["a.PNG", "2020/b.png", "2020/may/c.png"]
+    assert [files[name][0].relative_to(tmp_path).as_posix() for name in "abc"] == names
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.png").write_bytes(encoded("PNG"))
+    listed = [path.relative_to(tmp_path).as_posix() for path in list_tree(tmp_path).images]
+    assert listed == names
+
+
+def test_images_sorted_by_class(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "mel" / "1.jpg", tmp_path / "train" / "nv" / "2.jpg", tmp_path / "test" / "nv" / "3.jpg")
+    found = class_folders([tmp_path / "train", tmp_path / "test"])
+    assert [row[:2] for row in found] == [("1", "mel"), ("2", "nv"), ("3", "nv")]
+    touch(tmp_path / "test" / "mel" / "2.jpg")
+    found = class_folders([tmp_path / "train", tmp_path / "test"])
+    assert [row[:2] for row in found] == [
+        ("train/mel/1", "mel"),
+        ("train/nv/2", "nv"),
+        ("test/mel/2", "mel"),
+        ("test/nv/3", "nv"),
+    ]
+
+
 def test_near_misses_are_named(tmp_path: Path) -> None:
     (tmp_path / "isic_1.JPG").write_bytes(encoded("JPEG"))
-    touch(tmp_path / "ISIC_2.heic")
+    touch(tmp_path / "ISIC_2.avif")
     _, (problem,) = matched(tmp_path, "ISIC_1", "ISIC_2", "ISIC_3")
     assert "1 differ from a file's name in case (ISIC_1 and isic_1.JPG)" in problem
-    assert "1 are files of another type (ISIC_2.heic)" in problem
+    assert "1 are files of another type (ISIC_2.avif)" in problem
     (tmp_path / "x").mkdir()
     _, (problem,) = matched(tmp_path / "x", "ISIC_1")
     assert "expected files named IMAGE_ID.jpg or .png of the same images" in problem

@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+import sys
 import time
 import tracemalloc
 import zlib
@@ -13,7 +14,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from skinlesion.data import image_io
-from skinlesion.data.image_io import ImageError, dimensions, file_faults, read, upright
+from skinlesion.data.image_formats import ImageError
+from skinlesion.data.image_io import dimensions, file_faults, read, upright
 from skinlesion.errors import DataError
 
 
@@ -47,11 +49,12 @@ def test_whole_images_have_no_fault(tmp_path: Path, content: bytes) -> None:
     ("content", "fault"),
     [
         (b"", "empty file"),
-        (b"<html>quota exceeded</html>", "its content is of an unknown type; expected JPEG, PNG, WEBP, BMP or TIFF"),
-        (encoded("GIF", mode="P"), "its content is a GIF; expected JPEG"),
+        (b"<html>quota exceeded</html>", "its content is of an unknown type; expected JPEG, PNG, WEBP, BMP, TIFF"),
+        (encoded("PDF"), "its content is a PDF; expected JPEG"),
+        (b"\0\0\0\x1cftypavif" + bytes(40), "its content is an AVIF or a video; expected JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content is PostScript"),
         (encoded("JPEG")[:20], "its content is of an unknown type"),
-        (encoded("PNG", mode="I;16"), "its pixels are 16-bit grey; convert it to 8-bit RGB"),
+        (encoded("TIFF", mode="I"), "its pixels are 32-bit grey; convert it to 8-bit RGB"),
         (encoded("JPEG")[:-1], "truncated JPEG (no end marker)"),
         (encoded("JPEG")[:-1000], "truncated JPEG (no end marker)"),
         (encoded("JPEG", side=256)[:20_000], "truncated JPEG (no end marker)"),
@@ -126,8 +129,16 @@ def without_palette() -> bytes:
     return whole[:start] + whole[start + 12 + int.from_bytes(whole[start : start + 4], "big") :]
 
 
+def pages(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    first, *others = (Image.new("RGB", (20, 20), (shade, 40, 30)) for shade in (250, 120, 10))
+    first.save(buffer, kind, save_all=True, append_images=others)
+    return buffer.getvalue()
+
+
 REFUSED = {
-    "16-bit grey": (encoded("PNG", mode="I;16"), "16-bit grey"),
+    "12 bits in 16": (encoded("PNG", mode="I;16"), "its 16-bit values end at 12 bits"),
+    "two pages": (pages("TIFF"), "several frames or pages"),
     "32-bit grey": (encoded("TIFF", mode="I"), "32-bit grey"),
     "floating point": (encoded("TIFF", mode="F"), "floating point"),
     "unknown header chunk": (odd_png(b"gAMA", b""), "damaged"),
@@ -173,6 +184,52 @@ def test_other_8_bit_images_are_read_as_rgb(tmp_path: Path, mode: str) -> None:
     (tmp_path / "A.jpg").write_bytes(encoded(kind, mode=mode))
     with Image.open(tmp_path / "A.jpg") as image:
         np.testing.assert_array_equal(read(tmp_path / "A.jpg"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bit_grey_is_read_as_its_upper_eight_bits(tmp_path: Path, kind: str, orientation: int) -> None:
+    """The lower eight bits are noise."""
+    grey = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40) % 256
+    lower = np.random.default_rng(0).integers(0, 256, grey.shape, dtype=np.uint16)
+    image = Image.fromarray(grey * np.uint16(256) + lower)
+    assert image.mode == "I;16"
+    exif = image.getexif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image.save(tmp_path / "A.jpg", kind, exif=exif)
+    upright = grey if orientation == 1 else np.rot90(grey, -1)
+    np.testing.assert_array_equal(read(tmp_path / "A.jpg"), np.repeat(upright[..., None], 3, axis=2))
+    assert file_faults([tmp_path / "A.jpg"]) == {}
+
+
+def test_a_16_bit_tiff_whose_least_value_is_white_is_inverted(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((20, 20), 200 * 257, np.uint16))
+    image.save(tmp_path / "A.tif", tiffinfo={262: 0})
+    assert (read(tmp_path / "A.tif") == 55).all()
+
+
+def test_a_gif_is_its_first_frame(tmp_path: Path) -> None:
+    (tmp_path / "A.gif").write_bytes(pages("GIF"))
+    assert (read(tmp_path / "A.gif") == (250, 40, 30)).all()
+
+
+def test_a_heic_is_read_with_its_extra_and_names_it_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    heif.from_pillow(Image.new("RGB", (64, 48), (200, 100, 50))).save(tmp_path / "A.jpg", quality=100)
+    assert np.abs(read(tmp_path / "A.jpg").astype(int) - (200, 100, 50)).max() <= 2
+    assert file_faults([tmp_path / "A.jpg"]) == {}
+    assert dimensions(tmp_path / "A.jpg") == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "extra"), [(b"\0\0\0\x18ftypheic" + bytes(40), "heic"), (bytes(128) + b"DICM" + bytes(40), "dicom")]
+)
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, {"heic": "pillow_heif", "dicom": "pydicom"}[extra], None)
+    (tmp_path / "A.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=rf"A\.jpg: .*needs an extra: pip install 'skinlesion\[{extra}\]'"):
+        read(tmp_path / "A.jpg")
+    assert extra in file_faults([tmp_path / "A.jpg"])[tmp_path / "A.jpg"]
 
 
 def test_a_pipe_does_not_wait_for_a_writer(tmp_path: Path) -> None:

@@ -396,3 +396,39 @@ def test_a_million_rows_take_seconds(tmp_path: Path) -> None:
     found = read_labelled(tmp_path / "HAM10000_metadata", images=None, metadata=None, classes={}, key="data")
     assert time.process_time() - start < 4
     assert len(found.frame) == 100_000
+
+
+def test_images_in_folders_by_diagnosis_need_no_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Folders may have codes or names of diagnoses, and files of two folders the same name."""
+    for folder, names in {"mel": "12", "melanocytic nevus": "134", "BCC": "5"}.items():
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "photos" / folder / f"{name}.jpg").write_bytes(jpeg())
+    found = read_labelled(Path("folders"), images=[tmp_path / "photos"], metadata=None, classes={}, key="external")
+    assert dict(zip(found.frame["image_id"], found.frame["diagnosis"], strict=True)) == {
+        "photos/mel/1": "mel",
+        "photos/mel/2": "mel",
+        "photos/BCC/5": "bcc",
+        **{f"photos/melanocytic nevus/{name}": "nv" for name in "134"},
+    }
+    assert set(found.frame["path"]) == {str(path) for path in (tmp_path / "photos").rglob("*.jpg")}
+    (tmp_path / "photos" / "wart").mkdir()
+    (tmp_path / "photos" / "wart" / "6.jpg").write_bytes(jpeg())
+    with pytest.raises(DataError, match=r"unknown diagnosis 'wart'.*external.classes.wart=VALUE"):
+        read_labelled(Path("folders"), images=[tmp_path / "photos"], metadata=None, classes={}, key="external")
+    (tmp_path / "photos" / "wart" / "6.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 faulty image files: .*6.jpg: empty file"):
+        read_labelled(
+            Path("folders"), images=[tmp_path / "photos"], metadata=None, classes={"wart": "bkl"}, key="external"
+        )
+
+
+def test_dicom_files_fill_in_facts_that_the_table_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"a": {"age": 40.0, "sex": "male"}, "b": {"age": 30.0}}
+    monkeypatch.setattr("skinlesion.data.dicom.dicom_facts", lambda path: said[path.stem])
+    monkeypatch.setattr("skinlesion.data.image_files.file_faults", lambda paths: {})
+    for name in "ab":
+        (tmp_path / f"{name}.dcm").write_bytes(b"")
+    (tmp_path / "labels.csv").write_text("image,dx,age\na.dcm,mel,\nb,nv,61\n")
+    found = read_labelled(tmp_path / "labels.csv", images=[tmp_path], metadata=None, classes={}, key="external").frame
+    assert found[["image_id", "age", "sex"]].to_numpy().tolist() == [["a", 40.0, "male"], ["b", 61.0, "unknown"]]

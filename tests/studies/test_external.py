@@ -15,7 +15,7 @@ from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import from_file
-from skinlesion.errors import DataError
+from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.external.evaluation import ExternalPredictions, predict_external
@@ -224,3 +224,48 @@ def test_invalid_sources_are_refused(source: Path, trained: TrainConfig, tmp_pat
     with pytest.raises(DataError, match="no row would be left"):
         run(config(source, trained, tmp_path / "out", f"external.labels={tmp_path / 'other.csv'}"))
     assert not (tmp_path / "out").exists()
+
+
+def test_several_sets_at_once(
+    source: Path, trained: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A set measures what it measures alone; the same images, sorted into folders by diagnosis, measure the same."""
+    for row in pd.read_csv(source / "labels.csv").itertuples():
+        (path,) = (source / "images").glob(f"{row.image}.*")
+        (tmp_path / "sorted" / row.dx).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sorted" / row.dx / path.name).write_bytes(path.read_bytes())
+    labels = source / "labels.csv"
+    whole = composed(
+        "evaluate",
+        EvaluateConfig,
+        *(f"checkpoint={trained.out}", f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path / 'sets'}"),
+        *("resamples=100", "interval=percentile"),
+        f"+external_sets.flat={{images: {source / 'images'}, labels: {labels}, leakage: keep}}",
+        f"+external_sets.sorted={{images: {tmp_path / 'sorted'}, labels: folders}}",
+    )
+    run(whole)
+    shown = capsys.readouterr().out
+    found = json.loads((tmp_path / "sets" / "external_sets.json").read_text())["sets"]
+    assert [*found] == ["flat", "sorted"]
+    assert "flat (43 images)" in shown
+    assert "sorted (41 images)" in shown
+    run(config(source, trained, tmp_path / "alone", "interval=percentile"))
+    alone = json.loads((tmp_path / "alone" / "metrics_external.json").read_text())
+    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
+        assert found["sorted"][name] == alone[name]
+    written = json.loads((tmp_path / "sets" / "flat" / "metrics_external.json").read_text())
+    assert found["flat"]["accuracy"] == written["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("+external_sets.a={images: x}", "external_sets.a={'images': 'x'}: expected {images: FOLDER, labels: CSV}"),
+        ("+external_sets.a={images: x, labels: y, torm: drop}", "external_sets.a.KEY=torm: expected"),
+        ("+external_sets.a={images: x, labels: y, torn: no}", "external_sets.a.torn=no: expected"),
+    ],
+)
+def test_faulty_sets_are_refused_by_key(override: str, said: str, trained: TrainConfig) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed("evaluate", EvaluateConfig, f"checkpoint={trained.out}", override)
+    assert said in str(caught.value)

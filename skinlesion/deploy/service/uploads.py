@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.image_io import Image, ImageError, decode_bytes, upright
+from skinlesion.data.image_formats import ImageError
+from skinlesion.data.image_io import Image, decode_bytes, upright
 from skinlesion.deploy.service.errors import RequestError
 
 T = TypeVar("T")

@@ -99,14 +99,13 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         CheckpointError: The predictor is a bundle.
     """
     first = predictor.networks.models[0]
-    labelled = _read_source(first, config)
+    cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
+    labelled = _read_source(first, config, cache_dir=cache_dir)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
-    cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    sizes = {first.spec.size, *predictor.sizes}
-    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in sizes}
+    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in (first.spec.size, *predictor.sizes)}
     cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
@@ -138,7 +137,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     )
 
 
-def _read_source(model: TrainedModel, config: ExternalConfig) -> LabelledData:
+def _read_source(model: TrainedModel, config: ExternalConfig, *, cache_dir: Path) -> LabelledData:
     return read_labelled(
         Path(str(config.labels)).expanduser(),
         images=[Path(str(config.images)).expanduser()],
@@ -151,6 +150,7 @@ def _read_source(model: TrainedModel, config: ExternalConfig) -> LabelledData:
         torn=config.torn,
         key="external",
         binary=True,
+        cache_dir=cache_dir,
     )
 
 
