@@ -227,16 +227,9 @@ def read_labelled(
     kept = rows[rows["diagnosis"] != ""]
     files: dict[str, list[Path]] | None = None
     if images is not None:
-        files, problems = match_files(
-            kept["image_id"].tolist(),
-            images,
-            root=images[0],
-            policies=(missing_images, extra_images),
-            key=key,
-            only=only,
-            dropped=rows["image_id"].tolist(),
-            located=located,
-        )
+        ids, every = kept["image_id"].tolist(), rows["image_id"].tolist()
+        options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
+        files, problems = match_files(ids, images, root=images[0], dropped=every, **options)
     frame = checked_frame(kept, facts, files, layout, groups=groups)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
     frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)

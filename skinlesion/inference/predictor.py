@@ -260,12 +260,9 @@ class Predictor:
             )
         made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
         table = self._finish(made, ids, calibrated=False)
-        known: dict[str, Any] = {
-            "lesion_id": object_array(frame["lesion_id"]),
-            "actual": object_array(frame["diagnosis"]),
-        }
-        single = table.probabilities.astype(np.float32)
-        return replace(table, probabilities=single, group_id=groups_of_frame(frame), **known).sorted()
+        known: dict[str, Any] = {"lesion_id": object_array(frame["lesion_id"]), "group_id": groups_of_frame(frame)}
+        known |= {"actual": object_array(frame["diagnosis"]), "probabilities": table.probabilities.astype(np.float32)}
+        return replace(table, **known).sorted()
 
     def embed_frame(self, frame: "pd.DataFrame", *, label: str = "embedding") -> Outputs:
         """Run the members on the images of a checked frame, and keep their logits and pooled features."""

@@ -16,7 +16,8 @@ from PIL import Image
 
 from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.readers import COLUMNS, LabelledData, read_data, read_labelled
+from skinlesion.data.columns import COLUMNS
+from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.data.splits import assign
 from skinlesion.errors import ConfigError, DataError
 

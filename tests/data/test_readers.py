@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion.data.readers import COLUMNS, read_ham10000, read_labelled
+from skinlesion.data.columns import COLUMNS
+from skinlesion.data.readers import read_ham10000, read_labelled
 from skinlesion.errors import ConfigError, DataError
 
 FOLDERS = ["HAM10000_images_part_1", "HAM10000_images_part_2"]
