@@ -34,6 +34,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
+    from skinlesion.inference.inputs import check_facts
     from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.saliency import explanation_page, nearest_cases
     from skinlesion.plots.style import save
@@ -43,7 +44,8 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
         reason = "is a folder; expected one image" if path.is_dir() else "no such file"
         raise DataError(f"image={config.image}: {reason}")
     predictor = Predictor.from_config(config)
-    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
+    given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
+    facts = check_facts(predictor.encoder, given)
     found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
     nearest = [] if config.cases is None else _nearest(config.cases, predictor, found.image, name=path.stem)

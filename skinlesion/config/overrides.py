@@ -73,7 +73,7 @@ def check_key(name: str, value: str, command: str, schema: type) -> None:
     group = next((each for each in groups(command) if name in (each, each.partition("@")[0])), None)
     root = f"{group}.root"
     if group is None:
-        is_node = any(known.startswith(f"{name}.") for known in keys(schema))
+        is_node = any(_matches(name, known) and known.count(".") > name.count(".") for known in keys(schema))
         if not (name.startswith("hydra") or is_known(name, schema) or (is_node and value.startswith("{"))):
             raise ConfigError(unknown_key(name, schema, value=value))
     elif root in keys(schema) and value not in choices(group) and ("/" in value or Path(value).exists()):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
-from skinlesion.config.inference import Age, known_age
+from skinlesion.config.inference import Age
 from skinlesion.config.schema import (
     BootstrapKeys,
     OneOf,
@@ -71,6 +71,7 @@ class ExplainConfig(BootstrapKeys):
     age: Age | None  # age of the patient in years; null: unknown
     sex: str | None  # sex of the patient: female or male; null: unknown
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
+    fact: dict[str, Any]  # further facts that the model knows, by name, such as fact.diameter=5; none: unknown
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     out: PathText | None  # folder of the results; null: `explanations` beside the model
     images: Annotated[int, Range(2)] | None  # number of images drawn from the part of the split; null: all
@@ -80,7 +81,6 @@ class ExplainConfig(BootstrapKeys):
     data: SourceConfig
 
     def __post_init__(self) -> None:
-        self.age = known_age(self.age)
         require_one_model(self.checkpoint, self.ensemble)
         if self.class_ is not None:
             from skinlesion.taxonomy import CODES  # imports numpy, which help does without

@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.image_cache import image_key
-from skinlesion.data.metadata import FACTS
+from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
 from skinlesion.training.callbacks import (
@@ -118,7 +118,7 @@ def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[s
     return {
         "images": image_key(frame, size=datamodule.spec.size, cache_dir=datamodule.cache_dir),
         "diagnoses": digest("diagnosis"),
-        "facts": digest(*FACTS),
+        "facts": digest(*datamodule.encoder.names),
         "fingerprint": datamodule.record()["fingerprint"],
         "class_counts": module.hparams["class_counts"],
         "encoder": module.hparams["encoder"],
@@ -138,6 +138,7 @@ def refuse_changed_inputs(inputs: Mapping[str, Any], checkpoint: Path) -> None:
     """
     record = read_checkpoint(checkpoint)["skinlesion"]
     before = {**record.get("inputs", {}), **record}
+    before["encoder"] = MetadataEncoder.from_state(before["encoder"]).state()  # of earlier versions too
     changed = dict.fromkeys(_INPUTS[key] for key in inputs if before.get(key, inputs[key]) != inputs[key])
     if changed:
         raise CheckpointError(
