@@ -158,7 +158,7 @@ def translate(voting: VotingModule) -> Any:
 @torch.library.custom_op("skinlesion::conv2d_same", mutates_args=())
 def _same(image: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
     """TensorFlow's convolution with padding SAME, as one operation that ONNX has too, whatever the image's size."""
-    return conv2d_same(image, weight, bias, (stride, stride), (0, 0), (1, 1), groups)
+    return cast(Tensor, conv2d_same(image, weight, bias, (stride, stride), (0, 0), (1, 1), groups))
 
 
 @_same.register_fake
