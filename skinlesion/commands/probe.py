@@ -1,4 +1,4 @@
-"""`skinlesion probe`: frozen backbones, judged in seconds once their embeddings are there."""
+"""`skinlesion probe`: frozen backbones, judged by simple classifiers once their embeddings are there."""
 
 import logging
 import time
