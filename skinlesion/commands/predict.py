@@ -60,10 +60,10 @@ def _read_table(
     config: PredictConfig, images: list[Path], model: "Predictor"
 ) -> "tuple[dict[Path, Facts], dict[str, list[str]]]":
     """Facts by image from `facts`; and, for JSON, the images and rows that have no counterpart."""
-    from skinlesion.inference.facts_table import read_facts
-
     if config.facts is None:
         return {}, {}
+    from skinlesion.inference.facts_table import read_facts  # needs pandas, which a bundle alone does without
+
     found = read_facts(Path(config.facts).expanduser(), images, model.encoder)
     return found.facts, {"without_facts": found.without_row, "rows_without_image": found.without_image}
 

@@ -301,7 +301,7 @@ def test_a_faulty_table_of_facts_is_named_by_line(checkpoint: str, images: Path,
     table.write_text("name,age\na,50\n")
     with pytest.raises(DataError, match=r"patients\.csv: no column of image ids"):
         predict(checkpoint, f"images={images}", f"facts={table}")
-    with pytest.raises(ConfigError, match=r"facts=.*null beside age"):
+    with pytest.raises(ConfigError, match=r"facts=.*null beside the facts"):
         predict(checkpoint, f"images={images}", f"facts={table}", "age=50")
     with pytest.raises(ConfigError, match="image: expected an image or a folder"):
         predict(checkpoint)

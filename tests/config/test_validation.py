@@ -25,13 +25,15 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "robustness": ("checkpoint=a.ckpt", "split=val"),
     "export": ("checkpoint=a.ckpt", "out=bundle"),
     "folds": (),
+    "download": (),
+    "probe": (),
     "audit": (),
     "verify": (),
     "synthetic": ("data.root=demo",),
     "serve": ("bundle=demo/bundle",),
     "report": ("ensemble=runs/six/ensemble",),
 }
-NOT_OF_TRAINING = ("hydra", "taxonomy", "source", "classes", "facts", "localizations", "near_duplicates")
+NOT_OF_TRAINING = ("hydra", "taxonomy", "source", "classes", "facts", "localizations", "near_duplicates", "dataset", "fact_specs")
 GROUPS = sorted(
     path.relative_to(config_dir())
     for path in config_dir().rglob("*.yaml")
@@ -203,7 +205,7 @@ def test_facts_are_numbers_or_categories_of_other_names_than_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [name for name in REQUIRED if name not in ("predict", "serve", "synthetic", "verify")]
+    "command", [name for name in REQUIRED if name not in ("download", "predict", "serve", "synthetic", "verify")]
 )
 def test_results_that_cannot_be_written_are_refused_before_the_work(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
