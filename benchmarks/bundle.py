@@ -24,7 +24,7 @@ from skinlesion.deploy.runtime import image_input as input_name
 from skinlesion.deploy.runtime import open_session
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000
 from skinlesion.training.build import architecture
 from skinlesion.training.checkpoint import TrainedModel
 from skinlesion.training.module import LesionClassifier
@@ -85,7 +85,7 @@ def members(folder: Path, backbones: Sequence[str], *, size: tuple[int, int]) ->
         path.write_bytes(b"")  # its digest is all that is asked for
         spec = module.image_input
         about = {"model": {"backbone": config.model.backbone}}
-        found.append(TrainedModel(f"{name}-{number}", path, network, ENCODER, spec, about, CODES, {}, ""))
+        found.append(TrainedModel(f"{name}-{number}", path, network, ENCODER, spec, about, HAM10000.codes, {}, ""))
     return found
 
 

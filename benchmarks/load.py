@@ -31,6 +31,7 @@ from PIL import Image
 
 from benchmarks.measuring import machine
 from skinlesion.files import write_json
+from skinlesion.taxonomy import HAM10000
 
 AT_ONCE = 8
 LARGE = 50  # requests with an image of 32 megapixels
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT, help="JSON file for the numbers")
     given = parser.parse_args()
     command = [sys.executable, "-m", "skinlesion", "serve", f"bundle={given.bundle}", "port=0"]
-    found = measure(command, example("mel"), seconds=given.seconds)
+    found = measure(command, example(HAM10000.targets[0]), seconds=given.seconds)
     about = json.loads((Path(given.bundle) / "bundle.json").read_text(encoding="utf-8"))
     members = [f"{member['backbone']} {member['size'][1]}x{member['size'][0]}" for member in about["members"]]
     written = {"members": members, "precision": about["precision"], "machine": machine(), **found}

@@ -18,7 +18,7 @@ from skinlesion.data.readers import read_data
 from skinlesion.files import replacing
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.baselines import BASELINES, cross_fitted
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000
 
 _DIGITS = "%.6g"
 
@@ -56,7 +56,7 @@ def main() -> None:
     folds_of = facts["image_id"].map(judged).fillna(-1).to_numpy(dtype=np.int64)
     about = facts[["image_id", "lesion_id"]].assign(actual=facts["diagnosis"], fold=folds_of)
     for name, columns in BASELINES.items():
-        values = pd.DataFrame(cross_fitted(facts, folds_of, columns), columns=list(CODES), index=facts.index)
+        values = pd.DataFrame(cross_fitted(facts, folds_of, columns), columns=list(HAM10000.codes), index=facts.index)
         write(about.join(values)[folds_of >= 0], facts, arguments.out / f"{name}.csv.gz")
 
 
@@ -64,7 +64,7 @@ def write(frame: pd.DataFrame, facts: pd.DataFrame, path: Path) -> None:
     """Write a table as `verify` reads it; the same predictions give the same bytes."""
     known = facts.loc[frame["image_id"]]
     about = {"source": known["dataset"].to_numpy(), "confirmation": known["dx_type"].to_numpy()}
-    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *CODES]]
+    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *HAM10000.codes]]
     text = (
         table.reset_index(drop=True)
         .sort_values("image_id")

@@ -37,7 +37,7 @@ from benchmarks.measuring import machine
 from skinlesion.config.studies import AuditConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.image_io import fit, read
-from skinlesion.data.readers import read_data, targets
+from skinlesion.data.readers import read_data
 from skinlesion.data.transforms import normalise
 from skinlesion.files import write_json
 from skinlesion.inference.predictions import Predictions
@@ -49,7 +49,7 @@ from skinlesion.metrics.summary import category_auroc, groups_of, metrics_statis
 from skinlesion.model.funnel import DenseFunnel
 from skinlesion.model.network import Head
 from skinlesion.model.pretrained import load_pretrained
-from skinlesion.taxonomy import CODES, NEVUS
+from skinlesion.taxonomy import HAM10000
 from skinlesion.training.checkpoint import TrainedModel, load_model
 from skinlesion.training.feature_cache import backbone_maps
 from skinlesion.training.losses import focal_loss, inverse_frequency_weights
@@ -189,15 +189,20 @@ def embed(model: TrainedModel, frame: pd.DataFrame, weights: Path | None, path: 
 
 def images_of(frame: pd.DataFrame, features: Tensor, facts: Tensor) -> Images:
     """The images of a checked frame with their features and facts."""
-    source, dominant = frame["dataset"], frame["dataset"][frame["diagnosis"] == NEVUS].mode()[0]
-    numbers, target = torch.from_numpy(pd.factorize(source, sort=True)[0]), torch.from_numpy(targets(frame))
+    source, dominant = frame["dataset"], frame["dataset"][frame["diagnosis"] == HAM10000.majority].mode()[0]
+    numbers, target = (
+        torch.from_numpy(pd.factorize(source, sort=True)[0]),
+        torch.from_numpy(HAM10000.indices(frame["diagnosis"].tolist())),
+    )
     return Images(frame, features, facts, target, numbers, torch.from_numpy((source == dominant).to_numpy(copy=True)))
 
 
 def pair_counts(source: Tensor, target: Tensor) -> Tensor:
     """Count the images of each source and diagnosis: (S, K) float32."""
-    pairs = torch.bincount(len(CODES) * source + target, minlength=len(CODES) * (int(source.max()) + 1))
-    return pairs.view(-1, len(CODES)).float()
+    pairs = torch.bincount(
+        len(HAM10000.codes) * source + target, minlength=len(HAM10000.codes) * (int(source.max()) + 1)
+    )
+    return pairs.view(-1, len(HAM10000.codes)).float()
 
 
 def independence_weights(source: Tensor, target: Tensor) -> Tensor:
@@ -234,7 +239,7 @@ def fit_head(trial: Trial, widths: Sequence[int], images: Images) -> DenseFunnel
     target, source, channels = images.target, images.source, images.features.shape[1]
     weights, counts = independence_weights(source, target), pair_counts(source, target)
     chances = {"shuffled": None, "independent": weights, "cells": 1 / counts[source, target]}[trial.drawn]
-    head = DenseFunnel(channels, len(CODES), widths=widths)
+    head = DenseFunnel(channels, len(HAM10000.codes), widths=widths)
     adversary = DenseFunnel((channels, *widths)[-1], len(counts), widths=(64,), dropout=0.0)
 
     def loss_of(rows: Tensor, progress: float) -> Tensor:
@@ -277,7 +282,7 @@ def run_trial(
 
 def tell(values: Sequence[Tensor], images: Sequence[Images]) -> float:
     """AUROC of the dominant source among nevi, by a logistic regression fitted to the first, judged on the second."""
-    nevi = [each.target == CODES.index(NEVUS) for each in images]
+    nevi = [each.target == HAM10000.codes.index(HAM10000.majority) for each in images]
     x, z = (each[own].numpy() for each, own in zip(values, nevi, strict=True))
     y, actual = (each.dominant[own].numpy() for each, own in zip(images, nevi, strict=True))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(x, y)
@@ -370,8 +375,8 @@ def compare_losses(images: Images, parts: Sequence[Parts], model: TrainedModel) 
 def with_loss(loss: Callable[..., Tensor], train: Images, test: Images, model: TrainedModel) -> Predictions:
     """Predictions by the package's head, which gets pooled maps of one position, fitted with a loss."""
     missing, facts = torch.from_numpy(model.encoder.missing()), torch.tensor(model.encoder.fact_of_column)
-    head = Head(train.features.shape[1], len(CODES), missing=missing, fact_of_column=facts, fact_dropout=0.3)
-    weights = inverse_frequency_weights(torch.bincount(train.target, minlength=len(CODES)).tolist(), alpha=0.5)
+    head = Head(train.features.shape[1], len(HAM10000.codes), missing=missing, fact_of_column=facts, fact_dropout=0.3)
+    weights = inverse_frequency_weights(torch.bincount(train.target, minlength=len(HAM10000.codes)).tolist(), alpha=0.5)
 
     def loss_of(rows: Tensor, _: float) -> Tensor:
         logits = head(train.features[rows, :, None, None], train.facts[rows])

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.data.readers import targets
+from skinlesion.taxonomy import HAM10000
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -24,7 +24,7 @@ class Images(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, frame: pd.DataFrame, size: tuple[int, int]) -> None:
-        self.paths, self.targets = frame["path"].tolist(), targets(frame).tolist()
+        self.paths, self.targets = frame["path"].tolist(), HAM10000.indices(frame["diagnosis"].tolist()).tolist()
         self.transform = A.Compose(
             [
                 A.Resize(*size),

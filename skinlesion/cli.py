@@ -94,7 +94,7 @@ COMMANDS = {
     "explain": Command(
         "studies.ExplainConfig",
         "Explain a diagnosis: saliency map, members, the patient's facts.",
-        ("explain photo.jpg ensemble=runs/six/ensemble class=mel", "explain ensemble=runs/six/ensemble split=val"),
+        ("explain photo.jpg ensemble=runs/six/ensemble", "explain ensemble=runs/six/ensemble split=val"),
     ),
     "probe": Command(
         "studies.ProbeConfig",
@@ -112,7 +112,7 @@ COMMANDS = {
     "report": Command(
         "studies.ReportConfig",
         "Write the report of an ensemble: one page, a model card, checklists.",
-        ("report ensemble=runs/six/ensemble prevalence.mel=0.02",),
+        ("report ensemble=runs/six/ensemble prevalence.malignant=0.05",),
     ),
     "verify": Command(
         "studies.VerifyConfig",

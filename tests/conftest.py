@@ -17,9 +17,11 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import typed
 from skinlesion.files import config_dir
 from skinlesion.synthetic.dataset import write_synthetic
+from skinlesion.taxonomy import HAM10000
 
 torch.set_num_threads(1)
 
+CODES, DIAGNOSES, NEVUS = HAM10000.codes, HAM10000.diagnoses, "nv"
 Schema = TypeVar("Schema")
 
 SMALL = (

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from conftest import CODES, DIAGNOSES
 from PIL import Image as PillowImage
 
 from skinlesion.config.deploy import LimitsConfig
@@ -16,7 +17,6 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.inference.members import Facts, Prepared
 from skinlesion.inference.predictions import Predictions
-from skinlesion.taxonomy import CODES, DIAGNOSES
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
 ENCODER = MetadataEncoder.from_state(

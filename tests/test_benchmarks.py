@@ -67,8 +67,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
 
 def test_the_other_side_of_the_subset_search_votes_as_the_project_does() -> None:
     import pandas as pd
-
-    from skinlesion.taxonomy import CODES
+    from conftest import CODES
 
     actual, values = subset_search.members(np.random.default_rng(3))
     names = [f"I{number:04d}" for number in range(len(actual))]

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import CODES
 
 from benchmarks import source_shortcut
 from benchmarks.source_shortcut import TRIALS, Images, compared, images_of, run_trial
 from skinlesion.inference.predictions import Predictions
-from skinlesion.taxonomy import CODES
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
 

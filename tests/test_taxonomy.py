@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from conftest import CODES
 
-from skinlesion.errors import ConfigError
+from skinlesion.errors import ConfigError, DataError
+from skinlesion.files import config_dir
 from skinlesion.inference.predictions import Predictions
-from skinlesion.taxonomy import CODES, HAM10000, Taxonomy
+from skinlesion.taxonomy import CATEGORIES, HAM10000, Taxonomy, _broader_words, read_taxonomy
 
 
 def test_the_class_order_is_alphabetical_as_it_has_always_been() -> None:
@@ -36,7 +38,106 @@ def test_wrong_taxonomies_are_refused() -> None:
     state = HAM10000.to_dict()
     with pytest.raises(ConfigError, match="melanom is neither a code nor a category"):
         Taxonomy.from_dict({**state, "targets": ["melanom"]})
-    with pytest.raises(ConfigError, match="majority"):
-        Taxonomy.from_dict({key: value for key, value in state.items() if key != "majority"})
+    with pytest.raises(ConfigError, match="targets"):
+        Taxonomy.from_dict({key: value for key, value in state.items() if key != "targets"})
     with pytest.raises(ConfigError, match="at least two different codes"):
         Taxonomy.from_dict({**state, "diagnoses": {"mel": state["diagnoses"]["mel"]}})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "taxonomy").glob("*.yaml")))
+def test_every_taxonomy_knows_its_own_codes_and_names_and_means_what_it_has(name: str) -> None:
+    taxonomy = Taxonomy.load(name)
+    for each in taxonomy.diagnoses:
+        assert taxonomy.meaning(each.code.upper()) == taxonomy.meaning(each.name.replace(" ", "_")) == each.code
+        assert each.category in CATEGORIES
+    assert {*taxonomy.words.values()} <= {*taxonomy.codes, "drop", "error"}
+    assert taxonomy.infer or Taxonomy.configured(taxonomy.to_dict()) == taxonomy
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "ham10000",
+            "Melanoma in situ=mel, pigmented_benign_keratosis=bkl, Solar or actinic keratosis=akiec, ACK=akiec, "
+            "SEK=bkl, melanocytic_Nevi=nv, Melanoma - NOS=mel, Hemangioma=vasc, Bowen's disease=akiec, BEN_OTH=None",
+        ),
+        (
+            "isic2019",
+            "AK=ak, Bowen disease=scc, squamous cell carcinoma - invasive=scc, akiec=None, UNK=drop, nevus=nv",
+        ),
+        ("pad_ufes20", "ACK=ack, NEV=nev, SEK=sek, BOD=scc, pigmented benign keratosis=None, melanoma NOS=mel"),
+        ("milk10k", "SCCKA=sccka, MAL_OTH=mal_oth, solar lentigo=bkl, Bowen's disease=akiec, verruca=ben_oth, INF=inf"),
+        ("isic2020", "1.0=mel, 0=other, malignant=mel, lentigo NOS=other, melanoma=mel, BCC=error, unknown=error"),
+        ("isic2024", "1=malignant, 0.0=benign, TRUE=malignant, BCC=malignant, nevus=benign, actinic keratosis=None"),
+        ("derm7pt", "reed or spitz nevus=nev, melanoma (less than 0.76 mm)=mel, lentigo=misc, dermatofibroma=misc"),
+        ("dermamnist", "0=akiec, 5=nv, 6.0=vasc, melanoma=mel"),
+        ("bcn20000", "MEL=mel, scar=drop, seborrheic keratosis=bkl"),
+    ],
+)
+def test_words_of_the_public_sets_are_known(name: str, words: str) -> None:
+    taxonomy = Taxonomy.load(name)
+    for word, code in (pair.split("=") for pair in words.split(", ")):
+        assert str(taxonomy.meaning(word)) == code, word
+
+
+def test_the_broader_words_lead_to_no_circle() -> None:
+    for word in _broader_words():
+        passed = [word]
+        while (broader := _broader_words().get(passed[-1])) is not None:
+            assert broader not in passed
+            passed.append(broader)
+
+
+def test_premalignant_diagnoses_count_as_the_taxonomy_says() -> None:
+    isic, pad = Taxonomy.load("isic2019"), Taxonomy.load("pad_ufes20")
+    assert dict(zip(isic.codes, isic.mask("malignant"), strict=True))["ak"]
+    assert not dict(zip(pad.codes, pad.mask("malignant"), strict=True))["ack"]
+    assert dict(zip(pad.codes, pad.mask("benign"), strict=True))["ack"]
+
+
+def test_a_diagnosis_that_is_taken_away_goes_with_its_words_and_targets() -> None:
+    state = read_taxonomy("ham10000")
+    del state["diagnoses"]["mel"], state["diagnoses"]["nv"]
+    without = Taxonomy.configured(state)
+    assert without.codes == ("akiec", "bcc", "bkl", "df", "vasc")
+    assert without.targets == ("malignant",)
+    assert without.submission_order == ("bcc", "akiec", "bkl", "df", "vasc")
+    assert [without.meaning(word) for word in ("mel", "melanoma in situ", "nevus", "bcc")] == ["drop"] * 3 + ["bcc"]
+    with pytest.raises(ConfigError, match="melanom is neither"):
+        Taxonomy.configured({**state, "targets": ["melanom"]})
+
+
+def test_diagnoses_are_inferred_from_a_table() -> None:
+    given = {"diagnoses": {"b": {"name": "big", "category": "malignant"}, "z": {}}}
+    found = Taxonomy.configured({**read_taxonomy("infer"), **given}).found_in(["c_d", "b", "a", "b"])
+    assert [(each.code, each.name, each.category) for each in found.diagnoses] == [
+        ("b", "big", "malignant"),
+        ("a", "a", "unknown"),
+        ("c_d", "c d", "unknown"),
+    ]
+    assert found.targets == ("malignant",)
+    assert found.meaning("C-D") == "c_d"
+    assert found.meaning("other") is None
+    with pytest.raises(DataError, match="two diagnoses or more in the table, got a"):
+        Taxonomy.load("infer").found_in(["a", "a"])
+
+
+def test_a_checkpoint_of_before_words_travelled_keeps_its_diagnoses_and_learns_the_words() -> None:
+    state = {
+        key: value for key, value in HAM10000.to_dict().items() if key not in ("words", "infer", "premalignant_as")
+    }
+    before = Taxonomy.from_dict({**state, "group": "lesion_id"})
+    assert before == HAM10000
+    assert before.meaning("pigmented benign keratosis") == "bkl"
+
+
+def test_codes_alone_find_their_taxonomy() -> None:
+    assert Taxonomy.of_codes(Taxonomy.load("milk10k").codes[::-1]).name == "milk10k"
+    some = Taxonomy.of_codes(["nv", "mel"])
+    assert (some.codes, some.targets, some.diagnosis("mel").category) == (
+        ("nv", "mel"),
+        ("mel", "malignant"),
+        "malignant",
+    )
+    assert Taxonomy.of_codes(["x", "y"]).diagnosis("y").category == "unknown"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skinlesion.data.image_io import Image
     from skinlesion.metrics.estimate import Estimates
     from skinlesion.studies.audit.summary import DatasetSummary
+    from skinlesion.taxonomy import Taxonomy
 
 log = logging.getLogger(__name__)
 
@@ -33,38 +34,50 @@ def run(config: AuditConfig) -> None:
     from skinlesion.files import write_csv, write_json
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.studies.audit.summary import binary_shortcuts, leaking_pairs, shortcuts, summarize
+    from skinlesion.taxonomy import Taxonomy
     from skinlesion.terminal import track
 
     out = Path(config.out)
-    frame = read_data(config.data)
-    split = assign(frame, **asdict(config.split))
+    given = Taxonomy.configured(asdict(config.taxonomy))
+    frame = read_data(config.data, taxonomy=given)
+    taxonomy = given.found_in(frame["diagnosis"])
+    split = assign(frame, taxonomy=taxonomy, **asdict(config.split))
     height, width = config.image_size
     cache = open_cache(frame, size=(height, width), cache_dir=Path(config.data.cache_dir))
     hashes = hash_images(track(cache.images, "hashing images", len(frame)))
     pairs = duplicate_pairs(frame, split, hashes=hashes, distance=config.distance, similarity=config.similarity)
-    summary = summarize(frame, split, pairs=pairs, shortcuts=shortcuts(frame, split))
+    scores = shortcuts(frame, split, taxonomy=taxonomy)
+    summary = summarize(frame, split, pairs=pairs, shortcuts=scores, taxonomy=taxonomy)
     write_split(split, out / "split.csv")
     write_csv(out / "duplicates.csv", pairs)
     if len(groups := duplicate_groups(pairs)):
         write_csv(out / "groups.csv", groups)
         told = "%d images equal or resemble one of another lesion: data.groups=%s keeps them together"
         log.warning(told, len(groups), out / "groups.csv")
-    binary = binary_shortcuts(frame, split, BootstrapConfig(seed=config.seed))
+    binary = binary_shortcuts(frame, split, BootstrapConfig(seed=config.seed), taxonomy=taxonomy)
     about = {"binary_shortcuts": binary, "fingerprint": fingerprint(split)}
     write_json(out / "audit.json", {**summary, **about})
-    _draw(frame, cache.image, config, out)
+    _draw(frame, cache.image, config, out, taxonomy)
     _show(summary, leaking_pairs(pairs))
-    _show_binary(binary)
+    if taxonomy.targets:
+        _show_binary(binary, taxonomy.targets)
     log.info("Tables and figures: %s", out)
 
 
-def _draw(frame: "pd.DataFrame", image_of: "Callable[[str], Image]", config: AuditConfig, out: Path) -> None:
+def _draw(
+    frame: "pd.DataFrame",
+    image_of: "Callable[[str], Image]",
+    config: AuditConfig,
+    out: Path,
+    taxonomy: "Taxonomy",
+) -> None:
     from skinlesion.plots import audit as figures
     from skinlesion.plots.style import save
 
     for figure in (figures.diagnoses, figures.ages, figures.sexes, figures.localizations, figures.images_per_lesion):
-        save(figure(frame), out / f"{figure.__name__}.png")
-    sheet = figures.sample_sheet(frame, image_of, samples_per_class=config.samples_per_class, seed=config.seed)
+        save(figure(frame, taxonomy), out / f"{figure.__name__}.png")
+    size = config.samples_per_class
+    sheet = figures.sample_sheet(frame, image_of, samples_per_class=size, seed=config.seed, taxonomy=taxonomy)
     save(sheet, out / "sample_sheet.png")
 
 
@@ -97,9 +110,8 @@ def _show(summary: "DatasetSummary", pairs: "pd.DataFrame") -> None:
         log.warning("%d lesions are in two splits: %s", len(divided), divided[:5])
 
 
-def _show_binary(found: "dict[str, dict[str, Estimates] | None]") -> None:
+def _show_binary(found: "dict[str, dict[str, Estimates] | None]", targets: "tuple[str, ...]") -> None:
     from skinlesion.commands.console import show_table, with_interval
-    from skinlesion.taxonomy import TARGETS
 
     rows = [
         (f"{name}, {images}", *(with_interval(each) for each in areas.values()))
@@ -107,4 +119,4 @@ def _show_binary(found: "dict[str, dict[str, Estimates] | None]") -> None:
         for images, areas in (strata or {}).items()
     ]
     title = "AUROC without the image, cross-validated over lesions, test left out"
-    show_table(title, ("predicted from, images", *TARGETS), rows)
+    show_table(title, ("predicted from, images", *targets), rows)

@@ -164,15 +164,18 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
     from skinlesion.data.readers import read_labelled
     from skinlesion.inference.table_columns import groups_of_frame
     from skinlesion.metrics.challenge import read_submission
+    from skinlesion.taxonomy import Taxonomy
 
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
+    taxonomy = Taxonomy.load(other.taxonomy)
     found = read_labelled(
         Path(str(other.labels)),
         images=None,
         metadata=metadata,
         classes=other.classes,
         torn=other.torn,
+        taxonomy=taxonomy,
         layout=Layout.of(other.columns, DEFAULT_FACTS, other.facts, key="external"),
         groups=None if other.groups is None else Path(other.groups),
         key="external",
@@ -183,6 +186,7 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
         actual=dict(zip(ids, found.frame["diagnosis"], strict=True)),
         lesions=dict(zip(ids, found.frame["lesion_id"], strict=True)),
         without=found.dropped,
+        taxonomy=taxonomy,
     )
     predictions = replace(
         predictions, group_id=groups_of_frame(found.frame.set_index("image_id").loc[predictions.image_id.tolist()])

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,14 @@ def run(config: ProbeConfig) -> None:
     from skinlesion.studies.probe.cases import NAME, Cases
     from skinlesion.studies.probe.embedding import Embedders
     from skinlesion.studies.probe.study import cross_validate, refuse_leakage, splits_of
+    from skinlesion.taxonomy import Taxonomy
 
     out = Path(config.out)
     require_writable(out, "out")
-    frame = read_data(config.data)
-    splits = splits_of(frame, config.split)
+    given = Taxonomy.configured(asdict(config.taxonomy))
+    frame = read_data(config.data, taxonomy=given)
+    taxonomy = given.found_in(frame["diagnosis"])
+    splits = splits_of(frame, config.split, taxonomy=taxonomy)
     device = device_of(config.accelerator)
     embedders = Embedders.load(
         config.backbones, pretrained=config.pretrained, image_size=config.image_size, device=device
@@ -49,6 +53,7 @@ def run(config: ProbeConfig) -> None:
         facts=config.facts,
         alpha=config.alpha,
         seed=config.seed,
+        taxonomy=taxonomy,
     )
     log.info("Embedding took %.1f s, the classifiers %.1f s", embedded - started, time.monotonic() - embedded)
     recipe = {"sources": config.backbones, "pretrained": config.pretrained, "image_size": config.image_size}

@@ -1,7 +1,6 @@
 """`skinlesion report`: report on an ensemble as a page, a model card, checklists, tables and figures."""
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +38,13 @@ def run(config: ReportConfig) -> None:
     sources = read_sources(Path(config.ensemble), metadata=None if config.metadata is None else Path(config.metadata))
     out = Path(config.out) if config.out else sources.path.parent / "report"
     sections, provenance = _sections(sources, config), describe_provenance(sources)
-    prevalence = asdict(config.prevalence)
-    results = compute_results(sources, BootstrapConfig.of(config), prevalence=prevalence, bins=config.bins)
+    results = compute_results(sources, BootstrapConfig.of(config), prevalence=config.prevalence, bins=config.bins)
     figures, tables = draw_figures(sources, results, bins=config.bins), make_tables(results)
     good, bad = summarize(results, provenance, sections)
     settings = {key: getattr(config, key) for key in ("resamples", "seed", "level", "interval", "bins")}
     context: dict[str, Any] = {
         "results": results,
+        "taxonomy": results.taxonomy,
         "provenance": provenance,
         "strengths": good,
         "weaknesses": bad,
@@ -86,7 +85,7 @@ def _sections(sources: "Sources", config: ReportConfig) -> "list[Section]":
         folder for folder in [beside / "external"] if folder.is_dir()
     ]
     found = [
-        None if robustness is None else robustness_section(robustness),
+        None if robustness is None else robustness_section(robustness, taxonomy=sources.vote["test"].taxonomy),
         None if explanations is None else explanations_section(explanations, samples=config.samples),
         *(external_section(folder, sources.vote["test"]) for folder in external),
         ledger_section(sources.ledger),

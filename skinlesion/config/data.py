@@ -87,7 +87,6 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_facts("data.facts", self.facts)
         require(len(self.images) > 0, "data.images", self.images, "at least one folder name")
-        require_classes("data.classes", self.classes or {})
         beside = self.metadata is None or self.classes is not None or self.table == "folders"
         require(beside, "data.metadata", self.metadata, "null, as HAM10000's table holds the facts (data.classes=null)")
 
@@ -106,6 +105,38 @@ class TrainingDataConfig(DataConfig):
     """The images and the table, and how they are read."""
 
     augment_on: Annotated[str, OneOf(("cpu", "device"))]  # where training images are augmented; device: the GPU
+
+
+@dataclass
+class DiagnosisConfig:
+    """One diagnosis."""
+
+    name: str | None = None  # for people; null: the code
+    category: Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))] = "unknown"  # what it counts as
+
+
+@dataclass
+class TaxonomyConfig:
+    """The diagnoses that are told apart."""
+
+    name: str  # name of the taxonomy
+    infer: bool  # whether the diagnoses are those of the table: its words, where the taxonomy does not know them
+    majority: str | None  # code whose lesions with several images split.policy=published leaves out; null: none
+    targets: list[str]  # codes or categories for which operating points are chosen
+    premalignant_as: Annotated[str, OneOf(("benign", "malignant"))]  # category as which premalignant diagnoses count
+    submission_order: list[str] | None  # codes in the order of a challenge's CSV files; null: class order
+    words: dict[str, str]  # code, drop or error for each word of a table that is neither code nor name
+    diagnoses: dict[str, DiagnosisConfig]  # the diagnoses by code, in class order; ~taxonomy.diagnoses.CODE drops one
+
+    def __post_init__(self) -> None:
+        fits = self.infer or len(self.diagnoses) > 1
+        require(fits, "taxonomy.diagnoses", list(self.diagnoses), "two codes or more, or taxonomy=infer")
+
+
+def require_known_classes(data: DataConfig, taxonomy: TaxonomyConfig) -> None:
+    """Refuse a word of the table that stands for no diagnosis of the taxonomy."""
+    if not taxonomy.infer:
+        require_classes("data.classes", data.classes or {}, taxonomy.diagnoses)
 
 
 @dataclass

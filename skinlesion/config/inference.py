@@ -17,7 +17,6 @@ from skinlesion.config.schema import (
     check_annotations,
     require,
     require_choice,
-    require_classes,
     require_one_model,
     require_shares,
 )
@@ -78,14 +77,8 @@ class ExternalConfig:
     facts: dict[str, str]  # column of each fact of the model, where it has no usual name
     classes: dict[str, str]  # diagnosis code, drop or error for each word of the label file
     target: str | None  # code or malignant: judged against all else; null: malignant where labels say no more, else all
+    taxonomy: str  # name of the diagnoses of a submission, such as isic2019; a model has its own
     localizations: dict[str, str]  # localization known to the model for each one of the label file that is not
-
-    def __post_init__(self) -> None:
-        require_classes("external.classes", self.classes)
-        if self.target is not None:
-            from skinlesion.taxonomy import CODES, MALIGNANT  # imports numpy, which help does without
-
-            require_choice("external.target", self.target, (*CODES, MALIGNANT))
 
 
 @dataclass

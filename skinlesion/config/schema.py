@@ -5,7 +5,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, get_args, get_type_hints
 
@@ -167,13 +167,10 @@ def require_choice(key: str, value: str, choices: Sequence[str]) -> None:
     require(value in choices, key, value, str(OneOf(choices)))
 
 
-def require_classes(key: str, classes: Mapping[str, str]) -> None:
-    """Refuse a word of a label file that stands neither for a diagnosis nor for drop or error."""
-    if classes:
-        from skinlesion.taxonomy import CODES  # imports numpy, which help does without
-
-        for word, meaning in classes.items():
-            require_choice(f"{key}.{word}", meaning, (*CODES, "drop", "error"))
+def require_classes(key: str, classes: Mapping[str, str], codes: Iterable[str]) -> None:
+    """Refuse a word of a table that stands neither for a diagnosis nor for drop or error."""
+    for word, meaning in classes.items():
+        require_choice(f"{key}.{word}", meaning, (*codes, "drop", "error"))
 
 
 def require_size(key: str, size: Sequence[int] | None, *, least: int) -> None:

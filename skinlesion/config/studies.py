@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig
+from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig, TaxonomyConfig, require_known_classes
 from skinlesion.config.inference import Age
 from skinlesion.config.schema import (
     BootstrapKeys,
@@ -14,7 +14,6 @@ from skinlesion.config.schema import (
     Share,
     Tta,
     require,
-    require_choice,
     require_one_model,
     require_size,
 )
@@ -33,11 +32,13 @@ class AuditConfig:
     image_size: list[int]  # height and width in pixels at which images are compared and shown, 32 or more
     samples_per_class: Annotated[int, Range(1, 20)]  # images of each diagnosis on the sample sheet
     seed: Seed  # seed of the sample sheet
+    taxonomy: TaxonomyConfig
     data: DataConfig
     split: SplitConfig
 
     def __post_init__(self) -> None:
         require_size("image_size", self.image_size, least=32)
+        require_known_classes(self.data, self.taxonomy)
 
 
 @dataclass
@@ -67,7 +68,7 @@ class ExplainConfig(BootstrapKeys):
     split: _Part | None  # part of the split whose maps are checked; null: one image is explained
     checkpoint: PathText | None  # checkpoint to explain, such as best.ckpt of a run
     ensemble: PathText | None  # ensemble to explain: ensemble.json, or its folder
-    class_: str | None  # diagnosis code to explain, such as mel; null: the predicted diagnosis
+    class_: str | None  # code of the diagnosis to explain; null: the predicted diagnosis
     age: Age | None  # age of the patient in years; null: unknown
     sex: str | None  # sex of the patient: female or male; null: unknown
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
@@ -82,10 +83,6 @@ class ExplainConfig(BootstrapKeys):
 
     def __post_init__(self) -> None:
         require_one_model(self.checkpoint, self.ensemble)
-        if self.class_ is not None:
-            from skinlesion.taxonomy import CODES  # imports numpy, which help does without
-
-            require_choice("class", self.class_, CODES)
         if (self.image is None) == (self.split is None):
             raise ConfigError("expected image=FILE, to be explained, or split=val, to check the maps of that part")
 
@@ -104,20 +101,14 @@ class ProbeConfig(BootstrapKeys):
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
     data: DataConfig
+    taxonomy: TaxonomyConfig
     split: SplitConfig
 
     def __post_init__(self) -> None:
+        require_known_classes(self.data, self.taxonomy)
         require(len(self.backbones) > 0, "backbones", self.backbones, "at least one network")
         require(len(self.classifiers) > 0, "classifiers", self.classifiers, "at least one")
         require_size("image_size", self.image_size, least=16)
-
-
-@dataclass
-class PrevalenceConfig:
-    """Prevalence where the model would be used."""
-
-    mel: Share | None  # share of images that show melanoma; null: that of the test part
-    malignant: Share | None  # share of images that show a malignant lesion; null: that of the test part
 
 
 @dataclass
@@ -132,11 +123,15 @@ class ReportConfig(BootstrapKeys):
     external: list[PathText]  # folders that `evaluate external.images=...` wrote; []: the one beside the ensemble
     samples: bool  # whether the page shows patients' photographs; keep false where it is to be passed on
     author: str | None  # who answers for the model; null: left open in the report
-    prevalence: PrevalenceConfig
+    prevalence: dict[
+        str, float | None
+    ]  # share of images that show each target where the model would be used, 0 to 1; null: that of the test part
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors and diagrams
 
     def __post_init__(self) -> None:
         require(len(self.ensemble) > 0, "ensemble", self.ensemble, "an ensemble.json or its folder")
+        for target, share in self.prevalence.items():
+            require(share is None or 0 < share < 1, f"prevalence.{target}", share, "more than 0, less than 1, or null")
 
 
 @dataclass

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from skinlesion.config.data import AugmentConfig, LoaderConfig, SplitConfig, TrainingDataConfig
+from skinlesion.config.data import (
+    AugmentConfig,
+    LoaderConfig,
+    SplitConfig,
+    TaxonomyConfig,
+    TrainingDataConfig,
+    require_known_classes,
+)
 from skinlesion.config.schema import (
     Count,
     OneOf,
@@ -159,6 +166,7 @@ class TrainConfig:
         Annotated[str, OneOf(("val", "test"))]
     ]  # parts to predict and measure in the end; a reading of test is recorded
     logger: Annotated[str, OneOf(("tensorboard", "none"))]  # logger beside metrics.csv
+    taxonomy: TaxonomyConfig
     data: TrainingDataConfig
     split: SplitConfig
     augment: AugmentConfig
@@ -171,6 +179,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.out.strip() != "", "out", self.out, "a folder")
+        require_known_classes(self.data, self.taxonomy)
         require(
             "val" in self.judge and len({*self.judge}) == len(self.judge), "judge", self.judge, "[val] or [val,test]"
         )

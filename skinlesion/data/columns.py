@@ -24,7 +24,7 @@ COLUMNS = (
 )
 """The columns of a checked frame, before those of further facts.
 
-diagnosis is one of `CODES`; numbers such as age, in years, are NaN where unknown, and words such as sex "unknown";
+diagnosis is a code of the taxonomy; numbers such as age, in years, are NaN where unknown, words such as sex "unknown";
 dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only tables are read; group_id is
 alike for images that splits and intervals keep together: of a patient, else of a lesion.
 """

@@ -59,7 +59,7 @@ def repeated_ids(ids: "pd.Series[str]") -> list[str]:
 
 
 def conflicts(values: "pd.Series[str]", groups: "pd.Series[str]") -> list[str]:
-    """Name the groups that hold more than one value, e.g. "HAM_1 (mel, nv)"."""
+    """Name the groups that hold more than one value, e.g. "HAM_1 (bcc, nv)"."""
     pairs = pd.DataFrame({"group": groups, "value": values}).dropna().drop_duplicates()
     several = pairs[pairs["group"].duplicated(keep=False)].groupby("group")["value"]
     return [f"{group} ({', '.join(sorted(found))})" for group, found in several]

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningDataModule
@@ -23,10 +22,11 @@ from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, check_cache, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.readers import read_data, targets
+from skinlesion.data.readers import read_data
 from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.transforms import Augment, Augmentation
-from skinlesion.taxonomy import CODES
+from skinlesion.errors import DataError
+from skinlesion.taxonomy import Taxonomy
 
 Part = Literal["train", "val", "calibration", "test"]
 HELD_OUT: tuple[Part, ...] = ("val", "test")
@@ -49,6 +49,7 @@ class LesionDataModule(LightningDataModule):
         groups: CSV with image_id and group, of images to keep together, such as near duplicates.
         columns: Names of columns, by `ColumnsConfig`; None: the usual ones.
         facts: What is known of a patient or lesion, by name, as of `FactConfig`; None: age, sex and localization.
+        taxonomy: Name of a file of `conf/taxonomy`, or its contents: the diagnoses; "infer": those of the table.
         missing_images: "error" or "drop": what to do with rows without an image.
         extra_images: "error" or "ignore": what to do with images without a row.
         policy: "published", "grouped" or "file": how lesions are split.
@@ -84,6 +85,7 @@ class LesionDataModule(LightningDataModule):
         groups: str | None = None,
         columns: Mapping[str, str | None] | None = None,
         facts: Mapping[str, Mapping[str, Any]] | None = None,
+        taxonomy: str | Mapping[str, Any] = "ham10000",
         missing_images: str = "error",
         extra_images: str = "error",
         policy: str = "published",
@@ -113,6 +115,7 @@ class LesionDataModule(LightningDataModule):
         self.augment_options = AugmentConfig(**(augment or {}))
         for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)
+        self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
         self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
@@ -124,6 +127,7 @@ class LesionDataModule(LightningDataModule):
         split = asdict(config.split)
         return cls(
             **asdict(config.data),
+            taxonomy=asdict(config.taxonomy),
             policy=split.pop("policy"),
             split_seed=split.pop("seed"),
             split_file=split.pop("file"),
@@ -146,12 +150,17 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The checked table, sorted by image id."""
-        return read_data(self._data)
+        return read_data(self._data, taxonomy=self._taxonomy)
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The diagnoses in class order; inferred ones are those of the table."""
+        return self._taxonomy.found_in(self.frame["diagnosis"])
 
     @cached_property
     def split(self) -> pd.DataFrame:
         """The part of each image: image_id, lesion_id, split."""
-        return assign(self.frame, **asdict(self._split))
+        return assign(self.frame, taxonomy=self.taxonomy, **asdict(self._split))
 
     @cached_property
     def encoder(self) -> MetadataEncoder:
@@ -191,9 +200,22 @@ class LesionDataModule(LightningDataModule):
         return self.frame[self.frame["image_id"].isin(image_ids)].reset_index(drop=True)
 
     def class_counts(self) -> list[int]:
-        """Training images of each diagnosis, in class order."""
-        counts = np.bincount(targets(self.part_frame("train")), minlength=len(CODES))
-        return [int(count) for count in counts]
+        """Training images of each diagnosis, in class order.
+
+        Raises:
+            DataError: A diagnosis has none.
+        """
+        images = self.part_frame("train")["diagnosis"].value_counts()
+        if absent := [each for each in self.taxonomy.diagnoses if each.code not in images]:
+            named = ", ".join(f"{each.code} ({each.name})" for each in absent)
+            rest = [each.code for each in absent if each.code not in {*self.frame["diagnosis"]}]
+            without = " ".join(f"'~taxonomy.diagnoses.{each.code}'" for each in absent)
+            other = f"no split can help, the table has no {', '.join(rest)}" if rest else "or take another split.policy"
+            raise DataError(
+                f"no training image of {named}: leave them out of the taxonomy with {without}, or with taxonomy=infer, "
+                f"which takes the diagnoses that the table has; {other}"
+            )
+        return [int(images[code]) for code in self.taxonomy.codes]
 
     def record(self) -> dict[str, Any]:
         """Where the data are and how they are split, as plain data for a checkpoint."""
@@ -268,7 +290,7 @@ class LesionDataModule(LightningDataModule):
             self.cache,
             frame["image_id"].tolist(),
             metadata=self.encoder.encode(frame),
-            targets=targets(frame),
+            targets=self.taxonomy.indices(frame["diagnosis"].tolist()),
             spec=self.spec,
             augment=augment,
         )

@@ -1,29 +1,34 @@
 """Label files: the word of each image, one-hot as in the ISIC challenges or in a column, and the diagnosis it means."""
 
+import logging
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
+from skinlesion.config.schema import require_classes
 from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
 from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
 from skinlesion.data.image_files import class_folders
-from skinlesion.data.metadata import normalize_words
+from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import first_five
-from skinlesion.taxonomy import BENIGN, CODES, DIAGNOSES, MALIGNANT
+from skinlesion.taxonomy import BENIGN, DROP, MALIGNANT, REFUSE, Taxonomy, plain
 
-DIAGNOSIS_COLUMNS = ("dx", "diagnosis", "diagnosis_3", "diagnostic", "disease", "label")
-"""Names of the column of diagnoses, the first that is there."""
+DIAGNOSIS_COLUMNS = ("dx", "diagnosis", "diagnostic", "disease", "label")
+"""Names of the column of diagnoses, the first that is there and whose words are all known."""
+
+HIERARCHIES = tuple(tuple(f"{name}_{level}" for level in range(1, 6)) for name in ("diagnosis", "iddx"))
+"""Columns of the ISIC archive and of ISIC 2024, from benign or malignant down to the finest kind."""
 
 NONE = "none"
 """Word of the rows of a one-hot file that have no 1, where `classes` explains it: ISIC 2017 leaves nevi so."""
-
-DROP, REFUSE = "drop", "error"
-"""Meanings of a word other than a diagnosis: its images are left out, or the file is refused."""
 
 FOLDERS = "folders"
 """Name of a label file that is none: images lie in folders that are named after the diagnoses."""
@@ -34,6 +39,8 @@ _BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": M
 _BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
 _USUAL = Layout()
 
+log = logging.getLogger(__name__)
+
 
 class LabelCount(TypedDict):
     """Images that carry one word of a label file."""
@@ -42,11 +49,69 @@ class LabelCount(TypedDict):
     counts_as: str  # a diagnosis code, or "dropped"
 
 
+@dataclass(frozen=True)
+class Meanings:
+    """What the words of a table stand for: as the configuration says, else as the taxonomy does.
+
+    Raises:
+        ConfigError: A word of the configuration stands for no diagnosis.
+    """
+
+    taxonomy: Taxonomy
+    classes: Mapping[str, str]  # code, `DROP` or `REFUSE` of each word
+    key: str  # configuration key of `classes`, for messages
+
+    def __post_init__(self) -> None:
+        if not self.taxonomy.infer:
+            require_classes(self.key, self.classes, self.taxonomy.codes)
+
+    @cached_property
+    def _given(self) -> dict[str, str]:
+        return {plain(word): meaning for word, meaning in self.classes.items()}
+
+    def __call__(self, word: str) -> str | None:
+        """Give the code of a word, `DROP` or `REFUSE`; None: it is not known."""
+        return self._given.get(plain(word)) or self.taxonomy.meaning(word)
+
+    def codes(self, words: Iterable[str]) -> list[str]:
+        """Give the code of each word, "" where its images are left out or it has none."""
+        listed = list(words)
+        meaning = {word: self(word) for word in {*listed}}
+        found = {word: "" if code in (None, DROP, REFUSE) else str(code) for word, code in meaning.items()}
+        return [found[word] for word in listed]
+
+    def problems(self, words: "pd.Series[str]", column: str = "diagnosis") -> Iterator[str]:
+        """Yield what is wrong with the words of a table, indexed by line."""
+        meaning = {word: self(word) for word in {*words}}
+        if len(unknown := words[[meaning[word] is None for word in words]]):
+            first = next((word for word in unknown if word.lower() not in _BINARY), None)
+            if first is None:
+                yield f"{by_line(unknown)} is no diagnosis of {self.taxonomy.name}; expected a column that names one."
+            else:
+                yield f"unknown {column} {by_line(unknown)}; {self.advice(first)}."
+        if len(refused := words[[meaning[word] == REFUSE for word in words]]):
+            way = typed_override(self.key, str(refused.iloc[0]).lower(), DROP)
+            yield f"images of {by_line(refused)}, no diagnosis of {self.taxonomy.name}; leave them out with {way}."
+
+    def advice(self, word: str) -> str:
+        """Say how to explain a word, and which codes are spelled like it."""
+        alike = self.taxonomy.nearest(word)
+        way = f"say what it stands for with {typed_override(self.key, word.lower(), 'VALUE')}"
+        choices = f"VALUE one of {', '.join((*self.taxonomy.codes, DROP))}"
+        return f"{way}, {choices}{f' (nearest: {first_five(alike)})' if alike else ''}"
+
+    def report(self, column: str, words: Iterable[str]) -> None:
+        """Print what the words mean that are no codes, with their numbers of images."""
+        counts = {word: n for word, n in Counter(words).items() if self(word) not in (word, None)}
+        if counts:
+            said = [f"{word} as {self(word)} ({n:,})" for word, n in sorted(counts.items())]
+            log.info("Diagnoses from %s: %s.", column, ", ".join(said))
+
+
 def read_labels(
     path: Path,
+    meanings: Meanings,
     *,
-    classes: Mapping[str, str],
-    key: str,
     layout: Layout = _USUAL,
     metadata: Path | None = None,
     binary: bool = False,
@@ -55,11 +120,9 @@ def read_labels(
     """Read the diagnosis of each image.
 
     Args:
-        path: CSV with a column of image ids, and either a column of diagnoses (`DIAGNOSIS_COLUMNS`) or a
-            column of 0 and 1 for each diagnosis.
-        classes: Meaning of each word, or of the name of each such column: one of `CODES`, `DROP` or `REFUSE`. Codes and
-            names of the seven diagnoses mean themselves unless they are listed; all but letters and digits is a blank.
-        key: The configuration key of `classes`, for messages.
+        path: CSV with a column of image ids, and a column of diagnoses (`DIAGNOSIS_COLUMNS`), the columns of one of
+            `HIERARCHIES`, or a column of 0 and 1 for each diagnosis.
+        meanings: Of each word, or of the name of each such column.
         layout: Names of the columns.
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
         binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
@@ -79,26 +142,26 @@ def read_labels(
         rows = _rows_by_image(rows, metadata, layout)
         ids = image_ids(rows, layout)
     if ids is None:
-        expected = f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])}, or {_id_key(key)}=NAME)"
+        expected = f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])}, or {_id_key(meanings.key)}=NAME)"
         return rows, [f"{expected}; expected a header such as image,dx, got {first_five(map(repr, rows))}."]
-    meanings = {each.name: each.code for each in DIAGNOSES} | {code: code for code in CODES} | dict(classes)
-    column = diagnosis_column(rows, meanings)
-    answers = _binary_column(rows, column) if binary else None
+    column, words = _diagnosis_words(rows, meanings, layout)
+    answers = _binary_column(rows, column, meanings) if binary else None
     if answers is not None:
-        labels, meanings = rows[answers].str.lower().map(_BINARY), {BENIGN: BENIGN, MALIGNANT: MALIGNANT}
-    elif column is not None:
-        words = normalize_words(rows[column])
-        known = {word: _known_word(word, meanings) for word in {*words}}
-        labels = pd.Series([known[word] for word in words], index=rows.index, dtype=object)
-    else:
-        named = [str(name) for name in rows if layout.is_diagnosis(str(name))]
-        labels, problems = _one_hot_words(rows[named], meanings, key=key)
-    left_out = (None, DROP, REFUSE)
-    codes = {word: "" if (meaning := meanings.get(word)) in left_out else str(meaning) for word in {*labels}}
+        words = rows[answers].str.lower().map(_BINARY)
+        return rows.assign(image_id=ids, word=words, diagnosis=words), list(id_problems(ids))
+    if words is None:
+        column, (words, problems) = "columns of 0 and 1", _one_hot_words(_free_columns(rows, layout), meanings)
+    meanings.report(column or "", words[words != ""])
     return (
-        rows.assign(image_id=ids, word=labels, diagnosis=[codes[word] for word in labels]),
-        [*problems, *id_problems(ids), *_label_problems(labels[labels != ""], meanings, key=key)],
+        rows.assign(image_id=ids, word=words, diagnosis=meanings.codes(words)),
+        [*problems, *id_problems(ids), *meanings.problems(words[words != ""])],
     )
+
+
+def diagnosis_codes(rows: pd.DataFrame, taxonomy: Taxonomy) -> list[str] | None:
+    """Give the code of each row of a table that was read before, its word where it has none; None: no column has it."""
+    column, words = _diagnosis_words(rows, Meanings(taxonomy, {}, ""), _USUAL)
+    return None if column is None or words is None else [taxonomy.meaning(word) or word for word in words]
 
 
 def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
@@ -108,26 +171,50 @@ def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[
     return table, {image_id: [path] for image_id, _, path in found}
 
 
-def diagnosis_column(rows: pd.DataFrame, meanings: Mapping[str, str]) -> str | None:
-    """Name the column of diagnoses; None where each diagnosis has a column of 0 and 1."""
-    found = [name for name in DIAGNOSIS_COLUMNS if name in rows]
-    one_hot = any(_known_word(str(name), meanings) in meanings for name in rows)
-    return found[0] if found and (found[0] in DIAGNOSIS_COLUMNS[:2] or not one_hot) else None
+def _free_columns(rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Give the columns that hold neither ids nor facts."""
+    return rows[[str(name) for name in rows if layout.is_diagnosis(str(name))]]
 
 
-def _binary_column(rows: pd.DataFrame, column: str | None) -> str | None:
+def _diagnosis_words(
+    rows: pd.DataFrame, meanings: Meanings, layout: Layout
+) -> "tuple[str | None, pd.Series[str] | None]":
+    """Give the name and the words of the column of diagnoses; None where each diagnosis has a column of 0 and 1.
+
+    Where there are several such columns, the first counts whose words are all diagnoses.
+    """
+    found = {name: pd.Series(normalize_words(rows[name]), rows.index) for name in DIAGNOSIS_COLUMNS if name in rows}
+    for names in HIERARCHIES:
+        if levels := [name for name in names if name in rows]:
+            found[" to ".join(dict.fromkeys((levels[0], levels[-1])))] = _hierarchy_words(rows[levels], meanings)
+    if len(_one_hot_columns(_free_columns(rows, layout), meanings)) > 1:
+        found = {name: words for name, words in found.items() if name in DIAGNOSIS_COLUMNS[:2]}
+    binary = {name: rows[name].str.lower() for name in _BINARY_COLUMNS if name in rows}
+    for name, words in {**found, **binary}.items():
+        if not any(meanings(word) in (None, REFUSE) for word in {*words}):
+            return name, words
+    return next(iter(found.items()), (None, None))
+
+
+def _hierarchy_words(levels: pd.DataFrame, meanings: Meanings) -> "pd.Series[str]":
+    """Give the finest word of each row that is known; where none is, its third, as fine as diagnoses are."""
+    named = levels.iloc[:, :3] if meanings.taxonomy.infer else levels
+
+    @cache
+    def nearest(*path: str) -> str:
+        words = [word for word in reversed(path) if word != UNKNOWN]
+        third = path[2] if len(path) > 2 and path[2] != UNKNOWN else next(iter(words), UNKNOWN)
+        return next((word for word in words if meanings(word) is not None), third)
+
+    columns = [normalize_words(named[name]) for name in named]
+    return pd.Series([nearest(*path) for path in zip(*columns, strict=True)], levels.index, dtype=object)
+
+
+def _binary_column(rows: pd.DataFrame, column: str | None, meanings: Meanings) -> str | None:
     """Name the column that says no more than benign or malignant, if that is all the file says."""
     columns = [column] if column is not None else [name for name in _BINARY_COLUMNS if name in rows]
-    return next((name for name in columns if rows[name].str.lower().isin(list(_BINARY)).all()), None)
-
-
-def _known_word(word: str, meanings: Mapping[str, str]) -> str:
-    """Spell a word, such as melanocytic-nevus, as the meanings do."""
-    return word if word in meanings else {_plain(each): each for each in meanings}.get(_plain(word), word)
-
-
-def _plain(word: str) -> str:
-    return " ".join(re.findall("[a-z0-9]+", word))
+    found = [name for name in columns if name in rows and rows[name].str.lower().isin(list(_BINARY)).all()]
+    return next((name for name in found if any(meanings(word) is None for word in {*rows[name].str.lower()})), None)
 
 
 def _id_key(key: str) -> str:
@@ -153,60 +240,58 @@ def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
     }
 
 
-def unread_columns(path: Path, classes: Mapping[str, str], layout: Layout) -> list[str]:
+def unread_columns(path: Path, meanings: Meanings, layout: Layout) -> list[str]:
     """Name the columns of a table that hold neither ids, facts nor diagnoses, as far as their names say."""
     names = column_names(path)
     used = {*layout.fact_columns(names).values(), layout.find(names, "image_id"), *layout.given.values()}
-    used |= {*DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
-    return [name for name in names if name and name not in used and layout.is_diagnosis(name)]
+    used |= {*DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *(name for levels in HIERARCHIES for name in levels)}
+    infer = meanings.taxonomy.infer
+    free = [name for name in names if name and name not in used and layout.is_diagnosis(name)]
+    return [name for name in free if infer or meanings(name) is None]
 
 
-def _one_hot_words(rows: pd.DataFrame, meanings: Mapping[str, str], *, key: str) -> "tuple[pd.Series[str], list[str]]":
+def _one_hot_columns(rows: pd.DataFrame, meanings: Meanings) -> list[str]:
+    """Name the columns that are named after a diagnosis; where any word is one, those of 0 and 1."""
+    named = [str(name) for name in rows if meanings(str(name)) is not None]
+    if not meanings.taxonomy.infer:
+        return named
+    binary = [name for name in named if pd.to_numeric(rows[name], errors="coerce").isin((0, 1)).all()]
+    sums = rows[binary].apply(pd.to_numeric).sum(axis=1) if binary else pd.Series(0, rows.index)
+    return binary if (sums == 1).all() else []
+
+
+def _one_hot_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[pd.Series[str], list[str]]":
     """Name the column that holds the 1 of each row, "" where there is none; and list the problems."""
-    named = {str(name): _known_word(str(name), meanings) for name in rows}
-    columns = [name for name, word in named.items() if word in meanings]
+    columns = _one_hot_columns(rows, meanings)
     if not columns:
-        alone = (
-            " (benign or malignant alone is not one of the seven)" if {*rows} & {"target", "benign_malignant"} else ""
-        )
-        expected = f"no column dx and none that is named after a diagnosis{alone}; expected image,MEL,NV,… or image,dx."
-        return pd.Series("", index=rows.index), [expected]
-    values = rows[list(named)].apply(pd.to_numeric, errors="coerce")
+        alone = f" (benign or malignant alone is no diagnosis of {meanings.taxonomy.name})"
+        is_binary = {*rows} & {*_BINARY_COLUMNS}
+        header = "".join(f"{word}," for word in ("image", *(code.upper() for code in meanings.taxonomy.codes[:2])))
+        expected = "no column dx and none that is named after a diagnosis"
+        return pd.Series("", index=rows.index), [
+            f"{expected}{alone if is_binary else ''}; expected {header}… or image,dx."
+        ]
+    others = [str(name) for name in rows if name not in columns]
+    values = rows[[*columns, *others]].apply(pd.to_numeric, errors="coerce")
     is_binary = values.isin((0, 1))
-    unknown = [name for name in named if name not in columns and is_binary[name].all()]
-    problems = [f"unknown column {first_five(unknown)}; {_advice(unknown[0], key)}."] if unknown else []
+    unknown = [name for name in others if is_binary[name].all()]
+    problems = [f"unknown column {first_five(unknown)}; {meanings.advice(unknown[0])}."] if unknown else []
     values, binary = values[columns], is_binary[columns].all(axis=1)
     if not binary.all():
         problems.append(f"neither 0 nor 1 in line {first_five(rows.index[~binary])}; expected one 1 a row, the rest 0.")
     ones = values.sum(axis=1)
-    fits = (ones == 1) | ((ones == 0) if NONE in meanings else False)
+    fits = (ones == 1) | ((ones == 0) if NONE in meanings.classes else False)
     if (wrong := binary & ~fits).any():
         lines = first_five(rows.index[wrong])
-        way = f"; where none stands for a diagnosis, {_advice(NONE, key)}" if (ones[wrong] == 0).all() else ""
+        way = f"; where none stands for a diagnosis, {meanings.advice(NONE)}" if (ones[wrong] == 0).all() else ""
         problems.append(f"no diagnosis or more than one in line {lines}; expected one 1 a row, the rest 0{way}.")
-    names = np.asarray([named[name] for name in columns], dtype=object)[values.fillna(0).to_numpy().argmax(axis=1)]
+    names = np.asarray(columns, dtype=object)[values.fillna(0).to_numpy().argmax(axis=1)]
     words = pd.Series(names, index=rows.index).where(ones == 1, NONE)
     return words.where(binary & fits, ""), problems
-
-
-def _label_problems(words: "pd.Series[str]", meanings: Mapping[str, str], *, key: str) -> Iterator[str]:
-    if len(unknown := words[~words.isin(list(meanings))]):
-        first = next((word for word in unknown if word not in _BINARY), None)
-        if first is None:
-            yield f"{by_line(unknown)} is not one of the seven diagnoses; expected a column that names one of them."
-        else:
-            yield f"unknown diagnosis {by_line(unknown)}; {_advice(first, key)}."
-    if len(refused := words[words.map(dict(meanings)) == REFUSE]):
-        way = typed_override(key, str(refused.iloc[0]), DROP)
-        yield f"images of {by_line(refused)}, none of the seven diagnoses; leave them out with {way}."
-
-
-def _advice(word: str, key: str) -> str:
-    return f"say what it stands for with {typed_override(key, word, 'VALUE')}, VALUE one of {', '.join((*CODES, DROP))}"
 
 
 def typed_override(key: str, word: str, value: str) -> str:
     """Spell the override that maps a word, as a shell and Hydra's grammar take it when it is typed."""
     if re.fullmatch(r"[a-z_]\w*", word, re.ASCII):
         return f"'+{key}.{word}={value}'"
-    return shlex.quote(f"+{key}={{{_plain(word) or word}: {value}}}")
+    return shlex.quote(f"+{key}={{{plain(word) or word}: {value}}}")

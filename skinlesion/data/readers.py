@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.config.data import DataConfig
@@ -25,22 +23,22 @@ from skinlesion.data.columns import (
     joined_facts,
     report_columns,
 )
-from skinlesion.data.csv_io import by_line, column_names, conflicts, id_problems, is_known, named_by_file, read_rows
+from skinlesion.data.csv_io import column_names, conflicts, id_problems, is_known, named_by_file, read_rows
 from skinlesion.data.image_files import find_folders, match_files
 from skinlesion.data.labels import (
     DIAGNOSIS_COLUMNS,
     FOLDERS,
     LabelCount,
+    Meanings,
     folder_labels,
     label_counts,
     read_labels,
-    typed_override,
     unread_columns,
 )
 from skinlesion.data.medmnist import LABELS, unpack
-from skinlesion.data.metadata import normalize_words
+from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import DataError, first_five
-from skinlesion.taxonomy import CODES, DIAGNOSES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
@@ -60,11 +58,14 @@ class LabelledData:
     fact_columns: dict[str, str]  # column of each fact that was found
 
 
-def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.DataFrame:
+def read_data(
+    config: DataConfig, *, taxonomy: Taxonomy = HAM10000, only: Collection[str] | None = None
+) -> pd.DataFrame:
     """Read the checked frame of a configuration: HAM10000's table, or labels whose words `classes` explains.
 
     Args:
         config: Location and layout of the data.
+        taxonomy: What the words of the table mean, where `classes` does not say it.
         only: Image ids to read; all other rows and images are ignored. None: all.
 
     Raises:
@@ -76,22 +77,19 @@ def read_data(config: DataConfig, *, only: Collection[str] | None = None) -> pd.
     policies["layout"] = Layout.of(config.columns, fact_specs(config.facts), named, key="data")
     policies["groups"] = None if config.groups is None else Path(config.groups).expanduser()
     if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
-        return read_ham10000(root, table=config.table, images=config.images, only=only, **policies)
+        given: dict[str, Any] = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
+        return read_ham10000(root, only=only, **given, **policies)
     return read_labelled(
         next(iter(_find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
         classes=config.classes or {},
         key="data",
+        taxonomy=taxonomy,
         cache_dir=Path(config.cache_dir),
         only=only,
         **policies,
     ).frame
-
-
-def targets(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Class indices (N,) of the diagnoses of a checked frame."""
-    return np.array([CODES.index(code) for code in frame["diagnosis"]], np.int64)
 
 
 def read_ham10000(
@@ -103,6 +101,7 @@ def read_ham10000(
     extra_images: str,
     layout: Layout = _USUAL,
     groups: Path | None = None,
+    taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read and check a data set laid out as HAM10000 (doi:10.7910/DVN/DBW86T).
@@ -116,6 +115,7 @@ def read_ham10000(
         extra_images: Image files without a row are an "error", or are skipped with a note in the log ("ignore").
         layout: Names of the columns, and the facts.
         groups: CSV of images that stay together, see `read_groups`. None: those of a patient, else of a lesion.
+        taxonomy: What the words of dx mean.
         only: Image ids; all other rows and images are skipped. None: all count.
 
     Returns:
@@ -134,25 +134,28 @@ def read_ham10000(
         raise DataError.listing(title, problems)
     rows, form = read_rows(tables[0], columns=())
     rows, absent_columns = _named_rows(rows, layout) if not form else (rows, [])
-    form = [*form, *absent_columns]
-    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, layout)])
+    form, meanings = [*form, *absent_columns], Meanings(taxonomy, {}, "data.classes")
+    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, meanings, layout)])
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
-    rows = rows.assign(diagnosis=_codes(rows["dx"]))
+    words = normalize_words(rows["dx"])
+    meanings.report("dx", words)
+    rows = rows.assign(diagnosis=meanings.codes(words))
     files, more = match_files(
-        rows.loc[is_known(rows["image_id"]), "image_id"].tolist(),
+        rows.loc[is_known(rows["image_id"]) & (rows["diagnosis"] != ""), "image_id"].tolist(),
         folders,
         root=root,
         policies=(missing_images, extra_images),
         key="data",
         only=only,
         absent=absent,
+        dropped=rows["image_id"].tolist(),
     )
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
     facts = facts_by_image(rows, layout)
     frame = checked_frame(rows, facts, files, layout, groups=groups)
-    unread = unread_columns(tables[0], {}, layout)
+    unread = unread_columns(tables[0], meanings, layout)
     report_columns(frame, facts, layout.fact_columns(rows), layout, unread)
     return frame
 
@@ -184,6 +187,7 @@ def read_labelled(
     torn: str = "error",
     layout: Layout = _USUAL,
     groups: Path | None = None,
+    taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
     binary: bool = False,
     cache_dir: Path = Path("cache"),
@@ -195,13 +199,14 @@ def read_labelled(
             diagnoses; or an .npz of MedMNIST, which holds the images too.
         images: Folders of the images, named by image id. None: the tables alone are read.
         metadata: CSV of facts by image id; columns and rows may be missing. None: the facts in `labels`.
-        classes: Meaning of each word of the label file, see `read_labels`.
+        classes: Meaning of each word of the label file: a code, "drop" or "error".
         key: The configuration group of all these, for messages.
         missing_images: As for `read_ham10000`.
         extra_images: As for `read_ham10000`.
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
         layout: As for `read_ham10000`.
         groups: As for `read_ham10000`.
+        taxonomy: What the other words mean.
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
         cache_dir: Folder of caches, where an .npz is unpacked.
@@ -216,8 +221,9 @@ def read_labelled(
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
     table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
+    meanings = Meanings(taxonomy, classes, f"{key}.classes")
     options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
-    rows, form = read_labels(labels, classes=classes, key=f"{key}.classes", **options)
+    rows, form = read_labels(labels, meanings, **options)
     tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
     facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
     if "word" in rows and not more:
@@ -236,7 +242,7 @@ def read_labelled(
     dropped += torn_ids
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    unread = [name for path in tables for name in unread_columns(path, classes, layout)]
+    unread = [name for path in tables for name in unread_columns(path, meanings, layout)]
     report_columns(frame, facts, columns, layout, unread)
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
@@ -283,24 +289,17 @@ def _layout_problems(
         )
 
 
-def _ham10000_problems(rows: pd.DataFrame, layout: Layout) -> Iterator[str]:
+def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings, layout: Layout) -> Iterator[str]:
     """Yield the problems of the rows, as far as the columns are there."""
     if "image_id" in rows:
         yield from id_problems(rows["image_id"])
     if "lesion_id" in rows and not (known := is_known(rows["lesion_id"])).all():
         yield f"no lesion_id in line {first_five(rows.index[~known])}; every row needs one."
-    codes = pd.Series(_codes(rows["dx"]) if "dx" in rows else [], dtype=object)
+    codes = pd.Series(meanings.codes(normalize_words(rows["dx"])) if "dx" in rows else [], dtype=object)
     codes.index = rows.index[: len(codes)]
-    if (wrong := ~codes.isin(CODES)).any():
-        way = typed_override("data.classes", normalize_words(codes[wrong])[0], "VALUE")
-        named = by_line(rows.loc[wrong, "dx"])
-        yield f"unknown dx: {named}; expected {', '.join(CODES)}, or say what it stands for with {way}."
+    codes = codes.where(codes != "")
+    if "dx" in rows:
+        yield from meanings.problems(rows["dx"].mask(~is_known(rows["dx"]), UNKNOWN), "dx")
     yield from fact_problems(rows, layout)
     if "lesion_id" in rows and (several := conflicts(codes, rows["lesion_id"].where(is_known(rows["lesion_id"])))):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
-
-
-def _codes(words: "pd.Series[str]") -> list[str]:
-    """Give the codes of words that may be the names of the seven diagnoses; others stay."""
-    code_of = {each.name: each.code for each in DIAGNOSES}
-    return [code_of.get(word, word) for word in normalize_words(words)]

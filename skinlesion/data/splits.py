@@ -19,7 +19,7 @@ from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.data.medmnist import split_rows
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import restore_formulas, write_csv
-from skinlesion.taxonomy import CODES, NEVUS
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 SPLITS = ("train", "val", "test")
 CALIBRATION = "calibration"  # an optional part, on which nothing but what is fitted after the vote is fitted
@@ -29,10 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def assign(
-    frame: pd.DataFrame, *, calibration_fraction: float | None = None, seed: int, **options: Any
+    frame: pd.DataFrame, *, taxonomy: Taxonomy = HAM10000, calibration_fraction: float | None = None, **options: Any
 ) -> pd.DataFrame:
     """Split a checked frame as the options of `SplitConfig` say: image_id, lesion_id, split."""
-    split = _assign_parts(frame, seed=seed, **options)
+    if absent := [code for code in taxonomy.codes if code not in {*frame["diagnosis"]}]:
+        log.warning("No image of %s: training needs images of all %d diagnoses.", ", ".join(absent), len(taxonomy))
+    seed, thinned = options["seed"], taxonomy.majority
+    is_published = options["policy"] == "published"
+    split = published(frame, seed=seed, thinned=thinned) if is_published else _assign_parts(frame, **options)
     return split if calibration_fraction is None else set_apart(frame, split, fraction=calibration_fraction, seed=seed)
 
 
@@ -62,8 +66,6 @@ def set_apart(frame: pd.DataFrame, split: pd.DataFrame, *, fraction: float, seed
 def _assign_parts(
     frame: pd.DataFrame, *, policy: str, seed: int, folds: int, fold: int, val_fraction: float, file: str | None
 ) -> pd.DataFrame:
-    if policy == "published":
-        return published(frame, seed=seed)
     if policy == "grouped":
         return grouped(frame, seed=seed, folds=folds, fold=fold, val_fraction=val_fraction)
     path = Path(str(file)).expanduser()
@@ -73,15 +75,16 @@ def _assign_parts(
     return from_file(frame, path)
 
 
-def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+def published(frame: pd.DataFrame, *, seed: int, thinned: str | None = HAM10000.majority) -> pd.DataFrame:
     """Split the lesions with one image 72/16.8/11.2 into train, val and test, stratified by diagnosis.
 
-    Lesions with several images go to train, except nevi with several images, which are left out. The sizes do not
-    depend on the seed; three lesions with one image are enough for a diagnosis to be in each split.
+    Lesions with several images go to train, except those of the diagnosis `thinned`, which are left out. The sizes
+    do not depend on the seed; three lesions with one image are enough for a diagnosis to be in each split.
 
     Args:
         frame: image_id, lesion_id, diagnosis, as from `read_ham10000`.
         seed: Decides which lesions go where.
+        thinned: The most frequent diagnosis, nevi; None: lesions of all diagnoses are kept.
 
     Raises:
         DataError: A split, or a diagnosis in a split, stays empty.
@@ -93,7 +96,7 @@ def published(frame: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     held_out = {code: counts[code] - trained[code] for code in counts}
     validated = _shares(held_out, held_out=0.4, leave=1)
 
-    split_of = {lesion: "train" for code in lesions if code != NEVUS for lesion in lesions[code]}
+    split_of = {lesion: "train" for code in lesions if code != thinned for lesion in lesions[code]}
     for code, found in single.items():  # what stays at "train" from above are the lesions with several images
         parts = ["train"] * trained[code] + ["val"] * validated[code]
         split_of |= dict(zip_longest(found, parts, fillvalue="test"))
@@ -298,9 +301,7 @@ def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -
 
 
 def _warn(frame: pd.DataFrame, split: pd.DataFrame) -> None:
-    """Say which diagnoses have no image at all, and which patients or other groups are in several parts."""
-    if absent := [code for code in CODES if code not in {*frame["diagnosis"]}]:
-        log.warning("No image of %s: training needs images of all %d diagnoses.", ", ".join(absent), len(CODES))
+    """Say which patients or other groups are in several parts."""
     if "group_id" not in frame:
         return
     groups = split["image_id"].map(dict(zip(frame["image_id"], frame["group_id"], strict=True)))
@@ -328,7 +329,8 @@ def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
         if lacking := [name for name in SPLITS if name not in found]:
             yield (
                 f"diagnosis {code} ({lesions} lesions in all): none in {' and '.join(lacking)}; add lesions, "
-                "take another split.policy or fewer split.folds, or leave the diagnosis out of the table."
+                f"take another split.policy or fewer split.folds, or leave it out with '~taxonomy.diagnoses.{code}' "
+                f"('+data.classes.{code}=drop' with taxonomy=infer)."
             )
 
 

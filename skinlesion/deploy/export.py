@@ -151,6 +151,7 @@ def model_card(about: Manifest) -> str:
         count=f"{len(about.members)} members" if len(about.members) > 1 else "one member",
         facts=", ".join(f"{fact.name} ({fact.unit})" if fact.unit else fact.name for fact in about.encoder.facts),
         format=about.format,
+        number=about.diagnoses.count,
         precision=about.precision,
         opset=about.graph.opset,
         classes="\n".join(_row(each.code, each.name, each.category) for each in about.classes),

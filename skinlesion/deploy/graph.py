@@ -24,7 +24,6 @@ from skinlesion.deploy.runtime import image_input, pooled_output
 from skinlesion.errors import BundleError
 from skinlesion.files import replacing
 from skinlesion.inference.tta import views
-from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import TrainedModel
 
 FILE = "model.onnx"
@@ -75,6 +74,7 @@ class VotingModule(nn.Module):
         self.padded = any(model.spec.padded for model in models)
         self.channels = [model.network.backbone.channels for model in models]
         self.metadata_width = models[0].encoder.width
+        self.classes = len(models[0].classes)
         self._size_of = [self.sizes.index(model.spec.size) for model in models]
 
     def forward(self, metadata: Tensor, images: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
@@ -101,7 +101,7 @@ class VotingModule(nn.Module):
 
     def outputs(self) -> dict[str, str]:
         """Describe each output of the graph, in order."""
-        count, classes = len(self.members), len(CODES)
+        count, classes = len(self.members), self.classes
         pooled = {
             pooled_output(n): f"float32 (batch, {channels}): pooled features of member {n}, of the image as it is"
             for n, channels in enumerate(self.channels)

@@ -14,7 +14,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import BundleError, SkinlesionError
 from skinlesion.files import file_digest, first_fault
 from skinlesion.inference.fitted import Fitted
-from skinlesion.taxonomy import CODES, HAM10000, Taxonomy
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 FILE = "bundle.json"
 FORMAT = (1, 3)
@@ -142,8 +142,6 @@ class Manifest(Fitted):
         if self.version != _digest(values):
             raise BundleError(f"{path}: has been changed since it was exported; copy or export the bundle again")
         codes = tuple(entry.code for entry in self.classes)
-        if codes != CODES:
-            raise BundleError(f"{path}: its classes are {', '.join(codes)}; this program expects {', '.join(CODES)}")
         for name in (self.graph.file, *([] if self.novelty is None else [self.novelty["file"]])):
             if name not in self.files:
                 raise BundleError(f"{path}: files: lists no hash of {name}; copy or export the bundle again")

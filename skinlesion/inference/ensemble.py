@@ -141,7 +141,7 @@ def check_together(models: Sequence[TrainedModel]) -> None:
 def own_predictions(model: TrainedModel, part: Part) -> Predictions | None:
     """The predictions table that lies beside a checkpoint, if it was made by that very checkpoint."""
     table = model.path.with_name(f"predictions_{part}.csv")  # of the digest in metrics.json, as the model is: it loaded
-    return Predictions.read(table) if table.exists() and noted_digest(model.path) else None
+    return Predictions.read(table, taxonomy=model.taxonomy) if table.exists() and noted_digest(model.path) else None
 
 
 def describe(

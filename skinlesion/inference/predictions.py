@@ -111,16 +111,16 @@ class Predictions:
         return made.sorted()
 
     @classmethod
-    def read(cls, path: Path, *, taxonomy: Taxonomy = HAM10000) -> Self:
+    def read(cls, path: Path, *, taxonomy: Taxonomy | None = None) -> Self:
         """Read and check a table that `write` wrote, or one of another program; see `table_columns`.
 
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
-        return cls.from_frame(read_columns(path, taxonomy), taxonomy=taxonomy, source=str(path))
+        return cls.from_frame(*read_columns(path, taxonomy), source=str(path))
 
     @classmethod
-    def from_frame(cls, frame: "pd.DataFrame", *, taxonomy: Taxonomy = HAM10000, source: str) -> Self:
+    def from_frame(cls, frame: "pd.DataFrame", taxonomy: Taxonomy = HAM10000, *, source: str) -> Self:
         """Check a table of strings with the columns of `write`; `predicted` and `likeliest` may be missing.
 
         Raises:

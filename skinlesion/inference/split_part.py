@@ -55,7 +55,7 @@ def read_part(
     if images is not None and images < len(wanted):
         drawn = np.random.default_rng(seed).choice(len(wanted), images, replace=False)
         wanted = [wanted[place] for place in sorted(drawn)]
-    frame = read_data(replace(data, missing_images="drop"), only=set(wanted))
+    frame = read_data(replace(data, missing_images="drop"), taxonomy=model.taxonomy, only=set(wanted))
     missing = sorted(set(wanted) - set(frame["image_id"]))
     if missing:
         raise DataError(

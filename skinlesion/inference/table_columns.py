@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import restore_formulas
-from skinlesion.taxonomy import Taxonomy
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ _UNREAD = (
 )
 
 
-def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
+def read_columns(path: Path, taxonomy: Taxonomy | None) -> "tuple[pd.DataFrame, Taxonomy]":
     """Read a table with its columns renamed to those of `Predictions.write`, and its diagnoses to codes.
 
     Columns may come in any order and case, a class column with a prefix such as `prob_MEL`; diagnoses may be codes in
@@ -49,10 +49,11 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
 
     Args:
         path: A CSV file, packed by gzip where its name ends in .gz.
-        taxonomy: The K diagnoses.
+        taxonomy: The K diagnoses; None: those that the table has columns of probabilities for.
 
     Returns:
-        (N, C) strings: image_id, lesion_id, the K codes, actual, and what else there is of `_OPTIONAL`.
+        (N, C) strings: image_id, lesion_id, the K codes, actual, and what else there is of `_OPTIONAL`; and
+        the taxonomy.
 
     Raises:
         DataError: The file is missing or no CSV, or a column is missing, unknown or there twice.
@@ -68,6 +69,7 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
             else "Give a file that `skinlesion evaluate` wrote."
         )
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
+    taxonomy = taxonomy or _taxonomy_of(table)
     names = {name: _standard(str(name), taxonomy) for name in table}
     expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]
     missing = [name for name in expected if name not in names.values() and name not in _OPTIONAL]
@@ -81,7 +83,24 @@ def read_columns(path: Path, taxonomy: Taxonomy) -> "pd.DataFrame":
     for name in ("actual", "predicted", "likeliest"):
         if name in renamed:
             renamed[name] = [_code(value, order) for value in renamed[name]]
-    return renamed
+    return renamed, taxonomy
+
+
+def _taxonomy_of(table: "pd.DataFrame") -> Taxonomy:
+    """The taxonomy whose codes are a table's columns of numbers, where these sum to 1; HAM10000 where they do not."""
+    import pandas as pd
+
+    others = [name for name in table if _standard(str(name), HAM10000) in (None, *HAM10000.codes)]
+    values = table[others].apply(pd.to_numeric, errors="coerce")
+    codes = [_bare(str(name)) for name in others]
+    if (
+        len(codes) < 2
+        or not ((values >= 0) & (values <= 1)).all(axis=None)
+        or (abs(values.sum(axis=1) - 1) > 1e-3).any()
+    ):
+        return HAM10000
+    found, alike = Taxonomy.of_codes(codes), {*codes} & {*HAM10000.codes}
+    return HAM10000 if found.name == "table" and 4 < len(alike) < len(HAM10000) else found  # a column has another name
 
 
 def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
@@ -113,13 +132,18 @@ def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
 
 def _standard(name: str, taxonomy: Taxonomy) -> str | None:
     """The name by which this package knows a column; None where it does not."""
-    plain = name.strip().lower()
+    plain, bare = name.strip().lower(), _bare(name)
     if plain in (*KNOWN, *_OPTIONAL):
         return plain
-    bare = next((plain.removeprefix(each) for each in _PREFIXES if plain.startswith(each)), plain)
     if bare in taxonomy.codes:
         return bare
     return next((known for known, others in _OTHER_NAMES.items() if plain in others), None)
+
+
+def _bare(name: str) -> str:
+    """The name of a class column in lower case, without a prefix such as `prob_`."""
+    plain = name.strip().lower()
+    return next((plain.removeprefix(each) for each in _PREFIXES if plain.startswith(each)), plain)
 
 
 def _code(value: str, order: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 They differ from the classification report: a diagnosis counts as predicted where its probability is above 0.5, and an
 image whose highest probability two diagnoses share has no predicted one. Codella et al. (2019), arXiv:1902.03368.
-The files, `image,MEL,NV,BCC,AKIEC,BKL,DF,VASC`, hold a submission (probabilities) or the ground truth (0 or 1).
+The files, with a column of ids and one a diagnosis, hold a submission (probabilities) or the ground truth (0 or 1).
 """
 
 from collections.abc import Collection, Mapping

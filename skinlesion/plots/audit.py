@@ -25,7 +25,7 @@ from skinlesion.plots.style import (
     panel,
     plain,
 )
-from skinlesion.taxonomy import CODES, DIAGNOSES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
     from skinlesion.studies.external.populations import Population
@@ -42,13 +42,13 @@ _MEASURES = {
 _BINS = 30  # of the histograms of two populations
 
 
-def diagnoses(frame: pd.DataFrame) -> Figure:
+def diagnoses(frame: pd.DataFrame, taxonomy: Taxonomy = HAM10000) -> Figure:
     """Draw how many images and lesions each diagnosis has."""
-    images = _per_diagnosis(frame)
-    lesions = _per_diagnosis(frame.drop_duplicates("lesion_id"))
+    images = _per_diagnosis(frame, taxonomy)
+    lesions = _per_diagnosis(frame.drop_duplicates("lesion_id"), taxonomy)
     title = f"{len(frame):,} images of {frame['lesion_id'].nunique():,} lesions"
-    figure, axes = _diagnosis_rows(_names(), title, "count (share of all)")
-    rows = np.arange(len(CODES))
+    figure, axes = _diagnosis_rows(_names(taxonomy), title, "count (share of all)")
+    rows = np.arange(len(taxonomy))
     for offset, counts, colour, name in ((-0.2, images, BLUE, "images"), (0.2, lesions, SKY, "lesions")):
         bars = axes.barh(rows + offset, counts, height=0.38, color=colour, label=name)
         total = max(sum(counts), 1)
@@ -59,13 +59,13 @@ def diagnoses(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def ages(frame: pd.DataFrame) -> Figure:
+def ages(frame: pd.DataFrame, taxonomy: Taxonomy = HAM10000) -> Figure:
     """Draw the patients' ages by diagnosis: box from first to third quartile, whiskers from 5 % to 95 %."""
-    known = [frame.loc[frame["diagnosis"] == code, "age"].dropna() for code in CODES]
-    absent = _per_diagnosis(frame[frame["age"].isna()])
+    known = [frame.loc[frame["diagnosis"] == code, "age"].dropna() for code in taxonomy.codes]
+    absent = _per_diagnosis(frame[frame["age"].isna()], taxonomy)
     labels = [
         f"{name}\nn = {len(values):,}" + (f", {none} without age" if none else "")
-        for name, values, none in zip(_names(), known, absent, strict=True)
+        for name, values, none in zip(_names(taxonomy), known, absent, strict=True)
     ]
     title = "Age by diagnosis (images): median, quartiles, 5 % and 95 %"
     figure, axes = _diagnosis_rows(labels, title, "age of the patient, years")
@@ -83,18 +83,18 @@ def ages(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def sexes(frame: pd.DataFrame) -> Figure:
+def sexes(frame: pd.DataFrame, taxonomy: Taxonomy = HAM10000) -> Figure:
     """Draw the share of women and men among the images of each diagnosis."""
-    counts = np.stack([_per_diagnosis(frame[frame["sex"] == sex]) for sex in _SEXES])
-    names = _names(_per_diagnosis(frame))
+    counts = np.stack([_per_diagnosis(frame[frame["sex"] == sex], taxonomy) for sex in _SEXES])
+    names = _names(taxonomy, _per_diagnosis(frame, taxonomy))
     figure, axes = _diagnosis_rows(names, "Sex by diagnosis", "share of the images of the diagnosis")
     _stacked(axes, counts, _SEXES)
     return figure
 
 
-def localizations(frame: pd.DataFrame) -> Figure:
+def localizations(frame: pd.DataFrame, taxonomy: Taxonomy = HAM10000) -> Figure:
     """Draw the localizations of each diagnosis: count, and share of the diagnosis as colour."""
-    counts = pd.crosstab(frame["localization"], frame["diagnosis"]).reindex(columns=list(CODES), fill_value=0)
+    counts = pd.crosstab(frame["localization"], frame["diagnosis"]).reindex(columns=list(taxonomy.codes), fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     cells = counts.to_numpy(dtype=np.int64)
     shares = cells / np.maximum(cells.sum(axis=0), 1)
@@ -106,7 +106,7 @@ def localizations(frame: pd.DataFrame) -> Figure:
         ink = "white" if share > 0.6 * shares.max() else BLACK if count else GREY
         text = f"{count:,}\n{share:.0%}" if share >= 0.005 or not count else f"{count:,}\n< 1%"
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink, linespacing=0.95)
-    axes.set_xticks(range(len(CODES)), [f"{code}\nn = {n:,}" for code, n in counts.sum(axis=0).items()])
+    axes.set_xticks(range(len(taxonomy)), [f"{code}\nn = {n:,}" for code, n in counts.sum(axis=0).items()])
     axes.set_yticks(range(len(counts)), [f"{site}, n = {n:,}" for site, n in counts.sum(axis=1).items()])
     axes.tick_params(length=0, labelsize=8)
     axes.set_xlabel("diagnosis", fontsize=9)
@@ -117,21 +117,26 @@ def localizations(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def images_per_lesion(frame: pd.DataFrame) -> Figure:
+def images_per_lesion(frame: pd.DataFrame, taxonomy: Taxonomy = HAM10000) -> Figure:
     """Draw how many lesions of each diagnosis have one, two, three or more images."""
     lesions = frame.groupby("lesion_id").agg(diagnosis=("diagnosis", "first"), images=("image_id", "size"))
     sizes = lesions["images"].clip(upper=_MOST)
-    counts = np.stack([_per_diagnosis(lesions[sizes == size]) for size in range(1, _MOST + 1)])
+    counts = np.stack([_per_diagnosis(lesions[sizes == size], taxonomy) for size in range(1, _MOST + 1)])
     several = int((lesions["images"] > 1).sum())
     title = f"Images per lesion: {several:,} of {len(lesions):,} lesions have several"
-    names = _names(_per_diagnosis(lesions))
+    names = _names(taxonomy, _per_diagnosis(lesions, taxonomy))
     figure, axes = _diagnosis_rows(names, title, "share of the lesions of the diagnosis")
     _stacked(axes, counts, {"1 image": PALE, "2 images": SKY, "3 images": BLUE, f"{_MOST} or more": BLACK})
     return figure
 
 
 def sample_sheet(
-    frame: pd.DataFrame, image_of: Callable[[str], npt.NDArray[np.uint8]], *, samples_per_class: int, seed: int
+    frame: pd.DataFrame,
+    image_of: Callable[[str], npt.NDArray[np.uint8]],
+    *,
+    samples_per_class: int,
+    seed: int,
+    taxonomy: Taxonomy = HAM10000,
 ) -> Figure:
     """Show images of each diagnosis, of as many different lesions.
 
@@ -140,10 +145,11 @@ def sample_sheet(
         image_of: Returns the image (H, W, 3) of an image id.
         samples_per_class: Images of each diagnosis, 1 or more.
         seed: Seed of the draw.
+        taxonomy: The diagnoses.
     """
-    figure = canvas(height=0.2 + len(CODES) * 5.6 / samples_per_class)
-    panels = figure.subplots(len(CODES), samples_per_class, squeeze=False)
-    for diagnosis, row in zip(DIAGNOSES, panels, strict=True):
+    figure = canvas(height=0.2 + len(taxonomy) * 5.6 / samples_per_class)
+    panels = figure.subplots(len(taxonomy), samples_per_class, squeeze=False)
+    for diagnosis, row in zip(taxonomy.diagnoses, panels, strict=True):
         lesions = frame[frame["diagnosis"] == diagnosis.code].sort_values("image_id").drop_duplicates("lesion_id")
         chosen = lesions["image_id"].sample(min(samples_per_class, len(lesions)), random_state=seed)
         row[0].set_ylabel(fill(diagnosis.name, 16), fontsize=8)
@@ -206,21 +212,21 @@ def _histograms(axes: Axes, values: Mapping[str, npt.NDArray[np.float64]]) -> No
             axes.hist(own, bins=edges, weights=np.full(len(own), 1 / len(own)), color=colour, **style)
 
 
-def _per_diagnosis(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Count the rows of each diagnosis, (7,), in class order."""
+def _per_diagnosis(rows: pd.DataFrame, taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
+    """Count the rows of each diagnosis, (K,), in class order."""
     counts = rows["diagnosis"].value_counts()
-    return np.asarray([counts.get(code, 0) for code in CODES], dtype=np.int64)
+    return np.asarray([counts.get(code, 0) for code in taxonomy.codes], dtype=np.int64)
 
 
-def _names(counts: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[str]:
+def _names(taxonomy: Taxonomy, counts: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[str]:
     """Name the diagnoses with their codes, and with their counts where given."""
-    names = [fill(f"{each.name} ({each.code})", 28) for each in DIAGNOSES]
+    names = [fill(f"{each.name} ({each.code})", 28) for each in taxonomy.diagnoses]
     return names if counts is None else [f"{name}\nn = {n:,}" for name, n in zip(names, counts, strict=True)]
 
 
 def _diagnosis_rows(labels: Sequence[str], title: str, xlabel: str) -> tuple[Figure, Axes]:
     """Make a figure with a row for each diagnosis, the first on top."""
-    figure, axes = panel(height=4.0, title=title)
+    figure, axes = panel(height=max(4.0, 0.5 * len(labels)), title=title)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(xlabel, fontsize=9)
     label_rows(axes, labels)
@@ -228,11 +234,11 @@ def _diagnosis_rows(labels: Sequence[str], title: str, xlabel: str) -> tuple[Fig
 
 
 def _stacked(axes: Axes, counts: npt.NDArray[np.int64], colours: Mapping[str, str]) -> None:
-    """Draw counts (S, 7) of S named values as shares of each diagnosis, stacked, labelled where there is room."""
+    """Draw counts (S, K) of S named values as shares of each diagnosis, stacked, labelled where there is room."""
     shares = counts / np.maximum(counts.sum(axis=0), 1)
     starts = np.cumsum(shares, axis=0) - shares
     for start, share, (name, colour) in zip(starts, shares, colours.items(), strict=True):
-        bars = axes.barh(range(len(CODES)), share, left=start, color=colour, label=name, height=0.7)
+        bars = axes.barh(range(len(share)), share, left=start, color=colour, label=name, height=0.7)
         ink = "white" if colour in (BLUE, BLACK) else BLACK
         labels = [f"{value:.0%}" if value >= 0.04 else "" for value in share]
         axes.bar_label(bars, labels, label_type="center", fontsize=7, color=ink)

@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from skinlesion.studies.robustness.study import RobustnessResult
 
 REMOVED = "lesion_removed"  # has its own figure
-_LINES = {
-    "balanced_accuracy": ("balanced accuracy", BLUE, "o", "-"),
-    "macro_f1": ("macro-F1", ORANGE, "s", "--"),
-    "recall_mel": ("sensitivity for melanoma", GREEN, "^", ":"),
-    "novel": ("flagged as out-of-distribution", GREY, "x", "-."),
-}
 NAMES = {
     "jpeg": "JPEG compression",
     "colour": "colour shift",
@@ -49,6 +43,15 @@ NAMES = {
 def name_of(name: str) -> str:
     """Name a corruption or an altered fact, such as no_age, for people."""
     return NAMES.get(name) or re.sub("^no_", "without ", name).replace("_", " ")
+
+
+def _lines(found: "RobustnessResult") -> dict[str, tuple[str, str, str, str]]:
+    """Label, colour, marker and dashes of each metric."""
+    main = found.taxonomy.main_target
+    lines = {"balanced_accuracy": ("balanced accuracy", BLUE, "o", "-"), "macro_f1": ("macro-F1", ORANGE, "s", "--")}
+    if main is not None:
+        lines[f"recall_{main}"] = (f"sensitivity for {found.taxonomy.diagnosis(main).name}", GREEN, "^", ":")
+    return {**lines, "novel": ("flagged as out-of-distribution", GREY, "x", "-.")}
 
 
 def curves(found: "RobustnessResult") -> Figure:
@@ -73,7 +76,7 @@ def lesion_removed(found: "RobustnessResult") -> Figure:
     _draw_steps(axes, found, REMOVED)
     axes.set_xlabel(found.corruptions[REMOVED].unit)
     for name, style in (("balanced_accuracy", ":"), ("macro_f1", (0, (1, 3)))):
-        label, colour, _, _ = _LINES[name]
+        label, colour, _, _ = _lines(found)[name]
         label = f"{label}, most frequent diagnosis"
         axes.axhline(found.without_images[name], color=colour, linestyle=style, linewidth=1, label=label)
     legend(figure, axes, "lower", ncols=3)
@@ -87,7 +90,7 @@ def facts(found: "RobustnessResult") -> Figure:
         **{fill(name_of(name), 26): each for name, each in found.facts.items()},
     }
     figure, axes = panel(height=1.2 + 0.42 * len(rows))
-    for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), _LINES.items(), strict=False):
+    for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), _lines(found).items(), strict=False):
         values, xerr = points([each[number] for each in rows.values()])
         y = np.arange(len(rows)) + offset
         axes.errorbar(values, y, xerr=xerr, fmt=marker, color=colour, capsize=2, ms=4, linewidth=1, label=label)
@@ -123,7 +126,7 @@ def _draw_steps(axes: Axes, found: "RobustnessResult", name: str) -> None:
     corruption = found.corruptions[name]
     neutral = corruption.neutral
     steps = sorted({neutral: found.undisturbed, **corruption.steps}.items(), reverse=neutral >= 100)  # JPEG quality
-    shown = {number: style for number, style in _LINES.items() if number in found.undisturbed}
+    shown = {number: style for number, style in _lines(found).items() if number in found.undisturbed}
     shifts = np.linspace(-0.09, 0.09, 4)
     for shift, (number, (label, colour, marker, dashes)) in zip(shifts, shown.items(), strict=False):
         values, whiskers = points([numbers[number] for _, numbers in steps])

@@ -31,7 +31,6 @@ from skinlesion.plots.style import (
     plain,
     points,
 )
-from skinlesion.taxonomy import CODES, DIAGNOSES
 
 if TYPE_CHECKING:
     from skinlesion.studies.explain.explanation import Explanation
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from skinlesion.studies.explain.saliency_metrics import ReplacementCurves
     from skinlesion.studies.probe.cases import Case
 
-_NAMES = {diagnosis.code: diagnosis.name for diagnosis in DIAGNOSES}
 _FACTS = {"age": BLUE, "sex": ORANGE, "localization": GREEN}
 _COLOURS = "viridis"  # ordered for every kind of colour vision, and in grey
 _PER_ROW = 6  # member maps
@@ -66,7 +64,8 @@ def explanation_page(explanation: "Explanation") -> Figure:
     rows = [names[start : start + _PER_ROW] for start in range(0, len(names), _PER_ROW)]
     figure = canvas(height=5.9 + 1.25 * len(rows))
     code, share = explanation.predicted, float(explanation.probabilities.max())
-    heading = f"{explanation.name}: predicted {_NAMES[code]} ({code}), probability {share:.0%}\nPatient: "
+    name = explanation.taxonomy.diagnosis(code).name
+    heading = f"{explanation.name}: predicted {name} ({code}), probability {share:.0%}\nPatient: "
     heading += ", ".join(f"{fact} {_value(value)}" for fact, value in explanation.facts.items())
     if explanation.is_ood:
         heading += "\nThe image is unlike the training images: the prediction is unreliable."
@@ -161,10 +160,10 @@ def _members(part: SubFigure, explanation: "Explanation", names: list[str]) -> N
 
 def _probabilities(axes: Axes, explanation: "Explanation") -> None:
     values = explanation.probabilities
-    colours = [BLUE if code == explanation.predicted else GREY for code in CODES]
-    bars = axes.barh(range(len(CODES)), values, color=colours)
+    colours = [BLUE if code == explanation.predicted else GREY for code in explanation.taxonomy.codes]
+    bars = axes.barh(range(len(values)), values, color=colours)
     axes.bar_label(bars, [f"{value:.0%}" if value >= 0.005 else "<1%" for value in values], padding=3, fontsize=7)
-    label_rows(axes, [fill(f"{_NAMES[code]} ({code})", 27) for code in CODES])
+    label_rows(axes, [fill(f"{each.name} ({each.code})", 27) for each in explanation.taxonomy.diagnoses])
     axes.set(xlim=(0, 1.12), xticks=[0, 0.5, 1])
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_title("probability", fontsize=9)
@@ -176,7 +175,7 @@ def _fact_effects(axes: Axes, explanation: "Explanation") -> None:
     """Draw the change of each probability by each known fact, in percentage points."""
     plain(axes)
     axes.set_title("effect of each fact,\ncompared with leaving it out", fontsize=9)
-    label_rows(axes, CODES)
+    label_rows(axes, explanation.taxonomy.codes)
     axes.set_xlabel("change in probability, percentage points", fontsize=8)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     effects = explanation.fact_effects
@@ -189,7 +188,9 @@ def _fact_effects(axes: Axes, explanation: "Explanation") -> None:
     for number, (fact, change) in enumerate(effects.items()):
         offset = (number - (len(effects) - 1) / 2) * height
         label = f"{fact} {_value(explanation.facts[fact])}"
-        axes.barh(np.arange(len(CODES)) + offset, 100 * change, height, color=_FACTS.get(fact, VERMILLION), label=label)
+        axes.barh(
+            np.arange(len(change)) + offset, 100 * change, height, color=_FACTS.get(fact, VERMILLION), label=label
+        )
     reach = max(1.0, 115 * max(float(np.abs(change).max()) for change in effects.values()))
     axes.set_xlim(-reach, reach)
     axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.files import replacing_folder
-from skinlesion.synthetic.images import SOURCES, paint, photograph
-from skinlesion.taxonomy import CODES, NEVUS
+from skinlesion.synthetic.images import PAINTED, SOURCES, paint, photograph
+from skinlesion.taxonomy import HAM10000
 from skinlesion.terminal import track
 
 MARKER = "synthetic.json"  # marks a folder as synthetic and holds its settings
@@ -48,22 +48,7 @@ class Counts(NamedTuple):
     sites: tuple[int, ...]  # of each of SITES
 
 
-REAL: dict[str, Counts] = {
-    "akiec": Counts(327, 151, (66.5, 11.5), 0.32, (295, 32, 0, 0), (0, 0, 0, 0),
-                    (5, 0, 29, 12, 3, 113, 0, 0, 13, 65, 10, 14, 1, 62)),
-    "bcc": Counts(514, 175, (66.8, 13.7), 0.38, (296, 211, 2, 5), (0, 0, 0, 0),
-                  (18, 0, 186, 47, 0, 101, 4, 0, 2, 58, 14, 19, 11, 49)),
-    "bkl": Counts(1099, 440, (64.3, 14.1), 0.42, (490, 475, 124, 10), (0, 215, 118, 0),
-                  (42, 0, 202, 74, 6, 319, 1, 2, 14, 174, 31, 34, 73, 104)),
-    "df": Counts(115, 39, (53.0, 13.6), 0.45, (30, 51, 30, 4), (0, 30, 30, 0),
-                 (4, 0, 2, 0, 0, 0, 2, 1, 0, 82, 0, 0, 0, 24)),
-    "mel": Counts(1113, 230, (60.7, 15.2), 0.38, (342, 680, 24, 67), (0, 0, 0, 0),
-                  (66, 0, 324, 68, 17, 104, 28, 0, 1, 192, 29, 14, 47, 213)),
-    "nv": Counts(6705, 4415, (46.5, 15.2), 0.49, (803, 1832, 3720, 350), (0, 503, 3704, 0),
-                 (860, 7, 1427, 200, 30, 100, 284, 45, 55, 1479, 81, 45, 1241, 655)),
-    "vasc": Counts(142, 64, (51.4, 21.6), 0.51, (3, 82, 54, 3), (0, 21, 54, 0),
-                   (27, 0, 22, 6, 0, 8, 0, 0, 5, 27, 2, 2, 31, 11)),
-}  # fmt: skip
+REAL = {code: Counts(**about["counts"]) for code, about in PAINTED.items()}
 TOTAL = sum(counts.images for counts in REAL.values())
 
 
@@ -111,7 +96,7 @@ def write_synthetic(
             (folder / MARKER).write_text(json.dumps(settings) + "\n", encoding="utf-8")
     images, lesions = (rows["dx"].value_counts() for rows in (table, table.drop_duplicates("lesion_id")))
     return SyntheticData(
-        root, {code: int(images[code]) for code in CODES}, {code: int(lesions[code]) for code in CODES}, already_there
+        root, {code: int(images[code]) for code in REAL}, {code: int(lesions[code]) for code in REAL}, already_there
     )
 
 
@@ -121,13 +106,13 @@ def synthetic_table(n: int, rng: np.random.Generator, *, min_per_class: int = FE
     Raises:
         ConfigError: `n` or `min_per_class` is too small for every diagnosis to be in every part of a split.
     """
-    if min_per_class < FEWEST or n < min_per_class * len(CODES):
+    if min_per_class < FEWEST or n < min_per_class * len(REAL):
         raise ConfigError(
-            f"n={n}, min_per_class={min_per_class}: expected {min_per_class * len(CODES)} images or more, and {FEWEST} "
+            f"n={n}, min_per_class={min_per_class}: expected {min_per_class * len(REAL)} images or more, and {FEWEST} "
             f"or more of a diagnosis. With fewer than {FEWEST}, a split could not have it in every part."
         )
-    counts = {code: max(min_per_class, round(n * REAL[code].images / TOTAL)) for code in CODES}
-    counts[NEVUS] += n - sum(counts.values())  # the most frequent diagnosis takes the rest
+    counts = {code: max(min_per_class, round(n * REAL[code].images / TOTAL)) for code in REAL}
+    counts[str(HAM10000.majority)] += n - sum(counts.values())  # the most frequent diagnosis takes the rest
     lesions = pd.concat(
         [_draw_lesions(code, images, rng, singles=min_per_class - 2) for code, images in counts.items()]
     )
@@ -146,7 +131,7 @@ def _draw_lesions(code: str, images: int, rng: np.random.Generator, *, singles: 
         sizes.append(3 if rest == 3 or (rest >= 5 and rng.uniform() < 0.25) else 2)
     source = rng.choice(len(SOURCES), len(sizes), p=np.divide(real.sources, sum(real.sources)))
     unproven = rng.uniform(size=len(sizes)) < np.divide(real.unproven, np.maximum(real.sources, 1))[source]
-    followed = (source == [*SOURCES].index("vidir_molemax")) & (code == NEVUS)
+    followed = (source == [*SOURCES].index("vidir_molemax")) & (code == HAM10000.majority)
     return pd.DataFrame(
         {
             "dx": code,
@@ -164,7 +149,7 @@ def _remove_facts(lesions: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     """Remove facts from the same share of lesions as in HAM10000, at least one; make some patients infants."""
     lesions = lesions.copy()
     order = pd.Series(rng.permutation(lesions.index))
-    infants = order[order.map(lesions["dx"]) == NEVUS]  # no infant has a carcinoma
+    infants = order[order.map(lesions["dx"]) == HAM10000.majority]  # no infant has a carcinoma
     changed: set[int] = set()  # no lesion loses more than one fact
     for column, value, images, candidates in (  # images of HAM10000
         ("age", 0.0, 39, infants),

@@ -4,10 +4,12 @@ Pigments are painted as optical densities and seen by the law of Beer and Lamber
 exp(-density). Colours are like HAM10000's.
 """
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from skinlesion.synthetic import structures as derm
@@ -48,59 +50,13 @@ class Recipe(NamedTuple):
     structures: tuple[tuple[derm.Structure, float, tuple[float, float]], ...]  # each with probability and strength
 
 
-RECIPES: dict[str, Recipe] = {
-    "akiec": Recipe(
-        radius=(0.14, 0.32), elongation=(1.0, 1.6), wander=(0.15, 0.4), soft=(0.1, 0.3), sun=(0.5, 1.3),
-        structures=(
-            (derm.redness, 1.0, (0.08, 0.4)), (derm.strawberry, 0.6, (0.15, 0.5)), (derm.moth_eaten, 0.6, (0.15, 0.7)),
-            (derm.scales, 0.7, (0.3, 0.9)), (derm.vessels, 0.2, (0.2, 0.5)), (derm.network, 0.15, (0.2, 0.5)),
-        ),
-    ),
-    "bcc": Recipe(
-        radius=(0.08, 0.28), elongation=(1.0, 1.7), wander=(0.1, 0.35), soft=(0.08, 0.3), sun=(0.3, 1.1),
-        structures=(
-            (derm.redness, 1.0, (0.06, 0.4)), (derm.vessels, 0.7, (0.3, 0.9)), (derm.nests, 0.65, (0.5, 2.0)),
-            (derm.ulcer, 0.35, (0.4, 1.2)), (derm.regression, 0.3, (0.2, 0.5)), (derm.pigment, 0.2, (0.2, 0.8)),
-        ),
-    ),
-    "bkl": Recipe(
-        radius=(0.15, 0.4), elongation=(1.0, 1.7), wander=(0.1, 0.3), soft=(0.06, 0.25), sun=(0.2, 1.0),
-        structures=(
-            (derm.pigment, 1.0, (0.1, 0.8)), (derm.moth_eaten, 0.55, (0.2, 0.7)), (derm.keratin, 0.5, (0.15, 0.5)),
-            (derm.cysts, 0.5, (0.4, 0.9)), (derm.pores, 0.4, (0.5, 1.4)), (derm.network, 0.25, (0.2, 0.6)),
-            (derm.redness, 0.3, (0.05, 0.3)),
-        ),
-    ),
-    "df": Recipe(
-        radius=(0.13, 0.3), elongation=(1.0, 1.25), wander=(0.05, 0.18), soft=(0.2, 0.45), sun=(0.1, 0.5),
-        structures=(
-            (derm.redness, 1.0, (0.08, 0.45)), (derm.pigment, 0.7, (0.1, 0.5)), (derm.network, 0.5, (0.2, 0.6)),
-            (derm.scar, 0.85, (0.25, 0.7)),
-        ),
-    ),
-    "mel": Recipe(
-        radius=(0.12, 0.4), elongation=(1.0, 1.8), wander=(0.2, 0.45), soft=(0.08, 0.25), sun=(0.1, 0.9),
-        structures=(
-            (derm.pigment, 1.0, (0.4, 1.6)), (derm.blotches, 0.85, (0.5, 1.7)), (derm.veil, 0.5, (0.3, 1.0)),
-            (derm.network, 0.4, (0.3, 0.9)), (derm.globules, 0.4, (0.5, 1.2)), (derm.streaks, 0.35, (0.5, 1.2)),
-            (derm.redness, 0.3, (0.1, 0.4)), (derm.regression, 0.3, (0.2, 0.6)),
-        ),
-    ),
-    "nv": Recipe(
-        radius=(0.1, 0.36), elongation=(1.0, 1.6), wander=(0.04, 0.22), soft=(0.12, 0.4), sun=(0.0, 0.5),
-        structures=(
-            (derm.pigment, 1.0, (0.4, 1.4)), (derm.network, 0.5, (0.2, 0.9)), (derm.globules, 0.35, (0.3, 1.0)),
-            (derm.redness, 0.5, (0.05, 0.4)), (derm.blotches, 0.2, (0.2, 0.8)),
-        ),
-    ),
-    "vasc": Recipe(
-        radius=(0.06, 0.28), elongation=(1.0, 1.4), wander=(0.04, 0.2), soft=(0.03, 0.1), sun=(0.0, 0.4),
-        structures=(
-            (derm.lacunae, 1.0, (0.6, 1.6)), (derm.redness, 0.5, (0.1, 0.6)), (derm.rim, 0.4, (0.2, 0.6)),
-            (derm.veil, 0.2, (0.2, 0.6)),
-        ),
-    ),
-}  # fmt: skip
+def _recipe(about: dict[str, Any]) -> Recipe:
+    structures = [(getattr(derm, name), probability, strength) for name, probability, strength in about["structures"]]
+    return Recipe(**{**about, "structures": tuple(structures)})
+
+
+PAINTED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("ham10000.yaml").read_text(encoding="utf-8"))
+RECIPES = {code: _recipe(about["recipe"]) for code, about in PAINTED.items()}
 
 
 def paint(diagnosis: str, source: str, *, width: int, rng: np.random.Generator) -> Map:

@@ -211,5 +211,5 @@ def predict_from_maps(
         moved = {**batch, "feature_map": batch["feature_map"].to(device), "metadata": batch["metadata"].to(device)}
         values.append(logits(network, cast(FeatureBatch, moved)).float().softmax(dim=1).cpu().numpy())
     ids, lesions, actual = (frame[name].tolist() for name in ("image_id", "lesion_id", "diagnosis"))
-    known: dict[str, Any] = {"actual": actual, "group_id": groups_of_frame(frame)}
+    known: dict[str, Any] = {"actual": actual, "group_id": groups_of_frame(frame), "taxonomy": datamodule.taxonomy}
     return Predictions.build(ids, lesions, probabilities=np.concatenate(values), **known)

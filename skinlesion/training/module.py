@@ -155,6 +155,7 @@ class LesionClassifier(LightningModule):
             backbone,
             encoder=datamodule.encoder.state(),
             class_counts=datamodule.class_counts(),
+            taxonomy=datamodule.taxonomy.to_dict(),
             **{"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), **options},
         )
 

@@ -16,6 +16,7 @@ from skinlesion.config.schema import FileName, Range
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import read_json, require_writable, sweep, write_json, write_text
+from skinlesion.taxonomy import HAM10000, read_taxonomy
 
 # Keys that may differ between a run and its continuation: they change nothing in the result.
 _FREE = {
@@ -167,11 +168,12 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return {}
-    there, here = _flat(read_config(folder)), _flat(asdict(config))
+    before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it was a key
+    there, here = _flat({**before, **read_config(folder)}), _flat(asdict(config))
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
         for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+        if there.get(key) != here.get(key) and not key.startswith("taxonomy.words.")  # the diagnoses are compared
     }
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 
 from skinlesion.commands.compare import run
 from skinlesion.config.inference import CompareConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
-from skinlesion.taxonomy import CODES
 
 
 def table(rows: range, *, right: float, seed: int = 0) -> Predictions:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from matplotlib.image import imread
 from matplotlib.text import Text
 
@@ -23,7 +23,6 @@ from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.plots.saliency import explanation_page
 from skinlesion.studies.explain.explanation import Explanation, explain, metadata_ablation
-from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 FACTS = {"age": 70.0, "sex": "female", "localization": None}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from scipy.special import softmax
 
 from skinlesion.commands.predict import records, run, show
@@ -20,7 +20,6 @@ from skinlesion.data.image_io import Image
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.torch_members import TorchMembers
-from skinlesion.taxonomy import CODES
 
 
 def predict(*overrides: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
@@ -27,7 +27,6 @@ from skinlesion.inference.posthoc import fit_calibration, fit_decisions, with_ca
 from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.report import page
 from skinlesion.studies.report.page import CHECKLISTS, UNANSWERED
-from skinlesion.taxonomy import CODES
 
 FAST = ("resamples=100", "interval=percentile", "bins=5")
 LESIONS = {"val": 90, "test": 120}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
@@ -25,7 +25,6 @@ from skinlesion.studies.robustness.study import (
     compare_predictions,
     majority_baseline,
 )
-from skinlesion.taxonomy import CODES
 
 CONFIG = BootstrapConfig(resamples=200)
 RNG = np.random.default_rng(0)

@@ -16,13 +16,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import SHORT, SMALL
+from conftest import CODES, SHORT, SMALL
 
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.files import disk_faults
-from skinlesion.taxonomy import CODES, HAM10000
+from skinlesion.taxonomy import HAM10000
 
 Config = Callable[..., TrainConfig]
 

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import composed
+from conftest import CODES, composed
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import InOrder, Shuffled
 from skinlesion.data.image_io import ImageInput
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.taxonomy import CODES
 
 SPEC = ImageInput((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 Config = Callable[..., TrainConfig]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES, NEVUS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
@@ -26,7 +27,6 @@ from skinlesion.data.splits import (
     write_split,
 )
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.taxonomy import CODES, NEVUS
 
 Policy = Callable[[pd.DataFrame, int], pd.DataFrame]
 Made = tuple[pd.DataFrame, pd.DataFrame, Path]
@@ -542,7 +542,7 @@ def test_patients_in_several_parts_are_counted(caplog: pytest.LogCaptureFixture)
 
 
 def test_diagnoses_without_an_image_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    grouped(table(SMALL), seed=1, folds=3, fold=0, val_fraction=0.2)
+    assign(table(SMALL), policy="grouped", seed=1, folds=3, fold=0, val_fraction=0.2, file=None)
     assert "No image of akiec, bcc, bkl, vasc: training needs images of all 7 diagnoses." in caplog.text
 
 

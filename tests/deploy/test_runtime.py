@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from conftest import DIAGNOSES
 from onnx import TensorProto, helper, numpy_helper
 
 from skinlesion.data.metadata import MetadataEncoder
@@ -17,7 +18,7 @@ from skinlesion.deploy.runtime import CHUNK, load_bundle
 from skinlesion.errors import BundleError, CheckpointError
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictor import Predictor
-from skinlesion.taxonomy import DIAGNOSES, HAM10000
+from skinlesion.taxonomy import HAM10000
 
 SIZE = (4, 6)
 POINT = {"target": "benignant", "sensitivity": 0.9, "images": 3, "threshold": 0.5, "reached": 1.0}

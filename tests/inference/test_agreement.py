@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from fastapi.testclient import TestClient
 from service_doubles import limits
 
@@ -21,7 +21,6 @@ from skinlesion.config.inference import EnsembleConfig, EvaluateConfig, PredictC
 from skinlesion.config.studies import ExplainConfig
 from skinlesion.deploy.service.app import build
 from skinlesion.inference.predictor import Predictor
-from skinlesion.taxonomy import CODES
 
 FAST = ("resamples=100", "interval=percentile")
 

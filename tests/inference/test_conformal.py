@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import CODES
 from crepes import ConformalClassifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,6 @@ from inference.test_calibration import sample
 from mapie.conformity_scores import APSConformityScore
 
 from skinlesion.inference import conformal
-from skinlesion.taxonomy import CODES
 
 
 def test_scores_are_mapies_without_the_own_share() -> None:

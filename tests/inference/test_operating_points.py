@@ -1,10 +1,10 @@
 """Operating points against counts by hand."""
 
 import numpy as np
+from conftest import CODES
 
 from skinlesion.inference import operating_points
 from skinlesion.inference.operating_points import flagged
-from skinlesion.taxonomy import CODES
 
 
 def test_operating_points_by_hand() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from scipy.special import softmax
 from sklearn.metrics import recall_score
 
@@ -27,7 +27,6 @@ from skinlesion.inference.posthoc import (
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import negative_log_likelihood
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(100, 1, 0.95, "percentile")
 MEL = CODES.index("mel")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import group_index
-from skinlesion.taxonomy import CODES
 
 COLUMNS = ("image_id", "lesion_id", *CODES, "actual", "predicted")
 

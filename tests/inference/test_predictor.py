@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from PIL import Image as PillowImage
 
 import skinlesion
@@ -15,7 +15,6 @@ from skinlesion.config.inference import EnsembleConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.predictor import Predictor
-from skinlesion.taxonomy import CODES
 
 FACTS = {"age": 55, "sex": "female", "localization": "back"}
 

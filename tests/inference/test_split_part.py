@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.train import TrainConfig
@@ -14,7 +15,6 @@ from skinlesion.data.image_io import decode
 from skinlesion.errors import DataError
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
-from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 SOURCE = SourceConfig(None, None)

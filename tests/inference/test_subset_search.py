@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from conftest import CODES
 from sklearn.metrics import f1_score
 
 from skinlesion.errors import DataError
@@ -11,7 +12,6 @@ from skinlesion.inference import subset_search as subsets
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.subset_search import Subset, search
 from skinlesion.metrics.classification import headline
-from skinlesion.taxonomy import CODES
 
 
 def random_members(members: int, images: int, *, seed: int, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:

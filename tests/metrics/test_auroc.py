@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from conftest import CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skinlesion.metrics.auroc import AurocStatistic
 from skinlesion.metrics.bootstrap import without_each
-from skinlesion.taxonomy import CODES
 
 
 def sample(

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pandas as pd
+from conftest import CODES
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion.metrics.baselines import cross_fitted, predict_without_image
-from skinlesion.taxonomy import CODES
 
 
 def frame_of(n: int = 90) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from conftest import CODES
 from scipy import stats
 from sklearn import metrics as sk
 
@@ -15,7 +16,6 @@ from skinlesion.metrics.decision import flag_metrics, set_coverage
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.metrics.selective import reject_option
 from skinlesion.metrics.summary import metrics_statistic, metrics_with_ci
-from skinlesion.taxonomy import CODES
 
 
 def table_of(lesions: list[str], actual: list[int], predicted: list[int]) -> Predictions:

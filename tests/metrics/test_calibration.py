@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import CODES
 from scipy.optimize import brentq
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +22,6 @@ from skinlesion.metrics.calibration import (
 )
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.metrics.summary import metrics_with_ci
-from skinlesion.taxonomy import CODES
 
 
 def test_bins_by_hand() -> None:

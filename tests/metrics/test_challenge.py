@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -26,7 +26,7 @@ from skinlesion.metrics.challenge import (
     write_truth,
 )
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.taxonomy import CODES, HAM10000
+from skinlesion.taxonomy import HAM10000
 
 FAST = BootstrapConfig(100, 1, 0.9, "percentile")
 
@@ -288,7 +288,7 @@ def test_a_submission_is_scored_without_a_model(tmp_path: Path, monkeypatch: pyt
     labels.loc[labels["dx"] == "df", "dx"] = "unk"
     labels.to_csv(tmp_path / "labels.csv", index=False)
     places = (f"submission={tmp_path / 'mine.csv'}", f"external.labels={tmp_path / 'labels.csv'}")
-    run(composed("evaluate", EvaluateConfig, *places, "external.classes.unk=drop", "resamples=100"))
+    run(composed("evaluate", EvaluateConfig, *places, "+external.classes.unk=drop", "resamples=100"))
     kept = table.select(table.actual != "df")
     report = json.loads((tmp_path / "mine" / "report_submission.json").read_text())
     assert report["images"] == len(kept)

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from conftest import CODES
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
@@ -19,7 +20,6 @@ from skinlesion.metrics.classification import (
     one_against_rest,
     report,
 )
-from skinlesion.taxonomy import CODES
 
 
 def random_table(counts: list[int], *, seed: int) -> Predictions:

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 from sklearn.metrics import f1_score
 
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.compare import compare_tables, ensemble_metrics, names_of, read_pooled
 from skinlesion.metrics.estimate import BootstrapConfig
-from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(200, 1, 0.95, "percentile")
 

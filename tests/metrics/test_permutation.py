@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from conftest import CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,7 +14,6 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.metrics.permutation import mcnemar, rank_within
-from skinlesion.taxonomy import CODES
 
 SHARES = [0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02]  # of HAM10000, about
 

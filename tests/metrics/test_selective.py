@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import CODES
 from scipy.stats import entropy
 
 from skinlesion.inference.predictions import Predictions
@@ -16,7 +17,6 @@ from skinlesion.metrics.selective import (
     risk_coverage,
     threshold_at_share,
 )
-from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(resamples=200)
 

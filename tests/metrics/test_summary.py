@@ -5,6 +5,7 @@ from time import process_time
 
 import numpy as np
 import pytest
+from conftest import CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -16,7 +17,6 @@ from skinlesion.metrics.classification import report
 from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.metrics.summary import metrics_with_ci, strata_of, summarize_predictions
-from skinlesion.taxonomy import CODES
 
 FAST = BootstrapConfig(200, 1, 0.9, "percentile")
 

@@ -6,12 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 from matplotlib.figure import Figure
 
 from skinlesion.plots import audit as audit_plots
 from skinlesion.plots.style import PAGE_WIDTH
 from skinlesion.synthetic.dataset import synthetic_table
-from skinlesion.taxonomy import CODES
 
 ALL = ("diagnoses", "ages", "sexes", "localizations", "images_per_lesion")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import CODES, DIAGNOSES
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -20,7 +21,6 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import report
 from skinlesion.plots.classification import confusion_matrix, precision_recall, reliability, roc, sample_sheet
 from skinlesion.plots.style import PAGE_WIDTH, save
-from skinlesion.taxonomy import CODES, DIAGNOSES
 
 PUBLISHED = (17, 26, 49, 4, 20, 495, 7)  # test images of each diagnosis in the published split
 EDGES = [(0, 0, 0, 0, 1, 0, 0), (0, 2, 0, 0, 0, 5, 0), (3, 3, 0, 3, 3, 3, 3), PUBLISHED]

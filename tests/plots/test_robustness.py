@@ -7,6 +7,7 @@ from skinlesion.metrics.estimate import Estimate
 from skinlesion.plots.robustness import curves
 from skinlesion.studies.robustness.corruptions import CORRUPTIONS
 from skinlesion.studies.robustness.study import CorruptionResult
+from skinlesion.taxonomy import HAM10000
 
 NAMES = ("balanced_accuracy", "macro_f1", "recall_mel", "novel")
 
@@ -15,6 +16,7 @@ def test_no_text_of_a_panel_is_nearer_to_another_panel() -> None:
     numbers = dict.fromkeys(NAMES, Estimate(0.5, 0.4, 0.6))
     found: Any = SimpleNamespace(
         undisturbed=numbers,
+        taxonomy=HAM10000,
         corruptions={
             name: CorruptionResult(each.unit, each.neutral, {0.5: numbers}) for name, each in CORRUPTIONS.items()
         },

@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import DIAGNOSES
 from PIL import Image as PillowImage
 
 from skinlesion.errors import ConfigError
 from skinlesion.studies.robustness.corruptions import ALTERED, CORRUPTIONS, NON_DERMOSCOPIC, check_steps
 from skinlesion.studies.robustness.study import altered_facts
 from skinlesion.synthetic.images import paint, photograph
-from skinlesion.taxonomy import DIAGNOSES
 
 STEPS = {
     "hair": [10, 40, 120],

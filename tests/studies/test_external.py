@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -21,7 +21,6 @@ from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.external.evaluation import ExternalPredictions, predict_external
 from skinlesion.studies.external.populations import compare_populations
 from skinlesion.synthetic.dataset import write_synthetic
-from skinlesion.taxonomy import CODES
 from skinlesion.training.checkpoint import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:No positive class found", "ignore:Only one class is present")

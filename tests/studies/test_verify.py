@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import composed
+from conftest import CODES, composed
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from skinlesion.commands.verify import run
@@ -16,7 +16,6 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.metrics.summary import metrics_with_ci
 from skinlesion.studies.report.formats import ranged
-from skinlesion.taxonomy import CODES
 
 MALIGNANT = ("akiec", "bcc", "mel")
 COLUMNS = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]

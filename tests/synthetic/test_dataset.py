@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
@@ -16,7 +17,6 @@ from skinlesion.errors import ConfigError, DataError
 from skinlesion.synthetic import dataset as synthetic_module
 from skinlesion.synthetic.dataset import REAL, SyntheticData, synthetic_table, write_synthetic
 from skinlesion.synthetic.images import Photograph
-from skinlesion.taxonomy import CODES
 
 N = 120
 SETTINGS = {"n": N, "image_size": (40, 30), "seed": 5}

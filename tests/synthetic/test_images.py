@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skinlesion.synthetic.images import EXTENT, RECIPES, paint, photograph
-from skinlesion.taxonomy import CODES
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands.test_train import LEFT, metrics_of, wait_for_rows
-from conftest import SMALL
+from conftest import CODES, SMALL
 
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.dataset import EvenBatches, Share, Shuffled
 from skinlesion.errors import ConfigError
-from skinlesion.taxonomy import CODES
 from skinlesion.training.losses import inverse_frequency_weights
 
 Config = Callable[..., TrainConfig]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import CODES
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -18,7 +19,6 @@ from skinlesion.config.train import ModelConfig, PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.taxonomy import CODES
 from skinlesion.training.build import architecture, build_backbone, image_input
 from skinlesion.training.checkpoint import load_model
 from skinlesion.training.module import LesionClassifier

@@ -1,7 +1,7 @@
 """The application: `/v1` for programs, health and metrics for operators, `/` for people."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
@@ -20,7 +20,15 @@ from skinlesion.deploy.service.explain import HEADERS, explain
 from skinlesion.deploy.service.forms import EXPLAIN_OPTIONS, PREDICT_OPTIONS, request_body
 from skinlesion.deploy.service.middleware import ObserveRequests, require_token
 from skinlesion.deploy.service.queue import Model
-from skinlesion.deploy.service.schemas import Health, ModelCard, Prediction, image_answer, model_card, risks
+from skinlesion.deploy.service.schemas import (
+    Health,
+    ModelCard,
+    Prediction,
+    examples_of,
+    image_answer,
+    model_card,
+    risks,
+)
 from skinlesion.deploy.service.state import AppState
 from skinlesion.synthetic.images import paint, photograph
 from skinlesion.taxonomy import HAM10000
@@ -71,7 +79,7 @@ def build(model: Model, limits: LimitsConfig, *, token: str | None = None) -> Fa
     install_error_handlers(app)
     app.include_router(api_routes(state, token))
     app.include_router(health_routes(state, token))
-    app.include_router(page_routes(model.about.diagnoses.codes))
+    app.include_router(page_routes(examples_of(model.about.diagnoses)))
     app.add_middleware(ObserveRequests, metrics=state.metrics)
     schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})
     schemas[ProblemDetails.__name__] = ProblemDetails.model_json_schema()  # all documented errors refer to it
@@ -179,7 +187,7 @@ def health_routes(state: AppState, token: str | None) -> APIRouter:
     return router
 
 
-def page_routes(codes: Sequence[str]) -> APIRouter:
+def page_routes(painted: Mapping[str, str]) -> APIRouter:
     """The page at `/`, its files, and synthetic example images; nothing comes from another origin."""
     router = APIRouter(include_in_schema=False)
 
@@ -195,9 +203,9 @@ def page_routes(codes: Sequence[str]) -> APIRouter:
 
     @router.get("/examples/{code}.jpg")
     async def examples(code: str) -> Response:
-        if code not in codes:
-            raise RequestError(404, "not-found", f"no such example; expected one of {', '.join(codes)}")
-        image = await asyncio.to_thread(example, code)
+        if code not in painted:
+            raise RequestError(404, "not-found", f"no such example; expected one of {', '.join(painted) or 'none'}")
+        image = await asyncio.to_thread(example, painted[code])
         return Response(image, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
     return router

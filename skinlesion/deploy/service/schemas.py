@@ -11,6 +11,7 @@ from skinlesion.data.metadata import CATEGORY, FactSpec
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.queue import Floats, ImagePrediction
 from skinlesion.inference.conformal import prediction_sets
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 Probabilities = dict[str, float]
 
@@ -20,7 +21,7 @@ class DiagnosisName(BaseModel):
 
     code: str
     name: str
-    category: str = Field(description="malignant or benign; actinic keratosis counts as malignant")
+    category: str = Field(description="benign, premalignant, malignant, or unknown")
 
 
 class MemberAnswer(BaseModel):
@@ -94,6 +95,7 @@ class ModelCard(BaseModel):
     note: str
     licence: str
     diagnoses: list[DiagnosisName]
+    examples: list[str] = Field(description="codes of diagnoses with a synthetic image, examples/CODE.jpg")
     members: list[str]
     input_sizes: list[tuple[int, int]] = Field(description="(height, width) of the members' inputs in pixels")
     facts: list[FactCard] = Field(description="in the order of a form")
@@ -168,6 +170,14 @@ def fact_card(fact: FactSpec) -> FactCard:
     return FactCard(name=fact.name, kind=fact.kind, unit=fact.unit, low=fact.low, high=fact.high, categories=words)
 
 
+def examples_of(taxonomy: Taxonomy) -> dict[str, str]:
+    """The diagnosis of HAM10000 that is painted as an example of each diagnosis, as far as there is one."""
+    found: dict[str, str] = {}
+    for each in HAM10000.diagnoses:
+        found.setdefault(taxonomy.meaning(each.name) or "", each.code)
+    return {code: found[code] for code in taxonomy.codes if code in found}
+
+
 def model_card(about: Manifest, limits: LimitsConfig) -> ModelCard:
     """The description of a bundle and of the service's limits."""
     return ModelCard(
@@ -177,6 +187,7 @@ def model_card(about: Manifest, limits: LimitsConfig) -> ModelCard:
         note=about.note,
         licence=about.licence,
         diagnoses=[DiagnosisName(code=d.code, name=d.name, category=d.category) for d in about.diagnoses.diagnoses],
+        examples=list(examples_of(about.diagnoses)),
         members=[member.name for member in about.members],
         input_sizes=about.sizes,
         facts=[fact_card(fact) for fact in about.encoder.facts],

@@ -15,7 +15,7 @@ from skinlesion.metrics.bootstrap import JointStatistic, bootstrap
 from skinlesion.metrics.classification import HEADLINE, confusions
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.metrics.summary import HISTOLOGY, category_auroc
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "metadata": BASELINES["metadata"],
@@ -25,17 +25,20 @@ SOURCES: dict[str, tuple[str, ...]] = {
 """Columns of the checked frame from which a diagnosis is predicted, by name."""
 
 MAJORITY = "majority"  # the baseline: always the most frequent diagnosis of train
-FOLDS = 5  # of whole lesions, to rank melanoma and malignant diagnoses
+FOLDS = 5  # of whole lesions, to rank the targets
 ADULT = 18  # years
 FEW_CHILDREN = 0.01  # share of images of children below which a diagnosis counts as one of adults
 
 
-def shortcuts(frame: pd.DataFrame, split: pd.DataFrame) -> dict[str, dict[str, float] | None]:
+def shortcuts(
+    frame: pd.DataFrame, split: pd.DataFrame, *, taxonomy: Taxonomy = HAM10000
+) -> dict[str, dict[str, float] | None]:
     """Predict the diagnosis from each of `SOURCES` alone, by class-balanced logistic regression.
 
     Args:
         frame: A checked frame: image_id, diagnosis, age, sex, localization, dx_type, dataset.
         split: image_id and split; fitted on train, measured on val. Test is not used.
+        taxonomy: The diagnoses.
 
     Returns:
         For "majority" and each of `SOURCES` the headline metrics, each in 0..1; None where a table lacks the column.
@@ -43,19 +46,19 @@ def shortcuts(frame: pd.DataFrame, split: pd.DataFrame) -> dict[str, dict[str, f
     part = frame["image_id"].map(dict(zip(split["image_id"], split["split"], strict=True)))
     train, val = frame[part == "train"], frame[part == "val"]
     majority = train["diagnosis"].mode().iloc[0]
-    scores: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority))}
+    scores: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority), taxonomy)}
     for name, columns in _sources(frame).items():
         scores[name] = None
         if not all((train[column] == "").all() for column in columns):
-            values = predict_without_image(train, val, columns, class_weight="balanced")
-            scores[name] = _headline(val, np.asarray(CODES)[values.argmax(1)])
+            values = predict_without_image(train, val, columns, class_weight="balanced", taxonomy=taxonomy)
+            scores[name] = _headline(val, np.asarray(taxonomy.codes)[values.argmax(1)], taxonomy)
     return scores
 
 
 def binary_shortcuts(
-    frame: pd.DataFrame, split: pd.DataFrame, config: BootstrapConfig
+    frame: pd.DataFrame, split: pd.DataFrame, config: BootstrapConfig, *, taxonomy: Taxonomy = HAM10000
 ) -> dict[str, dict[str, Estimates] | None]:
-    """Rank melanoma against the rest, and malignant against benign, by each of `SOURCES` alone.
+    """Rank each target of the taxonomy, such as malignant, against the rest by each of `SOURCES` alone.
 
     Logistic regression, cross-validated over `FOLDS` folds of whole lesions or patients with equally many of each
     diagnosis: where folds differ in these, pooled predictions rank below chance (Parker, Günter & Bedo, BMC
@@ -65,6 +68,7 @@ def binary_shortcuts(
         frame: As of `shortcuts`, with lesion_id.
         split: image_id, lesion_id and split.
         config: Settings of the intervals, over lesions.
+        taxonomy: The diagnoses and the targets.
 
     Returns:
         For each source the AUROC by target among `all` images, and among those with `histology` where there are any;
@@ -85,9 +89,10 @@ def binary_shortcuts(
         found = Predictions.build(
             rows["image_id"].tolist(),
             rows["lesion_id"].tolist(),
-            probabilities=cross_fitted(rows, folds, columns),
+            probabilities=cross_fitted(rows, folds, columns, taxonomy=taxonomy),
             actual=rows["diagnosis"].tolist(),
             group_id=groups_of_frame(rows),
+            taxonomy=taxonomy,
         )
         return {name: _areas(found.select(kept), config) for name, kept in strata.items()}
 
@@ -101,14 +106,16 @@ def _sources(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 def _areas(predictions: Predictions, config: BootstrapConfig) -> Estimates:
     targets = predictions.taxonomy.targets
+    if not targets:
+        return {}
     areas = JointStatistic(tuple(category_auroc(predictions, target) for target in targets))
     found = bootstrap(areas, config, lesions=predictions.groups)
     return {target: found[f"auroc_{target}"] for target in targets}
 
 
-def _headline(val: pd.DataFrame, predicted: np.ndarray) -> dict[str, float]:
-    actual, guess = (np.asarray([CODES.index(code) for code in codes]) for codes in (val["diagnosis"], predicted))
-    confusion = confusions(actual, guess, classes=len(CODES))
+def _headline(val: pd.DataFrame, predicted: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
+    actual, guess = (taxonomy.indices(list(codes)) for codes in (val["diagnosis"], predicted))
+    confusion = confusions(actual, guess, classes=len(taxonomy))
     return {name: float(metric(confusion)) for name, metric in HEADLINE.items()}
 
 
@@ -150,6 +157,7 @@ def summarize(
     *,
     pairs: pd.DataFrame,
     shortcuts: Mapping[str, Mapping[str, float] | None],
+    taxonomy: Taxonomy = HAM10000,
 ) -> DatasetSummary:
     """Summarize a data set, its split and what could leak.
 
@@ -158,6 +166,7 @@ def summarize(
         split: image_id, lesion_id, split.
         pairs: The exact and near duplicates, as from `duplicate_pairs`.
         shortcuts: Scores of predictions without the image, as from `shortcuts`.
+        taxonomy: The diagnoses.
     """
     split_of = dict(zip(split["image_id"], split["split"], strict=True))
     part = frame["image_id"].map(split_of).fillna("left_out")
@@ -167,12 +176,14 @@ def summarize(
     blank = {fact: frame[fact].isna() | frame[fact].isin(("", "unknown")) for fact in facts}
     return {
         **_count(frame),
-        "diagnoses": {code: _count(by_diagnosis.get_group(code)) for code in CODES if code in by_diagnosis.groups},
+        "diagnoses": {
+            code: _count(by_diagnosis.get_group(code)) for code in taxonomy.codes if code in by_diagnosis.groups
+        },
         "images_per_lesion": {str(images): int(lesions) for images, lesions in sizes.items()},
         "missing": {fact: int(rows.sum()) for fact, rows in blank.items()},
         "age_zero": int((frame["age"] == 0).sum()),
         "implausible_ages": _records(implausible_ages(frame)),
-        "splits": {str(name): _count_split(rows) for name, rows in frame.groupby(part, sort=True)},
+        "splits": {str(name): _count_split(rows, taxonomy) for name, rows in frame.groupby(part, sort=True)},
         "kept_together": describe_groups(frame),
         "torn_lesions": lesions_in_several_splits(split),
         "duplicates": {
@@ -218,9 +229,9 @@ def _count(rows: pd.DataFrame) -> Counts:
     return {"images": len(rows), "lesions": int(rows["lesion_id"].nunique())}
 
 
-def _count_split(rows: pd.DataFrame) -> SplitCounts:
+def _count_split(rows: pd.DataFrame, taxonomy: Taxonomy) -> SplitCounts:
     images = rows["diagnosis"].value_counts()
-    return {**_count(rows), "diagnoses": {code: int(images.get(code, 0)) for code in CODES}}
+    return {**_count(rows), "diagnoses": {code: int(images.get(code, 0)) for code in taxonomy.codes}}
 
 
 def _count_pairs(pairs: pd.DataFrame) -> dict[str, int]:

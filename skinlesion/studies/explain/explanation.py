@@ -1,6 +1,6 @@
 """Explanation of one prediction: maps of all members on the image, and the effect of each fact about the patient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from skinlesion.config.schema import require_choice
 from skinlesion.data.image_io import Image, fit
 from skinlesion.data.transforms import normalise
 from skinlesion.inference.members import Facts
 from skinlesion.inference.predictor import Predictor
 from skinlesion.studies.explain.saliency import Map, class_maps, project, spatial_maps
+from skinlesion.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,7 +27,7 @@ class Explanation:
     name: str  # of the image
     image: Image  # original, (h, w, 3)
     facts: Facts  # age in years, sex and localization; None where unknown
-    codes: Sequence[str]  # K, in class order
+    taxonomy: Taxonomy
     probabilities: Floats  # (K,), calibrated where the model is
     target: str  # code of the diagnosis that the member maps explain
     maps: Mapping[str, Map]  # (h, w) by code, for the predicted diagnosis and the target: means over the members
@@ -42,7 +44,7 @@ class Explanation:
     @property
     def predicted(self) -> str:
         """Code of the most likely diagnosis."""
-        return self.codes[int(self.probabilities.argmax())]
+        return self.taxonomy.codes[int(self.probabilities.argmax())]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with probabilities and their changes to six digits."""
@@ -63,7 +65,7 @@ class Explanation:
         }
 
     def _by_code(self, values: Floats) -> dict[str, float]:
-        return {code: round(float(value), 6) for code, value in zip(self.codes, values, strict=True)}
+        return {code: round(float(value), 6) for code, value in zip(self.taxonomy.codes, values, strict=True)}
 
 
 def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, target: str | None) -> Explanation:
@@ -77,9 +79,11 @@ def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, targ
         target: Code of the diagnosis to explain; None: the predicted one.
 
     Raises:
-        ConfigError: The model does not know a fact.
+        ConfigError: The model does not know a fact, or the target.
         CheckpointError: The predictor is a bundle.
     """
+    if target is not None:
+        require_choice("class", target, predictor.taxonomy.codes)
     networks, codes, shape = predictor.networks, predictor.taxonomy.codes, (image.shape[0], image.shape[1])
     prediction = predictor.predict(image, facts)
     (predicted,) = prediction.predicted
@@ -101,7 +105,7 @@ def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, targ
         name=name,
         image=image,
         facts=facts,
-        codes=codes,
+        taxonomy=predictor.taxonomy,
         probabilities=prediction.probabilities[0],
         target=target,
         maps={code: np.mean(each, axis=0, dtype=np.float32) for code, each in maps.items()},

@@ -12,6 +12,7 @@ import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.inference import ExternalConfig
+from skinlesion.config.schema import require_choice
 from skinlesion.data.columns import Layout
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import describe_images, stored_descriptors
@@ -25,7 +26,7 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.table_columns import object_array
 from skinlesion.studies.external.populations import Population
-from skinlesion.taxonomy import BENIGN, CODES, MALIGNANT
+from skinlesion.taxonomy import BENIGN, MALIGNANT, Taxonomy
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -99,8 +100,10 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         CheckpointError: The predictor is a bundle.
     """
     first = predictor.networks.models[0]
+    if config.target is not None:
+        require_choice("external.target", config.target, (*predictor.taxonomy.codes, MALIGNANT))
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    labelled = _read_source(first, config, cache_dir=cache_dir)
+    labelled = _read_source(first, config, taxonomy=predictor.taxonomy, cache_dir=cache_dir)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
@@ -137,7 +140,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     )
 
 
-def _read_source(model: TrainedModel, config: ExternalConfig, *, cache_dir: Path) -> LabelledData:
+def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxonomy, cache_dir: Path) -> LabelledData:
     return read_labelled(
         Path(str(config.labels)).expanduser(),
         images=[Path(str(config.images)).expanduser()],
@@ -148,6 +151,7 @@ def _read_source(model: TrainedModel, config: ExternalConfig, *, cache_dir: Path
         missing_images=config.missing_images,
         extra_images=config.extra_images,
         torn=config.torn,
+        taxonomy=taxonomy,
         key="external",
         binary=True,
         cache_dir=cache_dir,
@@ -158,10 +162,13 @@ def _against_rest(
     predictions: Predictions, training: Population, predictor: Predictor, target: str | None
 ) -> tuple[Predictions, Population, str | None]:
     """Judge one target against all else, calibrated, where it is given or the labels say no more; and the training."""
-    is_binary, taxonomy = {*predictions.actual} <= {BENIGN, MALIGNANT}, predictor.taxonomy
+    taxonomy = predictor.taxonomy
+    is_binary = not {*predictions.actual} & {*taxonomy.codes}
     target = target or (MALIGNANT if is_binary else None)
     if target is None:
         return predictions, training, None
+    if target not in (*taxonomy.codes, *(each.category for each in taxonomy.diagnoses)):
+        raise DataError(f"no diagnosis of {taxonomy.name} is {target}; give external.target=CODE of one that is meant")
     log.info("Judged: %s against all else; external.target=CODE judges another diagnosis.", target)
     if is_binary:
         meanings = dict(zip((MALIGNANT, BENIGN), taxonomy.against_rest(target).codes, strict=True))
@@ -219,9 +226,9 @@ def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -
     stored = restore_data_config(model.config["data"])
     data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
     counts = read_checkpoint(model.path)["skinlesion"]["class_counts"]
-    diagnoses = dict(zip(CODES, counts, strict=True))
+    diagnoses = dict(zip(model.taxonomy.codes, counts, strict=True))
     try:
-        frame = read_data(replace(data, missing_images="drop", extra_images="ignore"))
+        frame = read_data(replace(data, missing_images="drop", extra_images="ignore"), taxonomy=model.taxonomy)
     except DataError as error:
         if source.root is not None:
             raise

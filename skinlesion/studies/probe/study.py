@@ -11,7 +11,6 @@ import pandas as pd
 from skinlesion.config.data import SplitConfig
 from skinlesion.data.csv_io import read_rows
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.readers import targets
 from skinlesion.data.splits import assign
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
@@ -22,7 +21,7 @@ from skinlesion.taxonomy import HAM10000, Taxonomy
 log = logging.getLogger(__name__)
 
 
-def splits_of(frame: pd.DataFrame, options: SplitConfig) -> list[pd.DataFrame]:
+def splits_of(frame: pd.DataFrame, options: SplitConfig, *, taxonomy: Taxonomy = HAM10000) -> list[pd.DataFrame]:
     """The split of each fold; of a policy without folds, its one split.
 
     Raises:
@@ -35,7 +34,7 @@ def splits_of(frame: pd.DataFrame, options: SplitConfig) -> list[pd.DataFrame]:
         rows, _ = read_rows(Path(str(options.file)).expanduser(), columns=())
         if "fold" in rows and "split" not in rows:
             folds = sorted({int(fold) for fold in rows["fold"] if fold.isdecimal()}) or folds
-    return [assign(frame, **asdict(replace(options, fold=fold))) for fold in folds]
+    return [assign(frame, taxonomy=taxonomy, **asdict(replace(options, fold=fold))) for fold in folds]
 
 
 def refuse_leakage(embedders: Embedders, splits: Sequence[pd.DataFrame]) -> None:
@@ -84,7 +83,10 @@ def cross_validate(
     found: dict[str, list[Predictions]] = {name: [] for name in classifiers}
     for split in splits:
         parts = _parts(frame, vectors, split, facts=facts)
-        sample = {part: Sample(x, targets(frame.iloc[rows]).astype(np.int64)) for part, (rows, x) in parts.items()}
+        sample = {
+            part: Sample(x, taxonomy.indices(frame["diagnosis"].iloc[rows].tolist()))
+            for part, (rows, x) in parts.items()
+        }
         task = Task.of(sample["train"], sample["val"], classes=len(taxonomy), alpha=alpha, seed=seed)
         rows = frame.iloc[parts["test"][0]]
         ids, lesions, actual = (rows[name].tolist() for name in ("image_id", "lesion_id", "diagnosis"))

@@ -26,14 +26,13 @@ from skinlesion.plots.classification import confusion_matrix, precision_recall, 
 from skinlesion.studies.report import formats
 from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sources import Sources
-from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
+from skinlesion.taxonomy import HAM10000
 
 HERE = Path(__file__).parent
 UNANSWERED = "to be answered by the author"
 CHECKLISTS = ("claim", "clear_derm", "tripod_ai")
 _FILTERS = ("decimal", "percent", "ranged", "ranged_percent", "unbroken", "listed")
 _SAMPLE_SIZE = (150, 200)  # height and width of a photograph in pixels
-TARGETS = {MELANOMA: "melanoma", MALIGNANT: "malignant (mel, bcc, akiec)"}
 
 
 @cache
@@ -75,7 +74,9 @@ def data_uri(buffer: io.BytesIO, kind: str) -> str:
 def svg_pictures(figures: Mapping[str, Figure], results: Results) -> dict[str, Picture]:
     """Figures of the results as SVG pictures by name, equal byte by byte where the figures are."""
     found = {}
-    targets = [TARGETS[name] for name, curve in results.strata[ALL].net_benefit.items() if curve is not None]
+    targets = [
+        results.taxonomy.title(name) for name, curve in results.strata[ALL].net_benefit.items() if curve is not None
+    ]
     words = {"results": results, "targets": targets}
     for name, figure in figures.items():
         buffer = io.BytesIO()
@@ -99,7 +100,7 @@ def draw_figures(sources: Sources, results: Results, *, bins: int) -> dict[str, 
     found["reliability"] = plots.before_and_after(test, sources.calibrated["test"], bins=bins)
     found["risk_coverage"] = plots.risk_against_coverage(rejection.curves, rejection.areas)
     curves = {
-        name: {TARGETS[target]: curve for target, curve in each.net_benefit.items() if curve is not None}
+        name: {results.taxonomy.title(target): curve for target, curve in each.net_benefit.items() if curve is not None}
         for name, each in results.strata.items()
     }
     if curves[ALL]:
@@ -175,7 +176,10 @@ def fill_checklists(context: dict[str, Any]) -> list[Checklist]:
         content: Any = OmegaConf.to_container(OmegaConf.load(HERE / "checklists" / f"{name}.yaml"))
         items = []
         for each in content["items"]:
-            answer = environment(escape=False).from_string(each.get("answer") or "").render(context).strip()
+            template = each.get("answer") or ""
+            if "HAM10000" in template and context["taxonomy"].name != HAM10000.name:
+                template = ""  # says what is true of that data set alone
+            answer = environment(escape=False).from_string(template).render(context).strip()
             items.append(Item(str(each["item"]), each["asks"], answer or UNANSWERED, not answer))
         checklists.append(Checklist(content["title"], content["source"], items))
     return checklists
@@ -193,5 +197,5 @@ def environment(*, escape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {name: getattr(formats, name) for name in _FILTERS}
-    environment.globals |= {"codes": CODES, "diagnoses": DIAGNOSES, "unanswered": UNANSWERED, "mark_note": MARK_NOTE}
+    environment.globals |= {"unanswered": UNANSWERED, "mark_note": MARK_NOTE}
     return environment

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from skinlesion.config.schema import require_choice
 from skinlesion.inference.posthoc import Decisions, evaluate_decisions
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import CalibrationScores, calibration_scores
@@ -18,7 +19,7 @@ from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.metrics.selective import KeptShare, aurc, confidence_score, reject_option, risk_coverage
 from skinlesion.metrics.summary import ALL, Subgroups, groups_of, metrics_with_ci, strata_of, subgroups
 from skinlesion.studies.report.sources import Sources
-from skinlesion.taxonomy import CODES, TARGETS
+from skinlesion.taxonomy import Taxonomy
 from skinlesion.terminal import track
 
 THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 36))  # of the decision curve, 0.02 to 0.7
@@ -101,6 +102,7 @@ class Results:
     subgroups: Subgroups | None  # of the test part; None without a metadata table
     confusion: npt.NDArray[np.int64]  # (K, K) images of the test part by actual (row) and predicted diagnosis
     counts: dict[str, PartCounts]  # by part
+    taxonomy: Taxonomy
 
     @property
     def test(self) -> Estimates:
@@ -119,7 +121,7 @@ class Results:
             "net_benefit": self.strata[ALL].to_dict()["net_benefit"],
             "conformal": decisions["conformal"],
             "subgroups": {"note": NO_METADATA} if self.subgroups is None else self.subgroups,
-            "confusion": {"codes": list(CODES), "counts": self.confusion.tolist()},
+            "confusion": {"codes": list(self.taxonomy.codes), "counts": self.confusion.tolist()},
             "counts": self.counts,
         }
 
@@ -136,10 +138,13 @@ def compute_results(
         bins: Number of bins of the calibration errors.
 
     Raises:
+        ConfigError: A prevalence is of none of the targets.
         SkinlesionError: The facts belong to other images.
     """
     vote, calibrated, about = sources.vote, sources.calibrated, sources.about
     test, scaled = vote["test"], calibrated["test"]
+    for target in (each for each, share in prevalence.items() if share is not None):
+        require_choice("prevalence", target, test.taxonomy.targets)
     groups = None if sources.facts is None else groups_of(test, sources.facts)
 
     def scores(parts: Mapping[str, Predictions]) -> dict[str, CalibrationScores]:
@@ -167,7 +172,8 @@ def compute_results(
         "confusion": lambda: confusion_of(test),
         "counts": lambda: {part: _counts(each) for part, each in vote.items()},
     }
-    return Results(**{name: step() for name, step in track(steps.items(), "computing results", len(steps))})
+    found = {name: step() for name, step in track(steps.items(), "computing results", len(steps))}
+    return Results(**found, taxonomy=test.taxonomy)
 
 
 def _stratum(
@@ -180,7 +186,8 @@ def _stratum(
 ) -> Stratum:
     models = {ENSEMBLE: sources.vote["test"], **sources.baselines}
     scaled = sources.calibrated["test"].select(kept)
-    present = {target for target in TARGETS if scaled.taxonomy.mask(target)[scaled.targets].any()}
+    targets = scaled.taxonomy.targets
+    present = {target for target in targets if scaled.taxonomy.mask(target)[scaled.targets].any()}
     return Stratum(
         images=len(scaled),
         lesions=scaled.lesions,
@@ -189,7 +196,7 @@ def _stratum(
             scaled, config, points=sources.about.get("operating_points"), sets=None, prevalence=prevalence
         ),
         net_benefit={
-            target: net_benefit(scaled, target, THRESHOLDS, config) if target in present else None for target in TARGETS
+            target: net_benefit(scaled, target, THRESHOLDS, config) if target in present else None for target in targets
         },
     )
 
@@ -213,9 +220,10 @@ def _rejection(sources: Sources, calibrated: Mapping[str, Predictions], config: 
 
 
 def _counts(predictions: Predictions) -> PartCounts:
-    counts = np.bincount(predictions.targets, minlength=len(CODES)).tolist()
+    codes = predictions.taxonomy.codes
+    counts = np.bincount(predictions.targets, minlength=len(codes)).tolist()
     confidence = float(np.mean(predictions.probabilities.max(axis=1)))
-    return PartCounts(len(predictions), predictions.lesions, dict(zip(CODES, counts, strict=True)), confidence)
+    return PartCounts(len(predictions), predictions.lesions, dict(zip(codes, counts, strict=True)), confidence)
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[float | None]]:

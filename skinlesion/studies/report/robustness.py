@@ -8,23 +8,18 @@ from skinlesion.plots.report import FACTS
 from skinlesion.plots.robustness import REMOVED, name_of
 from skinlesion.studies.report.formats import Rows, Table, change, decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
+from skinlesion.studies.report.tables import recall_title
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 _KEYS = ("part", "images_judged", "lesions_judged", "undisturbed", "without_images", "images", "facts")
 _DETECTED = 0.9  # share of flagged images below which a kind counts as a weakness
-_COLUMNS = {
-    "balanced_accuracy": "balanced accuracy",
-    "change_balanced_accuracy": "change",
-    "recall_mel": "sensitivity for melanoma",
-    "same": "same prediction",
-    "novel": "flagged",
-}
 
 Steps = Mapping[str, Sequence[tuple[float, Estimates]]]
 """Numbers at each step of each corruption of the images or alteration of the facts."""
 
 
-def robustness_section(folder: Path) -> Section:
-    """Section on the results of `skinlesion robustness`.
+def robustness_section(folder: Path, *, taxonomy: Taxonomy = HAM10000) -> Section:
+    """Section on the results of `skinlesion robustness` for the diagnoses of a taxonomy.
 
     Raises:
         DataError: The robustness.json in the folder is invalid.
@@ -39,7 +34,7 @@ def robustness_section(folder: Path) -> Section:
     strengths, weaknesses = _summarize_corruptions(images)
     weaknesses += _summarize_shortcuts(images, facts, baseline)
     units = {name: each["unit"] for name, each in found["images"].items()}
-    tables = [_table(original, {**images, **facts}, units, baseline)]
+    tables = [_table(original, {**images, **facts}, units, baseline, taxonomy)]
     if "novelty" in found:
         kinds = {kind.replace("_", " "): (each["pictures"], *estimates(each, "auroc", "flagged").values())
                  for kind, each in found["novelty"]["pictures"].items()}  # fmt: skip
@@ -130,13 +125,20 @@ def _summarize_detection(flagged: Mapping[str, Estimate], original: Estimate) ->
     return [good] if detected else [], [bad] if missed else []
 
 
-def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseline: str) -> Table:
-    rows: Rows = [["original", "", *(original.get(column, "") for column in _COLUMNS)]]
+def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseline: str, taxonomy: Taxonomy) -> Table:
+    columns = {
+        "balanced_accuracy": "balanced accuracy",
+        "change_balanced_accuracy": "change",
+        **recall_title(taxonomy),
+        "same": "same prediction",
+        "novel": "flagged",
+    }
+    rows: Rows = [["original", "", *(original.get(column, "") for column in columns)]]
     rows += [
         [
             name_of(name) + (f": {units[name]}" if name in units else ""),
             f"{step:g}" if name in units else "",
-            *(numbers.get(column, "") for column in _COLUMNS),
+            *(numbers.get(column, "") for column in columns),
         ]
         for name, steps in changes.items()
         for step, numbers in steps
@@ -145,5 +147,5 @@ def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseli
         f"Balanced accuracy of always predicting the most frequent diagnosis: {baseline}.",
         "Flagged: as out-of-distribution, which depends on the image alone and not on the facts.",
     ]
-    headings = ("images or facts", "step", *_COLUMNS.values())
+    headings = ("images or facts", "step", *columns.values())
     return Table("robustness", "Corrupted images and altered facts", headings, rows, notes)

@@ -18,7 +18,7 @@ from skinlesion.metrics.saliency_verdict import UNRELATED, randomisation_verdict
 from skinlesion.studies.report.formats import Rows, Table, change, decimal, ranged, ranged_percent
 from skinlesion.studies.report.page import Picture, data_uri
 from skinlesion.studies.report.tables import HEADLINE, points_table
-from skinlesion.taxonomy import DIAGNOSES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 _MAX_WIDTH = 1400  # pixels of a picture on the page
@@ -219,9 +219,9 @@ def external_section(folder: Path, test: Predictions) -> Section:
         found = read_results(path, ("images", "lesions", "numbers"), command="evaluate")
         numbers = estimates(found["numbers"])
         leads.append(f"{found['images']} images of {found['lesions']} lesions ({part}).")
-        tables += [*_metrics(found, f"external_{folder.name}_{part}", part), *_decisions(folder, part)]
+        tables += [*_metrics(found, f"external_{folder.name}_{part}", part, test.taxonomy), *_decisions(folder, part)]
         if about := found.get("external"):
-            tables += filter(None, [populations_table(folder, about)])
+            tables += filter(None, [populations_table(folder, about, test.taxonomy)])
         balanced = numbers["balanced_accuracy"]
         worse = balanced.value is not None and balanced.value < own
         (weaknesses if worse else strengths).append(
@@ -234,19 +234,20 @@ def external_section(folder: Path, test: Predictions) -> Section:
     return Section(f"External data{source and f': {source}'}", " ".join(leads), tables, pictures, strengths, weaknesses)
 
 
-def populations_table(folder: Path, about: dict[str, Any]) -> Table | None:
+def populations_table(folder: Path, about: dict[str, Any], taxonomy: Taxonomy = HAM10000) -> Table | None:
     """Shares of the diagnoses and medians of measures in both populations; None if they were not compared.
 
     Args:
         folder: Folder written by `evaluate external.images=…`.
         about: Description of the source from its results.
+        taxonomy: The diagnoses.
     """
     path = folder / "populations.json"
     if not path.exists():
         return None
     found = read_results(path, ("populations", "apart"), command="evaluate")
     both, distances = list(found["populations"].values()), found["apart"]
-    names = {each.code: each.name for each in DIAGNOSES}
+    names = {each.code: each.name for each in taxonomy.diagnoses}
     rows: Rows = [
         [f"share of {names.get(code, code)}", *(one["diagnoses"][code]["share"] for one in both), ""]
         for code in both[0]["diagnoses"]
@@ -259,7 +260,7 @@ def populations_table(folder: Path, about: dict[str, Any]) -> Table | None:
     return Table(f"external_{folder.name}_populations", "Both populations", headings, rows, _notes(about))
 
 
-def _metrics(found: dict[str, Any], name: str, part: str) -> Iterator[Table]:
+def _metrics(found: dict[str, Any], name: str, part: str, taxonomy: Taxonomy) -> Iterator[Table]:
     columns = {"before calibration": estimates(found["numbers"])}
     if found.get("calibrated"):
         columns["after calibration"] = estimates(found["calibrated"]["numbers"])
@@ -268,7 +269,7 @@ def _metrics(found: dict[str, Any], name: str, part: str) -> Iterator[Table]:
     own = columns["before calibration"]
     codes = [name.removeprefix("recall_") for name in own if name.startswith("recall_")]
     if codes and all(f"auroc_{code}" in own for code in codes):
-        names = {each.code: each.name for each in DIAGNOSES}
+        names = {each.code: each.name for each in taxonomy.diagnoses}
         rows = [[names.get(code, code), own[f"recall_{code}"], own[f"auroc_{code}"]] for code in codes]
         title = f"Results by diagnosis ({part})"
         yield Table(f"{name}_diagnoses", title, ("diagnosis", "sensitivity", "AUROC"), rows)

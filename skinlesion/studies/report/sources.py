@@ -1,6 +1,7 @@
 """Sources of a report: the ensemble's file, predictions, facts about the patients, and where they come from."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion import __version__
+from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
 from skinlesion.data.csv_io import read_rows
+from skinlesion.data.labels import diagnosis_codes
 from skinlesion.data.metadata import AGE, normalize_words
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
@@ -20,7 +23,7 @@ from skinlesion.inference.ledger import LedgerEntry, beside_split, read_ledger
 from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.baselines import BASELINES, predict_without_image
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 PARTS = ("val", "test")
 _FACTS = ("sex", "localization", "dataset", "dx_type")
@@ -62,13 +65,15 @@ class Sources:
         if facts is None or not {"lesion_id", "diagnosis"} <= set(facts):
             return {}
         is_test = facts["lesion_id"].isin(test.lesion_id) | facts["image_id"].isin(test.image_id)
-        train = facts[~is_test & facts["diagnosis"].isin(CODES)]
+        train = facts[~is_test & facts["diagnosis"].isin(test.taxonomy.codes)]
         own = facts.set_index("image_id").loc[list(test.image_id)]
         found = {}
         for name, columns in BASELINES.items():
             known = [column for column in columns if column in facts and len({*train[column].dropna()}) > 1]
             if known and len({*train["diagnosis"]}) > 1:
-                found[f"{name} alone"] = test.with_probabilities(predict_without_image(train, own, known))
+                found[f"{name} alone"] = test.with_probabilities(
+                    predict_without_image(train, own, known, taxonomy=test.taxonomy)
+                )
         return found
 
     @cached_property
@@ -91,7 +96,9 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
     about = _read_ensemble(path)
     names = [str(member["name"]) for member in about["members"]]
     chosen = [names[index] for index in about["chosen"]]
-    vote = {part: Predictions.read(path.parent / f"predictions_{part}.csv") for part in PARTS}
+    state = about.get("taxonomy")
+    taxonomy = HAM10000 if state is None else Taxonomy.from_dict(state)
+    vote = {part: Predictions.read(path.parent / f"predictions_{part}.csv", taxonomy=taxonomy) for part in PARTS}
     members = _read_members(path, names, chosen, vote)
     absent = [] if members else ["predictions of the members (no comparison with them): make the ensemble again"]
     runs = {names[k]: (path.parent / about["members"][k]["checkpoint"]).resolve().parent for k in about["chosen"]}
@@ -111,7 +118,7 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
         members=members,
         configs=configs,
         split=pd.read_csv(split, dtype=str) if split.is_file() else None,
-        facts=None if table is None else read_facts(table),
+        facts=None if table is None else read_facts(table, taxonomy=taxonomy),
         root=None if table is None else table.parent,
         ledger=read_ledger(_ledgers(path, runs, first), split=str(about.get("fingerprint"))),
         absent=absent,
@@ -124,21 +131,28 @@ def _ledgers(path: Path, runs: dict[str, Path], config: dict[str, Any] | None) -
     return [path.parent, *runs.values(), *([] if place is None else [place])]
 
 
-def read_facts(path: Path) -> pd.DataFrame:
+def read_facts(path: Path, *, taxonomy: Taxonomy = HAM10000) -> pd.DataFrame:
     """Read a metadata table without images: image_id, lesion_id, diagnosis, age and other facts, where present.
 
     Raises:
         DataError: The table is not readable, names an image twice, or has an invalid age.
     """
-    rows, problems = read_rows(path, columns=("image_id",))
-    if problems:
+    layout = Layout()
+    rows, problems = read_rows(path, columns=())
+    ids = None if problems else image_ids(rows, layout)
+    if ids is None:
+        problems = problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
         raise DataError("\n- ".join([f"The metadata table {path} is invalid:", *problems]))
+    rows = rows.assign(image_id=ids).rename(
+        columns={column: fact for fact, column in layout.fact_columns(rows).items()}
+    )
     repeated = rows["image_id"][rows["image_id"].duplicated()].tolist()
     if repeated:
         raise DataError(f"{path}: image_id in more than one row: {', '.join(repeated[:5])}; keep one row per image")
     columns = {"image_id": rows["image_id"].tolist()}
     columns |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
-    columns |= {"diagnosis": normalize_words(rows["dx"])} if "dx" in rows else {}
+    codes = diagnosis_codes(rows, taxonomy)
+    columns |= {"diagnosis": codes} if codes is not None else {}
     columns |= {"lesion_id": rows["lesion_id"].tolist()} if "lesion_id" in rows else {}
     facts = pd.DataFrame(columns)
     if "age" not in rows:
@@ -167,7 +181,10 @@ def _read_members(
     tables = {name: {part: folder / f"predictions_{part}.csv" for part in PARTS} for name, folder in folders.items()}
     if not all(table.is_file() for parts in tables.values() for table in parts.values()):
         return {}
-    members = {name: {part: Predictions.read(table) for part, table in parts.items()} for name, parts in tables.items()}
+    members = {
+        name: {part: Predictions.read(table, taxonomy=vote["val"].taxonomy) for part, table in parts.items()}
+        for name, parts in tables.items()
+    }
     for part, own in vote.items():
         mean = Predictions.soft_vote([members[name][part] for name in chosen])
         same = mean.image_id.tolist() == own.image_id.tolist()
@@ -262,17 +279,19 @@ def _summarize_parts(sources: Sources) -> dict[str, PartSummary]:
     if sources.facts is not None:
         rows = rows.merge(sources.facts.drop(columns="lesion_id", errors="ignore"))
     return {
-        part: _summarize_part(own) for part in ("train", *PARTS, "left_out") if len(own := rows[rows["split"] == part])
+        part: _summarize_part(own, sources.vote["test"].taxonomy.codes)
+        for part in ("train", *PARTS, "left_out")
+        if len(own := rows[rows["split"] == part])
     }
 
 
-def _summarize_part(rows: pd.DataFrame) -> PartSummary:
+def _summarize_part(rows: pd.DataFrame, codes: Sequence[str]) -> PartSummary:
     has_age = "age" in rows and rows["age"].notna().any()
     counts = rows["diagnosis"].value_counts() if "diagnosis" in rows else None
     return PartSummary(
         images=len(rows),
         lesions=int(rows["lesion_id"].nunique()),
-        by_diagnosis=None if counts is None else {code: int(counts.get(code, 0)) for code in CODES},
+        by_diagnosis=None if counts is None else {code: int(counts.get(code, 0)) for code in codes},
         age=np.nanquantile(rows["age"], [0.25, 0.5, 0.75]).tolist() if has_age else None,
         unknown_age=float(rows["age"].isna().mean()) if has_age else None,
         female=float((rows["sex"] == "female").mean()) if "sex" in rows else None,

@@ -13,11 +13,9 @@ from skinlesion.studies.report.results import Results
 from skinlesion.studies.report.sections import Section
 from skinlesion.studies.report.sources import Provenance
 from skinlesion.studies.report.tables import option_of
-from skinlesion.taxonomy import CODES, DIAGNOSES, MALIGNANT, MELANOMA
 
-NAMES = {each.code: each.name for each in DIAGNOSES}
 LIMITS = {
-    "strong": 0.8,  # sensitivity for melanoma that counts as a strength
+    "strong": 0.8,  # sensitivity for the main target that counts as a strength
     "weak_below": 0.6,  # sensitivity below which a diagnosis counts as a weakness
     "miscalibrated": 0.05,  # calibration error that counts as a weakness
 }
@@ -26,32 +24,43 @@ LIMITS = {
 def summarize(results: Results, provenance: Provenance, sections: Sequence[Section]) -> tuple[list[str], list[str]]:
     """Sentences about strengths, and about weaknesses and unknowns, those of the sections among them."""
     counts = results.counts["test"].by_diagnosis
-    missed = results.confusion[CODES.index(MELANOMA)].copy()
-    missed[CODES.index(MELANOMA)] = 0
-    most = NAMES[CODES[int(missed.argmax())]]
-    points = [(name, _operating_point(results, target))
-              for target, name in ((MELANOMA, "melanoma"), (MALIGNANT, "malignant diagnoses"))]  # fmt: skip
+    taxonomy = results.taxonomy
+    names = {each.code: each.name for each in taxonomy.diagnoses}
+    points = [(name, _operating_point(results, target)) for target, name in taxonomy.named_targets.items()]
     words = {
         **LIMITS,
-        "names": NAMES,
+        "names": names,
+        "taxonomy": taxonomy,
+        "main": taxonomy.main_target,
         "results": results,
         "provenance": provenance,
-        "most": max(CODES, key=lambda code: counts[code]),
-        "missed": {"images": missed.sum(), "most": most, "most_images": missed.max()},
+        "most": max(taxonomy.codes, key=lambda code: counts[code]),
+        "missed": _missed(results),
         "points": [(name, *point, _within(results, point[0])) for name, point in points if point is not None],
         "kept": option_of(results.rejection),
         "short": list(_short_sets(results)),
         "strata": {name: each for name, each in results.strata.items() if name != ALL},
         "overall": results.strata[ALL].metrics,
-        "targets": {f"auroc_{MELANOMA}": "melanoma", f"auroc_{MALIGNANT}": "malignant diagnoses"},
+        "targets": {f"auroc_{target}": name for target, name in taxonomy.named_targets.items()},
         "weak": list(_weak_diagnoses(results, counts)),
         "weak_groups": list(_weak_groups(results)),
-        "few": [f"{code} ({counts[code]})" for code in CODES if counts[code] < FEW_LESIONS],
+        "few": [f"{code} ({counts[code]})" for code in taxonomy.codes if counts[code] < FEW_LESIONS],
         "others": [text for each in sections for text in each.weaknesses],
     }
     text = environment(escape=False).get_template("summary.j2").render(words)
     good, bad = ([line for line in part.splitlines() if line] for part in text.split("----\n"))
     return [*good, *(text for each in sections for text in each.strengths)], bad
+
+
+def _missed(results: Results) -> dict[str, Any]:
+    """The images of the main target that are predicted to be another diagnosis, and which one most often."""
+    main, taxonomy = results.taxonomy.main_target, results.taxonomy
+    if main is None:
+        return {"images": 0}
+    missed = results.confusion[taxonomy.codes.index(main)].copy()
+    missed[taxonomy.codes.index(main)] = 0
+    most = taxonomy.diagnoses[int(missed.argmax())].name
+    return {"images": missed.sum(), "most": most, "most_images": missed.max()}
 
 
 def _within(results: Results, point: Mapping[str, Any]) -> list[tuple[str, Estimate]]:
@@ -65,10 +74,15 @@ def _within(results: Results, point: Mapping[str, Any]) -> list[tuple[str, Estim
 
 
 def _weak_diagnoses(results: Results, counts: Mapping[str, int]) -> Iterator[str]:
-    for code in CODES:
+    for code, name in ((each.code, each.name) for each in results.taxonomy.diagnoses):
         recall = results.test[f"recall_{code}"]
-        if counts[code] and code != MELANOMA and recall.value is not None and recall.value < LIMITS["weak_below"]:
-            yield f"{NAMES[code]} ({ranged_percent(recall)}, {counts[code]} images)"
+        if (
+            counts[code]
+            and code != results.taxonomy.main_target
+            and recall.value is not None
+            and recall.value < LIMITS["weak_below"]
+        ):
+            yield f"{name} ({ranged_percent(recall)}, {counts[code]} images)"
 
 
 def _short_sets(results: Results) -> Iterator[str]:

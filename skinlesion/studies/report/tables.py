@@ -11,8 +11,8 @@ from skinlesion.metrics.estimate import Estimate
 from skinlesion.metrics.selective import KeptShare
 from skinlesion.metrics.summary import ALL, Subgroups
 from skinlesion.studies.report.formats import Cell, Rows, Table, change, decimal, ranged
-from skinlesion.studies.report.results import ENSEMBLE, RejectionResult, Results, Stratum
-from skinlesion.taxonomy import DIAGNOSES, MALIGNANT, MELANOMA
+from skinlesion.studies.report.results import ENSEMBLE, RejectionResult, Results
+from skinlesion.taxonomy import Taxonomy
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -21,7 +21,6 @@ HEADLINE = {
     "macro_auroc": "macro AUROC",
     "macro_ap": "macro average precision",
 }
-RANKING = {f"auroc_{MELANOMA}": "AUROC of melanoma", f"auroc_{MALIGNANT}": "AUROC of malignant"}
 SCORES = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",
@@ -51,14 +50,14 @@ def make_tables(results: Results) -> dict[str, Table]:
     """All tables that the results allow, by name."""
     found = [
         _headline(results),
-        _sources(results.strata),
+        _sources(results),
         _diagnoses(results),
         *_members(results),
         *_calibration(results),
         *_operating_points(results),
         *_rejection(results),
         *_prediction_sets(results.decisions),
-        *_subgroups(results.subgroups),
+        *_subgroups(results.subgroups, results.taxonomy),
     ]
     return {each.name: each for each in found}
 
@@ -93,7 +92,9 @@ def _headline(results: Results) -> Table:
     else:
         columns["test, per lesion"] = vote["test"].per_lesion
     columns["validation, per image"] = vote["val"].metrics
-    rows: Rows = [[title, *_column(columns, name)] for name, title in {**HEADLINE, **RANKING}.items()]
+    rows: Rows = [
+        [title, *_column(columns, name)] for name, title in {**HEADLINE, **_ranking(results.taxonomy)}.items()
+    ]
     return Table("headline", "Main results", ("metric", *columns), rows, notes)
 
 
@@ -101,8 +102,9 @@ def _column(columns: Mapping[str, Mapping[str, Estimate]], name: str) -> list[Ce
     return [metrics[name] for metrics in columns.values()]
 
 
-def _sources(strata: Mapping[str, Stratum]) -> Table:
-    shown = {name: {**HEADLINE, **RANKING}[name] for name in ("accuracy", "macro_f1", *RANKING)}
+def _sources(results: Results) -> Table:
+    strata = results.strata
+    shown = {name: HEADLINE[name] for name in ("accuracy", "macro_f1")} | _ranking(results.taxonomy)
     rows: Rows = [
         [f"{name} ({each.images})", model, *_cells(metrics, shown)]
         for name, each in strata.items()
@@ -135,7 +137,7 @@ def _by_diagnosis(
             counts[each.code],
             *(own[f"{metric}_{each.code}"] for own, metric in columns.values()),
         ]
-        for each in DIAGNOSES
+        for each in results.taxonomy.diagnoses
     ]
     return Table(name, title, ("diagnosis", "images", *columns), rows)
 
@@ -183,11 +185,16 @@ def _calibration(results: Results) -> Iterator[Table]:
     yield Table("calibration", title, ("score", *columns), rows, [note])
     rows = [
         [target, title, *_column(columns, f"{name}_{code}")]
-        for code, target in ((MELANOMA, "melanoma"), (MALIGNANT, "malignant"))
+        for code, target in _target_names(results.taxonomy).items()
         for name, title in _TARGET_CALIBRATION.items()
     ]
-    title = "Calibration of the probabilities of melanoma and of any malignant diagnosis"
-    yield Table("calibration_targets", title, ("probability of", "measure (ideal)", *columns), rows)
+    if rows:
+        names = " and of ".join(
+            target if code in results.taxonomy.codes else f"any {target} diagnosis"
+            for code, target in _target_names(results.taxonomy).items()
+        )
+        title = f"Calibration of the probabilities of {names}"
+        yield Table("calibration_targets", title, ("probability of", "measure (ideal)", *columns), rows)
     folds = (results.calibration.fitted or {}).get("folds")
     if folds:
         yield Table(
@@ -267,14 +274,29 @@ def _prediction_sets(decisions: Decisions) -> Iterator[Table]:
         yield Table("prediction_sets_groups", title, ("fact", "group", *headings), grouped)
 
 
-def _subgroups(found: Subgroups | None) -> Iterator[Table]:
+def recall_title(taxonomy: Taxonomy) -> dict[str, str]:
+    """The heading of the main target's sensitivity by its name among the metrics; {}: there is no such target."""
+    return {f"recall_{code}": f"sensitivity for {taxonomy.diagnosis(code).name}"
+            for code in [taxonomy.main_target] if code is not None}  # fmt: skip
+
+
+def _target_names(taxonomy: Taxonomy) -> dict[str, str]:
+    """The targets in words, by code or category."""
+    return {each: taxonomy.diagnosis(each).name if each in taxonomy.codes else each for each in taxonomy.targets}
+
+
+def _ranking(taxonomy: Taxonomy) -> dict[str, str]:
+    return {f"auroc_{code}": f"AUROC of {name}" for code, name in _target_names(taxonomy).items()}
+
+
+def _subgroups(found: Subgroups | None, taxonomy: Taxonomy) -> Iterator[Table]:
     if found is None:
         return
     metrics = {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced accuracy",
         "macro_f1": "macro-F1",
-        "recall_mel": "sensitivity for melanoma",
+        **recall_title(taxonomy),
         "ece": "ECE",
     }
     rows: Rows = [

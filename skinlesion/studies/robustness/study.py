@@ -18,10 +18,7 @@ from skinlesion.metrics.classification import HEADLINE, Floats, Integers, ratio,
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates
 from skinlesion.studies.robustness.corruptions import CORRUPTIONS, Draw
 from skinlesion.studies.robustness.detection import OodResult, detect
-from skinlesion.taxonomy import DIAGNOSES, MELANOMA
-
-NUMBERS = (*HEADLINE, f"recall_{MELANOMA}")
-"""Numbers whose change is measured too."""
+from skinlesion.taxonomy import HAM10000, Taxonomy
 
 
 def compare_predictions(changed: Predictions, original: Predictions, config: BootstrapConfig) -> Estimates:
@@ -33,15 +30,16 @@ def compare_predictions(changed: Predictions, original: Predictions, config: Boo
         config: Bootstrap over lesions.
 
     Returns:
-        Each of `NUMBERS`; `change_NUMBER`, its difference from the original images, paired over resamples; `same`,
-        the share of images whose predicted diagnosis does not change; and, where detected, `novel`, the share of
-        images flagged as out-of-distribution.
+        Each of `HEADLINE` and the `recall_CODE` of the taxonomy's main target; `change_NUMBER`, its difference from the
+        original images, paired over resamples; `same`, the share of images whose predicted diagnosis does not change;
+        and, where detected, `novel`, the share of images flagged as out-of-distribution.
     """
     now, then = (_statistic(each, original.predicted_targets) for each in (changed, original))
     changes = bootstrap(Difference(now, then), config, lesions=original.groups)
-    shares = ("accuracy", f"recall_{MELANOMA}", "same", *(["novel"] if changed.ood is not None else []))
+    own = _recall(original.taxonomy)
+    shares = ("accuracy", *own, "same", *(["novel"] if changed.ood is not None else []))
     numbers = bootstrap(now, config, lesions=original.groups, proportions=now.denominators(*shares))
-    return {**numbers, **{f"change_{name}": changes[name] for name in NUMBERS}}
+    return {**numbers, **{f"change_{name}": changes[name] for name in (*HEADLINE, *own)}}
 
 
 def majority_baseline(predictions: Predictions) -> dict[str, float]:
@@ -61,14 +59,17 @@ def _statistic(predictions: Predictions, before: Integers) -> SumStatistic:
     def finish(sums: Floats) -> Replicates:
         confusion = sums[:, : classes**2].reshape(-1, classes, classes)
         found = {name: metric(confusion) for name, metric in HEADLINE.items()}
-        found[f"recall_{MELANOMA}"] = recall(confusion)[:, predictions.taxonomy.codes.index(MELANOMA)]
+        for name, code in _recall(predictions.taxonomy).items():
+            found[name] = recall(confusion)[:, predictions.taxonomy.codes.index(code)]
         images = sums[:, : classes**2].sum(axis=1)
         return found | {name: ratio(sums[:, classes**2 + k], images) for k, name in enumerate(shares)}
 
     return SumStatistic(sums_of(np.column_stack([cells, *shares.values()]), predictions.group), finish)
 
 
-_CATEGORY = {diagnosis.code: diagnosis.category for diagnosis in DIAGNOSES}
+def _recall(taxonomy: Taxonomy) -> dict[str, str]:
+    """The code of the main target by the name of its sensitivity; {}: there is none."""
+    return {f"recall_{code}": code for code in [taxonomy.main_target] if code is not None}
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class RobustnessResult:
     corruptions: dict[str, CorruptionResult]
     facts: dict[str, Estimates]  # of the same images, by alteration of the facts
     ood: OodResult | None  # None where the model detects none
+    taxonomy: Taxonomy = HAM10000
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of robustness.json."""
@@ -174,7 +176,7 @@ def study_robustness(
         return numbers(without_detector.predict_frame(changed, label=name))
 
     original = predictor.predict_frame(frame, label="original images")
-    altered = altered_facts(frame, train, seed=seed, facts=predictor.encoder.facts)
+    altered = altered_facts(frame, train, seed=seed, taxonomy=predictor.taxonomy, facts=predictor.encoder.facts)
     return RobustnessResult(
         part=part,
         images=len(frame),
@@ -191,11 +193,17 @@ def study_robustness(
         },
         facts={name: alter(name, each) for name, each in altered.items()},
         ood=None if detector is None else detect(original, predictor, frame, predict, config),
+        taxonomy=predictor.taxonomy,
     )
 
 
 def altered_facts(
-    frame: pd.DataFrame, train: pd.DataFrame, *, seed: int, facts: Sequence[FactSpec] = DEFAULT_FACTS
+    frame: pd.DataFrame,
+    train: pd.DataFrame,
+    *,
+    seed: int,
+    facts: Sequence[FactSpec] = DEFAULT_FACTS,
+    taxonomy: Taxonomy = HAM10000,
 ) -> dict[str, pd.DataFrame]:
     """Alter the facts about the patients of the same images in several ways.
 
@@ -204,6 +212,7 @@ def altered_facts(
         train: Checked frame of the training images, which donate contradictory facts.
         seed: Seed of the draws.
         facts: Those that the model knows.
+        taxonomy: The diagnoses with their categories.
 
     Returns:
         By name, N rows with a column of each fact: `no_age`, `no_sex` and so on; `nothing_known`;
@@ -220,7 +229,8 @@ def altered_facts(
     moved = np.empty(len(known), dtype=np.int64)
     moved[cycle] = np.roll(cycle, 1)
     altered["permuted"] = known.iloc[moved].reset_index(drop=True)
-    category, donors = (each["diagnosis"].map(_CATEGORY).to_numpy() for each in (frame, train))
+    category_of = {each.code: each.category for each in taxonomy.diagnoses}
+    category, donors = (each["diagnosis"].map(category_of).to_numpy() for each in (frame, train))
     pools = {own: np.flatnonzero(donors != own) for own in np.unique(category)}
     if all(len(pool) for pool in pools.values()):
         drawn = [int(rng.choice(pools[own])) for own in category]

@@ -90,7 +90,7 @@ def read(path: Path) -> tuple[Predictions, pd.DataFrame]:
     Raises:
         DataError: The file is missing or cannot be right.
     """
-    frame = read_columns(path, taxonomy=Predictions.taxonomy).sort_values("image_id", kind="stable")
+    frame = read_columns(path, Predictions.taxonomy)[0].sort_values("image_id", kind="stable")
     about = frame[[name for name in ABOUT if name in frame]].reset_index(drop=True)
     return Predictions.from_frame(frame, source=str(path)), about
 
@@ -162,7 +162,7 @@ def _flags(
 ) -> npt.NDArray[np.bool_]:
     """Whether each image is flagged at the threshold that its fold's own validation part chooses: (N,)."""
     path = folder / f"{rule.validation}.csv.gz"
-    validation = read_columns(path, predictions.taxonomy)
+    validation, _ = read_columns(path, predictions.taxonomy)
     for name, columns in ((str(path), validation), ("the row's predictions", about)):
         if "fold" not in columns:
             raise DataError(f"{name}: no column fold; a threshold is chosen on the validation part of the same fold")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import CODES
 from fastapi.testclient import TestClient
 from PIL import Image as PillowImage
 from service_doubles import RedModel, coloured, encoded, limits, manifest
@@ -18,7 +19,6 @@ from service_doubles import RedModel, coloured, encoded, limits, manifest
 from skinlesion.data.image_io import fit
 from skinlesion.deploy.service.app import build
 from skinlesion.inference.inputs import check_facts
-from skinlesion.taxonomy import CODES
 
 
 @pytest.fixture(scope="module")

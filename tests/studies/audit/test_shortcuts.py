@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CODES
 
 from skinlesion.data.splits import published
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.estimate import BootstrapConfig
 from skinlesion.metrics.summary import groups_of, strata_of
 from skinlesion.studies.audit.summary import binary_shortcuts, shortcuts
-from skinlesion.taxonomy import CODES
 
 shared = os.environ.get("SKINLESION_SHARED")
 

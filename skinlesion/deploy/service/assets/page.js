@@ -40,7 +40,8 @@ function showModel(model) {
   byId("diagnosis").append(...model.diagnoses.map(({ name, code }) => new Option(name, code)));
   byId("risk-label").hidden = model.risks.length < 2;
   byId("risk").append(...model.risks.map((risk) => new Option(`${+(100 * risk).toFixed(1)} %`, risk)));
-  byId("examples").append(...model.diagnoses.map(exampleButton));
+  byId("examples").append(...model.diagnoses.filter(({ code }) => model.examples.includes(code)).map(exampleButton));
+  byId("examples").parentElement.hidden = !model.examples.length;
   byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} models, ${model.precision}. ${model.licence}`;
   drawPlaceholder(model);
 }
