@@ -184,7 +184,7 @@ def test_without_the_training_images_only_ids_are_compared(
 ) -> None:
     from skinlesion.studies.external import evaluation as external
 
-    def gone(data: object) -> None:
+    def gone(data: object, **_: object) -> None:
         raise DataError("the data set is not there")
 
     monkeypatch.setattr(external, "read_data", gone)
