@@ -37,6 +37,7 @@ _LINES = {
 NAMES = {
     "jpeg": "JPEG compression",
     "colour": "colour shift",
+    "skin_tone": "lightness of the skin",
     "lesion_removed": "lesion removed",
     "no_age": "without age",
     "no_sex": "without sex",
