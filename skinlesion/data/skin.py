@@ -55,7 +55,8 @@ def skin_tone(image: Image) -> SkinTone:
 
     Chardon, Cretois & Hourseau, Int J Cosmet Sci 13:191-208, 1991, doi:10.1111/j.1467-2494.1991.tb00561.x.
     Dermatoscopes polarise, expose and white-balance as they like: this is the lightness of the picture's skin, not the
-    person's skin type. Black corners, bars and hairs are left out; a lesion on less than half of the border plays no part.
+    person's skin type. Black corners, bars and hairs are left out; a lesion on less than half of the border is
+    left out by the median.
 
     Args:
         image: RGB, (h, w, 3).
