@@ -1,7 +1,7 @@
 """`python -m benchmarks.skin CHECKPOINT DATA`: hairs painted over, and how light the skin is, on real images.
 
-How many pixels `data.hair=remove` changes and which tone `skin_tone` finds, by diagnosis and source, on all images; and
-a member, trained with hairs, on validation images with their hairs and without: paired differences over lesions.
+How many pixels `data.hair=remove` changes and which tone `skin_tone` finds, by diagnosis and source, on drawn images; a
+member, trained with hairs, on validation images with their hairs and without: paired differences over lesions.
 """
 
 import argparse
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="of a member trained with data.hair=keep")
     parser.add_argument("data", help="folder of HAM10000")
     parser.add_argument("--images", type=int, default=300, help="validation images that are predicted")
+    parser.add_argument("--described", type=int, default=1500, help="images whose pixels and tones are counted")
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,7 +55,8 @@ def main() -> None:
     rows = [["keep", *(comparison.tables["keep"][name].text() for name in SHOWN)]]
     rows += [["remove minus keep", *(comparison.differences["remove"][name].text("+.3f") for name in SHOWN)]]
     print(markdown(["hair", *SHOWN], rows), f"\npredicted alike: {same:.1%}", flush=True)
-    described = describe(read_data(configuration("audit", AuditConfig, f"data.root={arguments.data}").data))
+    frame = read_data(configuration("audit", AuditConfig, f"data.root={arguments.data}").data)
+    described = describe(frame.sample(min(arguments.described, len(frame)), random_state=1))
     by = {column: summary(described, column) for column in ("diagnosis", "dataset")}
     for column, each in by.items():
         print(markdown([column, *each.columns], [[str(name), *map(str, row)] for name, *row in each.itertuples()]))

@@ -167,7 +167,8 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return {}
-    there, here = _flat(read_config(folder)), _flat(asdict(config))
+    there = {"data.hair": "keep", **_flat(read_config(folder))}  # runs of before say nothing of it
+    here = _flat(asdict(config))
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
         for key in sorted(there.keys() | here.keys())
