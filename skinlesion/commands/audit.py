@@ -25,6 +25,7 @@ def run(config: AuditConfig) -> None:
     Raises:
         SkinlesionError: The data set cannot be read or split.
     """
+    from skinlesion.data.groups import duplicate_groups
     from skinlesion.data.image_cache import open_cache
     from skinlesion.data.image_statistics import skin_tones
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
@@ -47,6 +48,10 @@ def run(config: AuditConfig) -> None:
     summary = summarize(frame, split, pairs=pairs, shortcuts=shortcuts(frame, split))
     write_split(split, out / "split.csv")
     write_csv(out / "duplicates.csv", pairs)
+    if len(groups := duplicate_groups(pairs)):
+        write_csv(out / "groups.csv", groups)
+        told = "%d images equal or resemble one of another lesion: data.groups=%s keeps them together"
+        log.warning(told, len(groups), out / "groups.csv")
     binary = binary_shortcuts(frame, split, BootstrapConfig(seed=config.seed))
     about = {"binary_shortcuts": binary, "fingerprint": fingerprint(split)}
     write_json(out / "audit.json", {**summary, **about})

@@ -159,13 +159,23 @@ def _about(predictor: "Predictor") -> dict[str, Any]:
 
 def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
     """Read the probabilities of a challenge's CSV, whoever's they are, and the labels of the same images."""
+    from skinlesion.data.columns import Layout
+    from skinlesion.data.metadata import DEFAULT_FACTS
     from skinlesion.data.readers import read_labelled
+    from skinlesion.inference.table_columns import groups_of_frame
     from skinlesion.metrics.challenge import read_submission
 
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
     found = read_labelled(
-        Path(str(other.labels)), images=None, metadata=metadata, classes=other.classes, torn=other.torn, key="external"
+        Path(str(other.labels)),
+        images=None,
+        metadata=metadata,
+        classes=other.classes,
+        torn=other.torn,
+        layout=Layout.of(other.columns, DEFAULT_FACTS, other.facts, key="external"),
+        groups=None if other.groups is None else Path(other.groups),
+        key="external",
     )
     ids = found.frame["image_id"].tolist()
     predictions = read_submission(
@@ -173,6 +183,9 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
         actual=dict(zip(ids, found.frame["diagnosis"], strict=True)),
         lesions=dict(zip(ids, found.frame["lesion_id"], strict=True)),
         without=found.dropped,
+    )
+    predictions = replace(
+        predictions, group_id=groups_of_frame(found.frame.set_index("image_id").loc[predictions.image_id.tolist()])
     )
     return _Evaluated(
         predictions=predictions,

@@ -31,8 +31,8 @@ def run(config: PredictConfig) -> None:
 
     place = Path(str(config.image or config.images)).expanduser()
     model = Predictor.from_config(config)
-    patient = {"age": config.age, "sex": config.sex, "localization": config.localization}
-    check_facts(model.encoder, patient)
+    given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
+    patient = check_facts(model.encoder, given)
     listing = image_listing(place)
     table, said = _read_table(config, listing.images, model)
     found, unreadable = _predict(model, {path: table.get(path, patient) for path in listing.images}, config)

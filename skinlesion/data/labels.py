@@ -9,7 +9,8 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from skinlesion.data.csv_io import ID_COLUMNS, NO_DIAGNOSES, by_line, column_names, id_problems, image_ids, read_rows
+from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
+from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
 from skinlesion.data.image_files import class_folders
 from skinlesion.data.metadata import normalize_words
 from skinlesion.errors import first_five
@@ -31,6 +32,7 @@ _BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": M
     each: each for each in (BENIGN, MALIGNANT)
 }
 _BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
+_USUAL = Layout()
 
 
 class LabelCount(TypedDict):
@@ -45,6 +47,7 @@ def read_labels(
     *,
     classes: Mapping[str, str],
     key: str,
+    layout: Layout = _USUAL,
     metadata: Path | None = None,
     binary: bool = False,
     table: pd.DataFrame | None = None,
@@ -52,11 +55,12 @@ def read_labels(
     """Read the diagnosis of each image.
 
     Args:
-        path: CSV with a column of image ids (`ID_COLUMNS`), and either a column of diagnoses (`DIAGNOSIS_COLUMNS`) or a
+        path: CSV with a column of image ids, and either a column of diagnoses (`DIAGNOSIS_COLUMNS`) or a
             column of 0 and 1 for each diagnosis.
         classes: Meaning of each word, or of the name of each such column: one of `CODES`, `DROP` or `REFUSE`. Codes and
             names of the seven diagnoses mean themselves unless they are listed; all but letters and digits is a blank.
         key: The configuration key of `classes`, for messages.
+        layout: Names of the columns.
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
         binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
             0 and 1, or of false and true (`_BINARY_COLUMNS`).
@@ -69,12 +73,13 @@ def read_labels(
     rows, problems = read_rows(path, columns=()) if table is None else (table, [])
     if problems:
         return rows, problems
-    ids = image_ids(rows) if table is None else rows["image_id"]
-    if ids is None and metadata is not None and "lesion_id" in rows:
-        rows = _rows_by_image(rows, metadata)
-        ids = image_ids(rows)
+    rows = layout.with_diagnosis(rows)
+    ids = image_ids(rows, layout) if table is None else rows["image_id"]
+    if ids is None and metadata is not None:
+        rows = _rows_by_image(rows, metadata, layout)
+        ids = image_ids(rows, layout)
     if ids is None:
-        expected = f"no column of image ids ({', '.join(ID_COLUMNS)})"
+        expected = f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])}, or {_id_key(key)}=NAME)"
         return rows, [f"{expected}; expected a header such as image,dx, got {first_five(map(repr, rows))}."]
     meanings = {each.name: each.code for each in DIAGNOSES} | {code: code for code in CODES} | dict(classes)
     column = diagnosis_column(rows, meanings)
@@ -86,7 +91,8 @@ def read_labels(
         known = {word: _known_word(word, meanings) for word in {*words}}
         labels = pd.Series([known[word] for word in words], index=rows.index, dtype=object)
     else:
-        labels, problems = _one_hot_words(rows, meanings, key=key)
+        named = [str(name) for name in rows if layout.is_diagnosis(str(name))]
+        labels, problems = _one_hot_words(rows[named], meanings, key=key)
     left_out = (None, DROP, REFUSE)
     codes = {word: "" if (meaning := meanings.get(word)) in left_out else str(meaning) for word in {*labels}}
     return (
@@ -124,14 +130,19 @@ def _plain(word: str) -> str:
     return " ".join(re.findall("[a-z0-9]+", word))
 
 
-def _rows_by_image(rows: pd.DataFrame, metadata: Path) -> pd.DataFrame:
-    """Give each image of a lesion the lesion's row; the rows as they are where the metadata do not say."""
-    table, problems = read_rows(metadata, columns=("lesion_id",))
-    ids = image_ids(table)
-    if problems or ids is None:
+def _id_key(key: str) -> str:
+    return key.replace(".classes", ".columns.image")
+
+
+def _rows_by_image(rows: pd.DataFrame, metadata: Path, layout: Layout) -> pd.DataFrame:
+    """Give each image of a lesion the lesion's row; the rows as they are where the tables do not say."""
+    table, problems = read_rows(metadata, columns=())
+    ids = image_ids(table, layout)
+    own, theirs = layout.find(rows, "lesion_id"), layout.find(table, "lesion_id")
+    if problems or ids is None or own is None or theirs is None:
         return rows
-    images = pd.DataFrame({"lesion_id": table["lesion_id"], "image_id": ids})
-    return rows.reset_index(names="line").merge(images, on="lesion_id").set_index("line")
+    images = pd.DataFrame({own: table[theirs], "image_id": ids})
+    return rows.reset_index(names="line").merge(images, on=own).set_index("line")
 
 
 def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
@@ -142,15 +153,17 @@ def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
     }
 
 
-def unread_columns(path: Path, classes: Mapping[str, str]) -> list[str]:
+def unread_columns(path: Path, classes: Mapping[str, str], layout: Layout) -> list[str]:
     """Name the columns of a table that hold neither ids, facts nor diagnoses, as far as their names say."""
-    known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
-    return [name for name in column_names(path) if name and name not in known]
+    names = column_names(path)
+    used = {*layout.fact_columns(names).values(), layout.find(names, "image_id"), *layout.given.values()}
+    used |= {*DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *CODES, *(each.name for each in DIAGNOSES), *classes}
+    return [name for name in names if name and name not in used and layout.is_diagnosis(name)]
 
 
 def _one_hot_words(rows: pd.DataFrame, meanings: Mapping[str, str], *, key: str) -> "tuple[pd.Series[str], list[str]]":
     """Name the column that holds the 1 of each row, "" where there is none; and list the problems."""
-    named = {str(name): _known_word(str(name), meanings) for name in rows if name not in NO_DIAGNOSES}
+    named = {str(name): _known_word(str(name), meanings) for name in rows}
     columns = [name for name, word in named.items() if word in meanings]
     if not columns:
         alone = (

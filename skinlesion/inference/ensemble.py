@@ -138,7 +138,7 @@ def check_together(models: Sequence[TrainedModel]) -> None:
             )
         if model.encoder != first.encoder:
             raise CheckpointError(
-                f"{model.path}: learned other values of age, sex or localization than {first.path}; give members that "
+                f"{model.path}: learned other facts, or other values of them, than {first.path}; give members that "
                 "were trained on the same table"
             )
 

@@ -27,7 +27,7 @@ from skinlesion.config.data import SourceConfig
 from skinlesion.config.deploy import ExportConfig
 from skinlesion.config.inference import PredictConfig
 from skinlesion.data.image_io import decode
-from skinlesion.data.metadata import FACTS, MetadataEncoder
+from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.skin import remove_hair
 from skinlesion.deploy import export as building
 from skinlesion.deploy.export import Recipe, build, model_card, replacing_bundle, require_one_encoder
@@ -111,7 +111,8 @@ def pixels_at(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def patients(frame: pd.DataFrame) -> list[dict[str, float | str | None]]:
-    return [dict(zip(FACTS, row, strict=True)) for row in frame[list(FACTS)].itertuples(index=False)]
+    facts = ["age", "sex", "localization"]
+    return [dict(zip(facts, row, strict=True)) for row in frame[facts].itertuples(index=False)]
 
 
 def one_by_one(made: Made, count: int) -> npt.NDArray[np.float32]:
@@ -273,8 +274,20 @@ def test_a_bundle_that_differs_is_not_written(ensemble: Path, tmp_path: Path, mo
 
 def test_members_must_encode_metadata_alike(made: Made) -> None:
     first = made.models[0]
-    other = TrainedModel(**{**vars(first), "encoder": MetadataEncoder(1.0, 1.0, ("unknown",), ("unknown",))})
-    with pytest.raises(CheckpointError, match="learned other values of age"):
+    other = TrainedModel(
+        **{
+            **vars(first),
+            "encoder": MetadataEncoder.from_state(
+                {
+                    "age_mean": 1.0,
+                    "age_std": 1.0,
+                    "sexes": ["unknown"],
+                    "localizations": ["unknown"],
+                }
+            ),
+        }
+    )
+    with pytest.raises(CheckpointError, match="learned other facts, or other values of them"):
         require_one_encoder([first, other])
 
 

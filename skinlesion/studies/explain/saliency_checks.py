@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from skinlesion.data.image_io import Image, decode
-from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise
 from skinlesion.inference.predictor import BATCH, Predictor
 from skinlesion.inference.table_columns import group_index
@@ -227,7 +226,8 @@ def replace_gradually(
         classes: N class indices.
     """
     orders = [pixel_order(values) for values in order]
-    facts = [{fact: row[fact] for fact in FACTS} for _, row in frame.iterrows()]
+    names = predictor.encoder.names
+    facts = [{name: row[name] for name in names} for _, row in frame.iterrows()]
     found = np.empty((len(before), len(FRACTIONS)))
     for column, fraction in enumerate(track(FRACTIONS, "replacing pixels", len(FRACTIONS))):
         changed = [replace_pixels(*each, fraction) for each in zip(before, after, orders, strict=True)]

@@ -12,12 +12,13 @@ import pandas as pd
 
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.inference import ExternalConfig
+from skinlesion.data.columns import Layout
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import describe_images, stored_descriptors
 from skinlesion.data.labels import LabelCount
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
-from skinlesion.data.readers import read_data, read_labelled
+from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.predictions import Predictions
@@ -99,18 +100,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     """
     first = predictor.networks.models[0]
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    labelled = read_labelled(
-        Path(str(config.labels)).expanduser(),
-        images=[Path(str(config.images)).expanduser()],
-        metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
-        classes=config.classes,
-        missing_images=config.missing_images,
-        extra_images=config.extra_images,
-        torn=config.torn,
-        key="external",
-        binary=True,
-        cache_dir=cache_dir,
-    )
+    labelled = _read_source(first, config, cache_dir=cache_dir)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
@@ -150,6 +140,23 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     )
 
 
+def _read_source(model: TrainedModel, config: ExternalConfig, *, cache_dir: Path) -> LabelledData:
+    return read_labelled(
+        Path(str(config.labels)).expanduser(),
+        images=[Path(str(config.images)).expanduser()],
+        metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
+        layout=Layout.of(config.columns, model.encoder.facts, config.facts, key="external"),
+        groups=None if config.groups is None else Path(config.groups).expanduser(),
+        classes=config.classes,
+        missing_images=config.missing_images,
+        extra_images=config.extra_images,
+        torn=config.torn,
+        key="external",
+        binary=True,
+        cache_dir=cache_dir,
+    )
+
+
 def _against_rest(
     predictions: Predictions, training: Population, predictor: Predictor, target: str | None
 ) -> tuple[Predictions, Population, str | None]:
@@ -174,7 +181,10 @@ def _map_localizations(
     frame: pd.DataFrame, model: TrainedModel, config: ExternalConfig
 ) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
     """Replace localizations that the model does not know; return the replacements too."""
-    known, values = model.encoder.localizations, frame["localization"]
+    known = next((fact.categories for fact in model.encoder.facts if fact.name == "localization"), None)
+    if known is None:
+        return frame, {}
+    values = frame["localization"]
     replacements = {}
     for word in sorted(set(values) - set(known)):
         other = config.localizations.get(word, UNKNOWN)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from skinlesion import __version__
 from skinlesion.data.csv_io import read_rows
-from skinlesion.data.metadata import normalize_words, parse_ages
+from skinlesion.data.metadata import AGE, normalize_words
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import file_digest
@@ -143,7 +143,7 @@ def read_facts(path: Path) -> pd.DataFrame:
     facts = pd.DataFrame(columns)
     if "age" not in rows:
         return facts
-    years, invalid = parse_ages(rows["age"])
+    years, invalid = AGE.numbers(rows["age"])
     if invalid.any():
         raise DataError(f"{path}: invalid age of {rows['image_id'].to_numpy()[invalid][0]}; expected years")
     return facts.assign(age=years)
