@@ -108,7 +108,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
     )
     images = read_part(models[0], part, config.data)
     examined.note(part, "evaluate", protocol=digest)
-    caches = images.caches(predictor.sizes)
+    caches = images.caches(predictor.members)
     return _Evaluated(
         predictions=predictor.predict_frame(images.frame, caches=caches, batch=config.loader.batch_size),
         facts=images.frame,
@@ -248,11 +248,16 @@ def _draw(found: _Evaluated, config: EvaluateConfig) -> None:
 
 def _write_subgroups(found: _Evaluated, config: EvaluateConfig) -> dict[str, list[str]]:
     """Write every metric of each group of patients and images, and return the group of each image, by fact."""
+    from skinlesion.data.image_statistics import skin_tones
     from skinlesion.files import write_csv
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.metrics.summary import groups_of, subgroup_rows, subgroups
 
     groups = groups_of(found.predictions, found.facts)
+    if found.image_of is not None:
+        tones = skin_tones(found.predictions.image_id.tolist(), found.image_of)
+        write_csv(found.folder / f"skin_tones_{found.name}.csv", tones.round(1))
+        groups["skin_tone"] = tones["skin_tone"].tolist()
     if groups:
         rows = subgroup_rows(subgroups(found.predictions, groups, BootstrapConfig.of(config), bins=config.bins))
         write_csv(found.folder / f"subgroups_{found.name}.csv", rows)

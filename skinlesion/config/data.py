@@ -105,6 +105,7 @@ class TrainingDataConfig(DataConfig):
     """The images and the table, and how they are read."""
 
     augment_on: Annotated[str, OneOf(("cpu", "device"))]  # where training images are augmented; device: the GPU
+    hair: Annotated[str, OneOf(("keep", "remove"))]  # whether hairs are painted over, in training and in every use
 
 
 @dataclass

@@ -19,7 +19,7 @@ from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.columns import fact_specs
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
-from skinlesion.data.image_cache import ImageCache, check_cache, open_cache
+from skinlesion.data.image_cache import ImageCache, check_cache, image_key, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data
@@ -61,6 +61,7 @@ class LesionDataModule(LightningDataModule):
         split_file: CSV with image_id, lesion_id and split, "file".
         augment: Options of `AugmentConfig` that differ from the published ones.
         augment_on: "cpu" or "device": where training images are changed.
+        hair: "keep", or "remove": hairs are painted over in every image.
         image_size: (height, width) in pixels.
         mean: Mean of red, green and blue, 0 to 1.
         std: Standard deviation of red, green and blue, 0 to 1.
@@ -97,6 +98,7 @@ class LesionDataModule(LightningDataModule):
         split_file: str | None = None,
         augment: Mapping[str, float] | None = None,
         augment_on: Literal["cpu", "device"] = "cpu",
+        hair: Literal["keep", "remove"] = "keep",
         image_size: Sequence[int] = (224, 224),
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
@@ -118,7 +120,7 @@ class LesionDataModule(LightningDataModule):
         self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
-        self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
+        self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std), hair=hair)
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod
@@ -170,7 +172,7 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def cache(self) -> ImageCache:
         """The decoded images of the whole table, decoded on first use."""
-        return open_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
+        return open_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
 
     def prepare_data(self) -> None:
         """Decode the images that are not decoded yet."""
@@ -178,7 +180,11 @@ class LesionDataModule(LightningDataModule):
 
     def check_cache(self) -> None:
         """Refuse now a cache folder that cannot take the images that are not decoded yet."""
-        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
+        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
+
+    def image_key(self) -> str:
+        """The key of the decoded images, whether or not they are decoded."""
+        return image_key(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the table, and fit the encoder."""

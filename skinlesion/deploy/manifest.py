@@ -45,6 +45,7 @@ class Member(_Part):
     std: Annotated[tuple[Positive, ...], _THREE]  # standard deviation of each channel, divided by inside the graph
     sha256: Sha256  # SHA-256 of its checkpoint
     padded: bool = True  # whether images of another aspect are padded to that size, or keep their aspect
+    hair: Annotated[str, OneOf(("keep", "remove"))] = "keep"  # whether hairs are painted over in the scaled image
 
 
 class Graph(_Part):

@@ -32,6 +32,7 @@ REMOVED = "lesion_removed"  # has its own figure
 NAMES = {
     "jpeg": "JPEG compression",
     "colour": "colour shift",
+    "skin_tone": "lightness of the skin",
     "lesion_removed": "lesion removed",
     "nothing_known": "without any fact",
     "permuted": "facts of another patient",

@@ -101,4 +101,5 @@ def image_input(hparams: Mapping[str, Any]) -> ImageInput:
         tuple(hparams.get("mean") or own["mean"]),
         tuple(hparams.get("std") or own["std"]),
         padded=bool(hparams.get("padding", True)),
+        hair=str(hparams.get("hair", "keep")),
     )

@@ -98,7 +98,7 @@ class FeatureStore:
             _FORMAT,
             self._fingerprint,
             data.cache.key,
-            asdict(data.spec),
+            {name: value for name, value in asdict(data.spec).items() if name != "hair"},  # is in the cache's key
             view,
             (asdict(data.augment_options), data.seed) if view else None,
             self.device.type,  # a GPU rounds otherwise

@@ -21,7 +21,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.data.image_cache import image_key
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
@@ -116,7 +115,7 @@ def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[s
         return hashlib.sha256(repr(frame[["image_id", *columns]].to_numpy().tolist()).encode()).hexdigest()
 
     return {
-        "images": image_key(frame, size=datamodule.spec.size, cache_dir=datamodule.cache_dir),
+        "images": datamodule.image_key(),
         "diagnoses": digest("diagnosis"),
         "facts": digest(*datamodule.encoder.names),
         "fingerprint": datamodule.record()["fingerprint"],

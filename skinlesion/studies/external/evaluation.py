@@ -108,7 +108,10 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
-    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in (first.spec.size, *predictor.sizes)}
+    caches = {
+        size: open_cache(frame, size=size, cache_dir=cache_dir, hair=predictor.members.hair)
+        for size in (first.spec.size, *predictor.sizes)
+    }
     cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
@@ -236,7 +239,7 @@ def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -
         missing = f"the training images are not in {data.root} ({problem}) give their folder as data.root=FOLDER"
         log.warning("Images are not compared with the training images by hash: %s.", missing)
         return _Training(None, Population("training", diagnoses, None, None), missing)
-    cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir)
+    cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir, hair=model.spec.hair)
     descriptors = stored_descriptors(frame, cache, label="describing the training images")
     rows = frame["image_id"].isin(model.split["train"]).to_numpy()
     return _Training(descriptors, Population("training", diagnoses, frame[rows], descriptors.statistics[rows]))
