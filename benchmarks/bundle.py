@@ -30,7 +30,14 @@ from skinlesion.training.checkpoint import TrainedModel
 from skinlesion.training.module import LesionClassifier
 
 THREADS = 2
-ENCODER = MetadataEncoder(52.0, 16.0, ("female", "male", "unknown"), ("back", "face", "scalp", "unknown"))
+ENCODER = MetadataEncoder.from_state(
+    {
+        "age_mean": 52.0,
+        "age_std": 16.0,
+        "sexes": ["female", "male", "unknown"],
+        "localizations": ["back", "face", "scalp", "unknown"],
+    }
+)
 FACTS: dict[str, float | str | None] = {"age": 55, "sex": "female", "localization": "back"}
 
 START = """

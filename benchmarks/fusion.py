@@ -58,11 +58,12 @@ def main() -> None:
     for fold in folds:
         model = load_model(fold / arguments.member)
         images = embed(model, frame, None, arguments.features / f"{fold.name}.npy")
-        parts = [images.rows(np.flatnonzero(frame["image_id"].isin(model.split[part]))) for part in ("train", "test")]
+        rows = [np.flatnonzero(frame["image_id"].isin(model.split[part])) for part in ("train", "test")]
+        train, test = map(images.rows, rows)
         for fusion in FUSIONS:
             for seed, tables in zip(SEEDS, found[fusion], strict=True):
                 torch.manual_seed(seed)
-                tables.append(judged(fusion, *parts, model))
+                tables.append(judged(fusion, train, test, model))
             print(fold.name, fusion, file=sys.stderr, flush=True)
     pooled = {fusion: [Predictions.concatenate(each).sorted() for each in seeds] for fusion, seeds in found.items()}
     statistic = partial(metrics_statistic, bins=15)

@@ -53,18 +53,19 @@ def main() -> None:
     found: dict[str, list[Predictions]] = {}
     for path in sorted(arguments.runs.glob("fold*/ensemble/ensemble.json")):
         predictor = Predictor.load(path, accelerator="cpu")
+        prior = list((predictor.posthoc.decision or {})["prior"].values())
         ids = predictor.networks.models[0].split[arguments.part]
         rows = frame.loc[ids]
         squares = [centre(read(Path(file))) for file in rows["path"]]
-        about = {"lesion_id": rows["lesion_id"].tolist(), "actual": rows["diagnosis"].tolist()}
+        lesions, actual = rows["lesion_id"].tolist(), rows["diagnosis"].tolist()
         for shape, takes_any_shape in (("padded", False), ("own shape", True)):
             predictor.networks.takes_any_shape = takes_any_shape
             table = predictor.predict(squares, names=ids)
             for rule in ("likeliest", "balanced"):
                 scores = table.probabilities
                 if rule == "balanced":
-                    scores = balanced_scores(scores, list(predictor.posthoc.decision["prior"].values()))
-                made = Predictions.build(ids, probabilities=table.probabilities, **about)
+                    scores = balanced_scores(scores, prior)
+                made = Predictions.build(ids, lesions, probabilities=table.probabilities, actual=actual)
                 scores = scores[np.argsort(ids)]  # as `build` sorts
                 found.setdefault(f"{shape}, {rule}", []).append(replace(made, scores=scores))
         print(path.parent.parent.name, flush=True)

@@ -96,6 +96,14 @@ COMMANDS = {
         "Explain a diagnosis: saliency map, members, the patient's facts.",
         ("explain photo.jpg ensemble=runs/six/ensemble", "explain ensemble=runs/six/ensemble split=val"),
     ),
+    "probe": Command(
+        "studies.ProbeConfig",
+        "Judge frozen backbones by simple classifiers; list likely label errors.",
+        (
+            "probe data.root=data backbones=[vit_small_patch14_dinov2,convnext_tiny]",
+            "probe data.root=data pretrained=weights split.policy=file split.file=folds.csv",
+        ),
+    ),
     "robustness": Command(
         "studies.RobustnessConfig",
         "Study a model on corrupted images and facts, and what it flags as out-of-distribution.",

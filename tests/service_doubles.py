@@ -19,7 +19,14 @@ from skinlesion.inference.members import Facts, Prepared
 from skinlesion.inference.predictions import Predictions
 
 MEL, NV = CODES.index("mel"), CODES.index("nv")
-ENCODER = MetadataEncoder(50.0, 15.0, ("female", "male", "unknown"), ("back", "face", "unknown"))
+ENCODER = MetadataEncoder.from_state(
+    {
+        "age_mean": 50.0,
+        "age_std": 15.0,
+        "sexes": ["female", "male", "unknown"],
+        "localizations": ["back", "face", "unknown"],
+    }
+)
 
 
 def conformal(alpha: float) -> dict[str, Any]:

@@ -31,7 +31,12 @@ def write_member(
     datamodule = LesionDataModule.from_config(config, image_input(options))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = LesionClassifier(**options, encoder=datamodule.encoder.state(), class_counts=datamodule.class_counts())
+        module = LesionClassifier(
+            **options,
+            encoder=datamodule.encoder.state(),
+            class_counts=datamodule.class_counts(),
+            hair=datamodule.spec.hair,
+        )
         _disturb(module.network)
     if backbone is not None:
         module.network.backbone.load_state_dict(backbone.state_dict())

@@ -26,12 +26,16 @@ def run(config: AuditConfig) -> None:
     Raises:
         SkinlesionError: The data set cannot be read or split.
     """
+    from skinlesion.data.groups import duplicate_groups
     from skinlesion.data.image_cache import open_cache
+    from skinlesion.data.image_statistics import skin_tones
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
     from skinlesion.data.readers import read_data
     from skinlesion.data.splits import assign, fingerprint, write_split
     from skinlesion.files import write_csv, write_json
     from skinlesion.metrics.estimate import BootstrapConfig
+    from skinlesion.plots.audit import skin_tone_histogram
+    from skinlesion.plots.style import save
     from skinlesion.studies.audit.summary import binary_shortcuts, leaking_pairs, shortcuts, summarize
     from skinlesion.taxonomy import Taxonomy
     from skinlesion.terminal import track
@@ -49,13 +53,21 @@ def run(config: AuditConfig) -> None:
     summary = summarize(frame, split, pairs=pairs, shortcuts=scores, taxonomy=taxonomy)
     write_split(split, out / "split.csv")
     write_csv(out / "duplicates.csv", pairs)
+    if len(groups := duplicate_groups(pairs)):
+        write_csv(out / "groups.csv", groups)
+        told = "%d images equal or resemble one of another lesion: data.groups=%s keeps them together"
+        log.warning(told, len(groups), out / "groups.csv")
     binary = binary_shortcuts(frame, split, BootstrapConfig(seed=config.seed), taxonomy=taxonomy)
     about = {"binary_shortcuts": binary, "fingerprint": fingerprint(split)}
     write_json(out / "audit.json", {**summary, **about})
+    tones = skin_tones(frame["image_id"].tolist(), cache.image)
+    write_csv(out / "skin_tones.csv", tones.round(1))
     _draw(frame, cache.image, config, out, taxonomy)
+    save(skin_tone_histogram(tones), out / "skin_tones.png")
     _show(summary, leaking_pairs(pairs))
     if taxonomy.targets:
         _show_binary(binary, taxonomy.targets)
+    _show_tones(tones)
     log.info("Tables and figures: %s", out)
 
 
@@ -115,3 +127,14 @@ def _show_binary(found: "dict[str, dict[str, Estimates] | None]", targets: "tupl
     ]
     title = "AUROC without the image, cross-validated over lesions, test left out"
     show_table(title, ("predicted from, images", *targets), rows)
+
+
+def _show_tones(tones: "pd.DataFrame") -> None:
+    from skinlesion.commands.console import show_table
+
+    rows = [
+        (str(name), str(len(each)), f"{len(each) / len(tones):.1%}", f"{each['error'].median():.0f}")
+        for name, each in tones.groupby("skin_tone")
+    ]
+    title = "Lightness of the skin in the pictures, which says nothing certain of the person"
+    show_table(title, ("individual typology angle", "images", "share", "median error in degrees"), rows)

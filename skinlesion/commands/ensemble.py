@@ -136,7 +136,7 @@ def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleCon
     def predict(model: "TrainedModel") -> "Predictions":
         assert images is not None
         predictor = Predictor.of([model], tta=config.tta, accelerator=config.accelerator)
-        caches, batch = images.caches(predictor.sizes), config.loader.batch_size
+        caches, batch = images.caches(predictor.members), config.loader.batch_size
         return predictor.predict_frame(images.frame, caches=caches, batch=batch, label=f"predicting {model.name}")
 
     return [predict(model) if each is None else each for model, each in zip(models, found, strict=True)]

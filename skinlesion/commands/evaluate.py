@@ -108,7 +108,7 @@ def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
     )
     images = read_part(models[0], part, config.data)
     examined.note(part, "evaluate", protocol=digest)
-    caches = images.caches(predictor.sizes)
+    caches = images.caches(predictor.members)
     return _Evaluated(
         predictions=predictor.predict_frame(images.frame, caches=caches, batch=config.loader.batch_size),
         facts=images.frame,
@@ -159,15 +159,27 @@ def _about(predictor: "Predictor") -> dict[str, Any]:
 
 def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
     """Read the probabilities of a challenge's CSV, whoever's they are, and the labels of the same images."""
+    from skinlesion.data.columns import Layout
+    from skinlesion.data.metadata import DEFAULT_FACTS
     from skinlesion.data.readers import read_labelled
+    from skinlesion.inference.table_columns import groups_of_frame
     from skinlesion.metrics.challenge import read_submission
     from skinlesion.taxonomy import Taxonomy
 
     other = config.external
     metadata = None if other.metadata is None else Path(other.metadata)
     taxonomy = Taxonomy.load(other.taxonomy)
-    options: dict[str, Any] = {"classes": other.classes, "torn": other.torn, "taxonomy": taxonomy, "key": "external"}
-    found = read_labelled(Path(str(other.labels)), images=None, metadata=metadata, **options)
+    found = read_labelled(
+        Path(str(other.labels)),
+        images=None,
+        metadata=metadata,
+        classes=other.classes,
+        torn=other.torn,
+        taxonomy=taxonomy,
+        layout=Layout.of(other.columns, DEFAULT_FACTS, other.facts, key="external"),
+        groups=None if other.groups is None else Path(other.groups),
+        key="external",
+    )
     ids = found.frame["image_id"].tolist()
     predictions = read_submission(
         submission,
@@ -175,6 +187,9 @@ def _read_submission(config: EvaluateConfig, submission: Path) -> _Evaluated:
         lesions=dict(zip(ids, found.frame["lesion_id"], strict=True)),
         without=found.dropped,
         taxonomy=taxonomy,
+    )
+    predictions = replace(
+        predictions, group_id=groups_of_frame(found.frame.set_index("image_id").loc[predictions.image_id.tolist()])
     )
     return _Evaluated(
         predictions=predictions,
@@ -233,11 +248,16 @@ def _draw(found: _Evaluated, config: EvaluateConfig) -> None:
 
 def _write_subgroups(found: _Evaluated, config: EvaluateConfig) -> dict[str, list[str]]:
     """Write every metric of each group of patients and images, and return the group of each image, by fact."""
+    from skinlesion.data.image_statistics import skin_tones
     from skinlesion.files import write_csv
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.metrics.summary import groups_of, subgroup_rows, subgroups
 
     groups = groups_of(found.predictions, found.facts)
+    if found.image_of is not None:
+        tones = skin_tones(found.predictions.image_id.tolist(), found.image_of)
+        write_csv(found.folder / f"skin_tones_{found.name}.csv", tones.round(1))
+        groups["skin_tone"] = tones["skin_tone"].tolist()
     if groups:
         rows = subgroup_rows(subgroups(found.predictions, groups, BootstrapConfig.of(config), bins=config.bins))
         write_csv(found.folder / f"subgroups_{found.name}.csv", rows)

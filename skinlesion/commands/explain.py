@@ -10,7 +10,10 @@ from skinlesion.errors import DataError, first_five
 
 if TYPE_CHECKING:
     from skinlesion.data.datamodule import Part
+    from skinlesion.data.image_io import Image
+    from skinlesion.inference.predictor import Predictor
     from skinlesion.studies.explain.saliency_checks import SaliencyChecks
+    from skinlesion.studies.probe.cases import Case
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,9 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
     from skinlesion.data.image_io import read
     from skinlesion.files import write_json
+    from skinlesion.inference.inputs import check_facts
     from skinlesion.inference.predictor import Predictor
-    from skinlesion.plots.saliency import explanation_page
+    from skinlesion.plots.saliency import explanation_page, nearest_cases
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
 
@@ -40,15 +44,36 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
         reason = "is a folder; expected one image" if path.is_dir() else "no such file"
         raise DataError(f"image={config.image}: {reason}")
     predictor = Predictor.from_config(config)
-    facts = {"age": config.age, "sex": config.sex, "localization": config.localization}
+    given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
+    facts = check_facts(predictor.encoder, given)
     found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
-    write_json(folder / f"{path.stem}.{found.target}.json", found)
+    nearest = [] if config.cases is None else _nearest(config.cases, predictor, found.image, name=path.stem)
+    if nearest:
+        save(nearest_cases(nearest), folder / f"{path.stem}.nearest.png")
+    write_json(folder / f"{path.stem}.{found.target}.json", {**found.to_dict(), "nearest": list(map(vars, nearest))})
     save(explanation_page(found), folder / f"{path.stem}.{found.target}.png")
     log.info("%s: %s, %.0f %%", path.name, found.predicted, 100 * found.probabilities.max())
     if found.is_ood:
         log.warning("%s is unlike the training images: the prediction is unreliable", path.name)
     log.info("Page and numbers: %s", folder / f"{path.stem}.{found.target}.png")
+
+
+def _nearest(folder: str, predictor: "Predictor", image: "Image", *, name: str) -> "list[Case]":
+    """The training images of a model that are most like an image, by the networks of a probe; they are printed.
+
+    Raises:
+        CheckpointError: There are no cases, or their networks are others by now.
+    """
+    from skinlesion.commands.console import show_table
+    from skinlesion.studies.probe.cases import Cases
+
+    cases, networks = Cases.read(Path(folder)), predictor.networks
+    trained_on = {image_id for model in networks.models for image_id in model.split.get("train", [])}
+    found = cases.nearest(image, cases.embedders(networks.device), among=trained_on, without=name)
+    rows = [(each.image_id, each.diagnosis, each.dx_type or "unknown", f"{each.similarity:.3f}") for each in found]
+    show_table("Nearest training images", ("image", "diagnosis", "confirmed by", "similarity"), rows)
+    return found
 
 
 def _check_maps(config: ExplainConfig, part: "Part") -> None:

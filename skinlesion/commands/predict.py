@@ -31,8 +31,8 @@ def run(config: PredictConfig) -> None:
 
     place = Path(str(config.image or config.images)).expanduser()
     model = Predictor.from_config(config)
-    patient = {"age": config.age, "sex": config.sex, "localization": config.localization}
-    check_facts(model.encoder, patient)
+    given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
+    patient = check_facts(model.encoder, given)
     listing = image_listing(place)
     table, said = _read_table(config, listing.images, model)
     found, unreadable = _predict(model, {path: table.get(path, patient) for path in listing.images}, config)
@@ -60,10 +60,10 @@ def _read_table(
     config: PredictConfig, images: list[Path], model: "Predictor"
 ) -> "tuple[dict[Path, Facts], dict[str, list[str]]]":
     """Facts by image from `facts`; and, for JSON, the images and rows that have no counterpart."""
-    from skinlesion.inference.facts_table import read_facts
-
     if config.facts is None:
         return {}, {}
+    from skinlesion.inference.facts_table import read_facts  # needs pandas, which a bundle alone does without
+
     found = read_facts(Path(config.facts).expanduser(), images, model.encoder)
     return found.facts, {"without_facts": found.without_row, "rows_without_image": found.without_image}
 

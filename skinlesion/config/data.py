@@ -19,20 +19,73 @@ _Probability = Annotated[float, Range(0, 1)]
 _Fraction = Annotated[float, Range(0, 0.9)]
 
 
+RESERVED = {
+    *("image", "image_id", "lesion_id", "diagnosis", "dx", "dx_type", "dataset", "path", "patient_id", "group_id"),
+    *("images", "facts", "names", "calibrated", "batch", "effects", "risk", "layer"),
+}
+"""Names that no fact may have: columns of tables, and the arguments and form fields that stand beside facts."""
+
+
+@dataclass
+class ColumnsConfig:
+    """Names of the columns in the tables; null: the usual names of the public sets."""
+
+    image: str | None = None  # column of image ids or file names
+    diagnosis: str | None = None  # column of diagnoses
+    lesion: str | None = None  # column of lesion ids
+    patient: str | None = None  # column of patient ids
+    source: str | None = None  # column of where an image is from, such as a clinic
+    confirmation: str | None = None  # column of how a diagnosis was made
+
+
+@dataclass
+class FactConfig:
+    """A fact about the patient or the lesion."""
+
+    kind: Annotated[str, OneOf(("number", "category"))]  # number: standardised; category: a column for each value
+    column: str | None = None  # its column; null: the fact's own name or a usual one
+    unit: str = ""  # unit of a number, such as mm
+    low: float | None = None  # least number that can be right; null: any
+    high: float | None = None  # largest number that can be right; null: any
+
+
+def default_facts() -> dict[str, FactConfig]:
+    """Age, sex and localization."""
+    age = FactConfig("number", unit="years", low=0.0, high=120.0)
+    return {"age": age, "sex": FactConfig("category"), "localization": FactConfig("category")}
+
+
+def check_facts(key: str, facts: Mapping[str, FactConfig]) -> None:
+    """Refuse no fact at all, a name that means something else, and a range of a category or without a number in it."""
+    require(len(facts) > 0, key, "{}", "at least one fact; model.fusion=none trains on the images alone")
+    for name, each in facts.items():
+        require(name.isidentifier() and name not in RESERVED, f"{key}.{name}", each.kind, "another name, such as itch")
+        kind = "number" if name == "age" else "category"
+        fits = name not in ("age", "sex", "localization") or each.kind == kind
+        require(fits, f"{key}.{name}.kind", each.kind, f"{kind}, or a fact of another name with column=")
+        ends = [end for end in (each.low, each.high) if end is not None]
+        is_range = not ends or (each.kind == "number" and sorted(ends) == ends)
+        require(is_range, f"{key}.{name}.low", each.low, f"at most high={each.high}, and kind=number")
+
+
 @dataclass
 class DataConfig:
     """The images and the table, and how they are read."""
 
     root: PathText  # folder that holds the tables and the image folders
     table: PathText  # table in data.root: HAM10000's, a label file, an .npz of MedMNIST; folders: images by diagnosis
-    metadata: PathText | None  # file name of age, sex and localization in data.root; null: the table holds them
+    metadata: PathText | None  # file name of the patients' facts in data.root; null: the table holds them
     images: list[PathText]  # names of the image folders in data.root
     classes: dict[str, str] | None  # code, drop or error for each word of a label file; null: HAM10000's table
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows of the table that have no image
     extra_images: Annotated[str, OneOf(("error", "ignore"))]  # what to do with images that have no row in the table
     cache_dir: PathText  # folder of decoded images and frozen features; safe to delete
+    groups: PathText | None  # CSV image_id,group of images to keep together, such as groups.csv of audit
+    columns: ColumnsConfig
+    facts: dict[str, FactConfig]
 
     def __post_init__(self) -> None:
+        check_facts("data.facts", self.facts)
         require(len(self.images) > 0, "data.images", self.images, "at least one folder name")
         beside = self.metadata is None or self.classes is not None or self.table == "folders"
         require(beside, "data.metadata", self.metadata, "null, as HAM10000's table holds the facts (data.classes=null)")
@@ -40,7 +93,10 @@ class DataConfig:
 
 def restore_data_config(settings: Mapping[str, Any]) -> DataConfig:
     """The data settings of a training run, of whichever version, without those that only training has."""
-    known = {"metadata": None, "classes": None, **settings}  # neither was there before label files were read
+    known = {"metadata": None, "classes": None, "groups": None, **settings}  # there were none in earlier versions
+    known["columns"] = ColumnsConfig(**known.get("columns") or {})
+    facts = known.get("facts") or {}
+    known["facts"] = {name: FactConfig(**each) for name, each in facts.items()} or default_facts()
     return DataConfig(**{field.name: known[field.name] for field in fields(DataConfig)})
 
 
@@ -49,6 +105,7 @@ class TrainingDataConfig(DataConfig):
     """The images and the table, and how they are read."""
 
     augment_on: Annotated[str, OneOf(("cpu", "device"))]  # where training images are augmented; device: the GPU
+    hair: Annotated[str, OneOf(("keep", "remove"))]  # whether hairs are painted over, in training and in every use
 
 
 @dataclass

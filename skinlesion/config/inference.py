@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
-from skinlesion.config.data import LoaderConfig, SourceConfig
+from skinlesion.config.data import ColumnsConfig, LoaderConfig, SourceConfig
 from skinlesion.config.schema import (
     PATH,
     BootstrapKeys,
@@ -65,13 +65,16 @@ class ExternalConfig:
 
     images: PathText | None  # folder of images, named by image id, or an .npz; null: a part of the split is evaluated
     labels: PathText | None  # CSV of diagnoses (a column a class, or dx), or an .npz; folders: images lie by diagnosis
-    metadata: PathText | None  # CSV of age, sex and localization by image id; null: the label file's own, if any
+    metadata: PathText | None  # CSV of the patients' facts by image id; null: the label file's own, if any
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows that have no image
     extra_images: Annotated[str, OneOf(("error", "ignore"))]  # what to do with images that have no row
     torn: Annotated[str, OneOf(("error", "drop"))]  # what to do with lesions that have more than one diagnosis
     leakage: Annotated[str, OneOf(("drop", "keep"))]  # what to do with images that training or validation had too
     distance: Annotated[int, Range(0, 32)]  # near duplicates: most differing bits of their 64-bit perceptual hashes
     similarity: Annotated[float, Range(0, 1, above=True)]  # near duplicates: least correlation of their fine detail
+    groups: PathText | None  # CSV image_id,group of images that are resampled together; null: by patient, else lesion
+    columns: ColumnsConfig
+    facts: dict[str, str]  # column of each fact of the model, where it has no usual name
     classes: dict[str, str]  # diagnosis code, drop or error for each word of the label file
     target: str | None  # code or malignant: judged against all else; null: malignant where labels say no more, else all
     taxonomy: str  # name of the diagnoses of a submission, such as isic2019; a model has its own
@@ -184,19 +187,7 @@ class FoldsConfig:
         require(len(self.members) > 0, "members", {}, "at least one member")
 
 
-UNKNOWN = ("unknown", "", "na", "n/a", "nan", "none", "?")  # words for an age that is not known
 Age = Annotated[int | float | str, Range(0, 120)]
-
-
-def known_age(age: int | float | str | None) -> float | None:
-    """An age in years; None where it is not known, which may be said in words.
-
-    Raises:
-        ConfigError: It is no number.
-    """
-    if isinstance(age, str):
-        require(age.strip().lower() in UNKNOWN, "age", age, "years, 0 to 120, or unknown")
-    return None if age is None or isinstance(age, str) else float(age)
 
 
 @dataclass
@@ -213,6 +204,7 @@ class PredictConfig:
     age: Age | None  # age of the patient in years; null: unknown
     sex: str | None  # sex of the patient: female or male; null: unknown
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
+    fact: dict[str, Any]  # further facts that the model knows, by name, such as fact.diameter=5; none: unknown
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     calibrated: bool  # whether an ensemble's probabilities are calibrated; false: the members' mean
     decision: Decision | None  # predicted diagnosis: the likeliest or balanced, by prevalence; null: the model's own
@@ -221,13 +213,10 @@ class PredictConfig:
     loader: LoaderConfig
 
     def __post_init__(self) -> None:
-        self.age = known_age(self.age)
         one = (self.image is None) != (self.images is None)
         require(one, "image", self.image, "an image or a folder, or images=FOLDER facts=TABLE instead")
-        alike = (self.age, self.sex, self.localization) == (None, None, None)
-        require(
-            self.facts is None or alike, "facts", self.facts, "null beside age, sex and localization of one patient"
-        )
+        alike = (self.age, self.sex, self.localization, self.fact) == (None, None, None, {})
+        require(self.facts is None or alike, "facts", self.facts, "null beside the facts of one patient")
         if self.bundle is None:
             require_one_model(self.checkpoint, self.ensemble, otherwise=" or bundle=FOLDER")
         alone = self.bundle is None or (self.checkpoint is None and self.ensemble is None)

@@ -57,8 +57,6 @@ _MODELS = {
     "bundle": "; `skinlesion export` makes a bundle",
 }
 
-_STAGES = "model.high=1 and model.middle=2 (where its stages begin: a number from the top, or a module's name)"
-
 
 def check_key(name: str, value: str, command: str, schema: type) -> None:
     """Refuse a key that a command does not have, and name the one that is meant.
@@ -75,7 +73,7 @@ def check_key(name: str, value: str, command: str, schema: type) -> None:
     group = next((each for each in groups(command) if name in (each, each.partition("@")[0])), None)
     root = f"{group}.root"
     if group is None:
-        is_node = any(known.startswith(f"{name}.") for known in keys(schema))
+        is_node = any(_matches(name, known) and known.count(".") > name.count(".") for known in keys(schema))
         if not (name.startswith("hydra") or is_known(name, schema) or (is_node and value.startswith("{"))):
             raise ConfigError(unknown_key(name, schema, value=value))
     elif root in keys(schema) and value not in choices(group) and ("/" in value or Path(value).exists()):
@@ -83,27 +81,34 @@ def check_key(name: str, value: str, command: str, schema: type) -> None:
         raise ConfigError(f"{group}={value}: expected {expected}")
 
 
-def check_backbone(given: dict[str, str], command: str) -> None:
-    """Refuse a backbone of another architecture than the preset's without the places where its stages begin.
+def backbone_overrides(given: dict[str, str], command: str) -> list[str]:
+    """What a backbone that is given by its name changes in the preset: the run's name, and where its stages begin.
+
+    A preset names stages of its own network; those of another one are timm's last and last but one feature levels.
 
     Args:
         given: Values by key, as the user gave them.
         command: Name of the command and of its YAML file.
-
-    Raises:
-        ConfigError: `model.backbone` is given, and neither `model.high` nor `model.middle`.
     """
     backbone = given.get("model.backbone", "")
-    path = config_dir() / "model" / f"{given.get('model') or groups(command).get('model')}.yaml"
-    if not backbone or "," in backbone or not path.is_file() or {"model.high", "model.middle"} & given.keys():
-        return
-    preset = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if backbone.partition(".")[0] != preset["backbone"].partition(".")[0] and isinstance(preset["high"], str):
-        presets = ", ".join(choices("model"))
-        raise ConfigError(
-            f"model.backbone={backbone}: {_STAGES} are needed too; or give model=timm, which finds them, "
-            f"or another of the presets {presets}"
-        )
+    if not backbone:
+        return []
+    found = [] if "model.name" in given else ["model.name=${model.backbone}"]
+    path = config_dir() / "model" / f"{_model_preset(given, command)}.yaml"
+    preset = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"backbone": backbone}
+    if backbone.partition(".")[0] != preset["backbone"].partition(".")[0]:
+        found += [
+            f"model.{key}={level}" for key, level in (("high", -1), ("middle", -2)) if f"model.{key}" not in given
+        ]
+    return found
+
+
+def _model_preset(given: dict[str, str], command: str) -> str | None:
+    """The preset of `model` that holds: the user's, the experiment's or the command's."""
+    path = config_dir() / "experiment" / f"{given.get('experiment')}.yaml"
+    chosen = yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", []) if path.is_file() else []
+    of_experiment = next((each["override /model"] for each in chosen if "override /model" in each), None)
+    return given.get("model") or of_experiment or groups(command).get("model")
 
 
 def is_known(name: str, schema: type) -> bool:
@@ -130,7 +135,7 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
             return f"{name}: is called {target} now; give {target}={value}"
     if name == "backbone" and "model.backbone" in known:
         presets = ", ".join(choices("model"))
-        return f"{name}: unknown key; give model=, one of {presets}, or model.backbone with {_STAGES}"
+        return f"{name}: unknown key; give model=, one of {presets}, or model.backbone={value}, any of timm's"
     if name in _MODELS and (taken := [each for each in _MODELS if each in known]):
         return f"{name}: not taken here; give {'= or '.join(taken)}={_MODELS[taken[0]]}"
     if name == "token" and "bundle" in known:
@@ -217,9 +222,7 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
         if name in given:
             raise ConfigError(f"{name}={given[name]}: given twice, {paths[0]} too")
         overrides.append(f"{name}={join(known[name], paths)}")
-    check_backbone(given, command)
-    if given.get("model.backbone") and "model.name" not in given:
-        overrides.append("model.name=${model.backbone}")  # that of a preset would name another network
+    overrides += backbone_overrides(given, command)
     return CommandLine(tuple(overrides), tuple(flags), is_multirun)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig, TaxonomyConfig, require_known_classes
-from skinlesion.config.inference import Age, known_age
+from skinlesion.config.inference import Age
 from skinlesion.config.schema import (
     BootstrapKeys,
     OneOf,
@@ -72,18 +72,43 @@ class ExplainConfig(BootstrapKeys):
     age: Age | None  # age of the patient in years; null: unknown
     sex: str | None  # sex of the patient: female or male; null: unknown
     localization: str | None  # site of the lesion as in HAM10000: back, face, scalp, ...; null: unknown
+    fact: dict[str, Any]  # further facts that the model knows, by name, such as fact.diameter=5; none: unknown
     tta: Tta | None  # test-time augmentation; null: the ensemble's own, or none
     out: PathText | None  # folder of the results; null: `explanations` beside the model
     images: Annotated[int, Range(2)] | None  # number of images drawn from the part of the split; null: all
+    cases: PathText | None  # folder that `probe` wrote, whose most similar training images are shown; null: none
     masks: PathText | None  # folder of binary lesion masks, PNG files named by image id; null: none
     accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
     data: SourceConfig
 
     def __post_init__(self) -> None:
-        self.age = known_age(self.age)
         require_one_model(self.checkpoint, self.ensemble)
         if (self.image is None) == (self.split is None):
             raise ConfigError("expected image=FILE, to be explained, or split=val, to check the maps of that part")
+
+
+@dataclass
+class ProbeConfig(BootstrapKeys):
+    """`skinlesion probe`."""
+
+    out: PathText  # folder of the results
+    backbones: list[str]  # networks whose embeddings stand side by side: timm's names, checkpoints or folders of runs
+    pretrained: bool | PathText  # true: timm's hub; false: random; a weight file; a folder of files NAME.safetensors
+    image_size: list[int] | None  # height and width in pixels for networks of timm; null: each network's own
+    facts: bool  # whether the facts about the patient stand beside the embedding
+    classifiers: list[Annotated[str, OneOf(("logistic", "linear", "knn", "network"))]]  # which learn from it
+    alpha: Annotated[float, Range(0)]  # exponent of the inverse class frequency that images weigh; 0: all alike
+    accelerator: str  # device: auto, cpu, gpu, or another that Lightning knows
+    bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
+    data: DataConfig
+    taxonomy: TaxonomyConfig
+    split: SplitConfig
+
+    def __post_init__(self) -> None:
+        require_known_classes(self.data, self.taxonomy)
+        require(len(self.backbones) > 0, "backbones", self.backbones, "at least one network")
+        require(len(self.classifiers) > 0, "classifiers", self.classifiers, "at least one")
+        require_size("image_size", self.image_size, least=16)
 
 
 @dataclass

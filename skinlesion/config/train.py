@@ -54,10 +54,8 @@ class ModelConfig:
     spatial_kernel: Count  # side of the spatial attention's convolution in pixels of the feature map, odd
     funnel: list[Count]  # widths of the dense layers in units; []: none
     dropout: _Probability  # dropout behind the first dense layer, halved at each further one
-    high: int | str  # where the high stages begin: stages from the top, a module, or -1: the last feature level of timm
-    middle: (
-        int | str
-    )  # where the middle stages begin: stages from the top, a module, or -2: the last two feature levels
+    high: int | str  # where the high stages begin: stages from the top, a module, or -1: the last feature level
+    middle: int | str  # where the middle stages begin, likewise; -2: the last two levels, of a ViT thirds of its depth
 
     def __post_init__(self) -> None:
         require(self.spatial_kernel % 2 == 1, "model.spatial_kernel", self.spatial_kernel, "an odd number")

@@ -1,51 +1,14 @@
-"""Tables as people hand them in: CSV files, their faults named by line, and columns by the names that people use."""
+"""Tables as people hand them in: CSV files, and their faults named by line."""
 
 import csv
 import io
-import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.image_formats import SUFFIXES
-from skinlesion.data.metadata import AGES, UNKNOWN, normalize_words, parse_ages
+from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import first_five
-
-ID_COLUMNS = ("image_id", "image", "isic_id", "image_name", "img_id", "md5hash", "ddi_file", "derm")
-"""Names of the column of image ids, the first that is there."""
-
-SEXES = ("female", "male", UNKNOWN)
-
-SYNONYMS = {
-    "lesion_id": ("lesion_id",),
-    "patient_id": ("patient_id",),
-    "age": ("age", "age_approx", "age_at_diagnosis", "age_years", "age (years)"),
-    "sex": ("sex", "gender"),
-    "localization": (
-        "localization",
-        "anatom_site_general",
-        "anatom_site_general_challenge",
-        "localisation",
-        "location",
-        "anatom_site",
-        "body_site",
-        "site",
-        "region",
-    ),
-    "dx_type": ("dx_type", "diagnosis_confirm_type"),
-    "dataset": ("dataset",),
-}
-"""Names of each fact's column in HAM10000, in the tables of the ISIC archive and in others; the first counts."""
-
-NO_DIAGNOSES = {
-    *ID_COLUMNS,
-    *(name for names in SYNONYMS.values() for name in names),
-    "score_weight",
-    "validation_weight",
-}
-log = logging.getLogger(__name__)
 
 
 def read_rows(path: Path, *, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -112,7 +75,8 @@ def _numbered_lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Line numbers, as an editor shows them, and fields of all lines that have any."""
     header = text.lstrip().partition("\n")[0]
     # newline="" leaves line ends to the reader, which knows those inside quotes; strict refuses an open quote
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
+    separator = "\t" if "\t" in header else max(",;", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     for fields in reader:
         if any(stripped := [field.strip() for field in fields]):
             yield reader.line_num, stripped
@@ -128,77 +92,12 @@ def _header_problems(header: list[str], columns: Sequence[str]) -> Iterator[str]
         yield f"column {', '.join(repeated)} is there more than once; keep one."
 
 
-def image_ids(rows: pd.DataFrame) -> "pd.Series[str] | None":
-    """Return the image ids of some rows without folder and suffix; None where no column of `ID_COLUMNS` is there."""
-    column = next((name for name in ID_COLUMNS if name in rows), None)
-    affixes = rf"^.*[/\\]|(?:{'|'.join(map(re.escape, SUFFIXES))})$"
-    return None if column is None else rows[column].str.replace(affixes, "", case=False, regex=True)
-
-
 def id_problems(ids: "pd.Series[str]") -> Iterator[str]:
     """Yield the lines without an image id, and the ids that stand in more than one row."""
     known = is_known(ids)
     if not known.all():
         yield f"no image_id in line {first_five(ids.index[~known])}; every row needs one."
     yield from repeated_ids(ids[known])
-
-
-def joined_facts(
-    rows: pd.DataFrame, labels: Path, metadata: Path | None
-) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Collect the facts of a label file and its metadata file, whose values win.
-
-    Returns:
-        The facts by image id; the column of each fact that was found; and problems of the files.
-    """
-    columns = fact_columns(rows)
-    if metadata is None:
-        return facts_by_image(rows), columns, named_by_file(labels, fact_problems(rows))
-    table, problems = read_rows(metadata, columns=())
-    ids = image_ids(table)
-    if not problems and ids is None:
-        problems = [f"no column of image ids ({', '.join(ID_COLUMNS)})."]
-    if problems or ids is None:
-        return pd.DataFrame(), columns, named_by_file(metadata, problems)
-    known = ids.isin(rows["image_id"])
-    problems = [*fact_problems(table[known]), *repeated_ids(ids)]
-    if not known.any():
-        problems.append("no row for any image of the label file; is it of other images?")
-    elif without := int((~rows["image_id"].isin(ids)).sum()):
-        log.warning("%s: no row for %d of %d images: their facts are unknown.", metadata.name, without, len(rows))
-    facts = facts_by_image(table.assign(image_id=ids)[known]).combine_first(facts_by_image(rows))
-    return facts, columns | fact_columns(table), named_by_file(metadata, problems)
-
-
-def fact_columns(rows: pd.DataFrame) -> dict[str, str]:
-    """Name the column of each fact that is there."""
-    found = {fact: next((name for name in names if name in rows), None) for fact, names in SYNONYMS.items()}
-    return {fact: name for fact, name in found.items() if name is not None}
-
-
-def facts_by_image(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give the facts as text by image id, under HAM10000's names, NaN where empty."""
-    columns = {fact: rows[name].to_numpy() for fact, name in fact_columns(rows).items()}
-    texts = pd.DataFrame(columns, index=rows["image_id"].to_numpy(), dtype=object)
-    return texts.where(texts != "")[~texts.index.duplicated()]
-
-
-def fact_problems(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield the sexes and ages that cannot be used, as far as the columns are there."""
-    columns = fact_columns(rows)
-    if "sex" in columns:
-        yield from unknown_words(rows, columns["sex"], SEXES)
-    age = columns.get("age")
-    if age is not None and (faulty := parse_ages(rows[age])[1]).any():
-        years = f"years from {AGES[0]:g} to {AGES[1]:g}, such as 55 or 55.0, or nothing where unknown"
-        yield f"faulty {age}: {by_line(rows.loc[faulty, age])}; expected {years}."
-
-
-def unknown_words(rows: pd.DataFrame, column: str, expected: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a column that are none of the expected ones."""
-    wrong = rows.loc[[word not in expected for word in normalize_words(rows[column])], column]
-    if len(wrong):
-        yield f"unknown {column}: {by_line(wrong)}; expected {', '.join(expected)}."
 
 
 def is_known(values: "pd.Series[str]") -> "pd.Series[bool]":

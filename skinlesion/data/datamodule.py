@@ -12,13 +12,14 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from skinlesion.config.data import AugmentConfig, DataConfig, SplitConfig
+from skinlesion.config.data import AugmentConfig, SplitConfig, restore_data_config
 from skinlesion.config.schema import check_annotations
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.batch_augment import BatchAugment
+from skinlesion.data.columns import fact_specs
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
-from skinlesion.data.image_cache import ImageCache, check_cache, open_cache
+from skinlesion.data.image_cache import ImageCache, check_cache, image_key, open_cache
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data
@@ -45,6 +46,9 @@ class LesionDataModule(LightningDataModule):
         metadata: File name of the patients' facts in root, where they are not in the table.
         images: Names of the image folders in root.
         classes: What the words of the labels mean: a code, "drop" or "error"; None: HAM10000's table.
+        groups: CSV with image_id and group, of images to keep together, such as near duplicates.
+        columns: Names of columns, by `ColumnsConfig`; None: the usual ones.
+        facts: What is known of a patient or lesion, by name, as of `FactConfig`; None: age, sex and localization.
         taxonomy: Name of a file of `conf/taxonomy`, or its contents: the diagnoses; "infer": those of the table.
         missing_images: "error" or "drop": what to do with rows without an image.
         extra_images: "error" or "ignore": what to do with images without a row.
@@ -57,6 +61,7 @@ class LesionDataModule(LightningDataModule):
         split_file: CSV with image_id, lesion_id and split, "file".
         augment: Options of `AugmentConfig` that differ from the published ones.
         augment_on: "cpu" or "device": where training images are changed.
+        hair: "keep", or "remove": hairs are painted over in every image.
         image_size: (height, width) in pixels.
         mean: Mean of red, green and blue, 0 to 1.
         std: Standard deviation of red, green and blue, 0 to 1.
@@ -78,6 +83,9 @@ class LesionDataModule(LightningDataModule):
         metadata: str | None = None,
         images: Sequence[str] = ("HAM10000_images_part_1", "HAM10000_images_part_2"),
         classes: Mapping[str, str] | None = None,
+        groups: str | None = None,
+        columns: Mapping[str, str | None] | None = None,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
         taxonomy: str | Mapping[str, Any] = "ham10000",
         missing_images: str = "error",
         extra_images: str = "error",
@@ -90,6 +98,7 @@ class LesionDataModule(LightningDataModule):
         split_file: str | None = None,
         augment: Mapping[str, float] | None = None,
         augment_on: Literal["cpu", "device"] = "cpu",
+        hair: Literal["keep", "remove"] = "keep",
         image_size: Sequence[int] = (224, 224),
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
@@ -99,18 +108,19 @@ class LesionDataModule(LightningDataModule):
         seed: int = 1,
     ) -> None:
         super().__init__()
-        words = None if classes is None else dict(classes)
-        folders, cache = list(images), str(cache_dir)
-        self._data = DataConfig(str(root), table, metadata, folders, words, missing_images, extra_images, cache)
+        self._data = restore_data_config(
+            {"root": str(root), "table": table, "metadata": metadata, "images": list(images), "groups": groups}
+            | {"classes": classes and dict(classes), "columns": columns, "facts": facts, "cache_dir": str(cache_dir)}
+            | {"missing_images": missing_images, "extra_images": extra_images}
+        )
         self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, calibration_fraction, split_file)
         self.augment_options = AugmentConfig(**(augment or {}))
         for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)
         self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
-        self.cache_dir = Path(cache_dir)
-        self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std))
-        self.first_epoch, self._next_epoch = 0, 0
+        self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
+        self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std), hair=hair)
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod
@@ -157,12 +167,12 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def encoder(self) -> MetadataEncoder:
         """The encoder of metadata, fitted on the training part."""
-        return MetadataEncoder.fit(self.part_frame("train"))
+        return MetadataEncoder.fit(self.part_frame("train"), fact_specs(self._data.facts))
 
     @cached_property
     def cache(self) -> ImageCache:
         """The decoded images of the whole table, decoded on first use."""
-        return open_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
+        return open_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
 
     def prepare_data(self) -> None:
         """Decode the images that are not decoded yet."""
@@ -170,7 +180,11 @@ class LesionDataModule(LightningDataModule):
 
     def check_cache(self) -> None:
         """Refuse now a cache folder that cannot take the images that are not decoded yet."""
-        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir)
+        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
+
+    def image_key(self) -> str:
+        """The key of the decoded images, whether or not they are decoded."""
+        return image_key(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the table, and fit the encoder."""

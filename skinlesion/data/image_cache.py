@@ -55,7 +55,7 @@ class ImageCache:
         return {"path": self.path, "key": self.key, "image_ids": self.image_ids}
 
 
-def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> ImageCache:
+def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> ImageCache:
     """Open the decoded images of a checked frame; decode them if they are not there or the files have changed.
 
     Args:
@@ -63,44 +63,45 @@ def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -
         size: (height, width) in pixels.
         cache_dir: The folder of caches. The file's name holds the key, so a changed image, list of images or size
             leads to a new one; where the images lie and when they were copied plays no part.
+        hair: "keep" or "remove", see `fit`; each has a file of its own.
 
     Raises:
         ConfigError: The images are not there yet, and the folder cannot be written.
         DataError: Images cannot be decoded, of which all are named, or the disk is full; no file is left behind.
     """
-    key = image_key(frame, size=size, cache_dir=cache_dir)
+    key = image_key(frame, size=size, cache_dir=cache_dir, hair=hair)
     path = _path(key, size, cache_dir)
     files = [Path(file) for file in frame["path"]]
-    open_array(path, lambda: _build(path, files, size))
+    open_array(path, lambda: _build(path, files, size, hair))
     return ImageCache(path, key, tuple(frame["image_id"]))
 
 
-def check_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> None:
+def check_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> None:
     """Refuse now, before weights are looked for, a cache that is not there and cannot be made.
 
     Raises:
         ConfigError: The folder cannot be written.
         DataError: The disk is too small.
     """
-    if not _path(image_key(frame, size=size, cache_dir=cache_dir), size, cache_dir).exists():
+    if not _path(image_key(frame, size=size, cache_dir=cache_dir, hair=hair), size, cache_dir).exists():
         require_writable(cache_dir, "data.cache_dir")
         require_room(cache_dir, 3 * len(frame) * size[0] * size[1], what=_WHAT)
 
 
-def image_key(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path) -> str:
-    """The key of a frame's images, whether or not they are decoded: a digest of ids, size and the files' contents."""
-    digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
+def image_key(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> str:
+    """The key of a frame's images, decoded or not: a digest of ids, size, the files' contents and removed hair."""
+    digest = hashlib.sha256(f"{_FORMAT} {size}{'' if hair == 'keep' else f' {hair}'}".encode())
     contents = content_digests([Path(path) for path in frame["path"]], cache_dir)
     for image_id, content in zip(frame["image_id"], contents, strict=True):
         digest.update(f"{image_id} {content}\n".encode())
     return digest.hexdigest()
 
 
-def _path(key: str, size: tuple[int, int], cache_dir: Path) -> Path:
+def _path(key: str, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> Path:
     return cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
 
 
-def _build(path: Path, paths: Sequence[Path], size: tuple[int, int]) -> None:
+def _build(path: Path, paths: Sequence[Path], size: tuple[int, int], hair: str) -> None:
     log.info("Decoding %d images at %dx%d, once: %s", len(paths), size[1], size[0], path)
     broken: list[str] = []
     shape = (len(paths), *size, 3)
@@ -108,7 +109,7 @@ def _build(path: Path, paths: Sequence[Path], size: tuple[int, int]) -> None:
 
         def fill(row: int) -> None:
             try:
-                images[row] = decode(paths[row], size)
+                images[row] = decode(paths[row], size, hair=hair)
             except DataError as error:
                 broken.append(str(error))
 

@@ -3,7 +3,7 @@
 Everything is computed from the decoded images at the working size, without their padding, a block at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ from skinlesion.data.disk_cache import load_arrays
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import Image, dimensions, unpadded_area
 from skinlesion.data.near_duplicates import Hashes, ImageDescriptors, hash_images
+from skinlesion.data.skin import skin_tone
 from skinlesion.files import replacing
 from skinlesion.terminal import track
 
@@ -75,6 +76,21 @@ def stored_descriptors(frame: pd.DataFrame, cache: ImageCache, *, label: str) ->
     stored = load_arrays(path, build)
     hashes = Hashes(stored["perceptual"], stored["detail"], tuple(stored["exact"].tolist()))
     return ImageDescriptors(tuple(frame["image_id"]), stored["looks"], hashes)
+
+
+def skin_tones(image_ids: Sequence[str], image_of: Callable[[str], Image]) -> pd.DataFrame:
+    """Estimate how light the skin of each picture is, see `skin.skin_tone`.
+
+    Args:
+        image_ids: N ids.
+        image_of: The image (h, w, 3) of an id.
+
+    Returns:
+        N rows: image_id, `skin_tone` (the class), ita and error in degrees, NaN where there is none.
+    """
+    found = [(name, skin_tone(image_of(name))) for name in track(image_ids, "estimating skin tones", len(image_ids))]
+    rows = [(name, tone.name, tone.ita, tone.error) for name, tone in found]
+    return pd.DataFrame(rows, columns=["image_id", "skin_tone", "ita", "error"])
 
 
 def _colour_statistics(image: Image) -> tuple[float, ...]:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.config.schema import require_classes
-from skinlesion.data.csv_io import ID_COLUMNS, NO_DIAGNOSES, by_line, column_names, id_problems, image_ids, read_rows
+from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
+from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
 from skinlesion.data.image_files import class_folders
 from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import first_five
@@ -36,6 +37,7 @@ _BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": M
     each: each for each in (BENIGN, MALIGNANT)
 }
 _BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
+_USUAL = Layout()
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +112,7 @@ def read_labels(
     path: Path,
     meanings: Meanings,
     *,
+    layout: Layout = _USUAL,
     metadata: Path | None = None,
     binary: bool = False,
     table: pd.DataFrame | None = None,
@@ -117,9 +120,10 @@ def read_labels(
     """Read the diagnosis of each image.
 
     Args:
-        path: CSV with a column of image ids (`ID_COLUMNS`), and a column of diagnoses (`DIAGNOSIS_COLUMNS`), the
-            columns of one of `HIERARCHIES`, or a column of 0 and 1 for each diagnosis.
+        path: CSV with a column of image ids, and a column of diagnoses (`DIAGNOSIS_COLUMNS`), the columns of one of
+            `HIERARCHIES`, or a column of 0 and 1 for each diagnosis.
         meanings: Of each word, or of the name of each such column.
+        layout: Names of the columns.
         metadata: CSV that names the images of each lesion_id, where `path` has diagnoses of lesions alone.
         binary: Whether a file may say of its images no more than benign or malignant, in a column of these words, of
             0 and 1, or of false and true (`_BINARY_COLUMNS`).
@@ -132,20 +136,21 @@ def read_labels(
     rows, problems = read_rows(path, columns=()) if table is None else (table, [])
     if problems:
         return rows, problems
-    ids = image_ids(rows) if table is None else rows["image_id"]
-    if ids is None and metadata is not None and "lesion_id" in rows:
-        rows = _rows_by_image(rows, metadata)
-        ids = image_ids(rows)
+    rows = layout.with_diagnosis(rows)
+    ids = image_ids(rows, layout) if table is None else rows["image_id"]
+    if ids is None and metadata is not None:
+        rows = _rows_by_image(rows, metadata, layout)
+        ids = image_ids(rows, layout)
     if ids is None:
-        expected = f"no column of image ids ({', '.join(ID_COLUMNS)})"
+        expected = f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])}, or {_id_key(meanings.key)}=NAME)"
         return rows, [f"{expected}; expected a header such as image,dx, got {first_five(map(repr, rows))}."]
-    column, words = _diagnosis_words(rows, meanings)
+    column, words = _diagnosis_words(rows, meanings, layout)
     answers = _binary_column(rows, column, meanings) if binary else None
     if answers is not None:
         words = rows[answers].str.lower().map(_BINARY)
         return rows.assign(image_id=ids, word=words, diagnosis=words), list(id_problems(ids))
     if words is None:
-        column, (words, problems) = "columns of 0 and 1", _one_hot_words(rows, meanings)
+        column, (words, problems) = "columns of 0 and 1", _one_hot_words(_free_columns(rows, layout), meanings)
     meanings.report(column or "", words[words != ""])
     return (
         rows.assign(image_id=ids, word=words, diagnosis=meanings.codes(words)),
@@ -155,7 +160,7 @@ def read_labels(
 
 def diagnosis_codes(rows: pd.DataFrame, taxonomy: Taxonomy) -> list[str] | None:
     """Give the code of each row of a table that was read before, its word where it has none; None: no column has it."""
-    column, words = _diagnosis_words(rows, Meanings(taxonomy, {}, ""))
+    column, words = _diagnosis_words(rows, Meanings(taxonomy, {}, ""), _USUAL)
     return None if column is None or words is None else [taxonomy.meaning(word) or word for word in words]
 
 
@@ -166,7 +171,14 @@ def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[
     return table, {image_id: [path] for image_id, _, path in found}
 
 
-def _diagnosis_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[str | None, pd.Series[str] | None]":
+def _free_columns(rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Give the columns that hold neither ids nor facts."""
+    return rows[[str(name) for name in rows if layout.is_diagnosis(str(name))]]
+
+
+def _diagnosis_words(
+    rows: pd.DataFrame, meanings: Meanings, layout: Layout
+) -> "tuple[str | None, pd.Series[str] | None]":
     """Give the name and the words of the column of diagnoses; None where each diagnosis has a column of 0 and 1.
 
     Where there are several such columns, the first counts whose words are all diagnoses.
@@ -175,7 +187,7 @@ def _diagnosis_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[str | Non
     for names in HIERARCHIES:
         if levels := [name for name in names if name in rows]:
             found[" to ".join(dict.fromkeys((levels[0], levels[-1])))] = _hierarchy_words(rows[levels], meanings)
-    if len(_one_hot_columns(rows, meanings)) > 1:
+    if len(_one_hot_columns(_free_columns(rows, layout), meanings)) > 1:
         found = {name: words for name, words in found.items() if name in DIAGNOSIS_COLUMNS[:2]}
     binary = {name: rows[name].str.lower() for name in _BINARY_COLUMNS if name in rows}
     for name, words in {**found, **binary}.items():
@@ -205,14 +217,19 @@ def _binary_column(rows: pd.DataFrame, column: str | None, meanings: Meanings) -
     return next((name for name in found if any(meanings(word) is None for word in {*rows[name].str.lower()})), None)
 
 
-def _rows_by_image(rows: pd.DataFrame, metadata: Path) -> pd.DataFrame:
-    """Give each image of a lesion the lesion's row; the rows as they are where the metadata do not say."""
-    table, problems = read_rows(metadata, columns=("lesion_id",))
-    ids = image_ids(table)
-    if problems or ids is None:
+def _id_key(key: str) -> str:
+    return key.replace(".classes", ".columns.image")
+
+
+def _rows_by_image(rows: pd.DataFrame, metadata: Path, layout: Layout) -> pd.DataFrame:
+    """Give each image of a lesion the lesion's row; the rows as they are where the tables do not say."""
+    table, problems = read_rows(metadata, columns=())
+    ids = image_ids(table, layout)
+    own, theirs = layout.find(rows, "lesion_id"), layout.find(table, "lesion_id")
+    if problems or ids is None or own is None or theirs is None:
         return rows
-    images = pd.DataFrame({"lesion_id": table["lesion_id"], "image_id": ids})
-    return rows.reset_index(names="line").merge(images, on="lesion_id").set_index("line")
+    images = pd.DataFrame({own: table[theirs], "image_id": ids})
+    return rows.reset_index(names="line").merge(images, on=own).set_index("line")
 
 
 def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
@@ -223,16 +240,19 @@ def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
     }
 
 
-def unread_columns(path: Path, meanings: Meanings) -> list[str]:
+def unread_columns(path: Path, meanings: Meanings, layout: Layout) -> list[str]:
     """Name the columns of a table that hold neither ids, facts nor diagnoses, as far as their names say."""
-    known = {*NO_DIAGNOSES, *DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *(name for names in HIERARCHIES for name in names)}
+    names = column_names(path)
+    used = {*layout.fact_columns(names).values(), layout.find(names, "image_id"), *layout.given.values()}
+    used |= {*DIAGNOSIS_COLUMNS, *_BINARY_COLUMNS, *(name for levels in HIERARCHIES for name in levels)}
     infer = meanings.taxonomy.infer
-    return [name for name in column_names(path) if name and name not in known and (infer or meanings(name) is None)]
+    free = [name for name in names if name and name not in used and layout.is_diagnosis(name)]
+    return [name for name in free if infer or meanings(name) is None]
 
 
 def _one_hot_columns(rows: pd.DataFrame, meanings: Meanings) -> list[str]:
     """Name the columns that are named after a diagnosis; where any word is one, those of 0 and 1."""
-    named = [str(name) for name in rows if name not in NO_DIAGNOSES and meanings(str(name)) is not None]
+    named = [str(name) for name in rows if meanings(str(name)) is not None]
     if not meanings.taxonomy.infer:
         return named
     binary = [name for name in named if pd.to_numeric(rows[name], errors="coerce").isin((0, 1)).all()]
@@ -251,7 +271,7 @@ def _one_hot_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[pd.Series[s
         return pd.Series("", index=rows.index), [
             f"{expected}{alone if is_binary else ''}; expected {header}… or image,dx."
         ]
-    others = [str(name) for name in rows if name not in NO_DIAGNOSES and name not in columns]
+    others = [str(name) for name in rows if name not in columns]
     values = rows[[*columns, *others]].apply(pd.to_numeric, errors="coerce")
     is_binary = values.isin((0, 1))
     unknown = [name for name in others if is_binary[name].all()]

@@ -1,10 +1,12 @@
-"""Facts about the patient as numbers: age, sex and localization, each possibly unknown.
+"""Facts about the patient and the lesion as numbers: age, sex, localization or any others, each possibly unknown.
 
 An encoder is applied with numpy alone, so that a service starts without pandas.
 """
 
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
 
 _Columns: TypeAlias = "pd.DataFrame | Mapping[str, Sequence[object]]"
 
-FACTS = ("age", "sex", "localization")
-"""The three facts about the patient, and the only columns of a frame that the encoder reads."""
-
+NUMBER, CATEGORY = "number", "category"
 UNKNOWN = "unknown"
-AGES = (0.0, 120.0)  # years, both ends included; 0 is a real age in HAM10000 (39 images)
 _BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
+_FACT_BLANKS = frozenset({"unk", "-", "missing", "not known", "not specified", "not reported", "unspecified"})
+_ANSWERS = {"true": "yes", "false": "no"}
+_SEXES = {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
+_YEARS = "years?|yrs?|y"  # units that an age may carry
+_DIGITS = r"([0-9]+(?:\.[0-9]+)?)"
 
 
 class _Words(dict[str, str]):
@@ -44,129 +48,213 @@ def normalize_words(values: Iterable[object]) -> list[str]:
     return [words[str(value)] for value in values]
 
 
-def parse_ages(values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Read ages, given as numbers or text.
+@dataclass(frozen=True)
+class FactSpec:
+    """One fact: what it is, and how it is encoded as learned from a training split.
 
-    Returns:
-        Ages in years, shape (N,), NaN where unknown; and, shape (N,), whether each entry is faulty: no number, or
-        outside 0 to 120.
+    A number is standardised, 0 (the mean) with a flag of 1 where it is unknown. A category is one-hot; a value that is
+    missing, or that the training split did not hold, is "unknown", which always has a column of its own.
+
+    Attributes:
+        name: In tables, forms and on the command line.
+        kind: `NUMBER` or `CATEGORY`.
+        column: Its column in the table of the training, where that has no usual name.
+        unit: Of a number, such as "mm"; "" without one.
+        low: Least number that can be right; None: any.
+        high: Largest number that can be right; None: any.
+        mean: Of the known training numbers.
+        std: Their population standard deviation, above 0.
+        categories: Those of the training in order, "unknown" last.
     """
-    words = normalize_words(values)
-    number = {word: parse_number(word) for word in {*words}}
-    years = np.array([number[word] for word in words], dtype=np.float64)
-    known = np.array([word != UNKNOWN for word in words], dtype=np.bool_)
-    return years, known & ~((years >= AGES[0]) & (years <= AGES[1]))
+
+    name: str
+    kind: str
+    column: str | None = None
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    mean: float = 0.0
+    std: float = 1.0
+    categories: tuple[str, ...] = (UNKNOWN,)
+
+    @property
+    def expected(self) -> str:
+        """What an entry may be, in words."""
+        if self.kind == CATEGORY:
+            return f"one of {', '.join(self.categories)}"
+        low, high = ("" if end is None else f"{end:g}" for end in (self.low, self.high))
+        limits = f" from {low} to {high}" if low and high else f" of {low} or more" if low else ""
+        limits = limits or (f" up to {high}" if high else "")
+        return f"{self.unit or 'a number'}{limits}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The name of each column of `encode`, e.g. "sex=female"."""
+        if self.kind == NUMBER:
+            return (self.name, f"{self.name}={UNKNOWN}")
+        return tuple(f"{self.name}={value}" for value in self.categories)
+
+    def words(self, values: Iterable[object]) -> list[str]:
+        """Entries as words: lower case, `unknown` where they say so, yes and no for true and false, 3 for 3.0."""
+        words = normalize_words(values)
+        plain = {word: re.sub(r"^(\d+)\.0+$", r"\1", _ANSWERS.get(word, word)) for word in {*words}}
+        named = _SEXES if self.name == "sex" else {}
+        return [UNKNOWN if word in _FACT_BLANKS else named.get(plain[word], plain[word]) for word in words]
+
+    def numbers(self, values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Read numbers, given as such or as text: 55, "55.0", "85+" as 85, "70-79" as 74.5, "45 years" as 45.
+
+        Returns:
+            Shape (N,), NaN where unknown; and, shape (N,), whether each entry is faulty: no number, or out of range.
+        """
+        words = self.words(values)
+        number = {word: self._number(word) for word in {*words}}
+        found = np.array([number[word] for word in words], dtype=np.float64)
+        known = np.array([word != UNKNOWN for word in words], dtype=np.bool_)
+        low, high = (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
+        return found, known & ~((found >= low) & (found <= high) & np.isfinite(found))
+
+    def _number(self, word: str) -> float:
+        if not math.isnan(plain := parse_number(word)):
+            return plain
+        unit = _YEARS if self.unit == "years" else re.escape(self.unit.lower())
+        if found := re.fullmatch(rf"[<>≤≥=~]*\s*{_DIGITS}\s*\+?\s*(?:{unit})?", word):
+            return float(found[1])
+        found = re.fullmatch(rf"{_DIGITS}\s*(?:-|–|to)\s*{_DIGITS}\s*(?:{unit})?", word)
+        low, high = (float(found[1]), float(found[2])) if found else (1.0, 0.0)
+        return (low + high) / 2 if low <= high else math.nan
+
+    def checked(self, values: Iterable[object]) -> "npt.NDArray[np.float64] | list[str]":
+        """Numbers (N,), NaN where unknown, or N words.
+
+        Raises:
+            DataError: A number is faulty.
+        """
+        if self.kind == CATEGORY:
+            return self.words(values)
+        entries = list(values)
+        found, faulty = self.numbers(entries)
+        if faulty.any():
+            raise DataError(
+                f"metadata: {int(faulty.sum())} faulty {self.name}(s), the first {entries[int(faulty.argmax())]!r}; "
+                f"expected {self.expected}, or nothing where the {self.name} is unknown."
+            )
+        return found
+
+    def fit(self, values: Iterable[object]) -> Self:
+        """Learn mean and deviation, or the categories, from the entries of a training split."""
+        found = self.checked(values)
+        if isinstance(found, list):
+            return replace(self, categories=(*sorted({*found} - {UNKNOWN}), UNKNOWN))
+        known = found[~np.isnan(found)]
+        deviation = float(known.std()) if known.size else 0.0
+        mean = float(known.mean()) if known.size else 0.0
+        return replace(self, mean=mean, std=deviation if deviation > 0 else 1.0)  # one value only: nothing to scale by
+
+    def encode(self, values: Iterable[object]) -> npt.NDArray[np.float64] | npt.NDArray[np.bool_]:
+        """Encode N entries: shape (N, 2) of a number, (N, V) of a category."""
+        found = self.checked(values)
+        if isinstance(found, list):
+            known = np.array([word if word in self.categories else UNKNOWN for word in found], dtype=object)
+            return np.asarray(known.reshape(-1, 1) == np.array(self.categories, dtype=object))
+        unknown = np.isnan(found)
+        return np.column_stack([np.where(unknown, 0.0, (found - self.mean) / self.std), unknown])
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether what was learned can be right."""
+        ordered = self.categories[-1:] == (UNKNOWN,) and len({*self.categories}) == len(self.categories)
+        return self.kind in (NUMBER, CATEGORY) and ordered and math.isfinite(self.mean) and 0 < self.std < math.inf
+
+
+AGE = FactSpec("age", NUMBER, unit="years", low=0.0, high=120.0)  # 0 is a real age in HAM10000 (39 images)
+SEX = FactSpec("sex", CATEGORY)
+DEFAULT_FACTS = (AGE, SEX, FactSpec("localization", CATEGORY))
 
 
 @dataclass(frozen=True)
 class MetadataEncoder:
-    """Age standardised, sex and localization one-hot, as learned from a training split.
-
-    An unknown age is 0 (the mean) with a flag of 1. A sex or localization that is missing, or that the
-    training split did not hold, is the value "unknown", which always has a column of its own.
+    """Facts as a row of numbers, as learned from a training split.
 
     Attributes:
-        age_mean: Mean of the known training ages, years.
-        age_std: Their population standard deviation, years, above 0.
-        sexes: Known values in order, "unknown" last.
-        localizations: Known values in order, "unknown" last.
+        facts: In the order of their columns; a frame needs a column of each one's name, and no other is read.
     """
 
-    age_mean: float
-    age_std: float
-    sexes: tuple[str, ...]
-    localizations: tuple[str, ...]
+    facts: tuple[FactSpec, ...]
 
     @classmethod
-    def fit(cls, frame: "pd.DataFrame") -> Self:
-        """Learn mean, deviation and vocabularies from a training split with the columns of `FACTS`.
+    def fit(cls, frame: "pd.DataFrame", facts: Sequence[FactSpec] = DEFAULT_FACTS) -> Self:
+        """Learn means, deviations and vocabularies from a training split with a column of each fact.
 
         Raises:
-            DataError: A column is missing, an age is faulty, or there are no rows.
+            DataError: A column is missing, a number is faulty, or there are no rows.
         """
         if len(frame) == 0:
             raise DataError("metadata: no rows to learn from; expected the images of the training split.")
-        years = _checked_ages(frame)
-        known = years[~np.isnan(years)]
-        deviation = float(known.std()) if known.size else 0.0
-        return cls(
-            age_mean=float(known.mean()) if known.size else 0.0,
-            age_std=deviation if deviation > 0 else 1.0,  # one age only, or none: nothing to scale by
-            sexes=_vocabulary(frame["sex"]),
-            localizations=_vocabulary(frame["localization"]),
-        )
+        cls(tuple(facts))._require(frame)
+        return cls(tuple(fact.fit(frame[fact.name]) for fact in facts))
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild an encoder from the result of `state`.
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Rebuild an encoder from the result of `state`, or from that of earlier versions.
 
         Raises:
             CheckpointError: `state` is not the state of an encoder.
         """
-        problem = (
-            "metadata encoder: expected age_mean, age_std > 0, sexes and localizations, both with 'unknown' last; "
+        try:
+            given = _of_earlier_version(state) if "age_mean" in state else state["facts"]
+            facts = tuple(FactSpec(**{**each, "categories": tuple(each["categories"])}) for each in given)
+            if facts and set(state) <= {"facts", *_EARLIER} and all(fact.is_sound for fact in facts):
+                return cls(facts)
+        except (KeyError, TypeError, ValueError):
+            pass
+        raise CheckpointError(
+            "metadata encoder: expected the name, kind, mean, std > 0 and categories of each fact, 'unknown' last; "
             f"take a checkpoint of this version of skinlesion. Got {state!r}."
         )
-        try:
-            encoder = cls(
-                age_mean=float(state["age_mean"]),
-                age_std=float(state["age_std"]),
-                sexes=tuple(state["sexes"]),
-                localizations=tuple(state["localizations"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(problem) from error
-        scaled = np.isfinite([encoder.age_mean, encoder.age_std]).all() and encoder.age_std > 0
-        vocabularies = (encoder.sexes, encoder.localizations)
-        ordered = all(words[-1:] == (UNKNOWN,) and len({*words}) == len(words) for words in vocabularies)
-        if not (scaled and ordered and set(state) == {field.name for field in fields(cls)}):
-            raise CheckpointError(problem)
-        return encoder
 
     def state(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for a checkpoint."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return {"facts": [{**asdict(fact), "categories": list(fact.categories)} for fact in self.facts]}
 
     def encode(self, facts: _Columns) -> npt.NDArray[np.float32]:
         """Turn facts into numbers.
 
         Args:
-            facts: A frame or mapping with at least the columns of `FACTS`, N rows; no other column is read.
+            facts: A frame or mapping with at least a column of each fact, N rows; no other column is read.
 
         Returns:
-            Shape (N, M), M = `width`: age in standard deviations from the mean, 1 where the age is unknown,
-            one-hot sex, one-hot localization.
+            Shape (N, M), M = `width`: the columns of each fact, side by side.
 
         Raises:
-            DataError: A column is missing or an age is faulty.
+            DataError: A column is missing or a number is faulty.
         """
-        years = _checked_ages(facts)
-        unknown = np.isnan(years)
-        parts = [
-            np.column_stack([np.where(unknown, 0.0, (years - self.age_mean) / self.age_std), unknown]),
-            _one_hot(facts["sex"], self.sexes),
-            _one_hot(facts["localization"], self.localizations),
-        ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        self._require(facts)
+        return np.concatenate([fact.encode(facts[fact.name]) for fact in self.facts], axis=1).astype(np.float32)
 
     def encode_patient(self, facts: Mapping[str, float | str | None]) -> npt.NDArray[np.float32]:
         """Turn the facts of one patient into numbers, as `encode` does.
 
         Args:
-            facts: By the names in `FACTS`; a fact that is None or left out is unknown.
+            facts: By name; a fact that is None or left out is unknown.
 
         Returns:
             Shape (M,).
 
         Raises:
-            DataError: The age is faulty.
+            DataError: A number is faulty.
         """
-        row: npt.NDArray[np.float32] = self.encode({fact: [facts.get(fact)] for fact in FACTS})[0]
+        row: npt.NDArray[np.float32] = self.encode({name: [facts.get(name)] for name in self.names})[0]
         return row
 
     def missing(self) -> npt.NDArray[np.float32]:
         """Return the row, shape (M,), of a patient whose facts are all unknown."""
         return self.encode_patient({})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each fact."""
+        return tuple(fact.name for fact in self.facts)
 
     @property
     def width(self) -> int:
@@ -176,28 +264,31 @@ class MetadataEncoder:
     @property
     def columns(self) -> tuple[str, ...]:
         """The name of each column of `encode`, e.g. "sex=female"."""
-        sexes = (f"sex={value}" for value in self.sexes)
-        localizations = (f"localization={value}" for value in self.localizations)
-        return ("age", f"age={UNKNOWN}", *sexes, *localizations)
+        return tuple(column for fact in self.facts for column in fact.columns)
 
     @property
     def fact_of_column(self) -> tuple[int, ...]:
-        """The position in `FACTS` of the fact that each column of `encode` holds."""
-        return tuple(FACTS.index(column.partition("=")[0]) for column in self.columns)
+        """The position in `facts` of the fact that each column of `encode` holds."""
+        return tuple(place for place, fact in enumerate(self.facts) for _ in fact.columns)
+
+    def _require(self, columns: _Columns) -> None:
+        if absent := [name for name in self.names if name not in columns]:
+            raise DataError(
+                f"metadata: no column {', '.join(absent)}; expected {', '.join(self.names)}, empty where unknown."
+            )
 
 
-def _checked_ages(columns: _Columns) -> npt.NDArray[np.float64]:
-    absent = [fact for fact in FACTS if fact not in columns]
-    if absent:
-        raise DataError(f"metadata: no column {', '.join(absent)}; expected {', '.join(FACTS)}, empty where unknown.")
-    years, faulty = parse_ages(columns["age"])
-    if faulty.any():
-        given = list(columns["age"])[int(faulty.argmax())]
-        raise DataError(
-            f"metadata: {int(faulty.sum())} faulty age(s), the first {given!r}; expected years from "
-            f"{AGES[0]:g} to {AGES[1]:g}, or nothing where the age is unknown."
-        )
-    return years
+_EARLIER = ("age_mean", "age_std", "sexes", "localizations")
+
+
+def _of_earlier_version(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The facts of a state that knew age, sex and localization alone."""
+    learned: tuple[dict[str, Any], ...] = (
+        {"mean": float(state["age_mean"]), "std": float(state["age_std"])},
+        {"categories": state["sexes"]},
+        {"categories": state["localizations"]},
+    )
+    return [{**asdict(fact), **own} for fact, own in zip(DEFAULT_FACTS, learned, strict=True)]
 
 
 def parse_number(entry: str) -> float:
@@ -206,13 +297,3 @@ def parse_number(entry: str) -> float:
         return float(entry) if entry.isascii() and "_" not in entry else np.nan
     except ValueError:
         return np.nan
-
-
-def _vocabulary(values: Iterable[object]) -> tuple[str, ...]:
-    return (*sorted({*normalize_words(values)} - {UNKNOWN}), UNKNOWN)
-
-
-def _one_hot(values: Iterable[object], vocabulary: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    entries = [word if word in vocabulary else UNKNOWN for word in normalize_words(values)]
-    column = np.array(entries, dtype=object).reshape(-1, 1)  # (N, 1)
-    return np.asarray(column == np.array(vocabulary, dtype=object))  # (N, V)

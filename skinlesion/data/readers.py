@@ -10,24 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from skinlesion.config.data import DataConfig
-from skinlesion.data.csv_io import (
-    SYNONYMS,
-    conflicts,
+from skinlesion.data.columns import (
+    Layout,
+    checked_frame,
     fact_problems,
+    fact_specs,
     facts_by_image,
-    id_problems,
-    is_known,
+    image_ids,
     joined_facts,
-    named_by_file,
-    read_rows,
+    report_columns,
 )
-from skinlesion.data.dicom import with_dicom_facts
+from skinlesion.data.csv_io import column_names, conflicts, id_problems, is_known, named_by_file, read_rows
 from skinlesion.data.image_files import find_folders, match_files
 from skinlesion.data.labels import (
+    DIAGNOSIS_COLUMNS,
     FOLDERS,
     LabelCount,
     Meanings,
@@ -37,24 +36,13 @@ from skinlesion.data.labels import (
     unread_columns,
 )
 from skinlesion.data.medmnist import LABELS, unpack
-from skinlesion.data.metadata import FACTS, UNKNOWN, normalize_words, parse_ages
+from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
-COLUMNS = (
-    *("image_id", "lesion_id", "diagnosis", "dx_type", "age", "sex", "localization"),
-    *("dataset", "path", "patient_id"),
-)
-"""The columns of a checked frame.
-
-diagnosis is a code of the taxonomy; age is in years, NaN where unknown; sex is one of `SEXES`; localization is
-"unknown" where unknown; dx_type, dataset and patient_id are "" where unknown; path is the image file, "" where only
-tables are read.
-"""
-
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
-_HAM10000_COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
+_USUAL = Layout()
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +73,9 @@ def read_data(
     """
     root = Path(config.root).expanduser()
     policies: dict[str, Any] = {"missing_images": config.missing_images, "extra_images": config.extra_images}
+    named = {fact: each.column for fact, each in config.facts.items()}
+    policies["layout"] = Layout.of(config.columns, fact_specs(config.facts), named, key="data")
+    policies["groups"] = None if config.groups is None else Path(config.groups).expanduser()
     if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
         given: dict[str, Any] = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
         return read_ham10000(root, only=only, **given, **policies)
@@ -108,6 +99,8 @@ def read_ham10000(
     images: Sequence[str],
     missing_images: str,
     extra_images: str,
+    layout: Layout = _USUAL,
+    groups: Path | None = None,
     taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
 ) -> pd.DataFrame:
@@ -120,11 +113,13 @@ def read_ham10000(
             one of them.
         missing_images: Rows without an image file are an "error", or are left out with a warning ("drop").
         extra_images: Image files without a row are an "error", or are skipped with a note in the log ("ignore").
+        layout: Names of the columns, and the facts.
+        groups: CSV of images that stay together, see `read_groups`. None: those of a patient, else of a lesion.
         taxonomy: What the words of dx mean.
         only: Image ids; all other rows and images are skipped. None: all count.
 
     Returns:
-        Columns `COLUMNS`, sorted by image_id.
+        Columns `COLUMNS` and those of further facts, sorted by image_id.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
@@ -137,9 +132,10 @@ def read_ham10000(
     problems = list(_layout_problems(root, table, images, tables=tables, folders=folders))
     if len(tables) != 1:
         raise DataError.listing(title, problems)
-    rows, form = read_rows(tables[0], columns=_HAM10000_COLUMNS)
-    meanings = Meanings(taxonomy, {}, "data.classes")
-    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, meanings)])
+    rows, form = read_rows(tables[0], columns=())
+    rows, absent_columns = _named_rows(rows, layout) if not form else (rows, [])
+    form, meanings = [*form, *absent_columns], Meanings(taxonomy, {}, "data.classes")
+    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, meanings, layout)])
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
     words = normalize_words(rows["dx"])
@@ -157,7 +153,26 @@ def read_ham10000(
     )
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    return _checked_frame(rows, facts_by_image(rows), files)
+    facts = facts_by_image(rows, layout)
+    frame = checked_frame(rows, facts, files, layout, groups=groups)
+    unread = unread_columns(tables[0], meanings, layout)
+    report_columns(frame, facts, layout.fact_columns(rows), layout, unread)
+    return frame
+
+
+def _named_rows(rows: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, list[str]]:
+    """Call the columns of image, lesion and diagnosis by their names in HAM10000; and list what is missing."""
+    problems, rows = list(layout.problems(rows)), layout.with_diagnosis(rows)
+    word = next((name for name in DIAGNOSIS_COLUMNS if name in rows), None)
+    held = {"image_id": image_ids(rows, layout), "dx": rows.get(word)}
+    absent = [name for name, values in held.items() if values is None]
+    if absent and not problems:
+        problems.append(
+            f"no column {', '.join(absent)}; expected image_id and dx, separated by commas or tabs, or other names in "
+            f"data.columns.image and data.columns.diagnosis, but the header is {', '.join(map(repr, rows))}."
+        )
+    held["lesion_id"] = rows.get(layout.find(rows, "lesion_id"))
+    return rows.assign(**{name: values for name, values in held.items() if values is not None}), problems
 
 
 def read_labelled(
@@ -170,6 +185,8 @@ def read_labelled(
     missing_images: str = "error",
     extra_images: str = "error",
     torn: str = "error",
+    layout: Layout = _USUAL,
+    groups: Path | None = None,
     taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
     binary: bool = False,
@@ -187,6 +204,8 @@ def read_labelled(
         missing_images: As for `read_ham10000`.
         extra_images: As for `read_ham10000`.
         torn: Lesions with more than one diagnosis are an "error", or their images are left out ("drop").
+        layout: As for `read_ham10000`.
+        groups: As for `read_ham10000`.
         taxonomy: What the other words mean.
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
@@ -203,69 +222,43 @@ def read_labelled(
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
     table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
     meanings = Meanings(taxonomy, classes, f"{key}.classes")
-    rows, form = read_labels(labels, meanings, metadata=metadata, binary=binary, table=table)
-    facts, columns, more = joined_facts(rows, labels, metadata) if "word" in rows else (pd.DataFrame(), {}, [])
+    options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
+    rows, form = read_labels(labels, meanings, **options)
+    tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
+    facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
+    if "word" in rows and not more:
+        more = list(layout.problems(*map(column_names, tables)))
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
     files: dict[str, list[Path]] | None = None
     if images is not None:
-        files, problems = match_files(
-            kept["image_id"].tolist(),
-            images,
-            root=images[0],
-            policies=(missing_images, extra_images),
-            key=key,
-            only=only,
-            dropped=rows["image_id"].tolist(),
-            located=located,
-        )
-    frame = _checked_frame(kept, facts, files)
+        ids, every = kept["image_id"].tolist(), rows["image_id"].tolist()
+        options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
+        files, problems = match_files(ids, images, root=images[0], dropped=every, **options)
+    frame = checked_frame(kept, facts, files, layout, groups=groups)
     dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
-    whole, more = _without_torn(frame, torn=torn, key=key)
-    dropped += sorted({*frame["image_id"]} - {*whole["image_id"]})
-    frame, problems = whole, [*problems, *more]
-    if problems:
+    frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)
+    dropped += torn_ids
+    if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
-    alone = _report_facts(frame, columns, [name for path in tables for name in unread_columns(path, meanings)])
+    unread = [name for path in tables for name in unread_columns(path, meanings, layout)]
+    report_columns(frame, facts, columns, layout, unread)
+    alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
 
-def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out lesions of more than one diagnosis if `torn` is "drop"; else they are a problem."""
-    if not (several := conflicts(frame["diagnosis"], frame["lesion_id"])):
-        return frame, []
-    if torn == "drop":
-        log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
-        is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
-        return frame[~is_torn].reset_index(drop=True), []
-    way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
-    return frame, [f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
-
-
-def _report_facts(frame: pd.DataFrame, columns: Mapping[str, str], unread: Sequence[str]) -> int:
-    """Say where the facts come from, which are not there, and which images are not independent; count lone images."""
-    found = ", ".join(f"{fact} from {column}" for fact, column in columns.items())
-    log.info("Facts: %s.", found or "none")
-    lost = [fact for fact in FACTS if fact not in columns]
-    if lost and unread:
-        log.warning(
-            "No column of %s, unknown for all images; not read: %s. Rename the column that holds it.",
-            ", ".join(lost),
-            first_five(unread),
-        )
-    if alone := int((frame["lesion_id"] == frame["image_id"]).sum()):
-        log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
-    patients = frame.loc[frame["patient_id"] != "", "patient_id"].nunique()
-    if 0 < patients < frame["lesion_id"].nunique():
-        log.warning(
-            "%d images of %d lesions are of %d patients: intervals resample lesions, as if they were independent.",
-            len(frame),
-            frame["lesion_id"].nunique(),
-            patients,
-        )
-    return alone
+def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Leave out the lesions with more than one diagnosis, or give their problem: the frame, ids left out, problems."""
+    several = conflicts(frame["diagnosis"], frame["lesion_id"])
+    if not several:
+        return frame, [], []
+    if torn != "drop":
+        way = f", or leave them out with {key}.torn=drop" if key == "external" else ""
+        return frame, [], [f"more than one diagnosis of a lesion: {first_five(several)}; correct them{way}."]
+    log.warning("Lesions with more than one diagnosis are left out: %s.", first_five(several))
+    is_torn = frame.groupby("lesion_id")["diagnosis"].transform("nunique") > 1
+    return frame[~is_torn].reset_index(drop=True), frame.loc[is_torn, "image_id"].tolist(), []
 
 
 def _find_tables(root: Path, table: str) -> list[Path]:
@@ -296,7 +289,7 @@ def _layout_problems(
         )
 
 
-def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings) -> Iterator[str]:
+def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings, layout: Layout) -> Iterator[str]:
     """Yield the problems of the rows, as far as the columns are there."""
     if "image_id" in rows:
         yield from id_problems(rows["image_id"])
@@ -307,30 +300,6 @@ def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings) -> Iterator[str]:
     codes = codes.where(codes != "")
     if "dx" in rows:
         yield from meanings.problems(rows["dx"].mask(~is_known(rows["dx"]), UNKNOWN), "dx")
-    yield from fact_problems(rows)
+    yield from fact_problems(rows, layout)
     if "lesion_id" in rows and (several := conflicts(codes, rows["lesion_id"].where(is_known(rows["lesion_id"])))):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."
-
-
-def _checked_frame(rows: pd.DataFrame, facts: pd.DataFrame, files: Mapping[str, Sequence[Path]] | None) -> pd.DataFrame:
-    """Join diagnoses, facts by image id and files to a frame of `COLUMNS`; rows without a file are left out."""
-    rows = rows if files is None else rows[rows["image_id"].isin(list(files))]
-    rows = rows.sort_values("image_id")
-    ids = rows["image_id"].tolist()
-    known = facts.reindex(index=ids, columns=list(SYNONYMS)).astype(object)
-    known = with_dicom_facts(known.where(known.notna(), ""), files or {})
-    return pd.DataFrame(
-        {
-            "image_id": ids,
-            "lesion_id": np.where(is_known(known["lesion_id"]), known["lesion_id"], ids).tolist(),
-            "diagnosis": rows["diagnosis"].tolist(),
-            "dx_type": known["dx_type"].tolist(),
-            "age": parse_ages(known["age"])[0],
-            "sex": normalize_words(known["sex"]),
-            "localization": normalize_words(known["localization"]),
-            "dataset": known["dataset"].tolist(),
-            "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
-            "patient_id": np.where(is_known(known["patient_id"]), known["patient_id"], "").tolist(),
-        },
-        columns=list(COLUMNS),
-    )

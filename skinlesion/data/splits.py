@@ -52,7 +52,7 @@ def set_apart(frame: pd.DataFrame, split: pd.DataFrame, *, fraction: float, seed
     origin = f"split.calibration_fraction={fraction:g}"
     if (split["split"] == CALIBRATION).any():
         raise _unusable(origin, ["it has a calibration part already; give split.calibration_fraction=null."])
-    own = _by_patient(frame[frame["image_id"].isin(split.loc[split["split"] == "val", "image_id"])])
+    own = _by_group(frame[frame["image_id"].isin(split.loc[split["split"] == "val", "image_id"])])
     part_of = _assign(_lesions(own, seed=seed), [1 - fraction, fraction])
     moved = {image for image, lesion in zip(own["image_id"], own["lesion_id"], strict=True) if part_of[lesion]}
     names = split["split"].mask(split["image_id"].isin(moved), CALIBRATION)
@@ -107,12 +107,12 @@ def published(frame: pd.DataFrame, *, seed: int, thinned: str | None = HAM10000.
 def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fraction: float) -> pd.DataFrame:
     """Split all images into `folds` folds of whole lesions: one is test, a share of the others val, the rest train.
 
-    Where the patients are known, all lesions of a patient are in the same part. Diagnoses are spread evenly: lesions
-    are assigned by diagnosis, those with most images first, each to the fold that is emptiest for its share.
+    All lesions of a patient, or of another group of `group_id`, are in the same part. Diagnoses are spread evenly:
+    lesions are assigned by diagnosis, those with most images first, each to the fold that is emptiest for its share.
     (scikit-learn's StratifiedGroupKFold does not stratify when it shuffles, up to version 1.7.)
 
     Args:
-        frame: image_id, lesion_id, diagnosis and, where known, patient_id, as from `read_ham10000`.
+        frame: image_id, lesion_id, diagnosis and, where there are groups, group_id, as from `read_ham10000`.
         seed: Decides which lesions go where; the folds of one seed belong together.
         folds: Number of folds, 2 or more.
         fold: The fold that is test, 0 to folds - 1.
@@ -126,7 +126,7 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
         raise ConfigError(f"split.fold={fold}, split.folds={folds}: expected folds >= 2, fold 0 to folds - 1.")
     if not 0 < val_fraction < 1:
         raise ConfigError(f"split.val_fraction={val_fraction}: expected more than 0 and less than 1.")
-    together = _by_patient(frame)
+    together = _by_group(frame)
     lesions = _lesions(together, seed=seed)
     fold_of = _assign(lesions, [1 / folds] * folds)
     rest = {code: {x: n for x, n in sizes.items() if fold_of[x] != fold} for code, sizes in lesions.items()}
@@ -194,17 +194,14 @@ def fingerprint(split: pd.DataFrame) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _by_patient(frame: pd.DataFrame) -> pd.DataFrame:
-    """Let the lesions of a patient count as one, with the rarest of their diagnoses; the others stay."""
-    if "patient_id" not in frame or (frame["patient_id"] == "").all():
+def _by_group(frame: pd.DataFrame) -> pd.DataFrame:
+    """Let the lesions of a group, such as a patient, count as one, with the rarest of their diagnoses."""
+    if "group_id" not in frame or (frame["group_id"] == frame["lesion_id"]).all():
         return frame
-    known = frame[frame["patient_id"] != ""].drop_duplicates("lesion_id")
-    patient_of = dict(zip(known["lesion_id"], known["patient_id"], strict=True))
-    groups = frame["lesion_id"].map(lambda lesion: patient_of.get(lesion, lesion))
     images = frame["diagnosis"].map(frame["diagnosis"].value_counts())
-    rarest = frame.assign(group=groups, images=images).sort_values(["images", "diagnosis"]).drop_duplicates("group")
-    diagnosis_of = dict(zip(rarest["group"], rarest["diagnosis"], strict=True))
-    return frame.assign(lesion_id=groups, diagnosis=groups.map(diagnosis_of))
+    rarest = frame.assign(images=images).sort_values(["images", "diagnosis"]).drop_duplicates("group_id")
+    diagnosis_of = dict(zip(rarest["group_id"], rarest["diagnosis"], strict=True))
+    return frame.assign(lesion_id=frame["group_id"], diagnosis=frame["group_id"].map(diagnosis_of))
 
 
 def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
@@ -304,15 +301,18 @@ def _checked(frame: pd.DataFrame, names: Sequence[str | None], *, origin: str) -
 
 
 def _warn(frame: pd.DataFrame, split: pd.DataFrame) -> None:
-    """Say which patients are in several parts."""
-    if "patient_id" not in frame:
+    """Say which patients or other groups are in several parts."""
+    if "group_id" not in frame:
         return
-    patients = split["image_id"].map(dict(zip(frame["image_id"], frame["patient_id"], strict=True)))
-    if several := conflicts(split["split"], patients.where(patients != "")):
+    groups = split["image_id"].map(dict(zip(frame["image_id"], frame["group_id"], strict=True)))
+    if several := conflicts(split["split"], groups):
+        images = groups.isin([name.rpartition(" (")[0] for name in several]).sum()
         log.warning(
-            "%d of %d patients are in more than one part of the split: %s; split.policy=grouped keeps them together.",
+            "%d of %d patients or groups, %d images, are in more than one part of the split: %s; split.policy=grouped "
+            "keeps them together.",
             len(several),
-            patients[patients != ""].nunique(),
+            groups.nunique(),
+            images,
             first_five(several),
         )
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import __version__
-from skinlesion.data.metadata import AGES
 from skinlesion.deploy import manifest
 from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
 from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
@@ -31,11 +30,12 @@ PREPROCESSING = {
     "1 decode": "8 bits a channel, RGB, turned as its EXIF orientation says",
     "2 fit": "scaled to fit into (height, width) with its aspect kept, by OpenCV's INTER_AREA where it shrinks and "
     "INTER_LINEAR where it grows, sides rounded to whole pixels; centred on black, an odd pixel to the lower right. "
-    "Members that are not padded: scaled to height * width pixels with its aspect kept, without black",
+    "Members that are not padded: scaled to height * width pixels with its aspect kept, without black. "
+    "Members with hair=remove: hairs painted over as by skinlesion.data.skin.remove_hair, before the black is added",
     "3 normalise": "inside the graph, for each member: (pixel / 255 - mean) / std",
-    "metadata": f"a row of numbers: (age - age_mean) / age_std with age in years ({AGES[0]:g} to {AGES[1]:g}), 0 where "
-    "unknown; 1 where the age is unknown, else 0; sex one-hot in the order of sexes; localization one-hot in the order "
-    "of localizations; words in lower case, others than these count as unknown",
+    "metadata": "a row of numbers, fact after fact: of a number (value - mean) / std in its unit, 0 where unknown; 1 "
+    "where it is unknown, else 0; of a category one-hot in the order of categories; words in lower case, others than "
+    "these count as unknown",
 }
 _PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 _CARD = Path(__file__).with_name("model_card.md")
@@ -126,6 +126,7 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
                 std=model.spec.std,
                 sha256=file_digest(model.path),
                 padded=model.spec.padded,
+                hair=model.spec.hair,
             )
             for model in recipe.models
         ],
@@ -150,6 +151,7 @@ def model_card(about: Manifest) -> str:
     return _CARD.read_text(encoding="utf-8").format(
         note=about.note[0].upper() + about.note[1:],
         count=f"{len(about.members)} members" if len(about.members) > 1 else "one member",
+        facts=", ".join(f"{fact.name} ({fact.unit})" if fact.unit else fact.name for fact in about.encoder.facts),
         format=about.format,
         number=about.diagnoses.count,
         precision=about.precision,
@@ -219,7 +221,7 @@ def require_one_encoder(models: Sequence[TrainedModel]) -> None:
     for model in models[1:]:
         if model.encoder != models[0].encoder:
             raise CheckpointError(
-                f"{model.path}: learned other values of age, sex or localization than {models[0].path}; "
+                f"{model.path}: learned other facts, or other values of them, than {models[0].path}; "
                 "export members that were trained on the same table"
             )
 

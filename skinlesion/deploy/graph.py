@@ -158,7 +158,7 @@ def translate(voting: VotingModule) -> Any:
 @torch.library.custom_op("skinlesion::conv2d_same", mutates_args=())
 def _same(image: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
     """TensorFlow's convolution with padding SAME, as one operation that ONNX has too, whatever the image's size."""
-    return conv2d_same(image, weight, bias, (stride, stride), (0, 0), (1, 1), groups)
+    return cast(Tensor, conv2d_same(image, weight, bias, (stride, stride), (0, 0), (1, 1), groups))
 
 
 @_same.register_fake
@@ -237,13 +237,13 @@ def store_fp16(path: Path) -> None:
 
 
 def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFrame) -> None:
-    """Compute the convolutions of a graph in 8-bit integers, with the ranges of activations on training images.
+    """Compute the convolutions and dense layers of backbones in 8-bit integers, with ranges from training images.
 
     Static quantization (Jacob et al., CVPR 2018, doi:10.1109/CVPR.2018.00286): one scale for each output channel of the
     weights, one for each tensor of activations. A convolution and the ReLU behind it count as one, so that the range is
     that of the ReLU's output. Both sides are signed: with unsigned activations the sums of two 8-bit products overflow
-    on processors without VNNI. What follows the feature map (gate, attention, funnel, softmax) is small and stays in
-    float32.
+    on processors without VNNI. Products of two activations (a transformer's attention) and what follows the feature
+    map (gate, attention, funnel, softmax) stay in float32.
 
     Args:
         path: The ONNX file; it is replaced.
@@ -257,18 +257,31 @@ def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFram
         folded = beside.with_suffix(".folded.onnx")
         try:
             quant_pre_process(path, folded, skip_symbolic_shape=True)
+            dense, products = _multiplications(folded)
             quantize_static(
                 folded,
                 beside,
                 _CalibrationBatches(models, frame),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "Clip", "Relu", "Add"],
+                op_types_to_quantize=["Conv", "Clip", "Relu", "Add", *(["MatMul"] if dense else [])],
+                nodes_to_exclude=products,
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
             )
         finally:
             folded.unlink(missing_ok=True)
+
+
+def _multiplications(path: Path) -> tuple[list[str], list[str]]:
+    """Names of the matrix multiplications of a graph: by weights, which are a backbone's, and of two activations."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    weights = {each.name for each in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type == "MatMul"]
+    dense = [node.name for node in nodes if node.input[1] in weights]
+    return dense, [node.name for node in nodes if node.name not in dense]
 
 
 class _CalibrationBatches:
@@ -286,5 +299,6 @@ class _CalibrationBatches:
             rows = frame.iloc[start : start + _CALIBRATION_BATCH]
             inputs: dict[str, npt.NDArray[Any]] = {"metadata": models[0].encoder.encode(rows)}
             for size in {model.spec.size for model in models}:
-                inputs[image_input(size)] = np.stack([decode(Path(path), size) for path in rows["path"]])
+                pixels = [decode(Path(path), size, hair=models[0].spec.hair) for path in rows["path"]]
+                inputs[image_input(size)] = np.stack(pixels)
             yield inputs

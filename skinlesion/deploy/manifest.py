@@ -45,6 +45,7 @@ class Member(_Part):
     std: Annotated[tuple[Positive, ...], _THREE]  # standard deviation of each channel, divided by inside the graph
     sha256: Sha256  # SHA-256 of its checkpoint
     padded: bool = True  # whether images of another aspect are padded to that size, or keep their aspect
+    hair: Annotated[str, OneOf(("keep", "remove"))] = "keep"  # whether hairs are painted over in the scaled image
 
 
 class Graph(_Part):
@@ -74,7 +75,7 @@ class Manifest(Fitted):
     precision: Annotated[str, OneOf(("fp32", "fp16", "int8"))]
     classes: tuple[DiagnosisEntry, ...]
     taxonomy: dict[str, Any] | None = None  # Taxonomy.to_dict(); null in bundles of format 1.0: HAM10000's
-    metadata: dict[str, Any]  # MetadataEncoder.state(): vocabularies in order, mean and deviation of age in years
+    metadata: dict[str, Any]  # MetadataEncoder.state(): the facts in order; in 1.0 to 1.2 age, sex, localization alone
     preprocessing: dict[str, str]  # steps from an image file to the graph's input, in words
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     tta: Tta  # views of an image that vote, inside the graph

@@ -32,6 +32,7 @@ class OnnxMembers:
         self.encoder, self.sizes, self.tta = about.encoder, about.sizes, about.tta
         self.names = [member.name for member in about.members]
         self.takes_any_shape = not any(member.padded for member in about.members)
+        self.hair = about.members[0].hair
         self._session = session
 
     def run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32], *, embed: bool) -> Outputs:

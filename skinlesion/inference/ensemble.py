@@ -117,7 +117,7 @@ def check_count(found: Sequence[Path], expected: int | None) -> None:
 
 
 def check_together(models: Sequence[TrainedModel]) -> None:
-    """Refuse members that were trained on different classes, splits or values of the facts.
+    """Refuse members that were trained on different classes, splits, values of the facts or treatments of hair.
 
     Raises:
         CheckpointError: It names the first member that differs.
@@ -131,9 +131,14 @@ def check_together(models: Sequence[TrainedModel]) -> None:
                 f"{model.path}: trained on another split than {first.path} ({model.fingerprint[:12]}, not "
                 f"{first.fingerprint[:12]}); its test images may be the other's training images"
             )
+        if model.spec.hair != first.spec.hair:
+            raise CheckpointError(
+                f"{model.path}: trained with data.hair={model.spec.hair}, but {first.path} with {first.spec.hair}; "
+                "give members that were trained on the same images"
+            )
         if model.encoder != first.encoder:
             raise CheckpointError(
-                f"{model.path}: learned other values of age, sex or localization than {first.path}; give members that "
+                f"{model.path}: learned other facts, or other values of them, than {first.path}; give members that "
                 "were trained on the same table"
             )
 

@@ -5,17 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skinlesion.data.csv_io import (
-    ID_COLUMNS,
-    fact_columns,
-    fact_problems,
-    facts_by_image,
-    image_ids,
-    named_by_file,
-    read_rows,
-    repeated_ids,
-)
-from skinlesion.data.metadata import FACTS, MetadataEncoder
+from skinlesion.data.columns import USUAL_NAMES, Layout, fact_problems, facts_by_image, image_ids
+from skinlesion.data.csv_io import named_by_file, read_rows, repeated_ids
+from skinlesion.data.metadata import FactSpec, MetadataEncoder
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.inference.inputs import parse_fact
 from skinlesion.inference.members import Fact, Facts
@@ -42,23 +34,26 @@ def read_facts(table: Path, images: Sequence[Path], encoder: MetadataEncoder) ->
         DataError: The table cannot be used; each fault is named by its line.
     """
     rows, problems = read_rows(table, columns=())
-    ids = None if problems else image_ids(rows)
+    layout = Layout(encoder.facts)
+    ids = None if problems else image_ids(rows, layout)
     if ids is None:
-        problems = problems or [f"no column of image ids ({', '.join(ID_COLUMNS)})."]
+        problems = problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
     else:
         rows = rows.assign(image_id=ids)
-        problems = [*repeated_ids(ids), *fact_problems(rows)]
+        problems = [*repeated_ids(ids), *fact_problems(rows, layout)]
     if problems:
         raise DataError.listing("The facts cannot be used:", named_by_file(table, problems))
-    columns = {fact: name for fact, name in fact_columns(rows).items() if fact in FACTS}
+    columns = {fact: name for fact, name in layout.fact_columns(rows).items() if fact in encoder.names}
     named = ", ".join(f"{fact} from {name}" for fact, name in columns.items())
-    log.info("%s: %s.", table.name, named or f"no column of {', '.join(FACTS)}")
-    known = facts_by_image(rows)
+    log.info("%s: %s.", table.name, named or f"no column of {', '.join(encoder.names)}")
+    known = facts_by_image(rows, layout)
     unknown: dict[str, int] = {}
     facts: dict[Path, Facts] = {}
     for path in images:
         said = known.loc[path.stem].dropna().to_dict() if path.stem in known.index else {}
-        facts[path] = {fact: _known_fact(encoder, fact, said[fact], unknown) for fact in columns if fact in said}
+        facts[path] = {
+            fact.name: _known_fact(fact, said[fact.name], unknown) for fact in encoder.facts if fact.name in said
+        }
     stems = {path.stem for path in images}
     without_row = [str(path) for path in images if path.stem not in known.index]
     without_image = [str(name) for name in known.index if name not in stems]
@@ -73,10 +68,10 @@ def read_facts(table: Path, images: Sequence[Path], encoder: MetadataEncoder) ->
     return FactsTable(facts, without_row, without_image)
 
 
-def _known_fact(encoder: MetadataEncoder, fact: str, entry: object, unknown: dict[str, int]) -> Fact:
+def _known_fact(fact: FactSpec, entry: object, unknown: dict[str, int]) -> Fact:
     """As `parse_fact`, but a value that the model does not know is counted, and unknown."""
     try:
-        return parse_fact(encoder, fact, entry)
+        return parse_fact(fact, entry)
     except ConfigError:
-        unknown[f"{fact} {entry}"] = unknown.get(f"{fact} {entry}", 0) + 1
+        unknown[f"{fact.name} {entry}"] = unknown.get(f"{fact.name} {entry}", 0) + 1
         return None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from skinlesion.data.image_files import Listing, list_tree
 from skinlesion.data.image_formats import SUFFIXES
 from skinlesion.data.image_io import Image, read, upright
-from skinlesion.data.metadata import AGES, FACTS, UNKNOWN, MetadataEncoder, normalize_words, parse_ages
+from skinlesion.data.metadata import NUMBER, UNKNOWN, FactSpec, MetadataEncoder
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.members import Fact, Facts
 
@@ -63,44 +63,37 @@ def image_listing(path: Path) -> Listing:
     return listing
 
 
-def check_facts(encoder: MetadataEncoder, facts: Facts) -> None:
-    """Refuse a fact or a value that the model does not know: most often a typing error.
+def check_facts(encoder: MetadataEncoder, facts: Facts) -> dict[str, Fact]:
+    """Read what is known of a patient as `parse_fact` does: each fact of the model, None where it is unknown.
 
     Raises:
-        ConfigError: It names what is known.
+        ConfigError: A fact or a value is not known to the model; it names what is known.
     """
     for fact, value in facts.items():
-        if fact not in FACTS:
-            close = difflib.get_close_matches(fact, FACTS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FACTS)}"
+        if fact not in encoder.names and value is not None:
+            close = difflib.get_close_matches(fact, encoder.names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(encoder.names)}"
             raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
-    for fact in ("sex", "localization"):
-        parse_fact(encoder, fact, facts.get(fact))
+    return {fact.name: parse_fact(fact, facts.get(fact.name)) for fact in encoder.facts}
 
 
-def parse_fact(encoder: MetadataEncoder, fact: str, entry: object) -> Fact:
+def parse_fact(fact: FactSpec, entry: object) -> Fact:
     """Read an entry as tables, the command line and the service take it, upper or lower case.
 
-    Args:
-        encoder: Knows the words of the training.
-        fact: One of `FACTS`.
-        entry: A number or text.
-
     Returns:
-        Years, or a word that the encoder knows; None where the entry says unknown or nothing.
+        A number, or a word of the training; None where the entry says unknown or nothing.
 
     Raises:
         ConfigError: It is none of these.
     """
-    (word,) = normalize_words([entry])
-    if fact == "age":
-        (years,), (faulty,) = parse_ages([word])
+    if fact.kind == NUMBER:
+        (number,), (faulty,) = fact.numbers([entry])
         if faulty:
-            raise ConfigError(f"age={entry}: expected years from {AGES[0]:g} to {AGES[1]:g}, or {UNKNOWN}")
-        return None if np.isnan(years) else float(years)
-    known = encoder.sexes if fact == "sex" else encoder.localizations
-    if word not in known:
-        raise ConfigError(f"{fact}={entry}: not known to the model; expected one of {', '.join(known)}")
+            raise ConfigError(f"{fact.name}={entry}: expected {fact.expected}, or {UNKNOWN}")
+        return None if np.isnan(number) else float(number)
+    (word,) = fact.words([entry])
+    if word not in fact.categories:
+        raise ConfigError(f"{fact.name}={entry}: not known to the model; expected {fact.expected}")
     return None if word == UNKNOWN else word
 
 

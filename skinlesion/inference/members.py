@@ -65,6 +65,10 @@ class Members(Protocol):
         """Whether images may have another shape than `sizes`, so that they need no padding."""
 
     @property
+    def hair(self) -> str:
+        """Whether hairs in images are painted over: keep or remove, see `image_io.fit`."""
+
+    @property
     def tta(self) -> str:
         """Views of an image that vote, see `inference.tta`."""
 

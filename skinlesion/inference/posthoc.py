@@ -160,7 +160,7 @@ def fit_decisions(
 def _folds(predictions: Predictions) -> npt.NDArray[np.int64]:
     """Deal the lesions out to the folds, those of each diagnosis in turn: (N,) in 0..FOLDS-1."""
     group, actual = predictions.group, predictions.targets
-    first = np.zeros(predictions.lesions, dtype=np.int64)
+    first = np.zeros(predictions.groups, dtype=np.int64)
     first[group[::-1]] = actual[::-1]
     dealt = np.empty(len(first), dtype=np.int64)
     dealt[np.argsort(first, kind="stable")] = np.arange(len(first)) % FOLDS

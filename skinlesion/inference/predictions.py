@@ -1,7 +1,6 @@
 """The predictions table: one row an image, one probability a diagnosis.
 
-Models make `Predictions`; metrics, figures and studies take them. Needs numpy alone until a table is read, written or
-shown.
+Models make `Predictions`; metrics, figures and studies take them. Needs numpy alone until one is read or shown.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from skinlesion.errors import DataError
 from skinlesion.files import escape_formulas, replacing
-from skinlesion.inference.table_columns import group_index, object_array, read_columns
+from skinlesion.inference.table_columns import NAMED, group_index, object_array, read_columns, refuse_other_images
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ Flags = npt.NDArray[np.bool_]
 _TOLERANCE = 1e-4  # of a sum of probabilities: far above float32 rounding, far below a wrong column
 _DIGITS = "%.9g"  # nine significant digits tell all float32 numbers apart, eight do not
 _SHOWN = 40  # characters of an image's name in a table for people
-_NAMED = 5  # offending rows that a message names
-_KNOWN = ("image_id", "lesion_id", "actual")
+_KNOWN = ("image_id", "lesion_id", "actual", "group_id")
 _PER_IMAGE = (*_KNOWN, "probabilities", "uncalibrated", "scores", "prediction_set", "ood_score", "ood")
 
 
@@ -49,6 +47,7 @@ class Predictions:
         ood_score: (N,), higher for images less like those of training; None: the model has no such score.
         ood: (N,), whether an image is flagged as out-of-distribution; None likewise.
         members: (M, N, K), of each member before calibration; None: not kept.
+        group_id: (N,) ids of what intervals resample, such as patients; None: lesions.
     """
 
     image_id: npt.NDArray[np.object_]
@@ -63,6 +62,7 @@ class Predictions:
     ood_score: Floats | None = None
     ood: Flags | None = None
     members: Floats | None = None
+    group_id: npt.NDArray[np.object_] | None = None
 
     @classmethod
     def build(
@@ -72,6 +72,7 @@ class Predictions:
         *,
         probabilities: npt.ArrayLike,
         actual: Sequence[str] | None = None,
+        group_id: Sequence[str] | npt.NDArray[np.object_] | None = None,
         predicted: Sequence[str] | None = None,
         decided: Sequence[str] | None = None,
         taxonomy: Taxonomy = HAM10000,
@@ -84,6 +85,7 @@ class Predictions:
             lesion_id: N ids, "" where the lesion is unknown; None: all are.
             probabilities: (N, K) in 0..1 with row sums of 1: of a softmax in float32, half precision is too coarse.
             actual: N codes, "" where the diagnosis is unknown; None: all are.
+            group_id: N ids of what intervals resample; None: lesions.
             predicted: N codes that must be the likeliest ones; None: not checked.
             decided: N codes of the predicted diagnoses; None: the likeliest.
             taxonomy: The K diagnoses.
@@ -103,7 +105,8 @@ class Predictions:
             raise ValueError(f"{given} and {shape}")
         classes = len(taxonomy)
         scores = None if decided is None else np.eye(classes + 1, classes)[taxonomy.indices(decided)]  # unknown: 0
-        made = cls(ids, values, lesions, codes, taxonomy, scores=scores)
+        own = None if group_id is None else object_array(group_id)
+        made = cls(ids, values, lesions, codes, taxonomy, scores=scores, group_id=own)
         made._check(source, predicted)
         return made.sorted()
 
@@ -131,6 +134,7 @@ class Predictions:
             frame["lesion_id"].tolist(),
             probabilities=frame[list(taxonomy.codes)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64),
             actual=frame["actual"].tolist(),
+            group_id=frame["group_id"].tolist() if "group_id" in frame else None,
             predicted=frame["likeliest"].tolist() if "likeliest" in frame else predicted,
             decided=predicted if "likeliest" in frame else None,
             taxonomy=taxonomy,
@@ -192,7 +196,8 @@ class Predictions:
         import pandas as pd
 
         values = dict(zip(self.taxonomy.codes, self.probabilities.T, strict=True))
-        ids = {"image_id": self.image_id, "lesion_id": self.lesion_id}
+        names = ("image_id", "lesion_id") if self.group_id is None else ("image_id", "lesion_id", "group_id")
+        ids = {name: getattr(self, name) for name in names}
         likeliest = replace(self, scores=None).predicted
         others = {} if (likeliest == self.predicted).all() else {"likeliest": likeliest}
         return pd.DataFrame({**ids, **values, "actual": self.actual, "predicted": self.predicted, **others})
@@ -236,18 +241,28 @@ class Predictions:
         """(N,) class indices of the actual diagnoses; a DataError names the images whose diagnosis is unknown."""
         indices = self.taxonomy.indices(list(self.actual))
         if (indices < 0).any():
-            raise DataError(f"No actual diagnosis is known in {self._rows(indices < 0)}. Leave these images out.")
+            raise DataError(f"No actual diagnosis is known in {self.rows(indices < 0)}. Leave these images out.")
         return indices
 
     @cached_property
     def group(self) -> npt.NDArray[np.int64]:
+        """(N,) number of what intervals resample, 0 to G-1: the lesion of each image, or its patient or other group."""
+        return self.lesion if self.group_id is None else group_index(self.image_id, self.group_id)
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are, G."""
+        return int(self.group.max()) + 1
+
+    @cached_property
+    def lesion(self) -> npt.NDArray[np.int64]:
         """(N,) number of the lesion of each image, 0 to L-1, as from `group_index`."""
         return group_index(self.image_id, self.lesion_id)
 
     @property
     def lesions(self) -> int:
         """How many lesions there are, L."""
-        return int(self.group.max()) + 1
+        return int(self.lesion.max()) + 1
 
     def target_score(self, target: str) -> npt.NDArray[np.float64]:
         """(N,) the probability of a target: a code, or a category such as "malignant"."""
@@ -273,7 +288,8 @@ class Predictions:
         names = dict(zip(self.taxonomy.codes, np.where(self.taxonomy.mask(target), *two.codes).tolist(), strict=True))
         actual = [code if code in two.codes else names.get(code, code) for code in self.actual]
         pairs, ids = np.stack([score, 1 - score], axis=1).clip(0, 1), self.image_id.tolist()
-        return self.build(ids, self.lesion_id.tolist(), probabilities=pairs, actual=actual, taxonomy=two)
+        known: dict[str, Any] = {"lesion_id": self.lesion_id, "actual": actual, "group_id": self.group_id}
+        return self.build(ids, probabilities=pairs, taxonomy=two, **known)
 
     def by_group(self) -> Self:
         """Let the images of a lesion vote: one row a lesion, named by its first image, with the mean probabilities.
@@ -282,10 +298,10 @@ class Predictions:
             DataError: Images of one lesion have different actual diagnoses.
         """
         ordered = self.sorted()
-        group, first = ordered.group, np.unique(ordered.group, return_index=True)[1]
+        group, first = ordered.lesion, np.unique(ordered.lesion, return_index=True)[1]
         mixed = ordered.actual != ordered.actual[first][group]
         if mixed.any():
-            raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered._rows(mixed)}.")
+            raise DataError(f"Images of one lesion differ in their actual diagnosis: {ordered.rows(mixed)}.")
 
         def mean(each: Floats) -> Floats:
             return np.stack([np.bincount(group, own) for own in each.T], axis=1) / np.bincount(group)[:, None]
@@ -314,27 +330,11 @@ class Predictions:
             | (self.scores is not None and ~self.scores.any(axis=1)),
             "the predicted diagnosis is not the likeliest": (given >= 0) & unlikely & in_range.all(axis=1),
         }
-        if found := [f"{source}: {text}: {self._rows(bad)}" for text, bad in faults.items() if bad.any()]:
+        if found := [f"{source}: {text}: {self.rows(bad)}" for text, bad in faults.items() if bad.any()]:
             raise DataError("\n".join(found))
 
-    def _rows(self, bad: npt.NDArray[np.bool_]) -> str:
+    def rows(self, bad: npt.NDArray[np.bool_]) -> str:
         """Name the first bad rows, counted from 1 below the header, and count the others."""
         places = np.flatnonzero(bad)
-        names = ", ".join(f"row {place + 1} ({self.image_id[place]})" for place in places[:_NAMED])
-        return names if len(places) <= _NAMED else f"{names} and {len(places) - _NAMED} more"
-
-
-def refuse_other_images(first: Predictions, other: Predictions, *, number: int = 2) -> None:
-    """Raise a DataError unless two sorted tables hold the same images, lesions and diagnoses."""
-    if first.taxonomy.codes != other.taxonomy.codes:
-        raise DataError(f"Tables 1 and {number} are of different diagnoses. Give tables of one taxonomy.")
-    only = sorted({*first.image_id} ^ {*other.image_id})
-    if only or len(first) != len(other):
-        raise DataError(
-            f"Tables 1 and {number} hold {len(first)} and {len(other)} images, {len(only)} in one table only "
-            f"(first: {', '.join(only[:_NAMED])}). Give tables of the same split."
-        )
-    for name in ("lesion_id", "actual"):
-        differ = getattr(first, name) != getattr(other, name)
-        if differ.any():
-            raise DataError(f"Tables 1 and {number} differ in {name}: {first._rows(differ)}.")
+        names = ", ".join(f"row {place + 1} ({self.image_id[place]})" for place in places[:NAMED])
+        return names if len(places) <= NAMED else f"{names} and {len(places) - NAMED} more"

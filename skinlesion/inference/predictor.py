@@ -23,7 +23,7 @@ from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size, by_shape
 from skinlesion.inference.predictions import Predictions
-from skinlesion.inference.table_columns import object_array
+from skinlesion.inference.table_columns import groups_of_frame, object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
@@ -180,12 +180,11 @@ class Predictor:
         Args:
             images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8 of any size. A folder stands for all
                 image files in it.
-            facts: Of the one patient of all images, or a row for each image: age in years (0 to 120), sex,
-                localization. What is left out, None or empty is unknown.
+            facts: Of the one patient of all images, or a row for each image. What is left out or empty is unknown.
             names: Of the images, in the table; None: their paths, or their positions from 0.
             calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
             batch: Images at once.
-            **known: Facts of the one patient, `age=55, sex="female"`, instead of `facts`.
+            **known: Facts of the one patient, `age=55, diameter=6`, instead of `facts`.
 
         Returns:
             A row for each image, in their order.
@@ -206,12 +205,12 @@ class Predictor:
         return self._finish(made, [str(name) for name in names], calibrated=calibrated)
 
     def prepare(self, image: Image) -> Prepared:
-        """Fit an RGB image (h, w, 3) to each of `sizes`: what waits in a queue is then small.
+        """Fit an RGB image (h, w, 3) to each of `sizes`, without hairs if so trained: what waits in a queue is small.
 
         Networks that take any shape get the image's own, with as many pixels as in training, without padding.
         """
         resize = fit_area if self.members.takes_any_shape else fit
-        return tuple(resize(image, size) for size in self.sizes)
+        return tuple(resize(image, size, hair=self.members.hair) for size in self.sizes)
 
     def predict_prepared(
         self,
@@ -261,9 +260,9 @@ class Predictor:
             )
         made = self._run(prepared, self.encoder.encode(frame), batch=batch, label=label)
         table = self._finish(made, ids, calibrated=False)
-        lesions, actual = object_array(frame["lesion_id"]), object_array(frame["diagnosis"])
-        table = replace(table, probabilities=table.probabilities.astype(np.float32), lesion_id=lesions, actual=actual)
-        return table.select(np.argsort(table.image_id, kind="stable"))
+        known: dict[str, Any] = {"lesion_id": object_array(frame["lesion_id"]), "group_id": groups_of_frame(frame)}
+        known |= {"actual": object_array(frame["diagnosis"]), "probabilities": table.probabilities.astype(np.float32)}
+        return replace(table, **known).sorted()
 
     def embed_frame(self, frame: "pd.DataFrame", *, label: str = "embedding") -> Outputs:
         """Run the members on the images of a checked frame, and keep their logits and pooled features."""

@@ -1,6 +1,5 @@
 """The images of one part of the split that a model was trained with."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from skinlesion.data.datamodule import Part
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.readers import read_data
 from skinlesion.errors import DataError, first_five
-from skinlesion.inference.members import Size
+from skinlesion.inference.members import Members, Size
 from skinlesion.training.checkpoint import TrainedModel
 
 
@@ -23,9 +22,12 @@ class PartImages:
     frame: pd.DataFrame  # checked rows, sorted by image id
     cache_dir: Path
 
-    def caches(self, sizes: Sequence[Size]) -> dict[Size, ImageCache]:
-        """Decode the images at each size, those that are not in the cache."""
-        return {size: open_cache(self.frame, size=size, cache_dir=self.cache_dir) for size in sizes}
+    def caches(self, members: Members) -> dict[Size, ImageCache]:
+        """Decode the images as the members take them, those that are not in the cache."""
+        return {
+            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, hair=members.hair)
+            for size in members.sizes
+        }
 
 
 def read_part(

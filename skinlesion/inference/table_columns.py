@@ -14,6 +14,7 @@ from skinlesion.taxonomy import HAM10000, Taxonomy
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMED = 5  # offending rows that a message names
 Ids = Sequence[str] | npt.NDArray[np.object_]
 KNOWN = ("image_id", "lesion_id", "actual", "predicted")
 ABOUT = ("fold", "source", "confirmation")
@@ -28,7 +29,12 @@ _OTHER_NAMES = {
     "confirmation": ("dx_type",),
 }
 _PREFIXES = ("prob_", "p_", "probability_")
-_OPTIONAL = ("predicted", "likeliest", *ABOUT)  # likeliest: where it is not the predicted diagnosis of every image
+_OPTIONAL = (
+    "group_id",
+    "predicted",
+    "likeliest",
+    *ABOUT,
+)  # likeliest: where it is not the predicted diagnosis of every image
 _UNREAD = (
     "The test part is read only when one asks: type skinlesion ensemble members=SWEEP split=test for an ensemble, and "
     "skinlesion evaluate checkpoint=RUN split=test out=RUN for a run, or train it with judge=[val,test]."
@@ -110,6 +116,12 @@ def group_index(image_id: Ids, lesion_id: Ids) -> npt.NDArray[np.int64]:
     return index
 
 
+def groups_of_frame(frame: "pd.DataFrame") -> npt.NDArray[np.object_] | None:
+    """The group of each image of a checked frame; None where these are its lesions."""
+    is_lesion = "group_id" not in frame or (frame["group_id"] == frame["lesion_id"]).all()
+    return None if is_lesion else object_array(frame["group_id"])
+
+
 def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
     """An array (N,) of Python objects."""
     listed = list(values)
@@ -138,3 +150,17 @@ def _code(value: str, order: list[str]) -> str:
     """The code of a diagnosis given as a code or a position; anything else stays, for the check of the rows to name."""
     text = value.strip().lower()
     return order[int(text)] if text.isdecimal() and int(text) < len(order) else text
+
+
+def refuse_other_images(first: Any, other: Any, *, number: int = 2) -> None:
+    """Raise a DataError unless two sorted `Predictions` hold the same images, lesions and diagnoses."""
+    only = sorted({*first.image_id} ^ {*other.image_id})
+    if only or len(first) != len(other):
+        raise DataError(
+            f"Tables 1 and {number} hold {len(first)} and {len(other)} images, {len(only)} in one table only "
+            f"(first: {', '.join(only[:NAMED])}). Give tables of the same split."
+        )
+    for name in ("lesion_id", "actual"):
+        differ = getattr(first, name) != getattr(other, name)
+        if differ.any():
+            raise DataError(f"Tables 1 and {number} differ in {name}: {first.rows(differ)}.")

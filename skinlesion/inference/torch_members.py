@@ -44,6 +44,7 @@ class TorchMembers:
         self.models, self.tta, self.device = list(models), tta, device or device_of(accelerator)
         self.sizes: list[Size] = list(dict.fromkeys(model.spec.size for model in models))
         self.takes_any_shape = not any(model.spec.padded for model in models)
+        self.hair = models[0].spec.hair
         for model in models:
             model.network.to(self.device).eval()
 

@@ -29,7 +29,7 @@ def predict_without_image(
     """Predict the diagnoses of `test` from `columns` by logistic regression fitted to `train`.
 
     Args:
-        train: diagnosis and `columns`; age in years, NaN where unknown, the others words.
+        train: diagnosis and `columns`; numbers such as age in years, NaN where unknown, and words.
         test: `columns`.
         columns: One or more.
         class_weight: None: the probabilities hold for the frequencies of `train`; "balanced": as if each diagnosis were
@@ -39,8 +39,8 @@ def predict_without_image(
     Returns:
         (N, K) probabilities in class order, 0 for a diagnosis that `train` lacks.
     """
-    numbers = [column for column in columns if column == "age"]
-    words = [column for column in columns if column != "age"]
+    numbers = [column for column in columns if pd.api.types.is_numeric_dtype(train[column])]
+    words = [column for column in columns if column not in numbers]
     scaled = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
     facts = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words), (scaled, numbers))
     regression = LogisticRegression(class_weight=class_weight, max_iter=2000)

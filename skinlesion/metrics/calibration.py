@@ -107,7 +107,7 @@ def noise_floor(predictions: Predictions, *, bins: int, seed: int = 1) -> dict[s
         By error, `ece`, `ece_mass`, `classwise_ece` and `ece_CODE` of each diagnosis: (D,) of D draws of all labels.
     """
     values, predicted = predictions.probabilities.astype(np.float64), predictions.predicted_targets
-    uniform = np.random.default_rng(seed).random((predictions.lesions, _DRAWS))[predictions.group]  # (N, D)
+    uniform = np.random.default_rng(seed).random((predictions.groups, _DRAWS))[predictions.group]  # (N, D)
     labels = sum((below[:, None] < uniform).astype(np.int64) for below in values.cumsum(axis=1).T[:-1])  # (N, D)
 
     def error(confidence: Floats, hit: npt.NDArray[np.bool_], limits: Floats) -> Floats:

@@ -86,7 +86,7 @@ def challenge_scores(predictions: Predictions, config: BootstrapConfig) -> Chall
     notes = _notes(scored)
     rates = [f"{rate}_{code}" for rate in COUNTED if rate != "dice" for code in scored.taxonomy.codes]
     proportions = _counted(scored, undefined=np.nan).denominators(*rates)
-    found = bootstrap(statistic, config, lesions=scored.lesions, proportions=proportions)
+    found = bootstrap(statistic, config, lesions=scored.groups, proportions=proportions)
     for name, note in notes.items():  # before the note of the bootstrap; in place of a bare "not computable"
         each = found[name]
         also = [each.note] if each.note and each.value is not None else []
@@ -194,7 +194,7 @@ class _Ranked:
     """Areas and average precision of each diagnosis."""
 
     def __init__(self, predictions: Predictions) -> None:
-        self._lesions, self._codes = predictions.lesions, predictions.taxonomy.codes
+        self._lesions, self._codes = predictions.groups, predictions.taxonomy.codes
         self._classes = rank_classes(predictions.targets, predictions.probabilities, predictions.group)
 
     def resampled(self, weights: Floats) -> Replicates:

@@ -72,7 +72,7 @@ def flag_metrics(
     rates = SumStatistic(sums_of(cells, predictions.group), lambda sums: _rates(sums, prevalence))
     counts = dict(zip(("tp", "fp", "fn", "tn"), cells.sum(axis=0).tolist(), strict=True))
     proportions = rates.denominators("sensitivity", "specificity", "ppv", "npv", "flagged")
-    return FlagMetrics(counts, bootstrap(rates, config, lesions=predictions.lesions, proportions=proportions))
+    return FlagMetrics(counts, bootstrap(rates, config, lesions=predictions.groups, proportions=proportions))
 
 
 def net_benefit(
@@ -108,7 +108,7 @@ def net_benefit(
 
     columns = np.column_stack([np.ones(len(gains)), gains])
     statistic = SumStatistic(sums_of(columns, predictions.group), means)
-    found = bootstrap(statistic, config, lesions=predictions.lesions).values()
+    found = bootstrap(statistic, config, lesions=predictions.groups).values()
     share = own.mean()
     return pd.DataFrame(
         {
@@ -217,7 +217,7 @@ def set_coverage(
         part = predictions.select(chosen)
         shares = SumStatistic(sums_of(columns[chosen], part.group), _shares)
         proportions = shares.denominators("coverage", "single")
-        found = bootstrap(shares, config, lesions=part.lesions, proportions=proportions)
+        found = bootstrap(shares, config, lesions=part.groups, proportions=proportions)
         return SetMetrics(len(part), part.lesions, found, few_lesions(part.lesions))
 
     return SetCoverage(

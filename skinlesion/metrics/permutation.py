@@ -19,8 +19,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.inference.predictions import Predictions, refuse_other_images
-from skinlesion.inference.table_columns import object_array
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import object_array, refuse_other_images
 from skinlesion.metrics.bootstrap import AT_ONCE, FEW, NO_WIDTH, Difference, Statistic, joined
 from skinlesion.metrics.classification import Floats, Integers
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
@@ -44,7 +44,7 @@ def paired_differences(
     """
     pair = [each.sorted() for each in (first, second)]
     refuse_other_images(*pair)
-    lesions, difference = pair[0].lesions, Difference(*(statistic(each, 1) for each in pair))
+    lesions, difference = pair[0].groups, Difference(*(statistic(each, 1) for each in pair))
     values, jackknife = difference.resampled(np.ones((1, lesions))), difference.jackknife()
     both, generator, blocks = statistic(_stacked(*pair), 2), np.random.default_rng(config.seed), []
     for start in range(0, config.resamples, AT_ONCE):

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from skinlesion.errors import DataError
-from skinlesion.inference.predictions import Predictions, refuse_other_images
+from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import refuse_other_images
 from skinlesion.metrics.bootstrap import NO_WIDTH, Replicates, joined, lesion_draws
 from skinlesion.metrics.compare import paths_of
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
@@ -83,15 +84,15 @@ def compare_recipes(
     return RecipeComparison(
         reference,
         {name: len(runs) for name, runs in recipes.items()},
-        {name: _estimates([runs], first.lesions, config) for name, runs in measured.items()},
-        {name: _estimates([measured[name], measured[reference]], first.lesions, config) for name in others},
+        {name: _estimates([runs], first.groups, config) for name, runs in measured.items()},
+        {name: _estimates([measured[name], measured[reference]], first.groups, config) for name in others},
     )
 
 
 def _measured(run: Predictions, config: BootstrapConfig, *, bins: int) -> Replicates:
     """Each metric of a run (1 + R,), of its lesions as they are and then resampled."""
-    statistic, whole = metrics_statistic(run, bins=bins), np.ones((1, run.lesions))
-    return joined([statistic.resampled(weights) for weights in (whole, *lesion_draws(run.lesions, config))])
+    statistic, whole = metrics_statistic(run, bins=bins), np.ones((1, run.groups))
+    return joined([statistic.resampled(weights) for weights in (whole, *lesion_draws(run.groups, config))])
 
 
 def _estimates(recipes: Sequence[Sequence[Replicates]], lesions: int, config: BootstrapConfig) -> Estimates:

@@ -74,7 +74,7 @@ def aurc(predictions: Predictions, scores: Mapping[str, Floats], config: Bootstr
     """
     wrong, group = _wrong(predictions), predictions.group
     compared = {**scores, "best": -wrong, "chance": np.zeros(len(predictions))}
-    return bootstrap(AurcStatistic(compared, wrong, group), config, lesions=predictions.lesions)
+    return bootstrap(AurcStatistic(compared, wrong, group), config, lesions=predictions.groups)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def reject_option(
 
     rates = SumStatistic(sums_of(np.stack(columns, axis=1), predictions.group), finish)
     proportions = rates.denominators(*finish(rates.sums))
-    found = bootstrap(rates, config, lesions=predictions.lesions, proportions=proportions)
+    found = bootstrap(rates, config, lesions=predictions.groups, proportions=proportions)
     return KeptShare(share, threshold, found)
 
 

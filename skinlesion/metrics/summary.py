@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from skinlesion.data.columns import further_facts
 from skinlesion.errors import DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.auroc import AurocStatistic
@@ -94,7 +95,7 @@ def metrics_with_ci(predictions: Predictions, config: BootstrapConfig, *, bins: 
     statistic, codes = metrics_statistic(predictions, bins=bins), predictions.taxonomy.codes
     names = ("accuracy", *(f"{metric}_{code}" for metric in ("precision", "recall") for code in codes))
     proportions = _confusion_statistic(predictions).denominators(*names)
-    found = bootstrap(statistic, config, lesions=predictions.lesions, proportions=proportions)
+    found = bootstrap(statistic, config, lesions=predictions.groups, proportions=proportions)
     explained = {name: _explained(name, each, predictions) for name, each in found.items()}
     return explained | _floors(predictions, config, bins=bins)
 
@@ -104,7 +105,7 @@ def _floors(predictions: Predictions, config: BootstrapConfig, *, bins: int) -> 
     draws, found = noise_floor(predictions, bins=bins, seed=config.seed), {}
     for name in ("ece", "ece_mass", "classwise_ece"):
         low, high = np.quantile(draws[name], [(1 - config.level) / 2, (1 + config.level) / 2]).tolist()
-        each = Estimate(float(draws[name].mean()), low, high, predictions.lesions, "percentile")
+        each = Estimate(float(draws[name].mean()), low, high, predictions.groups, "percentile")
         certain = replace(each, low=None, high=None, note="no interval: all draws agree")
         found[f"{name}_floor"] = certain if np.ptp(draws[name]) < 1e-9 else each
     return found
@@ -212,12 +213,13 @@ def groups_of(predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[
 
     Args:
         predictions: Of N images.
-        facts: image_id and any of `FACTS`, such as the checked frame of the data set: age in years. Rows of other
-            images are passed over; so are facts that no image of the predictions has.
+        facts: image_id and any of `FACTS` or others, such as the checked frame of the data set: age in years. Rows of
+            other images are passed over; so are facts that no image of the predictions has.
         bands: Years from which each age band starts, ascending.
 
     Returns:
-        By fact, in the order of `FACTS`: N labels in the order of the predictions, "unknown" where empty or missing.
+        By fact, in the order of `FACTS`, then others: N labels in the order of the predictions, "unknown" where empty
+        or missing; numbers other than the age by their quarters.
 
     Raises:
         DataError: The facts lack images of the predictions, or name one twice.
@@ -234,7 +236,8 @@ def groups_of(predictions: Predictions, facts: pd.DataFrame, *, bands: Sequence[
     if len(known) != len(facts.drop_duplicates()):
         raise DataError("the facts have several rows for one image; keep one row an image")
     rows = known.set_index("image_id").loc[predictions.image_id.tolist()]
-    labels = {fact: _labels(rows[fact], fact, bands) for fact in FACTS if fact in rows}
+    named = [fact for fact in (*FACTS, *further_facts(rows)) if fact in rows]
+    labels = {fact: _labels(rows[fact], fact, bands) for fact in named}
     return {fact: each for fact, each in labels.items() if set(each) != {UNKNOWN}}
 
 
@@ -316,11 +319,16 @@ def few_lesions(lesions: int) -> str:
 
 
 def _labels(values: "pd.Series[Any]", fact: str, bands: Sequence[float]) -> list[str]:
-    if fact != "age":
+    if not pd.api.types.is_numeric_dtype(values):
         return [str(value) if isinstance(value, str) and value.strip() else UNKNOWN for value in values]
-    starts = np.asarray(bands, dtype=np.float64)
-    ends = [f"{low:02.0f}-{high - 1:02.0f}" for low, high in pairwise(starts)]
-    names = np.array([*ends, f"{starts[-1]:.0f}+", UNKNOWN], dtype=object)
-    years = values.to_numpy(dtype=np.float64)
-    place = np.where(np.isnan(years), len(names) - 1, np.searchsorted(starts, np.nan_to_num(years), side="right") - 1)
-    return [str(name) for name in names[np.maximum(place, 0)]]
+    if fact == "age":
+        starts = list(bands[1:])
+        ends = [f"{low:02.0f}-{high - 1:02.0f}" for low, high in pairwise(bands)]
+        names = [*ends, f"{bands[-1]:.0f}+", UNKNOWN]
+    else:  # by quarters
+        starts = sorted({*values.dropna().quantile([0.25, 0.5, 0.75]).round(2)})
+        ends = [f"{low:g} to {high:g}" for low, high in pairwise(starts)]
+        first, last = (f"below {starts[0]:g}", f"{starts[-1]:g} or more") if starts else ("", "")
+        names = [first, *ends, last, UNKNOWN]
+    places = np.where(values.isna(), len(names) - 1, np.searchsorted(starts, values.fillna(0), side="right"))
+    return [names[place] for place in places]

@@ -71,7 +71,8 @@ class FiLM(nn.Module):
     def forward(self, feature_map: Tensor, metadata: Tensor) -> Tensor:
         """Scale and shift `feature_map` (B, C, H, W) by `metadata` (B, M)."""
         scale, shift = self.output(self.activation(self.hidden(metadata)))[:, :, None, None].chunk(2, dim=1)
-        return feature_map * (1 + scale) + shift  # (B, C, H, W)
+        modulated: Tensor = feature_map * (1 + scale) + shift  # (B, C, H, W)
+        return modulated
 
 
 class MetaBlock(nn.Module):

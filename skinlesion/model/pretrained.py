@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from skinlesion.errors import CheckpointError
 from skinlesion.model.backbone import Backbone
+from skinlesion.model.surgery import REFUSALS
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # names of weight files on the hub, in timm's order
 HUB_TIMEOUT = 5.0  # seconds in which a hub must answer
@@ -73,6 +75,7 @@ def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, missin
     own = backbone.net.state_dict()
     prefix = _wrapper_prefix(weights, own)
     inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    inside = _converted(inside, backbone)
     match = Match(
         loaded=tuple(sorted(own.keys() & inside.keys())),
         # batch norm reads its count of batches only where it has no momentum, and many files leave it out
@@ -192,6 +195,22 @@ def _wrapper_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
         if key[end:] in own
     )
     return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
+
+
+def _converted(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Convert weights that do not fit as they are by timm's own filter of that family, if it has one.
+
+    It knows the authors' names of layers, and resamples position embeddings to another image size.
+    """
+    own = backbone.net.state_dict()
+    convert = getattr(sys.modules[type(backbone.net).__module__], "checkpoint_filter_fn", None)
+    if convert is None or all(key in weights and weights[key].shape == value.shape for key, value in own.items()):
+        return weights
+    try:
+        found: dict[str, Tensor] = convert(dict(weights), backbone.net)
+    except REFUSALS:  # other weights than that filter knows
+        return weights
+    return found if len(own.keys() & found.keys()) >= len(own.keys() & weights.keys()) else weights
 
 
 def _refuse_misfit(

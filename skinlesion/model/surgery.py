@@ -6,6 +6,7 @@ all parts share the network's layers and follow its training mode.
 
 A part is a copy of the network with an identity in place of each module that runs outside it. That is correct only
 where the network is a plain chain around the cut, so each part is run on noise and compared with the whole network.
+Transformers add their position embedding outside of modules: their upper part is the chain of the modules itself.
 """
 
 import copy
@@ -25,15 +26,15 @@ REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError,
 
 
 class Halves(NamedTuple):
-    """The two parts of a split network: `upper(lower(image))` is the network's own feature map."""
+    """The two parts of a split network: `upper(lower(image))` is the network's own output."""
 
     lower: nn.Module
     upper: nn.Module
 
 
-def noise(side: int) -> Tensor:
-    """Return the same random image (1, 3, side, side) each time, without touching the global random state."""
-    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+def noise(height: int, width: int) -> Tensor:
+    """Return the same random image (1, 3, height, width) each time, without touching the global random state."""
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def run(net: nn.Module, image: Tensor) -> Any:
@@ -113,10 +114,12 @@ def split_before(net: nn.Module, trained: Sequence[str], *, name: str, image: Te
     if first in trace.inputs:
         start = trace.began[first]
         lower = _without(net, {module for module, began in trace.began.items() if began >= start})
-        upper = _without(net, {module for module, ended in trace.ended.items() if ended < start})
         below = run(lower, image)
-        if _alike(below, trace.inputs[first]) and _alike(run(upper, below), trace.outputs.get("")):
-            return Halves(lower, upper)
+        if _alike(below, trace.inputs[first]):
+            rest = _without(net, {module for module, ended in trace.ended.items() if ended < start})
+            for upper in (rest, _chain_from(net, first, trace)):
+                if _alike(run(upper, below), trace.outputs.get("")):
+                    return Halves(lower, upper)
     raise ConfigError(
         f"backbone {name!r} has no single feature map before {first or trained[0]!r} to continue from: "
         "unfreeze from the beginning of a stage, or set cached_views=0 in that phase"
@@ -131,9 +134,10 @@ def ancestors(name: str) -> list[str]:
 
 @dataclass
 class _Trace:
-    """One run of a network: when each module first began and ended, its input and its output where a single map."""
+    """One run of a network: when each module first began and ended, its input and its output where single tensors."""
 
     began: dict[str, int] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # keyword arguments of each module
     ended: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -143,8 +147,9 @@ def _trace(net: nn.Module, image: Tensor) -> _Trace:
     trace, clock = _Trace(), itertools.count()
 
     def watch(name: str, module: nn.Module) -> list[Any]:
-        def begin(_: nn.Module, arguments: tuple[object, ...]) -> None:
+        def begin(_: nn.Module, arguments: tuple[object, ...], options: dict[str, Any]) -> None:
             trace.began.setdefault(name, next(clock))
+            trace.options.setdefault(name, options)
             if len(arguments) == 1:
                 keep(trace.inputs, arguments[0])
 
@@ -153,16 +158,45 @@ def _trace(net: nn.Module, image: Tensor) -> _Trace:
             keep(trace.outputs, output)
 
         def keep(maps: dict[str, Tensor], value: object) -> None:
-            if isinstance(value, Tensor) and value.ndim == 4 and name not in maps:
+            if isinstance(value, Tensor) and value.ndim in (3, 4) and name not in maps:  # tokens, or a map
                 maps[name] = value.clone()  # a later module may change it in place
 
-        return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+        return [module.register_forward_pre_hook(begin, with_kwargs=True), module.register_forward_hook(end)]
 
     handles = [handle for name, module in net.named_modules() for handle in watch(name, module)]
     run(net, image)
     for handle in handles:
         handle.remove()
     return trace
+
+
+class _Pass(nn.Identity):
+    """Stands for a module that is left out, whatever else it was given."""
+
+    def forward(self, input: Tensor, *_: object, **__: object) -> Tensor:
+        return input
+
+
+class _Chain(nn.Module):
+    """Modules one after the other, each with keyword arguments of its own, such as rotary position embeddings."""
+
+    def __init__(self, modules: Sequence[nn.Module], options: Sequence[dict[str, Any]]) -> None:
+        super().__init__()
+        self.steps, self.options = nn.ModuleList(modules), options
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step, options in zip(self.steps, self.options, strict=True):
+            x = step(
+                x, **{key: each.to(x.device) if isinstance(each, Tensor) else each for key, each in options.items()}
+            )
+        return x
+
+
+def _chain_from(net: nn.Module, first: str, trace: _Trace) -> nn.Module:
+    """Chain the outermost modules that begin with or after `first`."""
+    later = {name for name, began in trace.began.items() if began >= trace.began[first]}
+    steps = [name for name in sorted(later, key=trace.began.__getitem__) if later.isdisjoint(ancestors(name)[:-1])]
+    return _Chain([net.get_submodule(name) for name in steps], [trace.options[name] for name in steps])
 
 
 def _without(net: nn.Module, names: set[str], *, prefix: str = "") -> nn.Module:
@@ -172,7 +206,7 @@ def _without(net: nn.Module, names: set[str], *, prefix: str = "") -> nn.Module:
     for own, module in net.named_children():
         name = prefix + own
         if name in names:
-            twin._modules[own] = nn.Identity()
+            twin._modules[own] = _Pass()
         elif any(inner.startswith(f"{name}.") for inner in names):
             twin._modules[own] = _without(module, names, prefix=f"{name}.")
     return twin

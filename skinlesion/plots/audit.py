@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from skinlesion.data.skin import BORDERS
 from skinlesion.plots.style import (
     BLACK,
     BLUE,
@@ -157,6 +158,27 @@ def sample_sheet(
         for axes, image_id in zip(row, chosen, strict=False):
             axes.imshow(image_of(image_id))
             axes.set_title(image_id, fontsize=5, pad=2)
+    return figure
+
+
+def skin_tone_histogram(tones: pd.DataFrame) -> Figure:
+    """Draw the individual typology angles of pictures with the borders of their classes.
+
+    Args:
+        tones: As from `image_statistics.skin_tones`.
+    """
+    figure = canvas(height=2.8)
+    axes, known = figure.add_subplot(), tones["ita"].dropna()
+    axes.hist(known, bins=_BINS, range=(-90, 90), color=BLUE)
+    for border in BORDERS:
+        axes.axvline(border, color=GREY, linewidth=0.8, linestyle="--")
+    axes.set_xlabel("individual typology angle of the border, degrees (dark to light)", fontsize=8)
+    axes.set_ylabel("images", fontsize=8)
+    axes.set_title(
+        f"Lightness of the skin: {len(known):,} of {len(tones):,} images, others have a blue cast or no skin",
+        fontsize=9,
+    )
+    plain(axes)
     return figure
 
 

@@ -31,7 +31,7 @@ from skinlesion.plots.style import (
 )
 
 _SCORES = {"confidence": (BLUE, "-"), "entropy": (ORANGE, "--"), "disagreement": (GREEN, "-.")}
-FACTS = {"dataset": "image source", "dx_type": "confirmation"}
+FACTS = {"dataset": "image source", "dx_type": "confirmation", "skin_tone": "lightness of the skin"}
 """Names of facts that are called otherwise in the table."""
 
 _METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}

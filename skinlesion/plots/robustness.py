@@ -1,5 +1,6 @@
 """Figures of robustness: metrics by step of each corruption, altered facts, and out-of-distribution scores."""
 
+import re
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +32,18 @@ REMOVED = "lesion_removed"  # has its own figure
 NAMES = {
     "jpeg": "JPEG compression",
     "colour": "colour shift",
+    "skin_tone": "lightness of the skin",
     "lesion_removed": "lesion removed",
-    "no_age": "without age",
-    "no_sex": "without sex",
-    "no_localization": "without localization",
     "nothing_known": "without any fact",
     "permuted": "facts of another patient",
     "contradictory": "facts of a patient of the other category",
 }
 """Names of corruptions and of altered facts that are called otherwise in the results."""
+
+
+def name_of(name: str) -> str:
+    """Name a corruption or an altered fact, such as no_age, for people."""
+    return NAMES.get(name) or re.sub("^no_", "without ", name).replace("_", " ")
 
 
 def _lines(found: "RobustnessResult") -> dict[str, tuple[str, str, str, str]]:
@@ -61,7 +65,7 @@ def curves(found: "RobustnessResult") -> Figure:
         axes.set_axis_off()
     for axes, name in zip(panels.flat, names, strict=False):
         _draw_steps(axes, found, name)
-        axes.set_title(f"{NAMES.get(name, name)}: {found.corruptions[name].unit}", fontsize=9)
+        axes.set_title(f"{name_of(name)}: {found.corruptions[name].unit}", fontsize=9)
     legend(figure, panels.flat[0], "upper", ncols=4)
     return figure
 
@@ -82,7 +86,10 @@ def lesion_removed(found: "RobustnessResult") -> Figure:
 
 def facts(found: "RobustnessResult") -> Figure:
     """Draw the metrics with the original, missing and wrong facts."""
-    rows = {"original facts": found.undisturbed, **{fill(NAMES[name], 26): each for name, each in found.facts.items()}}
+    rows = {
+        "original facts": found.undisturbed,
+        **{fill(name_of(name), 26): each for name, each in found.facts.items()},
+    }
     figure, axes = panel(height=1.2 + 0.42 * len(rows))
     for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), _lines(found).items(), strict=False):
         values, xerr = points([each[number] for each in rows.values()])

@@ -1,6 +1,7 @@
 """Figures of saliency maps: the page that explains one prediction, and the checks of the maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from skinlesion.data.image_io import Image
+from skinlesion.data.image_io import Image, read
 from skinlesion.metrics.estimate import Estimate
 from skinlesion.metrics.saliency_verdict import OUTCOMES, UNRELATED, randomisation_verdict, verdict
 from skinlesion.plots.style import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from skinlesion.studies.explain.saliency import Map
     from skinlesion.studies.explain.saliency_checks import LesionOverlap
     from skinlesion.studies.explain.saliency_metrics import ReplacementCurves
+    from skinlesion.studies.probe.cases import Case
 
 _FACTS = {"age": BLUE, "sex": ORANGE, "localization": GREEN}
 _COLOURS = "viridis"  # ordered for every kind of colour vision, and in grey
@@ -77,6 +79,18 @@ def explanation_page(explanation: "Explanation") -> Figure:
     _probabilities(left, explanation)
     _fact_effects(right, explanation)
     figure.supxlabel(_FOOTER, fontsize=7, color=BLACK, x=0.01, ha="left")
+    return figure
+
+
+def nearest_cases(cases: "Sequence[Case]") -> Figure:
+    """Draw training images that are most like an image, the nearest first, with how each was confirmed."""
+    figure = canvas(height=2.2)
+    for axes, case in zip(np.ravel(figure.subplots(1, len(cases))), cases, strict=True):
+        if Path(case.path).is_file():
+            axes.imshow(read(Path(case.path)))
+        bare(axes)
+        confirmed = case.dx_type or "unknown"
+        axes.set_title(f"{case.image_id}\n{case.diagnosis}, by {confirmed}\n{case.similarity:.3f}", fontsize=7)
     return figure
 
 

@@ -13,7 +13,6 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone, check_name
 from skinlesion.model.network import Attention, Fusion, Head, Network
-from skinlesion.model.surgery import REFUSALS
 
 
 class HeadOptions(TypedDict, total=False):
@@ -48,6 +47,7 @@ def build_backbone(hparams: Mapping[str, Any]) -> Backbone:
         kwargs=hparams.get("backbone_kwargs") or {},
         feature_level=hparams.get("feature_level"),
         batch_norm_eps=hparams.get("batch_norm_eps"),
+        image_size=image_input(hparams).size,
     )
 
 
@@ -70,26 +70,19 @@ def build_network(hparams: Mapping[str, Any], backbone: Backbone, *, classes: in
 
 
 def check_image_size(hparams: Mapping[str, Any]) -> None:
-    """Refuse an unknown network, and images of a size that it does not take, where timm says that its size is fixed.
+    """Refuse an unknown network, and images of a size that it does not take, before data are read.
 
     Raises:
-        ConfigError: It names the network that is meant, or the argument that builds the network for another size.
+        ConfigError: It names the network that is meant, or a size that suits it.
     """
     check_name(hparams["backbone"])
-    known, (height, width) = timm.get_pretrained_cfg(hparams["backbone"]), image_input(hparams).size
-    if known is not None and known.fixed_input_size and not hparams.get("padding", True):
-        raise ConfigError(f"model.padding=false: {hparams['backbone']} takes images of one size only; give true")
-    if known is None or not known.fixed_input_size or (height, width) == tuple(known.input_size[1:]):
+    known = timm.get_pretrained_cfg(hparams["backbone"])
+    if known is None or not known.fixed_input_size:
         return
-    try:
-        build_backbone(hparams).eval()(torch.zeros(1, 3, height, width))
-    except REFUSALS as error:
-        own = ",".join(map(str, known.input_size[1:]))
-        raise ConfigError(
-            f"model.image_size=[{height},{width}]: {hparams['backbone']} is built for [{own}]; give that, or "
-            f"model.backbone_kwargs.img_size=[{height},{width}] too, which builds it for yours "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+    if not hparams.get("padding", True):
+        raise ConfigError(f"model.padding=false: {hparams['backbone']} takes images of one size only; give true")
+    if image_input(hparams).size != tuple(known.input_size[1:]):
+        build_backbone(hparams)
 
 
 def image_input(hparams: Mapping[str, Any]) -> ImageInput:
@@ -108,4 +101,5 @@ def image_input(hparams: Mapping[str, Any]) -> ImageInput:
         tuple(hparams.get("mean") or own["mean"]),
         tuple(hparams.get("std") or own["std"]),
         padded=bool(hparams.get("padding", True)),
+        hair=str(hparams.get("hair", "keep")),
     )

@@ -163,7 +163,9 @@ def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
     hparams = {**hparams, "encoder": record["encoder"]}
     network = build_network(hparams, build_backbone(hparams), classes=len(record["classes"]))
     network.load_state_dict({name[len(_PREFIX) :]: weights[name] for name in weights if name.startswith(_PREFIX)})
-    image = {name: value if name == "padded" else tuple(value) for name, value in record["image_input"].items()}
+    image: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record["image_input"].items()
+    }
     return TrainedModel(
         name=path.resolve().parent.name,
         path=path,

@@ -20,6 +20,7 @@ from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.dataset import InOrder, LesionDataset, PartDataset, loader
 from skinlesion.data.disk_cache import new_array, open_array
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import groups_of_frame
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.network import Network
 from skinlesion.terminal import track
@@ -97,7 +98,7 @@ class FeatureStore:
             _FORMAT,
             self._fingerprint,
             data.cache.key,
-            asdict(data.spec),
+            {name: value for name, value in asdict(data.spec).items() if name != "hair"},  # is in the cache's key
             view,
             (asdict(data.augment_options), data.seed) if view else None,
             self.device.type,  # a GPU rounds otherwise
@@ -210,6 +211,5 @@ def predict_from_maps(
         moved = {**batch, "feature_map": batch["feature_map"].to(device), "metadata": batch["metadata"].to(device)}
         values.append(logits(network, cast(FeatureBatch, moved)).float().softmax(dim=1).cpu().numpy())
     ids, lesions, actual = (frame[name].tolist() for name in ("image_id", "lesion_id", "diagnosis"))
-    return Predictions.build(
-        ids, lesions, probabilities=np.concatenate(values), actual=actual, taxonomy=datamodule.taxonomy
-    )
+    known: dict[str, Any] = {"actual": actual, "group_id": groups_of_frame(frame), "taxonomy": datamodule.taxonomy}
+    return Predictions.build(ids, lesions, probabilities=np.concatenate(values), **known)

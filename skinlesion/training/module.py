@@ -95,6 +95,7 @@ class LesionClassifier(LightningModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         padding: bool = True,
+        hair: str = "keep",
         alpha: float = 0.5,
         gamma: float = 2.0,
         smoothing: float = 0.1,
@@ -156,7 +157,13 @@ class LesionClassifier(LightningModule):
             encoder=datamodule.encoder.state(),
             class_counts=datamodule.class_counts(),
             taxonomy=datamodule.taxonomy.to_dict(),
-            **{"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), **options},
+            **{
+                "image_size": list(spec.size),
+                "mean": list(spec.mean),
+                "std": list(spec.std),
+                "hair": spec.hair,
+                **options,
+            },
         )
 
     @classmethod
@@ -254,7 +261,7 @@ class LesionClassifier(LightningModule):
             "encoder": dict(self.hparams["encoder"]),
             "class_counts": self.hparams["class_counts"],
             "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
-            | {"padded": spec.padded},
+            | {"padded": spec.padded, "hair": spec.hair},
             "versions": versions,
             **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
             **checkpoint.get("skinlesion", {}),

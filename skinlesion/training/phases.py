@@ -21,8 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.data.image_cache import image_key
-from skinlesion.data.metadata import FACTS
+from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.files import replacing, write_json
 from skinlesion.training.callbacks import (
@@ -116,9 +115,9 @@ def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[s
         return hashlib.sha256(repr(frame[["image_id", *columns]].to_numpy().tolist()).encode()).hexdigest()
 
     return {
-        "images": image_key(frame, size=datamodule.spec.size, cache_dir=datamodule.cache_dir),
+        "images": datamodule.image_key(),
         "diagnoses": digest("diagnosis"),
-        "facts": digest(*FACTS),
+        "facts": digest(*datamodule.encoder.names),
         "fingerprint": datamodule.record()["fingerprint"],
         "class_counts": module.hparams["class_counts"],
         "encoder": module.hparams["encoder"],
@@ -138,6 +137,7 @@ def refuse_changed_inputs(inputs: Mapping[str, Any], checkpoint: Path) -> None:
     """
     record = read_checkpoint(checkpoint)["skinlesion"]
     before = {**record.get("inputs", {}), **record}
+    before["encoder"] = MetadataEncoder.from_state(before["encoder"]).state()  # of earlier versions too
     changed = dict.fromkeys(_INPUTS[key] for key in inputs if before.get(key, inputs[key]) != inputs[key])
     if changed:
         raise CheckpointError(
@@ -154,6 +154,9 @@ def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) ->
     """
     for name, phase in config.schedule.phases.items():
         module.start_phase(phase)
+        if phase.unfreeze is not None:
+            trained = next(leaf for leaf, is_trained in module.network.backbone.trainable().items() if is_trained)
+            log.info("phase %s: the backbone is trained from %s on", name, trained)
         if phase.cached_views:
             module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
         make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])

@@ -168,8 +168,9 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return {}
-    before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it was a key
-    there, here = _flat({**before, **read_config(folder)}), _flat(asdict(config))
+    before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it and the next two were keys
+    there = {"data.hair": "keep", "model.padding": True, **_flat({**before, **read_config(folder)})}
+    here = _flat(asdict(config))
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
         for key in sorted(there.keys() | here.keys())

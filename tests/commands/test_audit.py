@@ -10,9 +10,10 @@ from conftest import composed
 
 from skinlesion.commands.audit import run
 from skinlesion.config.studies import AuditConfig
+from skinlesion.data.skin import BLUE_CAST, TONES, UNKNOWN
 
 SHARED = os.environ.get("SKINLESION_SHARED")
-FIGURES = ("ages", "diagnoses", "images_per_lesion", "localizations", "sample_sheet", "sexes")
+FIGURES = ("ages", "diagnoses", "images_per_lesion", "localizations", "sample_sheet", "sexes", "skin_tones")
 
 
 def audit(root: Path, folder: Path) -> dict[str, object]:
@@ -23,7 +24,7 @@ def audit(root: Path, folder: Path) -> dict[str, object]:
 
 def test_audit_of_synthetic_data(synthetic_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = audit(synthetic_root, tmp_path)
-    names = {f"{figure}.png" for figure in FIGURES} | {"audit.json", "split.csv", "duplicates.csv"}
+    names = {f"{figure}.png" for figure in FIGURES} | {"audit.json", "split.csv", "duplicates.csv", "skin_tones.csv"}
     assert {path.name for path in (tmp_path / "audit").iterdir()} == names
     assert found["images"] == 240
     assert found["torn_lesions"] == []
@@ -31,7 +32,11 @@ def test_audit_of_synthetic_data(synthetic_root: Path, tmp_path: Path, capsys: p
     assert split.groupby("lesion_id")["split"].nunique().max() == 1
     assert set(found["shortcuts"]) == {"majority", "metadata", "dx_type", "dataset"}
     assert set(found["binary_shortcuts"]) == {"metadata", "dx_type", "dataset"}
+    tones = pd.read_csv(tmp_path / "audit" / "skin_tones.csv")
+    assert len(tones) == 240
+    assert tones["skin_tone"].isin([*TONES, BLUE_CAST, UNKNOWN]).all()
     out = capsys.readouterr().out
+    assert "Lightness of the skin" in out
     assert "predicted from" in out
     assert "AUROC without the image" in out
 

@@ -359,7 +359,7 @@ def test_evaluate_runs_a_checkpoint_again(sweep: Path, trained: TrainConfig, tmp
     figures = ("confusion_matrix", "precision_recall", "reliability", "roc", "sample_sheet")
     expected = {f"{figure}_test.png" for figure in figures}
     expected |= {"predictions_test.csv", "metrics_test.json", "report_test.json"}
-    expected |= {"challenge_test.csv", "challenge_truth_test.csv", "subgroups_test.csv"}
+    expected |= {"challenge_test.csv", "challenge_truth_test.csv", "subgroups_test.csv", "skin_tones_test.csv"}
     assert {path.name for path in folder.iterdir()} == expected
     again, before = (Predictions.read(path / "predictions_test.csv") for path in (folder, sweep / "first"))
     np.testing.assert_allclose(again.probabilities, before.probabilities, atol=1e-5)
@@ -410,7 +410,12 @@ def test_evaluate_writes_metrics_of_subgroups(sweep: Path, trained: TrainConfig,
     assert women["images"] == len(right)
     assert women["value"] == pytest.approx(right.mean())
     assert women["low"] <= women["value"] <= women["high"]
-    assert set(rows.index.get_level_values("fact")) == {"sex", "age", "localization", "dataset", "dx_type"}
+    assert set(rows.index.get_level_values("fact")) == {
+        *("sex", "age", "localization", "dataset", "dx_type", "skin_tone")
+    }
+    tones = pd.read_csv(tmp_path / "skin_tones_test.csv").set_index("image_id").loc[table.index, "skin_tone"]
+    right = (table["actual"] == table["predicted"])[tones == tones.mode()[0]]
+    assert rows.loc[("skin_tone", tones.mode()[0], "accuracy"), "value"] == pytest.approx(right.mean())
 
 
 def test_evaluate_reads_the_images_of_its_part_alone(

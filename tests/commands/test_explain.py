@@ -147,7 +147,7 @@ def test_the_page_names_missing_maps_and_facts() -> None:
     ("overrides", "said"),
     [
         (["class=melanoma"], "class=melanoma: expected one of akiec"),
-        (["sex=man"], "sex=man: not known to the model"),
+        (["sex=men"], "sex=men: not known to the model"),
         (["age=200"], "age=200"),
         (["ensemble=e.json"], "2 models given"),
     ],

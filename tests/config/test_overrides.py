@@ -6,7 +6,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from skinlesion.cli import COMMANDS
-from skinlesion.config.overrides import RENAMED, SYNONYMS, CommandLine, check_backbone, check_key, is_known, read_words
+from skinlesion.config.overrides import (
+    RENAMED,
+    SYNONYMS,
+    CommandLine,
+    backbone_overrides,
+    check_key,
+    is_known,
+    read_words,
+)
 from skinlesion.config.reference import keys
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import ConfigError
@@ -178,7 +186,6 @@ def test_flags_stand_apart_with_their_values() -> None:
         ("train", ["model.funnel=[64,"], "model.funnel=[64,: cannot be read; expected a list"),
         ("train", ["trainer.max_epochs=4"], "did you mean schedule.phases.head.epochs=4"),
         ("audit", ["no/such"], "no/such: no such file or folder"),
-        ("train", ["model.backbone=resnet18"], "model.backbone=resnet18: model.high=1"),
     ],
 )
 def test_refusals(command: str, words: list[str], said: str) -> None:
@@ -211,11 +218,11 @@ def refusal(command: str, word: str) -> str:
         ("train", "pretrained=false", "model.pretrained=false"),
         ("train", "image_size=[64,64]", "model.image_size=[64,64]"),
         ("train", "gamma=2", "loss.gamma=2"),
-        ("train", "backbone=resnet18", "model.high=1 and model.middle=2"),
+        ("train", "backbone=resnet18", "model.backbone=resnet18, any of timm's"),
         ("train", "loss.gama=1", "did you mean loss.gamma"),
         ("train", "model.backbone_kwarg=1", "did you mean model.backbone_kwargs"),
         ("train", "schedule.phases.head.rates=1", "schedule.phases.head.rates: unknown key"),
-        ("train", "data=/photos", "expected one of ham10000, isic2019; a folder is given as data.root=/photos"),
+        ("train", "data=/photos", "expected one of dermamnist, ham10000, isic2019; a folder is given as data.root="),
         ("evaluate", "data=/photos", "data.root=/photos"),
         ("predict", "model=best.ckpt", "checkpoint=best.ckpt"),
         ("predict", "gender=female", "sex=female"),
@@ -271,10 +278,12 @@ def test_each_synonym_leads_to_a_key() -> None:
     assert {target for targets in SYNONYMS.values() for target in targets} <= known
 
 
-def test_a_backbone_needs_its_stages() -> None:
-    with pytest.raises(ConfigError, match=r"model\.backbone=resnet18: model\.high=1 and model\.middle=2"):
-        check_backbone({"model.backbone": "resnet18"}, "train")
-    check_backbone({"model.backbone": "resnet18", "model.high": "1", "model.middle": "2"}, "train")
-    check_backbone({"model.backbone": "resnet50.a1_in1k", "model": "resnet50"}, "train")
-    check_backbone({"model.backbone": "resnet18", "model": "timm"}, "train")
-    check_backbone({"model": "resnet50"}, "train")
+def test_a_backbone_brings_its_stages_and_its_name() -> None:
+    name, found = "model.name=${model.backbone}", ["model.high=-1", "model.middle=-2"]
+    assert backbone_overrides({"model.backbone": "resnet18"}, "train") == [name, *found]
+    given = {"model.backbone": "resnet18", "model.high": "layer4", "model.name": "a"}
+    assert backbone_overrides(given, "train") == ["model.middle=-2"]
+    assert backbone_overrides({"model.backbone": "resnet50.a1_in1k", "model": "resnet50"}, "train") == [name]
+    of_experiment = {"model.backbone": "tf_efficientnet_lite0.in1k", "experiment": "ham10000_public_folds"}
+    assert backbone_overrides(of_experiment, "train") == [name]
+    assert backbone_overrides({"model": "resnet50"}, "train") == []

@@ -74,7 +74,7 @@ def test_defaults_are_written_as_they_are_typed() -> None:
 def test_groups_are_those_of_the_defaults_list() -> None:
     assert reference.groups("train")["model"] == "efficientnet_b1"
     assert "resnet50" in reference.choices("model")
-    assert reference.choices("classes@external.classes") == ["isic"]
+    assert reference.choices("localizations@external.localizations") == ["isic"]
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,24 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "robustness": ("checkpoint=a.ckpt", "split=val"),
     "export": ("checkpoint=a.ckpt", "out=bundle"),
     "folds": (),
+    "download": (),
+    "probe": (),
     "audit": (),
     "verify": (),
     "synthetic": ("data.root=demo",),
     "serve": ("bundle=demo/bundle",),
     "report": ("ensemble=runs/six/ensemble",),
 }
-NOT_OF_TRAINING = ("hydra", "taxonomy", "source", "classes", "localizations", "near_duplicates")
+NOT_OF_TRAINING = (
+    "hydra",
+    "taxonomy",
+    "source",
+    "classes",
+    "localizations",
+    "near_duplicates",
+    "dataset",
+    "fact_specs",
+)
 GROUPS = sorted(
     path.relative_to(config_dir())
     for path in config_dir().rglob("*.yaml")
@@ -180,28 +191,29 @@ def test_each_focal_loss_has_a_name_of_its_own() -> None:
     assert len({focal_name(*pair) for pair in pairs}) == len(pairs)
 
 
-@pytest.mark.parametrize("word", ["unknown", "Unknown", "NA", "'?'", "null"])
-def test_an_age_that_is_not_known_may_be_said_in_words(word: str) -> None:
-    config = configuration("predict", PredictConfig, "image=a", "bundle=b", f"age={word}")
-    assert config.age is None
-
-
 def test_an_age_is_a_number() -> None:
     assert configuration("predict", PredictConfig, "image=a", "bundle=b", "age=55").age == 55.0
-    for age, said in (("abc", "age=abc: expected years, 0 to 120, or unknown"), ("200", "expected 0 to 120")):
+    with pytest.raises(ConfigError, match="age=200: expected 0 to 120"):
+        configuration("predict", PredictConfig, "image=a", "bundle=b", "age=200")
+
+
+def test_facts_are_numbers_or_categories_of_other_names_than_columns() -> None:
+    added = "+data.facts.itch={kind: category}"
+    config = configuration("train", TrainConfig, added, "~data.facts.localization", "data.facts.age.column=years")
+    assert list(config.data.facts) == ["age", "sex", "itch"]
+    assert config.data.facts["age"].column == "years"
+    for word, said in (
+        ("+data.facts.image_id={kind: category}", "data.facts.image_id=category: expected another name"),
+        ("+data.facts.width={kind: number, low: 3, high: 2}", "data.facts.width.low=3.0: expected at most high=2.0"),
+        ("+data.facts.width={kind: length}", "expected one of number, category"),
+        ("data.facts.age.kind=category", "data.facts.age.kind=category: expected number"),
+    ):
         with pytest.raises(ConfigError, match=said):
-            configuration("predict", PredictConfig, "image=a", "bundle=b", f"age={age}")
-
-
-def test_words_for_an_unknown_age_are_those_of_the_tables() -> None:
-    from skinlesion.config.inference import UNKNOWN
-    from skinlesion.data.metadata import normalize_words
-
-    assert set(normalize_words(UNKNOWN)) == {"unknown"}
+            configuration("train", TrainConfig, word)
 
 
 @pytest.mark.parametrize(
-    "command", [name for name in REQUIRED if name not in ("predict", "serve", "synthetic", "verify")]
+    "command", [name for name in REQUIRED if name not in ("download", "predict", "serve", "synthetic", "verify")]
 )
 def test_results_that_cannot_be_written_are_refused_before_the_work(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,7 +59,7 @@ def test_quoted_separators_belong_to_the_field(tmp_path: Path) -> None:
         (b"", ["the file is empty", "image_id, dx"]),
         (b"\n \n", ["the file is empty"]),
         (b"image_id,dx\n", ["no rows below the header"]),
-        (b"image_id;dx\nA;mel\n", ["no column image_id, dx", "commas or tabs", "'image_id;dx'"]),
+        (b"image_id|dx\nA|mel\n", ["no column image_id, dx", "commas or tabs", "'image_id|dx'"]),
         (b"image_id,diagnosis\nA,mel\n", ["no column dx", "'diagnosis'"]),
         (b"image_id,dx,dx\nA,mel,nv\n", ["column dx is there more than once"]),
         (b'image_id,dx\nA,"mel\nB,nv\n', ["cannot be read as text"]),  # an open quote

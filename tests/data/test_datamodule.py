@@ -141,8 +141,8 @@ def test_nothing_but_image_and_three_facts_reaches_the_model(small_config: Confi
 def test_the_encoder_is_fitted_on_train_alone(small_config: Config) -> None:
     datamodule = made(small_config())
     ages = datamodule.part_frame("train")["age"].dropna()
-    assert datamodule.encoder.age_mean == np.float64(ages.mean())
-    assert datamodule.encoder.age_mean != datamodule.frame["age"].mean()
+    assert datamodule.encoder.facts[0].mean == np.float64(ages.mean())
+    assert datamodule.encoder.facts[0].mean != datamodule.frame["age"].mean()
 
 
 def test_class_counts_are_those_of_train(small_config: Config) -> None:

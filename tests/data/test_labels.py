@@ -16,7 +16,8 @@ from PIL import Image
 
 from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.readers import COLUMNS, LabelledData, read_data, read_labelled
+from skinlesion.data.columns import COLUMNS
+from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.data.splits import assign
 from skinlesion.errors import ConfigError, DataError
 
@@ -118,7 +119,7 @@ def test_images_without_row_and_rows_without_image(read: Callable[..., LabelledD
         ("image,MEL,NV,WART\na,1,0,0\nb,0,1,0\nc,0,0,1\n", None, "unknown column wart; say what it stands for"),
         ("image,MEL,NV\na,1,0\nb,nan,1\nc,0,1\n", None, "neither 0 nor 1 in line 3"),
         ("image,MEL,NV\na,1,1\nb,0,1\nc,0,0\n", None, "no diagnosis or more than one in line 2, 4"),
-        ("image,dx,sex\na,nv,man\nb,nv,\nc,nv,\n", None, "labels.csv: unknown sex: 'man' (line 2)"),
+        ("image,dx,sex\na,nv,mann\nb,nv,\nc,nv,\n", None, "labels.csv: unknown sex: 'mann' (line 2)"),
         ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,200\n", "facts.csv: faulty age: '200' (line 2)"),
         ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\nx,20\n", "facts.csv: no row for any image of the label file"),
         ("image,dx\na,nv\nb,nv\nc,nv\n", "image,age\na,2\na,3\n", "facts.csv: image_id in more than one row"),
@@ -251,8 +252,9 @@ def test_facts_that_are_not_there_are_named_beside_the_columns_that_are_not_read
 
 
 def test_images_of_a_patient_are_counted(read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     read("image,dx,patient_id\na,nv,P0\nb,mel,P0\nc,nv,P1\n")
-    assert "3 images of 3 lesions are of 2 patients" in caplog.text
+    assert "3 images of 3 lesions of 2 patients, kept together by patient: 2 groups." in caplog.text
 
 
 def test_lesions_of_two_diagnoses_are_left_out_on_demand(read: Callable[..., LabelledData]) -> None:

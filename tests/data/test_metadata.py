@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skinlesion.data.metadata import FACTS, MetadataEncoder, normalize_words, parse_ages
+from skinlesion.data.metadata import AGE, CATEGORY, DEFAULT_FACTS, NUMBER, FactSpec, MetadataEncoder, normalize_words
 from skinlesion.errors import CheckpointError, DataError
 
+FACTS = ("age", "sex", "localization")
 NOTHING = ["", " ", "NA", "n/a", "nan", "None", "null", "?", "unknown", "Unknown ", None, float("nan"), pd.NA]
 
 
@@ -86,14 +87,13 @@ def test_unseen_values_are_unknown_and_case_does_not_matter() -> None:
 
 def test_unknown_has_a_column_even_if_training_knew_everything() -> None:
     fitted = MetadataEncoder.fit(facts((40, "male", "back"), (50, "female", "back")))
-    assert fitted.sexes == ("female", "male", "unknown")
-    assert fitted.localizations == ("back", "unknown")
+    assert [fact.categories for fact in fitted.facts[1:]] == [("female", "male", "unknown"), ("back", "unknown")]
 
 
 @pytest.mark.parametrize("age", [33.0, None])
 def test_ages_without_spread_are_not_scaled(age: float | None) -> None:
     fitted = MetadataEncoder.fit(facts((age, "male", "back"), (age, "male", "back")))
-    assert fitted.age_std == 1.0
+    assert fitted.facts[0].std == 1.0
     npt.assert_array_equal(fitted.encode(facts((age, "male", "back")))[0, 0], 0)
 
 
@@ -113,7 +113,7 @@ def test_encoding_agrees_with_scikit_learn() -> None:
     npt.assert_array_equal(got[:, 2:], reference)  # alphabetical order has unknown last here too
 
 
-def test_only_the_three_facts_reach_the_encoder() -> None:
+def test_only_the_facts_reach_the_encoder() -> None:
     rng = np.random.default_rng(1)
     frame = pd.concat([TRAIN] * 5, ignore_index=True)
     labelled = frame.assign(
@@ -181,11 +181,25 @@ def test_an_empty_frame_encodes_to_no_rows() -> None:
 
 
 def test_state_is_plain() -> None:
-    state = encoder().state()
-    assert {key: type(value) for key, value in state.items()} == {
-        "age_mean": float, "age_std": float, "sexes": list, "localizations": list,
+    (age, sex, _) = encoder().state()["facts"]
+    assert {key: type(value) for key, value in age.items()} == {
+        "name": str, "kind": str, "column": type(None), "unit": str, "low": float, "high": float, "mean": float,
+        "std": float, "categories": list,
     }  # fmt: skip
-    assert {type(value) for value in state["sexes"] + state["localizations"]} == {str}
+    assert sex["categories"] == ["female", "male", "unknown"]
+
+
+EARLIER = {
+    "age_mean": 40.0,
+    "age_std": (800 / 3) ** 0.5,
+    "sexes": ["female", "male", "unknown"],
+    "localizations": ["back", "face", "unknown"],
+}
+
+
+def test_a_state_of_earlier_versions_encodes_as_it_did() -> None:
+    assert MetadataEncoder.from_state(EARLIER) == encoder()
+    npt.assert_array_equal(MetadataEncoder.from_state(EARLIER).encode(TRAIN), encoder().encode(TRAIN))
 
 
 @pytest.mark.parametrize(
@@ -203,16 +217,87 @@ def test_state_is_plain() -> None:
     ],
     ids=str,
 )
+def test_earlier_states_that_fit_no_encoder_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="metadata encoder: expected the name, kind, mean"):
+        MetadataEncoder.from_state(EARLIER | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"std": 0.0}, {"mean": "x"}, {"kind": "length"}, {"categories": []}, {"more": 1}], ids=str
+)
 def test_states_that_fit_no_encoder_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match="metadata encoder: expected age_mean"):
-        MetadataEncoder.from_state(encoder().state() | change)
+    first, *others = encoder().state()["facts"]
+    for state in ({"facts": [first | change, *others]}, {"facts": []}, {}):
+        with pytest.raises(CheckpointError, match="metadata encoder: expected the name, kind, mean"):
+            MetadataEncoder.from_state(state)
 
 
-def test_a_state_with_a_key_missing_is_refused() -> None:
-    state = encoder().state()
-    del state["localizations"]
-    with pytest.raises(CheckpointError, match="localizations"):
-        MetadataEncoder.from_state(state)
+def test_an_earlier_state_with_a_key_missing_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="metadata encoder: expected"):
+        MetadataEncoder.from_state({key: value for key, value in EARLIER.items() if key != "localizations"})
+
+
+# Further facts
+
+DIAMETER = FactSpec("diameter", NUMBER, unit="mm", low=0.0, high=100.0)
+ITCH = FactSpec("itch", CATEGORY)
+SKIN = FactSpec("skin_type", CATEGORY)
+
+
+def test_further_facts_are_encoded_by_hand() -> None:
+    frame = TRAIN.assign(
+        diameter=["4", "6 mm", "5-7", ""], itch=["True", "no", "UNK", "yes"], skin_type=["3.0", "2", "", "3"]
+    )
+    fitted = MetadataEncoder.fit(frame, (*DEFAULT_FACTS, DIAMETER, ITCH, SKIN))
+    assert fitted.columns[8:] == (
+        "diameter", "diameter=unknown", "itch=no", "itch=yes", "itch=unknown",
+        "skin_type=2", "skin_type=3", "skin_type=unknown",
+    )  # fmt: skip
+    assert fitted.fact_of_column == (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 5, 5, 5)
+    deviation = (8 / 9) ** 0.5  # of 4, 6 and 6 about their mean 16 / 3
+    expected = [
+        [(4 - 16 / 3) / deviation, 0, 0, 1, 0, 0, 1, 0],
+        [(6 - 16 / 3) / deviation, 0, 1, 0, 0, 1, 0, 0],
+        [(6 - 16 / 3) / deviation, 0, 0, 0, 1, 0, 0, 1],
+        [0, 1, 0, 1, 0, 0, 1, 0],
+    ]
+    npt.assert_allclose(fitted.encode(frame)[:, 8:], expected, rtol=1e-6)
+    npt.assert_array_equal(fitted.encode(frame)[:, :8], encoder().encode(TRAIN))
+    patient = fitted.encode_patient({"diameter": 6, "itch": True, "skin_type": 3})
+    npt.assert_allclose(patient[8:], [(6 - 16 / 3) / deviation, 0, 0, 1, 0, 0, 1, 0], rtol=1e-6)
+    assert MetadataEncoder.from_state(json.loads(json.dumps(fitted.state()))) == fitted
+
+
+def test_a_fact_may_be_left_out() -> None:
+    fitted = MetadataEncoder.fit(TRAIN[["age", "localization"]], (DEFAULT_FACTS[0], DEFAULT_FACTS[2]))
+    npt.assert_array_equal(fitted.encode(TRAIN), encoder().encode(TRAIN)[:, [0, 1, 5, 6, 7]])
+
+
+def test_a_number_out_of_its_range_is_refused() -> None:
+    with pytest.raises(DataError, match=r"1 faulty diameter\(s\), the first '101'; expected mm from 0 to 100"):
+        MetadataEncoder.fit(pd.DataFrame({"diameter": ["4", "101"]}), (DIAMETER,))
+
+
+@pytest.mark.parametrize(
+    ("entry", "years"),
+    [
+        *(("85+", 85), ("> 89", 89), (">=90", 90), ("70-79", 74.5), ("70 – 79", 74.5), ("70 to 79", 74.5)),
+        *(("45 years", 45), ("45y", 45), ("UNK", np.nan), ("not reported", np.nan)),
+        *(("79-70", None), ("45 months", None), ("1e3-5", None)),
+    ],
+)
+def test_ages_as_tables_write_them(entry: str, years: float | None) -> None:
+    (found,), (faulty,) = AGE.numbers([entry])
+    assert faulty == (years is None)
+    if years is not None:
+        npt.assert_equal(found, years)
+
+
+def test_sexes_as_tables_write_them() -> None:
+    given = ["M", "f", "W", "Man", "woman", "FEMALE ", "unk", None]
+    expected = ["male", "female", "female", "male", "female", "female", "unknown", "unknown"]
+    assert DEFAULT_FACTS[1].words(given) == expected
+    assert DEFAULT_FACTS[2].words(["M"]) == ["m"], "a localization is no sex"
 
 
 @pytest.mark.parametrize("fact", FACTS)
@@ -236,7 +321,7 @@ def test_there_is_nothing_to_learn_from_no_rows() -> None:
 
 
 def test_ages_as_text_or_number() -> None:
-    years, faulty = parse_ages(["80.0", " 5 ", 0, 120, "", None, "NA", "x", "-3", "1e3"])
+    years, faulty = AGE.numbers(["80.0", " 5 ", 0, 120, "", None, "NA", "x", "-3", "1e3"])
     npt.assert_array_equal(years[:7], [80, 5, 0, 120, np.nan, np.nan, np.nan])
     npt.assert_array_equal(faulty, [False] * 7 + [True] * 3)
 
@@ -261,7 +346,10 @@ def test_ham10000_has_twenty_columns() -> None:
     encoded = fitted.encode(table)
     assert fitted.width == 2 + 3 + 15
     known = table["age"].dropna()
-    assert (fitted.age_mean, fitted.age_std) == (pytest.approx(known.mean()), pytest.approx(known.std(ddof=0)))
+    assert (fitted.facts[0].mean, fitted.facts[0].std) == (
+        pytest.approx(known.mean()),
+        pytest.approx(known.std(ddof=0)),
+    )
     counts = dict(zip(fitted.columns, encoded.sum(axis=0), strict=True))
     assert counts["age=unknown"] == counts["sex=unknown"] == 57
     assert counts["localization=unknown"] == 234
@@ -288,9 +376,9 @@ def test_a_faulty_age_of_a_patient_is_refused() -> None:
         encoder().encode_patient({"age": 130})
 
 
-@given(st.text(st.sampled_from("0123456789.e+-_x ٣"), max_size=6))
+@given(st.text(st.sampled_from("0123456789.e_x ٣"), max_size=6))
 def test_ages_are_the_numbers_that_pandas_reads(entry: str) -> None:
-    years, faulty = parse_ages([entry])
+    years, faulty = AGE.numbers([entry])
     expected = pd.to_numeric(pd.Series(normalize_words([entry]), dtype=object), errors="coerce").iloc[0]
     npt.assert_array_equal(years, [expected])
     known = normalize_words([entry]) != ["unknown"]

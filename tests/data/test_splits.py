@@ -496,7 +496,8 @@ def with_patients(frame: pd.DataFrame, *, lesions: int = 3) -> pd.DataFrame:
     """Give each patient some lesions, of any diagnosis; every tenth patient is unknown."""
     owner = {lesion: place // lesions for place, lesion in enumerate(sorted(frame["lesion_id"].unique()))}
     numbers = frame["lesion_id"].map(owner)
-    return frame.assign(patient_id=[f"P{number}" if number % 10 else "" for number in numbers])
+    frame = frame.assign(patient_id=[f"P{number}" if number % 10 else "" for number in numbers])
+    return frame.assign(group_id=frame["patient_id"].where(frame["patient_id"] != "", frame["lesion_id"]))
 
 
 def patients_by_part(frame: pd.DataFrame, split: pd.DataFrame) -> "pd.Series[int]":
@@ -522,7 +523,9 @@ def test_folds_keep_the_lesions_of_a_patient_together() -> None:
 def test_unknown_patients_change_nothing() -> None:
     frame = table(SMALL)
     settings = {"seed": 3, "folds": 3, "fold": 0, "val_fraction": 0.2}
-    pd.testing.assert_frame_equal(grouped(frame.assign(patient_id=""), **settings), grouped(frame, **settings))
+    pd.testing.assert_frame_equal(
+        grouped(frame.assign(patient_id="", group_id=frame["lesion_id"]), **settings), grouped(frame, **settings)
+    )
 
 
 def test_patients_in_several_parts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -530,7 +533,11 @@ def test_patients_in_several_parts_are_counted(caplog: pytest.LogCaptureFixture)
     split = published(frame, seed=1)
     several = int((patients_by_part(frame, split) > 1).sum())
     assert several > 10
-    assert f"{several} of 84 patients are in more than one part of the split" in caplog.text
+    crossing = patients_by_part(frame, split)
+    owners = split["image_id"].map(dict(zip(frame["image_id"], frame["patient_id"], strict=True)))
+    images = int(owners.isin(crossing.index[crossing > 1]).sum())
+    groups = frame["group_id"].nunique()
+    assert f"{several} of {groups} patients or groups, {images} images, are in more than one part" in caplog.text
     assert "split.policy=grouped keeps them together" in caplog.text
 
 

@@ -27,7 +27,8 @@ from skinlesion.config.data import SourceConfig
 from skinlesion.config.deploy import ExportConfig
 from skinlesion.config.inference import PredictConfig
 from skinlesion.data.image_io import decode
-from skinlesion.data.metadata import FACTS, MetadataEncoder
+from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.skin import remove_hair
 from skinlesion.deploy import export as building
 from skinlesion.deploy.export import Recipe, build, model_card, replacing_bundle, require_one_encoder
 from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
@@ -37,12 +38,13 @@ from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.files import file_digest, write_json
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import tempered
-from skinlesion.inference.ensemble import describe
+from skinlesion.inference.ensemble import check_together, describe
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
 from skinlesion.inference.torch_members import TorchMembers
+from skinlesion.studies.explain.explanation import explain
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 SOURCE = SourceConfig(None, None)
@@ -109,7 +111,8 @@ def pixels_at(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def patients(frame: pd.DataFrame) -> list[dict[str, float | str | None]]:
-    return [dict(zip(FACTS, row, strict=True)) for row in frame[list(FACTS)].itertuples(index=False)]
+    facts = ["age", "sex", "localization"]
+    return [dict(zip(facts, row, strict=True)) for row in frame[facts].itertuples(index=False)]
 
 
 def one_by_one(made: Made, count: int) -> npt.NDArray[np.float32]:
@@ -271,8 +274,20 @@ def test_a_bundle_that_differs_is_not_written(ensemble: Path, tmp_path: Path, mo
 
 def test_members_must_encode_metadata_alike(made: Made) -> None:
     first = made.models[0]
-    other = TrainedModel(**{**vars(first), "encoder": MetadataEncoder(1.0, 1.0, ("unknown",), ("unknown",))})
-    with pytest.raises(CheckpointError, match="learned other values of age"):
+    other = TrainedModel(
+        **{
+            **vars(first),
+            "encoder": MetadataEncoder.from_state(
+                {
+                    "age_mean": 1.0,
+                    "age_std": 1.0,
+                    "sexes": ["unknown"],
+                    "localizations": ["unknown"],
+                }
+            ),
+        }
+    )
+    with pytest.raises(CheckpointError, match="learned other facts, or other values of them"):
         require_one_encoder([first, other])
 
 
@@ -410,3 +425,35 @@ def test_images_of_any_aspect_are_predicted_without_padding(synthetic_root: Path
     for place in (path, tmp_path / "bundle"):
         found = Predictor.load(place).predict([*images, images[0]])
         np.testing.assert_allclose(found.probabilities, torch.cat([*expected, expected[0]]).numpy(), atol=1e-5)
+
+
+def test_hair_is_removed_wherever_the_member_is_used(synthetic_root: Path, tmp_path: Path) -> None:
+    """From the data module through the checkpoint to the bundle: as the network sees an image cleaned beforehand."""
+    small = ("model=tiny_resnet", "model.image_size=[64,96]")
+    path, _ = write_member(tmp_path / "run", *small, "data.hair=remove", root=synthetic_root, seed=1)
+    plain, _ = write_member(tmp_path / "plain", *small, root=synthetic_root, seed=1)
+    model, other = load_model(path), load_model(plain)
+    assert (model.spec.hair, other.spec.hair) == ("remove", "keep")
+    with pytest.raises(CheckpointError, match=r"data\.hair=keep, but .* with remove"):
+        check_together([model, other])
+    part = read_part(model, "val", SourceConfig(None, str(tmp_path / "cache")), images=8, seed=1)
+    (tmp_path / "bundle").mkdir()
+    build(Recipe([model], "none", "fp32", PostHoc()), tmp_path / "bundle", val=part.frame, train=None)
+    image = np.full((64, 96, 3), (220, 170, 150), np.uint8)
+    image[:, 40:42] = image[20, :] = 20
+    cleaned = remove_hair(image)
+    assert np.abs(cleaned.astype(int) - (220, 170, 150)).max() < 5
+    expected = Predictor.of([other]).predict([cleaned]).probabilities
+    assert np.abs(Predictor.of([other]).predict([image]).probabilities - expected).max() > 1e-3
+    for place in (path, tmp_path / "bundle"):
+        predictor = Predictor.load(place)
+        np.testing.assert_allclose(predictor.predict([image]).probabilities, expected, atol=1e-5)
+        found = [
+            predictor.predict_frame(part.frame, caches=caches) for caches in (None, part.caches(predictor.members))
+        ]
+        np.testing.assert_allclose(found[0].probabilities, found[1].probabilities, atol=1e-6)
+    explained = explain(Predictor.of([model]), image, {}, name="hairy", target="nv")
+    np.testing.assert_allclose(explained.probabilities, expected[0], atol=1e-5)
+    np.testing.assert_allclose(
+        explained.maps["nv"], explain(Predictor.of([other]), cleaned, {}, name="", target="nv").maps["nv"], atol=1e-3
+    )

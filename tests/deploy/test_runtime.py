@@ -23,7 +23,14 @@ from skinlesion.taxonomy import HAM10000
 SIZE = (4, 6)
 POINT = {"target": "benignant", "sensitivity": 0.9, "images": 3, "threshold": 0.5, "reached": 1.0}
 SETS = {"method": "aps", "alpha": 0.1, "by_class": True, "penalty": 0.0, "free_ranks": 0, "images": {}, "always": []}
-ENCODER = MetadataEncoder(50.0, 10.0, ("female", "male", "unknown"), ("back", "unknown"))
+ENCODER = MetadataEncoder.from_state(
+    {
+        "age_mean": 50.0,
+        "age_std": 10.0,
+        "sexes": ["female", "male", "unknown"],
+        "localizations": ["back", "unknown"],
+    }
+)
 
 
 def write_graph(path: Path) -> None:
@@ -143,7 +150,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool
     [
         (lambda about: about.update(format="2.0"), "Use a newer skinlesion, or export the ensemble again"),
         (lambda about: about.update(format="0.3"), "Use skinlesion 0.0.9, or export the ensemble again"),
-        (lambda about: about.update(format="new"), "format is new; expected 1.2: not a bundle"),
+        (lambda about: about.update(format="new"), "format is new; expected 1.3: not a bundle"),
         (lambda about: about.pop("format"), "format is None"),
         (lambda about: about.update(colour=1), "colour: unknown key"),
         (lambda about: about["graph"].update(colour=1), "graph.colour: unknown key"),
@@ -180,7 +187,7 @@ def test_other_classes_and_vocabularies_are_refused(folder: Path) -> None:
     change(folder, lambda about: about["classes"].reverse(), seal=True)
     with pytest.raises(BundleError, match="its classes are vasc, nv"):
         load_bundle(folder)
-    change(folder, lambda about: (about["classes"].reverse(), about["metadata"].pop("sexes")), seal=True)
+    change(folder, lambda about: (about["classes"].reverse(), about["metadata"].pop("facts")), seal=True)
     with pytest.raises(BundleError, match="metadata encoder"):
         load_bundle(folder)
 

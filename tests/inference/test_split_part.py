@@ -29,7 +29,7 @@ def test_a_part_gives_the_predictions_of_its_run(model: TrainedModel, trained: T
     """From files, from decoded images, and as the run itself wrote them when it was trained."""
     part, predictor = read_part(model, "test", SOURCE), Predictor.of([model])
     own = pd.read_csv(Path(trained.out) / "predictions_test.csv")
-    for caches in (None, part.caches(predictor.sizes)):
+    for caches in (None, part.caches(predictor.members)):
         found = predictor.predict_frame(part.frame, caches=caches)
         assert found.image_id.tolist() == own["image_id"].tolist()
         np.testing.assert_allclose(found.probabilities, own[list(CODES)].to_numpy(), atol=1e-5)
@@ -79,7 +79,9 @@ def test_an_image_of_another_part_may_be_broken(model: TrainedModel, tmp_path: P
     part = read_part(model, "val", SourceConfig(str(root), str(tmp_path / "cache")))
     assert len(Predictor.of([model]).predict_frame(part.frame)) == len(model.split["val"])
     with pytest.raises(DataError, match=path.name):
-        read_part(model, "train", SourceConfig(str(root), str(tmp_path / "cache"))).caches([model.spec.size])
+        read_part(model, "train", SourceConfig(str(root), str(tmp_path / "cache"))).caches(
+            Predictor.of([model]).members
+        )
 
 
 @pytest.mark.parametrize(

@@ -57,17 +57,59 @@ def test_network_of_one_input_size_is_built_at_that_size():
     assert backbone(torch.zeros(1, 3, 224, 224)).shape == (1, 128, 7, 7)
 
 
-def test_network_that_takes_no_square_image_is_refused():
+def test_network_that_takes_no_square_image_is_built_at_its_own_size():
     small = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
-    with pytest.raises(ConfigError, match=r"gives the error AssertionError.* for an image of 112 pixels"):
-        build("swin_tiny_patch4_window7_224", img_size=(224, 112), **small)
+    backbone = build("swin_tiny_patch4_window7_224", img_size=(224, 112), **small)
+    assert backbone(torch.zeros(1, 3, 224, 112)).shape == (1, 128, 7, 4)  # 3.5 columns are padded
 
 
-def test_tokens_are_refused():
+# Tokens: timm's own `forward_intermediates(output_fmt="NCHW")` is the other route to the same map.
+
+TOKENS = [
+    ("vit_tiny_patch16_224", {"depth": 2}, (64, 96), 1),
+    ("vit_small_patch14_dinov2", {"depth": 2}, (56, 84), 1),
+    ("vit_small_patch16_dinov3", {"depth": 2}, (64, 96), 5),
+    ("eva02_tiny_patch14_224", {"depth": 2}, (56, 84), 1),
+    ("beit_base_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, (64, 96), 1),
+    ("swin_tiny_patch4_window7_224", {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}, (64, 96), 0),
+    ("swinv2_tiny_window8_256", {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}, (64, 96), 0),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs", "size", "prefix"), TOKENS)
+def test_tokens_become_the_map_that_timm_makes_of_them(name, kwargs, size, prefix):
+    backbone = Backbone(name, kwargs=kwargs, image_size=size).eval()
+    image = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        feature_map = backbone(image)
+        (expected,) = backbone.net.forward_intermediates(
+            image, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        embedding = backbone.embed(image)
+    torch.testing.assert_close(feature_map, expected)
+    assert embedding.shape == (2, backbone.channels * (2 if prefix else 1))
+    torch.testing.assert_close(embedding[:, -backbone.channels :], expected.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(("name", "kwargs", "size", "prefix"), TOKENS)
+def test_phases_of_a_transformer_begin_at_a_block(name, kwargs, size, prefix):
+    backbone = Backbone(name, kwargs=kwargs, image_size=size).eval()
+    image = torch.rand(3, 3, *size)
+    for start in (1, -1):
+        backbone.unfreeze(start)
+        trained = {leaf for leaf, is_trained in backbone.trainable().items() if is_trained}
+        assert any("attn" in leaf or "mlp" in leaf for leaf in trained)  # a block, not its norm alone
+        with torch.no_grad():
+            below = backbone.frozen_prefix()(image)
+            assert below.ndim == 4
+            torch.testing.assert_close(backbone.forward_suffix(below), backbone(image))
+
+
+def test_image_that_patches_do_not_fill_is_refused():
     with pytest.raises(
-        ConfigError, match=r"'test_vit' gives a tensor \(1, 17, 64\) for an image of 64 pixels, not a feature map"
+        ConfigError, match=r"squares of 16 pixels; give multiples of that, such as \[144, 192\] or \[160, 208"
     ):
-        build("test_vit", img_size=64)
+        Backbone("vit_tiny_patch16_224", kwargs={"depth": 1}, image_size=(150, 200))
 
 
 @pytest.mark.parametrize(("name", "level"), [(TINY, -1), (TINY, 2), (TINY, 0), ("test_efficientnet", 3)])
@@ -154,11 +196,6 @@ def test_name_of_nothing_is_refused(name):
 def test_unsuitable_arguments_are_refused(name, kwargs, reason):
     with pytest.raises(ConfigError, match=rf"{name}.*{reason}"):
         build(name, **kwargs)
-
-
-def test_network_without_stages_is_refused():
-    with pytest.raises(ConfigError, match="no stages in timm"):
-        build("poolformer_s12")
 
 
 def test_epsilon_reaches_every_batch_norm():

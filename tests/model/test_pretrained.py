@@ -11,8 +11,10 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from skinlesion.errors import CheckpointError
@@ -344,3 +346,40 @@ def test_real_xception_without_the_cut_lacks_its_last_layers():
         load_pretrained(whole, path, missing="error")
     match = load_pretrained(whole, path, missing="initialise")
     assert {key.split(".")[0] for key in match.missing} == {"conv3", "conv4"}
+
+
+# Transformers at another image size, and weights under other names
+
+
+def test_position_embeddings_are_resampled_to_the_image_size(tmp_path):
+    kwargs = {"depth": 1}
+    whole = timm.create_model("vit_small_patch14_dinov2", num_classes=0, **kwargs)  # 37 x 37 positions
+    torch.nn.init.normal_(whole.pos_embed)
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    backbone = Backbone("vit_small_patch14_dinov2", kwargs=kwargs, image_size=(56, 84))
+    assert not load_pretrained(backbone, tmp_path / "weights.pth").missing
+    expected = resample_abs_pos_embed(whole.pos_embed, (4, 6), num_prefix_tokens=1)
+    torch.testing.assert_close(backbone.net.pos_embed, expected)
+    assert torch.equal(backbone.net.blocks[0].attn.qkv.weight, whole.blocks[0].attn.qkv.weight)
+
+
+PANDERM = {"use_abs_pos_emb": True, "use_rel_pos_bias": False, "init_values": 0.1}
+"""Arguments with which timm's BEiT is the encoder of CAE, as PanDerm's is."""
+
+
+def test_the_encoder_of_a_checkpoint_with_a_decoder_is_found(tmp_path):
+    """As PanDerm's files have it: under "model", the encoder beside a regressor and a teacher's embedding."""
+    kwargs = {**PANDERM, "depth": 2, "embed_dim": 48, "num_heads": 3}
+    encoder = timm.create_model("beit_base_patch16_224", num_classes=0, global_pool="", **kwargs)
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter)
+    stored = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    others = {"regresser.norm.weight": torch.ones(48), "rd_linear.weight": torch.ones(3, 48)}
+    torch.save({"model": {**stored, **others}, "epoch": 499}, tmp_path / "checkpoint.pth")
+    backbone = Backbone("beit_base_patch16_224", kwargs=kwargs, image_size=(224, 224)).eval()
+    match = load_pretrained(backbone, tmp_path / "checkpoint.pth")
+    assert set(match.left_over) == set(others)
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        tokens = encoder.eval().forward_features(image)  # (1, 197, 48)
+        torch.testing.assert_close(backbone(image).flatten(2).transpose(1, 2), tokens[:, 1:])

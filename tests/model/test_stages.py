@@ -58,6 +58,34 @@ def test_stages_of_a_small_resnet_by_hand():
     assert stages.titles == ["conv1 to bn1", "layer1", "layer2", "layer3", "layer4"]
 
 
+@pytest.mark.parametrize(
+    ("name", "high", "middle", "last"),
+    [  # the module from which -1, -2 and 1 train, as in the networks' papers and printed structures
+        ("resnet18", "layer4", "layer3", "layer4"),
+        ("regnety_002", "s4", "s3", "s4"),
+        ("densenet121", "features.transition3", "features.transition2", "features.denseblock4"),
+        ("efficientnet_b0", "blocks.5", "blocks.3", "blocks.6"),
+        ("mobilenetv4_conv_small", "blocks.3", "blocks.2", "conv_head"),
+        ("convnext_atto", "stages.3", "stages.2", "stages.3"),  # 1 is not the last norm alone
+        ("edgenext_xx_small", "stages.3", "stages.2", "stages.3"),
+        ("repvgg_a0", "stages.3", "stages.2", "stages.3"),
+        ("ghostnet_050", "blocks.6", "blocks.4", "blocks.9"),
+        ("poolformer_s12", "stages.3", "stages.2", "stages.3"),  # timm has no group_matcher for it
+        ("vit_tiny_patch16_224", "blocks.10", "blocks.8", "blocks.11"),  # thirds of its depth, not of its norm
+        ("swin_tiny_patch4_window7_224", "layers.3", "layers.2", "layers.3"),
+        ("mvitv2_tiny", "stages.3", "stages.2", "stages.3"),  # timm has no feature levels of it
+        ("mobilenetv2_050", "blocks.5", "blocks.3", "blocks.6"),
+    ],
+)
+def test_stages_of_families_by_hand(name, high, middle, last):
+    with torch.device("meta"):
+        stages = Stages.of(build(name, {}), name=name)
+    for start, module in ((-1, high), (-2, middle), (1, last)):
+        position = stages.position(start)
+        assert module in ancestors(stages.leaves[position])
+        assert all(module not in ancestors(leaf) for leaf in stages.leaves[:position])
+
+
 def test_position_embedding_goes_with_the_stem():
     stages = Stages.of(build("samvit_base_patch16", SAM), name="samvit_base_patch16")
     assert stages.groups[0] == ["patch_embed.proj", "pos_embed"]

@@ -21,6 +21,7 @@ STEPS = {
     "jpeg": [60, 25, 5],
     "brightness": [0.8, 0.5, 0.2],
     "colour": [0.1, 0.2, 0.4],
+    "skin_tone": [-5, -15, -30],
     "lesion_removed": [0.2, 0.5, 1],
 }
 

@@ -23,7 +23,14 @@ from skinlesion.training.build import architecture, build_backbone, image_input
 from skinlesion.training.checkpoint import load_model
 from skinlesion.training.module import LesionClassifier
 
-ENCODER = MetadataEncoder(50.0, 15.0, ("female", "male", "unknown"), ("back", "face", "unknown")).state()
+ENCODER = MetadataEncoder.from_state(
+    {
+        "age_mean": 50.0,
+        "age_std": 15.0,
+        "sexes": ["female", "male", "unknown"],
+        "localizations": ["back", "face", "unknown"],
+    }
+).state()
 TINY: dict[str, Any] = {"pretrained": False, "funnel": [16], "gate_hidden": 8, "image_size": [32, 32]}
 
 

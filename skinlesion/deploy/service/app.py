@@ -15,10 +15,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from skinlesion import __version__
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.metadata import FACTS
 from skinlesion.deploy.service.errors import ProblemDetails, RequestError, busy, documented, install_error_handlers
 from skinlesion.deploy.service.explain import HEADERS, explain
-from skinlesion.deploy.service.forms import EXPLAIN_FIELDS, PREDICT_FIELDS, request_body
+from skinlesion.deploy.service.forms import EXPLAIN_OPTIONS, PREDICT_OPTIONS, request_body
 from skinlesion.deploy.service.middleware import ObserveRequests, require_token
 from skinlesion.deploy.service.queue import Model
 from skinlesion.deploy.service.schemas import (
@@ -35,7 +34,7 @@ from skinlesion.synthetic.images import paint, photograph
 from skinlesion.taxonomy import HAM10000
 
 DESCRIPTION = (
-    "Skin diagnoses from a dermoscopic image and what is known of age, sex and localization. "
+    "Skin diagnoses from a dermoscopic image and what is known of the patient. "
     "Research use only, not a medical device. Errors are RFC 9457 problem details that say what to do."
 )
 _PNG: dict[str, Any] = {
@@ -94,7 +93,7 @@ def api_routes(state: AppState, token: str | None) -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=require_token(token))
 
     def body(names: tuple[str, ...], max_images: int | None) -> dict[str, Any]:
-        return {"requestBody": request_body({name: state.fields[name] for name in names}, max_images=max_images)}
+        return {"requestBody": request_body(state.form_fields(names), max_images=max_images)}
 
     @router.get("/model", summary="Describe the model and its limits", responses=documented(*guarded))
     async def model() -> ModelCard:
@@ -104,7 +103,7 @@ def api_routes(state: AppState, token: str | None) -> APIRouter:
         "/predict",
         summary="Classify one or several images of one patient",
         responses=errors,
-        openapi_extra=body(PREDICT_FIELDS, state.limits.images),
+        openapi_extra=body(PREDICT_OPTIONS, state.limits.images),
     )
     async def predictions(request: Request) -> Prediction:
         return await predict(state, request)
@@ -114,7 +113,7 @@ def api_routes(state: AppState, token: str | None) -> APIRouter:
         summary="Map the parts of an image that a diagnosis rests on",
         response_class=Response,
         responses={200: _PNG, **errors},
-        openapi_extra=body(EXPLAIN_FIELDS, None),
+        openapi_extra=body(EXPLAIN_OPTIONS, None),
     )
     async def explanation(request: Request) -> Response:
         return await explain(state, request)
@@ -130,9 +129,9 @@ async def predict(state: AppState, request: Request) -> Prediction:
     """
     deadline, about = state.deadline(), state.model.about
     with state.queue.reserve(1) as reserve_more:  # before the body is read: it bounds the bodies in memory
-        form = await state.receive(request, PREDICT_FIELDS, deadline)
+        form = await state.receive(request, PREDICT_OPTIONS, deadline)
         wants_effects = form.values.get("effects") == "true"
-        known = [fact for fact in FACTS if form.facts[fact] is not None]
+        known = [fact for fact, value in form.facts.items() if value is not None]
         variants = [form.facts, *({**form.facts, fact: None} for fact in known if wants_effects)]
         state.refuse_too_much_work(len(form.images) * len(variants))
         reserve_more(len(form.images) * len(variants) - 1)

@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.errors import RequestError
-from skinlesion.deploy.service.forms import EXPLAIN_FIELDS
+from skinlesion.deploy.service.forms import EXPLAIN_OPTIONS
 from skinlesion.deploy.service.queue import Lane
 from skinlesion.deploy.service.state import AppState
 from skinlesion.inference.members import Facts
@@ -53,7 +53,7 @@ async def explain(state: AppState, request: Request) -> Response:
     budget = max_windows(state.limits.explain_seconds / max(state.queue.seconds_per_image, 1e-6))
     state.refuse_too_much_work(budget)
     with state.queue.reserve(budget, lane := Lane.EXPLANATION):
-        form = await state.receive(request, EXPLAIN_FIELDS, deadline)
+        form = await state.receive(request, EXPLAIN_OPTIONS, deadline)
         if len(form.images) > 1:
             raise RequestError(422, "too-many-images", "more than one image; send one image a request")
         async with state.model_until(deadline):

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.metadata import AGES, FACTS, MetadataEncoder, parse_number
+from skinlesion.data.metadata import NUMBER, FactSpec, MetadataEncoder, parse_number
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.errors import RequestError
 from skinlesion.deploy.service.middleware import content_length
@@ -26,12 +26,12 @@ from skinlesion.inference.inputs import parse_fact
 from skinlesion.inference.members import Fact, Facts
 
 IMAGE = "image"
-PREDICT_FIELDS = (*FACTS, "effects", "risk")
-EXPLAIN_FIELDS = (*FACTS, "diagnosis", "layer")
+PREDICT_OPTIONS = ("effects", "risk")
+EXPLAIN_OPTIONS = ("diagnosis", "layer")
 
 _HOW = f"curl: -F {IMAGE}=@photo.jpg"
 _BLANK = "empty or unknown: not known"
-_MAX_FIELDS = 16  # text fields that are read of a form
+_MAX_FIELDS = 64  # text fields that are read of a form
 _MAX_FIELD_BYTES = 1024
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it logs a line for every malformed byte
 
@@ -49,13 +49,7 @@ class FieldSchema(TypedDict):
 def text_fields(about: Manifest) -> dict[str, FieldSchema]:
     """The text fields by name; the OpenAPI description and the checks both follow these schemas."""
     return {
-        "age": {"type": "number", "minimum": AGES[0], "maximum": AGES[1], "description": f"years; {_BLANK}"},
-        "sex": {"type": "string", "enum": about.encoder.sexes, "description": f"in any case; {_BLANK}"},
-        "localization": {
-            "type": "string",
-            "enum": about.encoder.localizations,
-            "description": f"in any case; {_BLANK}",
-        },
+        **{fact.name: _fact_field(fact) for fact in about.encoder.facts},
         "effects": {
             "type": "string",
             "enum": ("true", "false"),
@@ -73,6 +67,17 @@ def text_fields(about: Manifest) -> dict[str, FieldSchema]:
             "description": "the image under the map, or the map alone",
         },
     }
+
+
+def _fact_field(fact: FactSpec) -> FieldSchema:
+    if fact.kind != NUMBER:
+        return {"type": "string", "enum": fact.categories, "description": f"in any case; {_BLANK}"}
+    field: FieldSchema = {"type": "number", "description": f"{fact.unit or 'a number'}; {_BLANK}"}
+    if fact.low is not None:
+        field["minimum"] = fact.low
+    if fact.high is not None:
+        field["maximum"] = fact.high
+    return field
 
 
 def request_body(fields: Mapping[str, FieldSchema], *, max_images: int | None) -> dict[str, Any]:
@@ -97,11 +102,12 @@ class Form:
 
     images: list[bytes]  # one or more
     values: dict[str, Fact]  # a fact that is None: not known
+    known: Sequence[str]  # names of the facts that the model knows
 
     @property
     def facts(self) -> Facts:
         """The facts about the patient; None: not known."""
-        return {fact: self.values.get(fact) for fact in FACTS}
+        return {fact: self.values.get(fact) for fact in self.known}
 
 
 class _InMemoryParser(MultiPartParser):
@@ -124,7 +130,7 @@ async def read_form(
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise RequestError(415, "not-a-form", f"expected multipart/form-data with the file as field {IMAGE!r}")
-    form = Form([], {})
+    form = Form([], {}, encoder.names)
     for name, value in await _parse(request, limits):
         if isinstance(value, str):
             _add_text(form, name, value, fields, encoder)
@@ -178,7 +184,8 @@ def _add_text(form: Form, name: str, text: str, fields: Mapping[str, FieldSchema
     if name in form.values:
         raise RequestError(422, "wrong-field", f"field {name!r} was given twice; give it once")
     try:
-        form.values[name] = parse_fact(encoder, name, text) if name in FACTS else _choice(text, fields[name]["enum"])
+        fact = next((each for each in encoder.facts if each.name == name), None)
+        form.values[name] = _choice(text, fields[name]["enum"]) if fact is None else parse_fact(fact, text)
     except ConfigError as error:
         raise RequestError(422, "wrong-value", str(error)) from None
     except ValueError as error:

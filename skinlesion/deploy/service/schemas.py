@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from skinlesion.config.deploy import LimitsConfig
-from skinlesion.data.metadata import FACTS
+from skinlesion.data.metadata import CATEGORY, FactSpec
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.deploy.service.queue import Floats, ImagePrediction
 from skinlesion.inference.conformal import prediction_sets
@@ -75,6 +75,17 @@ class Prediction(BaseModel):
     images: list[ImageAnswer] = Field(description="in the order of the request")
 
 
+class FactCard(BaseModel):
+    """A fact about the patient or the lesion that the model knows."""
+
+    name: str
+    kind: str = Field(description="number or category")
+    unit: str = Field(description="of a number; empty without one")
+    low: float | None = Field(description="least number that is taken; null: any")
+    high: float | None = Field(description="largest number that is taken; null: any")
+    categories: list[str] = Field(description="of a category")
+
+
 class ModelCard(BaseModel):
     """The bundle that answers, and the limits of the service."""
 
@@ -87,8 +98,7 @@ class ModelCard(BaseModel):
     examples: list[str] = Field(description="codes of diagnoses with a synthetic image, examples/CODE.jpg")
     members: list[str]
     input_sizes: list[tuple[int, int]] = Field(description="(height, width) of the members' inputs in pixels")
-    sexes: list[str]
-    localizations: list[str]
+    facts: list[FactCard] = Field(description="in the order of a form")
     risks: list[float] = Field(description="at which prediction sets can be asked for; the first is the default")
     operating_points: Any
     limits: dict[str, float]
@@ -136,7 +146,7 @@ def image_answer(
         else Novelty(flag=prediction.ood, score=prediction.ood_score),
         effects=None
         if without is None
-        else [FactEffect(fact=fact, without=by_code(without[fact].probabilities)) for fact in FACTS if fact in without],
+        else [FactEffect(fact=fact, without=by_code(each.probabilities)) for fact, each in without.items()],
     )
 
 
@@ -152,6 +162,12 @@ def prediction_set(probabilities: Floats, about: Manifest, risk: float | None) -
 def risks(about: Manifest) -> list[float]:
     """The risks at which the bundle has prediction sets; the first is the default."""
     return [float(fitted["alpha"]) for fitted in about.conformal or []]
+
+
+def fact_card(fact: FactSpec) -> FactCard:
+    """The description of a fact."""
+    words = list(fact.categories) if fact.kind == CATEGORY else []
+    return FactCard(name=fact.name, kind=fact.kind, unit=fact.unit, low=fact.low, high=fact.high, categories=words)
 
 
 def examples_of(taxonomy: Taxonomy) -> dict[str, str]:
@@ -174,8 +190,7 @@ def model_card(about: Manifest, limits: LimitsConfig) -> ModelCard:
         examples=list(examples_of(about.diagnoses)),
         members=[member.name for member in about.members],
         input_sizes=about.sizes,
-        sexes=list(about.encoder.sexes),
-        localizations=list(about.encoder.localizations),
+        facts=[fact_card(fact) for fact in about.encoder.facts],
         risks=risks(about),
         operating_points=about.operating_points,
         limits=asdict(limits),

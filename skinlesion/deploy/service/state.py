@@ -12,7 +12,7 @@ from fastapi import Request
 from skinlesion.config.deploy import LimitsConfig
 from skinlesion.data.image_io import Image
 from skinlesion.deploy.service.errors import RequestError, busy
-from skinlesion.deploy.service.forms import Form, read_form, text_fields
+from skinlesion.deploy.service.forms import FieldSchema, Form, read_form, text_fields
 from skinlesion.deploy.service.middleware import ServiceMetrics
 from skinlesion.deploy.service.queue import MAX_WAIT, InferenceQueue, Lane, Model
 from skinlesion.deploy.service.uploads import Decoder
@@ -79,16 +79,19 @@ class AppState:
         """Return the latest time, on the event loop's clock, to answer a request that begins now."""
         return asyncio.get_running_loop().time() + self.limits.timeout
 
+    def form_fields(self, names: Sequence[str]) -> dict[str, FieldSchema]:
+        """The fields of a form: the model's facts, and others by name."""
+        return {name: self.fields[name] for name in (*self.model.about.encoder.names, *names)}
+
     async def receive(self, request: Request, names: Sequence[str], deadline: float) -> Form:
-        """Read a request's form with the text fields `names`.
+        """Read a request's form with the model's facts and the text fields `names`.
 
         Raises:
             RequestError: 408 after the deadline, or what is wrong with the form.
         """
         try:
             async with asyncio.timeout_at(deadline):
-                fields = {name: self.fields[name] for name in names}
-                return await read_form(request, fields, self.limits, self.model.about.encoder)
+                return await read_form(request, self.form_fields(names), self.limits, self.model.about.encoder)
         except TimeoutError:
             detail = f"the request did not arrive within {self.limits.timeout:g} s; send it again"
             raise RequestError(408, "slow-upload", detail) from None

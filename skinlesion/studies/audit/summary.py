@@ -6,7 +6,10 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
+from skinlesion.data.columns import further_facts
+from skinlesion.data.groups import describe_groups
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import groups_of_frame
 from skinlesion.metrics.baselines import BASELINES, cross_fitted, predict_without_image
 from skinlesion.metrics.bootstrap import JointStatistic, bootstrap
 from skinlesion.metrics.classification import HEADLINE, confusions
@@ -44,7 +47,7 @@ def shortcuts(
     train, val = frame[part == "train"], frame[part == "val"]
     majority = train["diagnosis"].mode().iloc[0]
     scores: dict[str, dict[str, float] | None] = {MAJORITY: _headline(val, np.full(len(val), majority), taxonomy)}
-    for name, columns in SOURCES.items():
+    for name, columns in _sources(frame).items():
         scores[name] = None
         if not all((train[column] == "").all() for column in columns):
             values = predict_without_image(train, val, columns, class_weight="balanced", taxonomy=taxonomy)
@@ -57,9 +60,9 @@ def binary_shortcuts(
 ) -> dict[str, dict[str, Estimates] | None]:
     """Rank each target of the taxonomy, such as malignant, against the rest by each of `SOURCES` alone.
 
-    Logistic regression, cross-validated over `FOLDS` folds of whole lesions with equally many of each diagnosis: where
-    folds differ in these, pooled predictions rank below chance (Parker, Günter & Bedo, BMC Bioinformatics 8:326, 2007,
-    doi:10.1186/1471-2105-8-326). Lesions of the test part are left out.
+    Logistic regression, cross-validated over `FOLDS` folds of whole lesions or patients with equally many of each
+    diagnosis: where folds differ in these, pooled predictions rank below chance (Parker, Günter & Bedo, BMC
+    Bioinformatics 8:326, 2007, doi:10.1186/1471-2105-8-326). Lesions of the test part are left out.
 
     Args:
         frame: As of `shortcuts`, with lesion_id.
@@ -72,10 +75,11 @@ def binary_shortcuts(
         None where a table lacks the columns.
     """
     rows = frame[~frame["lesion_id"].isin(split.loc[split["split"] == "test", "lesion_id"])]
-    shuffled = rows.drop_duplicates("lesion_id").sample(frac=1, random_state=config.seed)
-    lesions = shuffled.sort_values("diagnosis", kind="stable")["lesion_id"].tolist()
-    fold_of = dict(zip(lesions, np.arange(len(lesions)) % FOLDS, strict=True))
-    folds = rows["lesion_id"].map(fold_of).to_numpy(dtype=np.int64)
+    rows = rows if "group_id" in rows else rows.assign(group_id=rows["lesion_id"])
+    shuffled = rows.drop_duplicates("group_id").sample(frac=1, random_state=config.seed)
+    groups = shuffled.sort_values("diagnosis", kind="stable")["group_id"].tolist()
+    fold_of = dict(zip(groups, np.arange(len(groups)) % FOLDS, strict=True))
+    folds = rows["group_id"].map(fold_of).to_numpy(dtype=np.int64)
     confirmed = (rows["dx_type"] == HISTOLOGY).to_numpy()
     strata = {"all": np.ones_like(confirmed), **({"histology": confirmed} if confirmed.any() else {})}
 
@@ -87,11 +91,17 @@ def binary_shortcuts(
             rows["lesion_id"].tolist(),
             probabilities=cross_fitted(rows, folds, columns, taxonomy=taxonomy),
             actual=rows["diagnosis"].tolist(),
+            group_id=groups_of_frame(rows),
             taxonomy=taxonomy,
         )
         return {name: _areas(found.select(kept), config) for name, kept in strata.items()}
 
-    return {name: measured(columns) for name, columns in SOURCES.items()}
+    return {name: measured(columns) for name, columns in _sources(frame).items()}
+
+
+def _sources(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """`SOURCES` with all facts of a frame among the metadata."""
+    return {**SOURCES, "metadata": (*SOURCES["metadata"], *further_facts(frame))}
 
 
 def _areas(predictions: Predictions, config: BootstrapConfig) -> Estimates:
@@ -99,7 +109,7 @@ def _areas(predictions: Predictions, config: BootstrapConfig) -> Estimates:
     if not targets:
         return {}
     areas = JointStatistic(tuple(category_auroc(predictions, target) for target in targets))
-    found = bootstrap(areas, config, lesions=predictions.lesions)
+    found = bootstrap(areas, config, lesions=predictions.groups)
     return {target: found[f"auroc_{target}"] for target in targets}
 
 
@@ -110,7 +120,7 @@ def _headline(val: pd.DataFrame, predicted: np.ndarray, taxonomy: Taxonomy) -> d
 
 
 FACTS = ("age", "sex", "localization", "dx_type", "dataset")
-"""Columns whose values may be missing."""
+"""Columns whose values may be missing, beside further facts."""
 
 
 class Counts(TypedDict):
@@ -135,6 +145,7 @@ class DatasetSummary(Counts):
     age_zero: int  # images whose patient's age is a real 0
     implausible_ages: list[dict[str, Any]]  # rows of `implausible_ages`
     splits: dict[str, SplitCounts]  # by part; left_out: images in none
+    kept_together: str  # by what splits and intervals keep images together, with counts
     torn_lesions: list[str]  # ids of lesions in more than one part: a sound split has none
     duplicates: dict[str, Any]  # counts of pairs of equal (`exact`) and similar (`near`) images; `leaking_pairs`
     shortcuts: Mapping[str, Mapping[str, float] | None]
@@ -161,7 +172,8 @@ def summarize(
     part = frame["image_id"].map(split_of).fillna("left_out")
     sizes = frame["lesion_id"].value_counts().value_counts().sort_index()
     by_diagnosis = frame.groupby("diagnosis")
-    blank = {fact: frame[fact].isna() | frame[fact].isin(("", "unknown")) for fact in FACTS}
+    facts = (*FACTS, *further_facts(frame))
+    blank = {fact: frame[fact].isna() | frame[fact].isin(("", "unknown")) for fact in facts}
     return {
         **_count(frame),
         "diagnoses": {
@@ -172,6 +184,7 @@ def summarize(
         "age_zero": int((frame["age"] == 0).sum()),
         "implausible_ages": _records(implausible_ages(frame)),
         "splits": {str(name): _count_split(rows, taxonomy) for name, rows in frame.groupby(part, sort=True)},
+        "kept_together": describe_groups(frame),
         "torn_lesions": lesions_in_several_splits(split),
         "duplicates": {
             "exact": _count_pairs(pairs[pairs["exact"]]),

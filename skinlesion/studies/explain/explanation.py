@@ -92,7 +92,7 @@ def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, targ
     spatial: list[Map] = []
     for model in networks.models:
         size = model.spec.size
-        pixels = normalise(fit(image, size)[None], model.spec).to(networks.device)  # (1, 3, H, W)
+        pixels = normalise(fit(image, size, hair=model.spec.hair)[None], model.spec).to(networks.device)  # (1, 3, H, W)
         metadata = torch.from_numpy(model.encoder.encode_patient(facts))[None].to(networks.device)  # (1, M)
         for code, member_maps in maps.items():
             (values,) = class_maps(model.network, pixels, metadata, classes=[codes.index(code)])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from skinlesion.data.image_io import Image, decode
-from skinlesion.data.metadata import FACTS
 from skinlesion.data.transforms import normalise
 from skinlesion.inference.predictor import BATCH, Predictor
 from skinlesion.inference.table_columns import group_index
@@ -120,7 +119,7 @@ def check_maps(
             steps[part] = mean_estimates({name: correlation}, index, config=config)[name]
             if model is models[0]:
                 example_maps[part] = changed[0]
-    images = list(_read_images(frame, size))
+    images = list(_read_images(frame, size, networks.hair))
     blurred = [blur(image) for image in images]
     orders = {"map": maps, "random": random_maps(len(maps), size, RANDOM_GRID, seed=config.seed)}
     deletion, insertion = (
@@ -152,7 +151,7 @@ def sample_maps(
     model: TrainedModel, network: Network, frame: pd.DataFrame, classes: Sequence[int], *, device: torch.device
 ) -> Maps:
     """Class map of each image at the model's input size, by the model's network or another: (N, H, W)."""
-    images, metadata = _read_images(frame, model.spec.size), model.encoder.encode(frame)
+    images, metadata = _read_images(frame, model.spec.size, model.spec.hair), model.encoder.encode(frame)
     network.to(device).eval()
     maps = []
     for start in range(0, len(images), BATCH):
@@ -227,7 +226,8 @@ def replace_gradually(
         classes: N class indices.
     """
     orders = [pixel_order(values) for values in order]
-    facts = [{fact: row[fact] for fact in FACTS} for _, row in frame.iterrows()]
+    names = predictor.encoder.names
+    facts = [{name: row[name] for name in names} for _, row in frame.iterrows()]
     found = np.empty((len(before), len(FRACTIONS)))
     for column, fraction in enumerate(track(FRACTIONS, "replacing pixels", len(FRACTIONS))):
         changed = [replace_pixels(*each, fraction) for each in zip(before, after, orders, strict=True)]
@@ -250,9 +250,9 @@ def _overlap(frame: pd.DataFrame, maps: Maps, masks: Mapping[str, Path], *, conf
     return LesionOverlap(len(rows), missing, **mean_estimates(columns, index, config=config))
 
 
-def _read_images(frame: pd.DataFrame, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """All images at one size, (N, height, width, 3)."""
-    return np.stack([decode(Path(path), size) for path in frame["path"]])
+def _read_images(frame: pd.DataFrame, size: tuple[int, int], hair: str) -> npt.NDArray[np.uint8]:
+    """All images at one size, (N, height, width, 3), with or without their hairs."""
+    return np.stack([decode(Path(path), size, hair=hair) for path in frame["path"]])
 
 
 def _resized(maps: Maps, size: tuple[int, int]) -> Maps:

@@ -13,19 +13,20 @@ import pandas as pd
 from skinlesion.config.data import SourceConfig, restore_data_config
 from skinlesion.config.inference import ExternalConfig
 from skinlesion.config.schema import require_choice
+from skinlesion.data.columns import Layout
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.image_statistics import describe_images, stored_descriptors
 from skinlesion.data.labels import LabelCount
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
-from skinlesion.data.readers import read_data, read_labelled
+from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.table_columns import object_array
 from skinlesion.studies.external.populations import Population
-from skinlesion.taxonomy import BENIGN, MALIGNANT
+from skinlesion.taxonomy import BENIGN, MALIGNANT, Taxonomy
 from skinlesion.training.checkpoint import TrainedModel, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -102,24 +103,15 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     if config.target is not None:
         require_choice("external.target", config.target, (*predictor.taxonomy.codes, MALIGNANT))
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    labelled = read_labelled(
-        Path(str(config.labels)).expanduser(),
-        images=[Path(str(config.images)).expanduser()],
-        metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
-        classes=config.classes,
-        missing_images=config.missing_images,
-        extra_images=config.extra_images,
-        torn=config.torn,
-        taxonomy=predictor.taxonomy,
-        key="external",
-        binary=True,
-        cache_dir=cache_dir,
-    )
+    labelled = _read_source(first, config, taxonomy=predictor.taxonomy, cache_dir=cache_dir)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
-    caches = {size: open_cache(frame, size=size, cache_dir=cache_dir) for size in (first.spec.size, *predictor.sizes)}
+    caches = {
+        size: open_cache(frame, size=size, cache_dir=cache_dir, hair=predictor.members.hair)
+        for size in (first.spec.size, *predictor.sizes)
+    }
     cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
     statistics, by_hash = _find_by_hash(frame, cache, training.descriptors, parts, config)
     by_hash = by_hash[~by_hash["image_id"].isin(by_id["image_id"])]
@@ -151,6 +143,24 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     )
 
 
+def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxonomy, cache_dir: Path) -> LabelledData:
+    return read_labelled(
+        Path(str(config.labels)).expanduser(),
+        images=[Path(str(config.images)).expanduser()],
+        metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
+        layout=Layout.of(config.columns, model.encoder.facts, config.facts, key="external"),
+        groups=None if config.groups is None else Path(config.groups).expanduser(),
+        classes=config.classes,
+        missing_images=config.missing_images,
+        extra_images=config.extra_images,
+        torn=config.torn,
+        taxonomy=taxonomy,
+        key="external",
+        binary=True,
+        cache_dir=cache_dir,
+    )
+
+
 def _against_rest(
     predictions: Predictions, training: Population, predictor: Predictor, target: str | None
 ) -> tuple[Predictions, Population, str | None]:
@@ -178,7 +188,10 @@ def _map_localizations(
     frame: pd.DataFrame, model: TrainedModel, config: ExternalConfig
 ) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
     """Replace localizations that the model does not know; return the replacements too."""
-    known, values = model.encoder.localizations, frame["localization"]
+    known = next((fact.categories for fact in model.encoder.facts if fact.name == "localization"), None)
+    if known is None:
+        return frame, {}
+    values = frame["localization"]
     replacements = {}
     for word in sorted(set(values) - set(known)):
         other = config.localizations.get(word, UNKNOWN)
@@ -226,7 +239,7 @@ def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -
         missing = f"the training images are not in {data.root} ({problem}) give their folder as data.root=FOLDER"
         log.warning("Images are not compared with the training images by hash: %s.", missing)
         return _Training(None, Population("training", diagnoses, None, None), missing)
-    cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir)
+    cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir, hair=model.spec.hair)
     descriptors = stored_descriptors(frame, cache, label="describing the training images")
     rows = frame["image_id"].isin(model.split["train"]).to_numpy()
     return _Training(descriptors, Population("training", diagnoses, frame[rows], descriptors.statistics[rows]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from skinlesion.metrics.estimate import Estimate, Estimates
 from skinlesion.plots.report import FACTS
-from skinlesion.plots.robustness import NAMES, REMOVED
+from skinlesion.plots.robustness import REMOVED, name_of
 from skinlesion.studies.report.formats import Rows, Table, change, decimal, percent, ranged, ranged_percent
 from skinlesion.studies.report.sections import PARTS, Section, estimates, read_pictures, read_results
 from skinlesion.studies.report.tables import recall_title
@@ -83,9 +83,9 @@ def _summarize_corruptions(images: Steps) -> tuple[list[str], list[str]]:
         _, worst = min(steps, key=lambda step: step[1]["balanced_accuracy"].value or 0.0)
         loss = worst["change_balanced_accuracy"]
         if loss.high is not None and loss.high < 0:
-            harmful.append(f"{NAMES.get(name, name)} ({change(loss)})")
+            harmful.append(f"{name_of(name)} ({change(loss)})")
         else:
-            harmless.append(NAMES.get(name, name))
+            harmless.append(name_of(name))
     return (
         [f"No loss of balanced accuracy is shown at any tested step of {', '.join(harmless)}."] if harmless else [],
         [f"Balanced accuracy falls at the worst tested step of {', '.join(harmful)}."] if harmful else [],
@@ -104,7 +104,7 @@ def _summarize_shortcuts(images: Steps, facts: Steps, baseline: str) -> list[str
             "Performance above that comes from surroundings and facts, not from the lesion."
         )
     effects = [
-        f"{NAMES[name]} {change(facts[name][0][1]['change_balanced_accuracy'])}"
+        f"{name_of(name)} {change(facts[name][0][1]['change_balanced_accuracy'])}"
         for name in ("nothing_known", "contradictory")
         if name in facts
     ]
@@ -136,7 +136,7 @@ def _table(original: Estimates, changes: Steps, units: Mapping[str, str], baseli
     rows: Rows = [["original", "", *(original.get(column, "") for column in columns)]]
     rows += [
         [
-            NAMES.get(name, name) + (f": {units[name]}" if name in units else ""),
+            name_of(name) + (f": {units[name]}" if name in units else ""),
             f"{step:g}" if name in units else "",
             *(numbers.get(column, "") for column in columns),
         ]

@@ -12,9 +12,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion import __version__
-from skinlesion.data.csv_io import ID_COLUMNS, fact_columns, image_ids, read_rows
+from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
+from skinlesion.data.csv_io import read_rows
 from skinlesion.data.labels import diagnosis_codes
-from skinlesion.data.metadata import normalize_words, parse_ages
+from skinlesion.data.metadata import AGE, normalize_words
 from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import file_digest
@@ -136,12 +137,15 @@ def read_facts(path: Path, *, taxonomy: Taxonomy = HAM10000) -> pd.DataFrame:
     Raises:
         DataError: The table is not readable, names an image twice, or has an invalid age.
     """
+    layout = Layout()
     rows, problems = read_rows(path, columns=())
-    ids = None if problems else image_ids(rows)
+    ids = None if problems else image_ids(rows, layout)
     if ids is None:
-        problems = problems or [f"no column of image ids ({', '.join(ID_COLUMNS)})."]
+        problems = problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
         raise DataError("\n- ".join([f"The metadata table {path} is invalid:", *problems]))
-    rows = rows.assign(image_id=ids).rename(columns={column: fact for fact, column in fact_columns(rows).items()})
+    rows = rows.assign(image_id=ids).rename(
+        columns={column: fact for fact, column in layout.fact_columns(rows).items()}
+    )
     repeated = rows["image_id"][rows["image_id"].duplicated()].tolist()
     if repeated:
         raise DataError(f"{path}: image_id in more than one row: {', '.join(repeated[:5])}; keep one row per image")
@@ -153,7 +157,7 @@ def read_facts(path: Path, *, taxonomy: Taxonomy = HAM10000) -> pd.DataFrame:
     facts = pd.DataFrame(columns)
     if "age" not in rows:
         return facts
-    years, invalid = parse_ages(rows["age"])
+    years, invalid = AGE.numbers(rows["age"])
     if invalid.any():
         raise DataError(f"{path}: invalid age of {rows['image_id'].to_numpy()[invalid][0]}; expected years")
     return facts.assign(age=years)

@@ -25,6 +25,7 @@ import albumentations as A
 
 from skinlesion.config.schema import require, require_choice
 from skinlesion.data.image_io import Image
+from skinlesion.data.skin import shift_skin
 from skinlesion.synthetic.textures import overlay, strokes, walk
 
 Apply = Callable[[Image, float, np.random.Generator], Image]
@@ -101,6 +102,11 @@ def colour(image: Image, shift: float, rng: np.random.Generator) -> Image:
     return _transformed(image, A.RGBShift, r_shift_limit=red, g_shift_limit=(0, 0), b_shift_limit=blue)
 
 
+def skin_tone(image: Image, shift: float, rng: np.random.Generator) -> Image:
+    """Shift the lightness of the skin, see `shift_skin`; the lesion keeps its contrast."""
+    return shift_skin(image, shift)
+
+
 def lesion_removed(image: Image, share: float, rng: np.random.Generator) -> Image:
     """Paint a share of the image, from its centre outwards, in the colour of its rim: the surroundings remain."""
     height, width = image.shape[:2]
@@ -142,6 +148,9 @@ CORRUPTIONS = MappingProxyType(
         "jpeg": Corruption(compression, neutral=100, least=1, most=100, unit="quality"),
         "brightness": Corruption(brightness, neutral=1, least=0, most=10, unit="factor"),
         "colour": Corruption(colour, neutral=0, least=-1, most=1, unit="share of the full range, red above 0"),
+        "skin_tone": Corruption(
+            skin_tone, neutral=0, least=-100, most=100, unit="shift of the skin's L*, darker below 0"
+        ),
         "lesion_removed": Corruption(lesion_removed, neutral=0, least=0, most=1, unit="painted share of the image"),
     }
 )

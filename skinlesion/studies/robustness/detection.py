@@ -80,7 +80,7 @@ def flag_rates(
         columns = np.column_stack([np.ones(len(part)), np.asarray(part.ood)])
         statistic = SumStatistic(sums_of(columns, part.group), lambda sums: {"flagged": ratio(sums[:, 1], sums[:, 0])})
         proportions = statistic.denominators("flagged")
-        return bootstrap(statistic, config, lesions=part.lesions, proportions=proportions)["flagged"]
+        return bootstrap(statistic, config, lesions=part.groups, proportions=proportions)["flagged"]
 
     return {
         fact: {name: measured(predictions.select(np.asarray(labels) == name)) for name in sorted(set(labels))}

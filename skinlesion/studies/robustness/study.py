@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.data.image_io import Image
-from skinlesion.data.metadata import FACTS, UNKNOWN
+from skinlesion.data.metadata import DEFAULT_FACTS, NUMBER, UNKNOWN, FactSpec
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
@@ -35,10 +35,10 @@ def compare_predictions(changed: Predictions, original: Predictions, config: Boo
         and, where detected, `novel`, the share of images flagged as out-of-distribution.
     """
     now, then = (_statistic(each, original.predicted_targets) for each in (changed, original))
-    changes = bootstrap(Difference(now, then), config, lesions=original.lesions)
+    changes = bootstrap(Difference(now, then), config, lesions=original.groups)
     own = _recall(original.taxonomy)
     shares = ("accuracy", *own, "same", *(["novel"] if changed.ood is not None else []))
-    numbers = bootstrap(now, config, lesions=original.lesions, proportions=now.denominators(*shares))
+    numbers = bootstrap(now, config, lesions=original.groups, proportions=now.denominators(*shares))
     return {**numbers, **{f"change_{name}": changes[name] for name in (*HEADLINE, *own)}}
 
 
@@ -70,9 +70,6 @@ def _statistic(predictions: Predictions, before: Integers) -> SumStatistic:
 def _recall(taxonomy: Taxonomy) -> dict[str, str]:
     """The code of the main target by the name of its sensitivity; {}: there is none."""
     return {f"recall_{code}": code for code in [taxonomy.main_target] if code is not None}
-
-
-_MISSING: dict[str, Any] = {"age": np.nan, "sex": UNKNOWN, "localization": UNKNOWN}
 
 
 @dataclass(frozen=True)
@@ -175,10 +172,11 @@ def study_robustness(
         return numbers(predict(f"{name} {step:g}", lambda image, rng: CORRUPTIONS[name].apply(image, step, rng)))
 
     def alter(name: str, facts: pd.DataFrame) -> Estimates:
-        changed = frame.assign(**{fact: facts[fact].to_numpy() for fact in FACTS})
+        changed = frame.assign(**{str(fact): facts[fact].to_numpy() for fact in facts})
         return numbers(without_detector.predict_frame(changed, label=name))
 
     original = predictor.predict_frame(frame, label="original images")
+    altered = altered_facts(frame, train, seed=seed, taxonomy=predictor.taxonomy, facts=predictor.encoder.facts)
     return RobustnessResult(
         part=part,
         images=len(frame),
@@ -193,17 +191,19 @@ def study_robustness(
             )
             for name, each in steps.items()
         },
-        facts={
-            name: alter(name, each)
-            for name, each in altered_facts(frame, train, seed=seed, taxonomy=predictor.taxonomy).items()
-        },
+        facts={name: alter(name, each) for name, each in altered.items()},
         ood=None if detector is None else detect(original, predictor, frame, predict, config),
         taxonomy=predictor.taxonomy,
     )
 
 
 def altered_facts(
-    frame: pd.DataFrame, train: pd.DataFrame, *, seed: int, taxonomy: Taxonomy = HAM10000
+    frame: pd.DataFrame,
+    train: pd.DataFrame,
+    *,
+    seed: int,
+    facts: Sequence[FactSpec] = DEFAULT_FACTS,
+    taxonomy: Taxonomy = HAM10000,
 ) -> dict[str, pd.DataFrame]:
     """Alter the facts about the patients of the same images in several ways.
 
@@ -211,26 +211,28 @@ def altered_facts(
         frame: Checked frame of the images, N rows.
         train: Checked frame of the training images, which donate contradictory facts.
         seed: Seed of the draws.
+        facts: Those that the model knows.
         taxonomy: The diagnoses with their categories.
 
     Returns:
-        By name, N rows with the columns of `FACTS`: `no_age`, `no_sex`, `no_localization`; `nothing_known`;
+        By name, N rows with a column of each fact: `no_age`, `no_sex` and so on; `nothing_known`;
         `permuted`, each image with the facts of another image; `contradictory`, each image with the facts of a
         training image of the other category (malignant or benign). The last is missing where all training images
         have one category.
     """
     rng = np.random.default_rng(seed)
-    facts = frame[list(FACTS)].reset_index(drop=True)
-    altered = {f"no_{fact}": facts.assign(**{fact: _MISSING[fact]}) for fact in FACTS}
-    altered["nothing_known"] = facts.assign(**_MISSING)
-    cycle = rng.permutation(len(facts))  # a random cycle moves every row (Sattolo, 1986)
-    moved = np.empty(len(facts), dtype=np.int64)
+    missing: dict[str, Any] = {fact.name: np.nan if fact.kind == NUMBER else UNKNOWN for fact in facts}
+    known = frame[list(missing)].reset_index(drop=True)
+    altered = {f"no_{fact}": known.assign(**{fact: value}) for fact, value in missing.items()}
+    altered["nothing_known"] = known.assign(**missing)
+    cycle = rng.permutation(len(known))  # a random cycle moves every row (Sattolo, 1986)
+    moved = np.empty(len(known), dtype=np.int64)
     moved[cycle] = np.roll(cycle, 1)
-    altered["permuted"] = facts.iloc[moved].reset_index(drop=True)
+    altered["permuted"] = known.iloc[moved].reset_index(drop=True)
     category_of = {each.code: each.category for each in taxonomy.diagnoses}
     category, donors = (each["diagnosis"].map(category_of).to_numpy() for each in (frame, train))
     pools = {own: np.flatnonzero(donors != own) for own in np.unique(category)}
     if all(len(pool) for pool in pools.values()):
         drawn = [int(rng.choice(pools[own])) for own in category]
-        altered["contradictory"] = train[list(FACTS)].iloc[drawn].reset_index(drop=True)
+        altered["contradictory"] = train[list(missing)].iloc[drawn].reset_index(drop=True)
     return altered

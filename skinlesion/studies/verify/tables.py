@@ -135,7 +135,7 @@ def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estim
 def _estimates(own: Predictions, row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
     """All metrics of some predictions; less those of others for the same images where the row names such."""
     if row.minus is None:
-        return bootstrap(metrics_statistic(own, bins=BINS), config, lesions=own.lesions)
+        return bootstrap(metrics_statistic(own, bins=BINS), config, lesions=own.groups)
     second, _ = _rows(row, row.minus, folder)
     if list(second.image_id) != list(own.image_id):
         raise DataError(f"{row.label}: {row.predictions} and {row.minus} are of different images; give the same ones")

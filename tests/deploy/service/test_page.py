@@ -74,8 +74,8 @@ def give(page: Any, image: np.ndarray | bytes, name: str = "my secret name.png")
 
 
 def test_an_image_and_facts_give_a_ranked_answer(page: Any) -> None:
-    page.fill("#age", "70")
-    page.select_option("#sex", "female")
+    page.fill("#fact-age", "70")
+    page.select_option("#fact-sex", "female")
     give(page, coloured(200))
     answered(page)
     assert page.inner_text("#headline") == "melanoma, 73 %, malignant"
@@ -95,8 +95,8 @@ def test_an_image_and_facts_give_a_ranked_answer(page: Any) -> None:
     assert page.locator("#members tbody tr").count() == 2
     assert page.inner_text("#warning") == ""
     assert "not a medical device" in page.inner_text("#disclaimer")
-    page.fill("#age", "")
-    page.press("#age", "Enter")
+    page.fill("#fact-age", "")
+    page.press("#fact-age", "Enter")
     says(page, "headline", re.compile("melanoma, 63"))
 
 
@@ -193,7 +193,7 @@ def test_all_of_it_by_keyboard(page: Any) -> None:
             answered(page)
     assert reached[0] == "file"
     assert {"age", "sex", "localization", "risk"} <= set(reached)
-    page.focus("#age")
+    page.focus("#fact-age")
     page.keyboard.type("66")
     page.keyboard.press("Enter")
     says(page, "effects", re.compile("Age 66"))
@@ -253,7 +253,7 @@ CONTRAST = """() => {
 @pytest.mark.parametrize("page", [{}, DARK], indirect=True, ids=["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(page: Any) -> None:
     """WCAG 2.1 AA: text has a contrast of 4.5 or more with what is behind it."""
-    page.fill("#age", "70")
+    page.fill("#fact-age", "70")
     page.get_by_label("synthetic melanoma").click()
     answered(page)
     page.click("#explain")

@@ -133,7 +133,7 @@ def test_exif_turns_the_image_and_is_dropped(client: TestClient) -> None:
         ({"age": "inf"}, "age"),
         ({"age": "1_0"}, "age"),
         ({"age": "forty"}, "age"),
-        ({"sex": "f"}, "sex=f: not known to the model; expected one of female, male, unknown"),
+        ({"sex": "x"}, "sex=x: not known to the model; expected one of female, male, unknown"),
         ({"localization": "elbow"}, "one of back, face, unknown"),
         ({"effects": "yes"}, "one of true, false"),
         ({"risk": "2"}, "risk"),
@@ -151,7 +151,7 @@ def test_invalid_fields_are_named(client: TestClient, fields: dict[str, Any], sa
 @pytest.mark.parametrize(
     ("fields", "facts"),
     [
-        ({"sex": "Female", "localization": " BACK "}, {"sex": "female", "localization": "back"}),
+        ({"sex": "F", "localization": " BACK "}, {"sex": "female", "localization": "back"}),
         ({"age": "", "sex": "", "localization": ""}, {}),
         ({"age": "unknown", "sex": "NA", "localization": "None"}, {}),
         ({"age": " 5e1"}, {"age": 50.0}),
@@ -316,7 +316,10 @@ def test_images_wait_at_the_members_input_sizes() -> None:
 def test_the_model_card(client: TestClient) -> None:
     card = client.get("/v1/model").json()
     assert [diagnosis["code"] for diagnosis in card["diagnoses"]] == list(CODES)
-    assert card["sexes"] == ["female", "male", "unknown"]
+    age, sex, localization = card["facts"]
+    assert age == {"name": "age", "kind": "number", "unit": "years", "low": 0, "high": 120, "categories": []}
+    assert (sex["name"], sex["categories"]) == ("sex", ["female", "male", "unknown"])
+    assert (localization["name"], localization["unit"]) == ("localization", "")
     assert card["risks"] == [0.1, 0.2]
     assert card["limits"]["images"] == 4
     assert card["input_sizes"] == [[48, 64]]

@@ -18,6 +18,8 @@ FRAME = pd.DataFrame(
         "localization": ["back", "back", "unknown", "unknown", "face"],
         "dx_type": "histo",
         "dataset": "",
+        "patient_id": "",
+        "group_id": ["1", "1", "2", "3", "4"],
     }
 )
 SPLIT = pd.DataFrame(

@@ -1,9 +1,8 @@
 // The page: takes an image and patient data, sends them to the service, shows the result.
 
-import { drawLegend, drawPlaceholder, drawResult, element } from "./result.js";
+import { drawLegend, drawPlaceholder, drawResult, element, factName } from "./result.js";
 
 const byId = (id) => document.getElementById(id);
-const FACTS = ["age", "sex", "localization"];
 // The numbers count requests, so that an answer that a newer request has overtaken is dropped.
 const state = { model: null, image: null, token: "", analysis: 0, explanation: 0 };
 
@@ -31,15 +30,13 @@ function addListeners() {
       if (name === "drop") setImage(firstFile(event.dataTransfer));
     });
   }
-  for (const id of [...FACTS, "risk"]) byId(id).addEventListener("change", analyse);
+  for (const id of ["patient", "risk"]) byId(id).addEventListener("change", analyse);
   byId("explain").addEventListener("click", explain);
   byId("opacity").addEventListener("input", setOpacity);
 }
 
 function showModel(model) {
-  for (const [id, values] of [["sex", model.sexes], ["localization", model.localizations]]) {
-    byId(id).append(...values.filter((value) => value !== "unknown").map((value) => new Option(value, value)));
-  }
+  byId("patient").append(...model.facts.map(factField));
   byId("diagnosis").append(...model.diagnoses.map(({ name, code }) => new Option(name, code)));
   byId("risk-label").hidden = model.risks.length < 2;
   byId("risk").append(...model.risks.map((risk) => new Option(`${+(100 * risk).toFixed(1)} %`, risk)));
@@ -47,6 +44,14 @@ function showModel(model) {
   byId("examples").parentElement.hidden = !model.examples.length;
   byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} models, ${model.precision}. ${model.licence}`;
   drawPlaceholder(model);
+}
+
+function factField({ name, kind, unit, low, high, categories }) {
+  const options = categories.filter((value) => value !== "unknown").map((value) => new Option(value, value));
+  const range = { type: "number", min: low ?? "", max: high ?? "", step: "any", inputMode: "decimal" };
+  const field = kind === "number" ? element("input", range) : element("select", {}, new Option("unknown", ""), ...options);
+  Object.assign(field, { id: `fact-${name}`, name });
+  return element("label", {}, `${factName(name)}${unit && ` (${unit})`} `, field);
 }
 
 function exampleButton({ code, name }) {
@@ -135,7 +140,8 @@ function setOpacity() {
 function formData(options) {
   const data = new FormData();
   data.append("image", state.image, "image"); // without the name of the file
-  const fields = [...FACTS.map((id) => [id, byId(id).value]), ...Object.entries(options)];
+  const facts = state.model.facts.map(({ name }) => [name, byId(`fact-${name}`).value]);
+  const fields = [...facts, ...Object.entries(options)];
   for (const [name, value] of fields) if (value !== "") data.append(name, value);
   return data;
 }

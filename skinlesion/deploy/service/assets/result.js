@@ -1,6 +1,5 @@
 // Draws an answer of /v1/predict. All text is inserted as text, never as HTML.
 
-const FACT_NAMES = { age: "Age", sex: "Sex", localization: "Lesion site" };
 const MIN_EFFECT = 0.001; // probability: smaller effects are shown as none
 const byId = (id) => document.getElementById(id);
 const percent = (p) => (p >= 0.0995 || p === 0 ? `${Math.round(100 * p)} %`
@@ -14,9 +13,14 @@ export function element(name, properties = {}, ...children) {
   return created;
 }
 
+export function factName(name) {
+  const words = name === "localization" ? "lesion site" : name.replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
 export function drawPlaceholder(model) {
   byId("empty-bars").replaceChildren(...model.diagnoses.map((diagnosis) => barRow(diagnosis, 0, "", "–")));
-  byId("empty-effects").replaceChildren(...Object.values(FACT_NAMES).map((fact) => effectRow(`${fact}: –`, 0)));
+  byId("empty-effects").replaceChildren(...model.facts.map(({ name }) => effectRow(`${factName(name)}: –`, 0)));
   byId("empty-members").replaceChildren(...memberRows(model.members.map((name) => [name, "–", "–"]), "Probability"));
 }
 
@@ -80,7 +84,7 @@ function drawEffects(image, facts, top) {
     const change = image.probabilities[top.code] - without[top.code];
     const effect = Math.abs(change) < MIN_EFFECT / 2 ? `no change for ${top.name}`
       : `${change > 0 ? "+" : "−"}${points(Math.abs(change))} for ${top.name}`;
-    return effectRow(`${FACT_NAMES[fact]} ${facts[fact]}: ${effect}`, change);
+    return effectRow(`${factName(fact)} ${facts[fact]}: ${effect}`, change);
   });
   const scale = "Compared with an unknown value. Each bar ends at 50 percentage points on either side.";
   byId("effects").replaceChildren(...rows, element("p", { className: "note" }, scale));

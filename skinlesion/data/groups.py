@@ -1,0 +1,90 @@
+"""Groups of images that splits and intervals keep together: of a patient, of a lesion, or of a file."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from skinlesion.data.csv_io import is_known, named_by_file, read_rows, repeated_ids
+from skinlesion.errors import DataError
+from skinlesion.files import restore_formulas
+
+
+def read_groups(path: Path, ids: Collection[str]) -> dict[str, str]:
+    """Read the group of each image from a CSV with the columns image_id and group; other images are alone.
+
+    Args:
+        path: The file, such as groups.csv of `audit`.
+        ids: Image ids of the table; rows of others are passed over.
+
+    Raises:
+        DataError: The file cannot be used, or is of other images.
+    """
+    rows, problems = read_rows(path, columns=("image_id", "group"))
+    if not problems:
+        rows = restore_formulas(rows)
+        problems = repeated_ids(rows["image_id"])
+        rows = rows[rows["image_id"].isin(ids) & is_known(rows["group"])]
+        if not problems and rows.empty:
+            problems = ["no group for any image of the table; is it of other images?"]
+    if problems:
+        raise DataError.listing(f"data.groups={path} cannot be used:", named_by_file(path, problems))
+    return dict(zip(rows["image_id"], rows["group"], strict=True))
+
+
+def group_ids(frame: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
+    """Name the group of each image: its patient, else its lesion; those that share a lesion or a group are one.
+
+    Args:
+        frame: N rows with image_id, lesion_id and patient_id ("" where unknown).
+        groups: Group by image id, as from `read_groups`.
+
+    Returns:
+        N names: the first patient of the group by name, else its first lesion.
+    """
+    files = (groups.get(image, "") for image in frame["image_id"])
+    rows = zip(frame["patient_id"], frame["lesion_id"], files, strict=True)
+    members = [[(kind, name) for kind, name in zip("abc", each, strict=True) if name] for each in rows]
+    first = connected(members)  # patients sort before lesions, lesions before groups of a file
+    patients = {*frame["patient_id"]}
+    named = [first[own[0]] for own in members]
+    return [f"lesion {name}" if kind == "b" and name in patients else name for kind, name in named]
+
+
+def describe_groups(frame: pd.DataFrame) -> str:
+    """Say by what images are kept together, with counts."""
+    images, lesions = len(frame), frame["lesion_id"].nunique()
+    patients, groups = frame.loc[frame["patient_id"] != "", "patient_id"].nunique(), frame["group_id"].nunique()
+    if patients == 0 and groups == lesions:
+        return f"{images} images of {lesions} lesions; the table names no patients, so lesions are kept together."
+    kept = "kept together by patient" if patients else "kept together by data.groups"
+    return f"{images} images of {lesions} lesions of {patients} patients, {kept}: {groups} groups."
+
+
+def connected(sets: Sequence[Sequence[tuple[str, str]]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Join sets that share a member, and name the smallest member of its joined set for each."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(each: tuple[str, str]) -> tuple[str, str]:
+        while parent.setdefault(each, each) != each:
+            parent[each] = parent[parent[each]]
+            each = parent[each]
+        return each
+
+    for each in sets:
+        roots = sorted({root(member) for member in each})
+        for other in roots[1:]:
+            parent[other] = roots[0]
+    return {each: root(each) for each in list(parent)}
+
+
+def duplicate_groups(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Name the group of each image that equals or resembles one of another lesion: image_id, group.
+
+    Args:
+        pairs: As from `near_duplicates.duplicate_pairs`.
+    """
+    others = pairs[~pairs["same_lesion"]]
+    first = connected([[("", a), ("", b)] for a, b in zip(others["image_a"], others["image_b"], strict=True)])
+    rows = [(image, group) for (_, image), (_, group) in sorted(first.items())]
+    return pd.DataFrame(rows, columns=["image_id", "group"])
