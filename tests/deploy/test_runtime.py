@@ -270,3 +270,16 @@ def test_the_version_follows_the_contents(folder: Path) -> None:
     first = Manifest.read(folder).version
     assert Manifest.sealed(**values(folder)).version == first
     assert Manifest.sealed(**values(folder, tta="flips")).version != first
+
+
+def test_the_shipped_bundle_predicts_and_says_its_licence() -> None:
+    """It lies in the repository, small, and takes squares and missing facts."""
+    folder = Path(__file__).parents[2] / "data" / "bundle"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 12_000_000
+    model = Predictor.load(folder, threads=1)
+    assert "CC BY-NC 4.0" in model.about.licence
+    assert model.members.takes_any_shape
+    rng = np.random.default_rng(1)
+    table = model.predict([rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((224, 224), (450, 600))])
+    np.testing.assert_allclose(table.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert not np.allclose(table.probabilities[0], table.probabilities[1], atol=1e-3)
