@@ -185,7 +185,7 @@ def test_a_strange_manifest_is_refused(folder: Path, edit: Callable[[dict[str, A
 
 def test_other_classes_and_vocabularies_are_refused(folder: Path) -> None:
     change(folder, lambda about: about["classes"].reverse(), seal=True)
-    with pytest.raises(BundleError, match="its classes are vasc, nv"):
+    with pytest.raises(BundleError, match="its diagnoses are not vasc, nv"):
         load_bundle(folder)
     change(folder, lambda about: (about["classes"].reverse(), about["metadata"].pop("facts")), seal=True)
     with pytest.raises(BundleError, match="metadata encoder"):
