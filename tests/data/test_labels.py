@@ -20,6 +20,7 @@ from skinlesion.data.columns import COLUMNS
 from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.data.splits import assign
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.taxonomy import Taxonomy
 
 CLASSES = {"ak": "akiec", "scc": "akiec", "unk": "error", "unknown": "error"}
 HEADER = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
@@ -321,3 +322,52 @@ def test_all_of_isic2019s_rows_are_understood() -> None:
     ham = pd.read_csv(f"{SHARED}/ham10000/HAM10000_metadata")
     akiec = ham.loc[ham["dx"] == "akiec", "image_id"]
     assert akiec.isin(without.dropped).sum() == 197
+
+
+HIERARCHY = (
+    "isic_id,diagnosis_1,diagnosis_2,diagnosis_3,diagnosis_4,diagnosis_5\n"
+    'a,Benign,Benign melanocytic proliferations,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
+    "b,Malignant,Malignant melanocytic proliferations (Melanoma),Melanoma in situ,Lentigo maligna,\n"
+    "c,{},,\n"
+)
+
+
+def test_the_archives_hierarchy_gives_the_finest_word_that_is_known(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    vascular = HIERARCHY.format("Benign,Benign soft tissue proliferations - Vascular,Some rare kind")
+    assert read(vascular).frame["diagnosis"].tolist() == ["nv", "mel", "vasc"]
+    assert "lentigo maligna as mel (1)" in caplog.text
+    with pytest.raises(DataError, match=r"unknown diagnosis 'verruca' \(line 4\).*\+external\.classes\.verruca=VALUE"):
+        read(HIERARCHY.format("Benign,Inflammatory or infectious diseases,Verruca"))
+    two = read(HIERARCHY.format("Benign,,"), classes={}, taxonomy=Taxonomy.load("isic2024"))
+    assert two.frame["diagnosis"].tolist() == ["benign", "malignant", "benign"]
+
+
+def test_a_column_whose_words_are_all_known_goes_before_one_that_says_less(read: Callable[..., LabelledData]) -> None:
+    rows = (
+        "image_name,diagnosis,benign_malignant,target\na,nevus,benign,0\nb,melanoma,malignant,1\nc,unknown,benign,0\n"
+    )
+    found = read(rows, classes={}, taxonomy=Taxonomy.load("isic2020"))
+    assert found.frame["diagnosis"].tolist() == ["other", "mel", "other"]
+    with pytest.raises(DataError, match=r"images of 'unknown' \(line 4\).*external\.classes\.unknown=drop"):
+        read(rows, classes={})
+
+
+def test_inferred_diagnoses_are_the_words_or_the_columns_of_0_and_1(read: Callable[..., LabelledData]) -> None:
+    options = {"classes": {}, "taxonomy": Taxonomy.load("infer")}
+    assert read("image,dx\na,Mole\nb,old-age wart\nc,Mole\n", **options).frame["diagnosis"].tolist() == [
+        "mole",
+        "old_age_wart",
+        "mole",
+    ]
+    one_hot = read("image,Wart,Mole,age\na,1,0,50\nb,0,1,60\nc,0,1,70\n", **options)
+    assert one_hot.frame["diagnosis"].tolist() == ["wart", "mole", "mole"]
+    chosen = read("image,dx\na,Mole\nb,naevus\nc,wart\n", **{**options, "classes": {"naevus": "mole", "wart": "drop"}})
+    assert chosen.frame["diagnosis"].tolist() == ["mole", "mole"]
+
+
+def test_the_nearest_codes_of_an_unknown_word_are_named(read: Callable[..., LabelledData]) -> None:
+    with pytest.raises(DataError, match=r"'basal cell carcinom' \(line 3\).*VALUE one of akiec, .*\(nearest: bcc"):
+        read("image,dx\na,nv\nb,basal cell carcinom\nc,nv\n")
