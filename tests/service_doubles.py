@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from conftest import CODES, DIAGNOSES
 from PIL import Image as PillowImage
 
 from skinlesion.config.deploy import LimitsConfig
@@ -17,8 +16,9 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.deploy.manifest import Manifest
 from skinlesion.inference.members import Facts, Prepared
 from skinlesion.inference.predictions import Predictions
+from skinlesion.taxonomy import HAM10000
 
-MEL, NV = CODES.index("mel"), CODES.index("nv")
+MEL, NV = HAM10000.codes.index("mel"), HAM10000.codes.index("nv")
 ENCODER = MetadataEncoder.from_state(
     {
         "age_mean": 50.0,
@@ -32,7 +32,11 @@ ENCODER = MetadataEncoder.from_state(
 def conformal(alpha: float) -> dict[str, Any]:
     """Thresholds that keep the likeliest diagnosis, and the next ones until they leave no more than `alpha`."""
     shape = {"penalty": 0.0, "free_ranks": 0}
-    fitted = {"images": dict.fromkeys(CODES, 10), "always": [], "thresholds": dict.fromkeys(CODES, 1 - alpha)}
+    fitted = {
+        "images": dict.fromkeys(HAM10000.codes, 10),
+        "always": [],
+        "thresholds": dict.fromkeys(HAM10000.codes, 1 - alpha),
+    }
     return {"method": "aps", "alpha": alpha, "by_class": False, **shape, **fitted}
 
 
@@ -42,7 +46,7 @@ def manifest(**changes: Any) -> Manifest:
     shared = {"backbone": "none", "mean": (0.5,) * 3, "std": (0.5,) * 3, "sha256": "0" * 64}
     values: dict[str, Any] = {
         "precision": "fp32",
-        "classes": [{"code": d.code, "name": d.name, "category": d.category} for d in DIAGNOSES],
+        "classes": [{"code": d.code, "name": d.name, "category": d.category} for d in HAM10000.diagnoses],
         "metadata": ENCODER.state(),
         "preprocessing": {},
         "members": [{"name": name, "size": s, **shared} for name, s in zip(("red", "constant"), sizes, strict=True)],
@@ -101,7 +105,7 @@ class RedModel:
 
 
 def _two(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    answer = np.zeros((len(mel), len(CODES)))
+    answer = np.zeros((len(mel), len(HAM10000.codes)))
     answer[:, MEL], answer[:, NV] = mel, 1 - mel
     return answer
 

@@ -135,7 +135,7 @@ class Layout:
 
     def problems(self, *headers: Iterable[object]) -> Iterator[str]:
         """Yield the columns that the configuration names and no table has."""
-        there = {str(name) for header in headers for name in header}
+        there = dict.fromkeys(str(name) for header in headers for name in header)
         for held, column in self.given.items():
             if column not in there:
                 yield f"{self.keys[held]}={column}: no such column; the header is {', '.join(map(repr, there))}."

@@ -23,6 +23,7 @@ from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.plots.saliency import explanation_page
 from skinlesion.studies.explain.explanation import Explanation, explain, metadata_ablation
+from skinlesion.taxonomy import HAM10000
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 FACTS = {"age": 70.0, "sex": "female", "localization": None}
@@ -101,7 +102,7 @@ def example(**changes: Any) -> Explanation:
         name="x.jpg",
         image=np.zeros((30, 40, 3), np.uint8),
         facts={"age": 40.0, "sex": None, "localization": None},
-        codes=CODES,
+        taxonomy=HAM10000,
         probabilities=np.array([0.1, 0.1, 0.1, 0.1, 0.4, 0.1, 0.1], np.float32),
         target="mel",
         maps={"mel": maps["a"]},

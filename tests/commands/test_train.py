@@ -88,7 +88,7 @@ def test_networks_and_image_sizes_are_checked_before_data_are_read(small_config:
         return str(caught.value)
 
     swin = "model.backbone=swin_tiny_patch4_window7_224"
-    assert "model.backbone_kwargs.img_size=[64,64] too" in refused(swin, "model.image_size=[64,64]")
+    assert "such as [48, 48] or [52, 52]" in refused(swin, "model.image_size=[50,50]")
     assert "give model.backbone=resnet18.a1_in1k" in refused("model.backbone=hf_hub:timm/resnet18.a1_in1k")
     assert "resnet18 has the tags a1_in1k" in refused("model.backbone=resnet18.no_such_tag")
     fitting = (swin, "model.image_size=[64,64]", "++model.backbone_kwargs={img_size: 64, window_size: 2}")

@@ -13,7 +13,6 @@ FAST = BootstrapConfig(100, 1, 0.9, "percentile")
 TWO = Taxonomy(
     name="two",
     diagnoses=(Diagnosis("good", "a mole", "benign"), Diagnosis("bad", "a melanoma", "malignant")),
-    group="patient_id",
     majority="good",
     targets=("bad",),
     submission_order=("bad", "good"),

@@ -22,7 +22,7 @@ from skinlesion.config.inference import CompareConfig
 from skinlesion.config.studies import ExplainConfig, ProbeConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.image_io import decode
-from skinlesion.data.readers import read_data, targets
+from skinlesion.data.readers import read_data
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.probe.cases import Cases
@@ -30,7 +30,7 @@ from skinlesion.studies.probe.classifiers import NEIGHBOURS, PENALTIES, Sample, 
 from skinlesion.studies.probe.embedding import Embedders, directions
 from skinlesion.studies.probe.label_errors import label_errors, likely_errors
 from skinlesion.studies.probe.study import cross_validate, splits_of
-from skinlesion.taxonomy import CODES
+from skinlesion.taxonomy import HAM10000
 from skinlesion.training.checkpoint import load_model
 
 NETWORKS = ("test_resnet", "test_vit")
@@ -137,7 +137,8 @@ def test_a_fold_by_hand(config: ProbeConfig) -> None:
     vectors = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
     (split, *_) = splits_of(frame, config.split)
     part = frame["image_id"].map(dict(zip(split["image_id"], split["split"], strict=True))).to_numpy()
-    x, y = StandardScaler().fit(vectors[part == "train"]).transform(vectors), targets(frame)
+    x = StandardScaler().fit(vectors[part == "train"]).transform(vectors)
+    y = HAM10000.indices(frame["diagnosis"].tolist())
     samples = {name: Sample(x[part == name].astype(np.float32), y[part == name]) for name in ("train", "val", "test")}
     task = Task.of(samples["train"], samples["val"], classes=7, alpha=made.alpha, seed=1)
     options = {"classifiers": ["logistic"], "facts": False, "alpha": made.alpha, "seed": 1}
@@ -208,10 +209,10 @@ def test_planted_errors_come_first() -> None:
     labels = truth.copy()
     labels[:9] = (truth[:9] + 1) % 7
     ids = [f"ISIC_{k:07d}" for k in range(300)]
-    table = Predictions.build(ids, probabilities=values, actual=[CODES[k] for k in labels])
+    table = Predictions.build(ids, probabilities=values, actual=[HAM10000.codes[k] for k in labels])
     found = label_errors(table, pd.DataFrame({"image_id": ids, "dx_type": "consensus"}))
     assert sorted(found["image_id"]) == ids[:9]
-    assert found["suggested"].tolist() == [CODES[truth[ids.index(image)]] for image in found["image_id"]]
+    assert found["suggested"].tolist() == [HAM10000.codes[truth[ids.index(image)]] for image in found["image_id"]]
     assert (found["probability"] < found["probability_suggested"]).all()
 
 
