@@ -36,8 +36,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 NOT_OF_TRAINING = (
     "hydra",
     "taxonomy",
+    "words",
     "source",
-    "classes",
     "localizations",
     "near_duplicates",
     "dataset",
