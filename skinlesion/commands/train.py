@@ -203,8 +203,9 @@ def _evaluate(
     measured: dict[str, object] = {}
     trained = load_model(folder)
     phases, size, paths = config.schedule.phases.values(), datamodule.spec.size, map(Path, datamodule.frame["path"])
-    uniform = trained.spec.padded or all(area_shape(dimensions(path), size) == size for path in paths)
-    cached = uniform and all(each.cached_views > 0 for each in phases)
+    cached = all(each.cached_views > 0 for each in phases) and (
+        trained.spec.padded or all(area_shape(dimensions(path), size) == size for path in paths)
+    )
     predictor = None
     if not cached:
         same = replace(trained, network=module.network)  # in its layout: others round differently

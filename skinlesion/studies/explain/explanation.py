@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from skinlesion.config.schema import require_choice
-from skinlesion.data.image_io import Image, fit
+from skinlesion.data.image_io import Image
 from skinlesion.data.transforms import normalise
 from skinlesion.inference.members import Facts
 from skinlesion.inference.predictor import Predictor
@@ -90,9 +90,11 @@ def explain(predictor: Predictor, image: Image, facts: Facts, *, name: str, targ
     target = target or predicted
     maps: dict[str, list[Map]] = {code: [] for code in dict.fromkeys((predicted, target))}
     spatial: list[Map] = []
+    prepared = dict(zip(predictor.sizes, predictor.prepare(image), strict=True))  # as they are predicted
     for model in networks.models:
-        size = model.spec.size
-        pixels = normalise(fit(image, size, hair=model.spec.hair)[None], model.spec).to(networks.device)  # (1, 3, H, W)
+        resized = prepared[model.spec.size]
+        size = (resized.shape[0], resized.shape[1])
+        pixels = normalise(resized[None], model.spec).to(networks.device)  # (1, 3, H, W)
         metadata = torch.from_numpy(model.encoder.encode_patient(facts))[None].to(networks.device)  # (1, M)
         for code, member_maps in maps.items():
             (values,) = class_maps(model.network, pixels, metadata, classes=[codes.index(code)])
