@@ -124,6 +124,14 @@ COMMANDS = {
         "Export a checkpoint or an ensemble to a bundle that needs no torch (ONNX).",
         ("export ensemble=runs/six/ensemble out=bundle", "export checkpoint=runs/resnet50 out=bundle precision=int8"),
     ),
+    "push": Command(
+        "deploy.PushConfig",
+        "Publish a checkpoint, an ensemble or a bundle on the Hugging Face hub.",
+        (
+            "push ensemble=runs/six/ensemble repo=user/name",
+            "push checkpoint=runs/resnet50/best.ckpt repo=user/name out=runs/hub dry_run=true",
+        ),
+    ),
     "serve": Command(
         "deploy.ServeConfig",
         "Serve a bundle over HTTP, with a page for people.",

@@ -44,7 +44,7 @@ def run(config: EnsembleConfig) -> None:
     names = unique_names(models)
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
-    own: Part = "calibration" if models[0].split.get("calibration") else "val"
+    own: Part = "calibration" if "calibration" in models[0].split else "val"
     fitted = _fit(val if own == "val" else _predict(models, own, config), chosen, names, config, part=own)
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
     _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted), folder)

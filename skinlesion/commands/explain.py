@@ -48,7 +48,7 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     facts = check_facts(predictor.encoder, given)
     found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
-    nearest = [] if config.cases is None else _nearest(config.cases, predictor, found.image, name=path.stem)
+    nearest = [] if config.cases is None else _nearest(config, predictor, found.image, name=path.stem)
     if nearest:
         save(nearest_cases(nearest), folder / f"{path.stem}.nearest.png")
     write_json(folder / f"{path.stem}.{found.target}.json", {**found.to_dict(), "nearest": list(map(vars, nearest))})
@@ -59,17 +59,19 @@ def _explain_image(config: ExplainConfig, path: Path) -> None:
     log.info("Page and numbers: %s", folder / f"{path.stem}.{found.target}.png")
 
 
-def _nearest(folder: str, predictor: "Predictor", image: "Image", *, name: str) -> "list[Case]":
+def _nearest(config: ExplainConfig, predictor: "Predictor", image: "Image", *, name: str) -> "list[Case]":
     """The training images of a model that are most like an image, by the networks of a probe; they are printed.
 
     Raises:
         CheckpointError: There are no cases, or their networks are others by now.
     """
     from skinlesion.commands.console import show_table
+    from skinlesion.inference.split_part import with_split
     from skinlesion.studies.probe.cases import Cases
 
-    cases, networks = Cases.read(Path(folder)), predictor.networks
-    trained_on = {image_id for model in networks.models for image_id in model.split.get("train", [])}
+    cases, networks = Cases.read(Path(str(config.cases))), predictor.networks
+    models = [with_split(model, config.data) for model in networks.models]
+    trained_on = {image_id for model in models for image_id in model.split.get("train", [])}
     found = cases.nearest(image, cases.embedders(networks.device), among=trained_on, without=name)
     rows = [(each.image_id, each.diagnosis, each.dx_type or "unknown", f"{each.similarity:.3f}") for each in found]
     show_table("Nearest training images", ("image", "diagnosis", "confirmed by", "similarity"), rows)

@@ -28,6 +28,7 @@ from skinlesion.config.validation import explain, require_out, typed
 from skinlesion.config.values import is_sweep
 from skinlesion.errors import ConfigError, SkinlesionError, printable
 from skinlesion.files import config_dir, disk_faults
+from skinlesion.inference.hub import localize
 from skinlesion.terminal import collect_messages, log_to_file_alone
 
 TERMINATED = 128 + signal.SIGTERM  # exit status
@@ -130,6 +131,7 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
             try:
                 checked: Any = typed(config, schema)
                 require_out(command, checked)
+                localize(checked)
                 with disk_faults():
                     import_module(f"skinlesion.commands.{command}").run(checked)
             except Exception as error:

@@ -1,10 +1,23 @@
-"""The schemas of `skinlesion export` and `skinlesion serve`."""
+"""The schemas of `skinlesion export`, `skinlesion push` and `skinlesion serve`."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from skinlesion.config.data import SourceConfig
-from skinlesion.config.schema import Count, OneOf, PathText, Positive, Range, Seed, Tta, require, require_one_model
+from skinlesion.config.schema import (
+    BootstrapKeys,
+    Count,
+    OneOf,
+    PathText,
+    Positive,
+    Range,
+    Seed,
+    Tta,
+    require,
+    require_one_model,
+)
+from skinlesion.errors import ConfigError
 
 
 @dataclass
@@ -25,6 +38,32 @@ class ExportConfig:
         require_one_model(self.checkpoint, self.ensemble)
         its_own = "null with an ensemble, which is calibrated with its own"
         require(self.tta is None or self.ensemble is None, "tta", self.tta, its_own)
+
+
+@dataclass
+class PushConfig(BootstrapKeys):
+    """`skinlesion push`."""
+
+    checkpoint: PathText | None  # checkpoint to publish, such as best.ckpt of a run
+    ensemble: PathText | None  # ensemble to publish with the members that vote: ensemble.json, or its folder
+    bundle: PathText | None  # bundle to publish: its folder
+    repo: str | None  # repository on the Hugging Face hub, user/name; it is made if it is not there
+    out: PathText | None  # folder in which the files are left too, which holds nothing else; null: they are not
+    dry_run: bool  # true: the files are written to out, and nothing is sent
+    private: bool  # whether a repository that is made can be seen by its owner alone
+    licence: str  # licence of the weights, as the hub spells it; of HAM10000's images it is cc-by-nc-4.0
+    datasets: list[str] | None  # data sets it was trained on; null: HAM10000 if its table was HAM10000's, else none
+    predictions: PathText | None  # table whose metrics the card shows; null: predictions_test.csv (or _val) beside it
+    message: str | None  # message of the commit; null: "skinlesion VERSION"
+    bins: Annotated[int, Range(2)]  # number of bins of the calibration errors
+
+    def __post_init__(self) -> None:
+        given = [each for each in (self.checkpoint, self.ensemble, self.bundle) if each is not None]
+        if len(given) != 1:
+            raise ConfigError(f"{len(given)} models given: expected one, as checkpoint=, ensemble= or bundle=")
+        named = self.repo is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo) is not None
+        require(named, "repo", self.repo, "user/name, as on the Hugging Face hub")
+        require(not self.dry_run or self.out is not None, "out", self.out, "a folder, where nothing is sent")
 
 
 @dataclass

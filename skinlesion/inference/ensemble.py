@@ -196,7 +196,8 @@ def read_ensemble(path: Path) -> EnsembleFile:
     """
     path = path / "ensemble.json" if path.is_dir() else path
     about = read_json(path, _Contents, error=CheckpointError, advice=MAKE_AGAIN)
-    listed = [(path.parent / member.checkpoint).resolve() for member in about.members]
+    # not `resolve`: in the hub's cache files are links to others without a name
+    listed = [Path(os.path.normpath(path.parent.resolve() / member.checkpoint)) for member in about.members]
     if len({*about.chosen}) < len(about.chosen) or max(about.chosen) >= len(listed):
         expected = f"different positions among {len(listed)} members, from 0"
         raise CheckpointError(f"{path}: chosen: {about.chosen}: expected {expected}; {MAKE_AGAIN}")

@@ -20,6 +20,7 @@ from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import balanced_scores, prior_of
 from skinlesion.inference.calibration import calibrated as apply_calibration
+from skinlesion.inference.hub import local_path
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size, by_shape
 from skinlesion.inference.predictions import Predictions
@@ -62,7 +63,7 @@ class Predictor:
         """Load a model.
 
         Args:
-            path: A checkpoint or the folder of its run, an ensemble.json or its folder, or the folder of a bundle.
+            path: A checkpoint, an ensemble.json, the folder of either or of a bundle, or hf://user/name[@revision].
             tta: Views of an image that vote: none, flips or dihedral; None: those of the ensemble, or none.
             accelerator: Where a checkpoint or an ensemble runs, as Lightning names it: auto, cpu, gpu. A bundle runs
                 on the CPU.
@@ -72,7 +73,7 @@ class Predictor:
             CheckpointError: There is no model, or it cannot be used.
             BundleError: The bundle is missing, damaged, or of another format.
         """
-        path = Path(path).expanduser()
+        path = local_path(path)
         if (path / "bundle.json").exists() or path.name == "bundle.json":
             if tta is not None:
                 raise CheckpointError(f"tta={tta}: a bundle has its own views; expected null")
@@ -83,15 +84,13 @@ class Predictor:
             file = read_ensemble(path)
             predictor = cls.of(file.models(), tta=tta or file.tta, accelerator=accelerator)
             return replace(predictor, folder=path if path.is_dir() else path.parent, posthoc=file.posthoc)
-        if path.suffix == ".ckpt" or (path / "best.ckpt").exists():
+        if path.suffix in (".ckpt", ".safetensors") or (path / "best.ckpt").exists():
             from skinlesion.training.checkpoint import load_model
 
             return cls.of([load_model(path)], tta=tta or "none", accelerator=accelerator)
         inside = "; its ensemble is in the folder `ensemble`" if (path / "ensemble" / "ensemble.json").exists() else ""
-        raise CheckpointError(
-            f"{path}: no model there{inside}; expected a .ckpt file or a run's folder, an ensemble.json, or a bundle's "
-            "folder"
-        )
+        expected = "a .ckpt file or a run's folder, an ensemble.json, or a bundle's folder"
+        raise CheckpointError(f"{path}: no model there{inside}; expected {expected}")
 
     @classmethod
     def load_bundle(cls, folder: Path, *, threads: int | None = None) -> Self:
@@ -336,5 +335,5 @@ class Predictor:
 
 
 def load(path: str | Path, *, tta: str | None = None, accelerator: str = "auto") -> Predictor:
-    """Load a checkpoint, an ensemble or a bundle; see `Predictor.load`."""
+    """Load a checkpoint, an ensemble or a bundle, also of the Hugging Face hub; see `Predictor.load`."""
     return Predictor.load(path, tta=tta, accelerator=accelerator)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion.config.data import SourceConfig, restore_data_config
+from skinlesion.config.data import DataConfig, SourceConfig, restore_data_config
 from skinlesion.data.datamodule import Part
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.readers import read_data
+from skinlesion.data.splits import assign, fingerprint
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.members import Members, Size
 from skinlesion.training.checkpoint import TrainedModel
@@ -45,15 +46,8 @@ def read_part(
     Raises:
         DataError: The data lack some of them.
     """
-    data = restore_data_config(model.config["data"])
-    if source.root is None and not Path(data.root).expanduser().is_dir():
-        relative = "" if Path(data.root).expanduser().is_absolute() else ", seen from the folder where it was trained"
-        raise DataError(
-            f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
-            "as data.root=FOLDER"
-        )
-    data = replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
-    wanted = sorted(model.split[part])
+    data = _data_of(model, source)
+    wanted = sorted(with_split(model, source).split[part])
     if images is not None and images < len(wanted):
         drawn = np.random.default_rng(seed).choice(len(wanted), images, replace=False)
         wanted = [wanted[place] for place in sorted(drawn)]
@@ -65,3 +59,38 @@ def read_part(
             f"({first_five(missing)}); give the data it was trained on as data.root=FOLDER"
         )
     return PartImages(frame, Path(data.cache_dir))
+
+
+def with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
+    """A model that names the images of each part: a published one does not, so its split is made again from its data.
+
+    Raises:
+        DataError: The data are not there, or are others than those of the training.
+    """
+    if not model.hides_images:
+        return model
+    if "split" not in model.config:
+        raise DataError(f"{model.path}: a published model without the settings of its split; give the run's checkpoint")
+    data, settings = _data_of(model, source), model.config["split"]
+    if settings["file"] is not None and not Path(settings["file"]).is_file():
+        settings = {**settings, "file": str(Path(data.root) / Path(settings["file"]).name)}
+    split = assign(read_data(data, taxonomy=model.taxonomy), taxonomy=model.taxonomy, **settings)
+    if (found := fingerprint(split)) != model.fingerprint:
+        raise DataError(
+            f"{model.path}: a published model names no images, and the split that its settings make of {data.root} is "
+            f"another than it was trained with ({found[:12]}, not {model.fingerprint[:12]}); give the data it was trained "
+            "on as data.root=FOLDER"
+        )
+    return replace(model, split={str(part): rows["image_id"].tolist() for part, rows in split.groupby("split")})
+
+
+def _data_of(model: TrainedModel, source: SourceConfig) -> DataConfig:
+    """The configuration of a model's data, where they are now."""
+    data = restore_data_config(model.config["data"])
+    if source.root is None and not Path(data.root).expanduser().is_dir():
+        relative = "" if Path(data.root).expanduser().is_absolute() else ", seen from the folder where it was trained"
+        raise DataError(
+            f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
+            "as data.root=FOLDER"
+        )
+    return replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)

@@ -5,19 +5,24 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pydantic import BaseModel
+from safetensors.torch import load_file, save
 
 from skinlesion import __version__
+from skinlesion.config.schema import Sha256
 from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError
-from skinlesion.files import replacing
+from skinlesion.files import file_digest, read_json, replacing, write_json
+from skinlesion.inference.hub import ABOUT, WEIGHTS, local_path
 from skinlesion.model.network import Network
 from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.build import architecture, build_backbone, build_network
@@ -38,10 +43,23 @@ class TrainedModel:
     spec: ImageInput
     config: dict[str, Any]  # of its training; empty where it was trained in a notebook
     classes: tuple[str, ...]
-    split: dict[str, list[str]]  # image ids of each part
+    split: dict[str, list[str]]  # image ids of each part; of a published model empty, see `split_part.with_split`
     fingerprint: str  # of the split
     taxonomy: Taxonomy = HAM10000
     class_counts: tuple[int, ...] | None = None  # training images of each diagnosis; None: not noted
+
+    @property
+    def hides_images(self) -> bool:
+        """Whether it is a published model, which counts the images of each part and does not name them."""
+        return bool(self.split) and not any(self.split.values())
+
+
+class _Published(BaseModel):
+    """Contents of the JSON beside published weights."""
+
+    skinlesion: dict[str, Any]  # the checkpoint's own, but for the split, whose images are counted
+    hyper_parameters: dict[str, Any] | None
+    sha256: Sha256  # of the weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -113,11 +131,13 @@ def noted_digest(path: Path) -> str | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint with `weights_only=True`.
+    """Read a checkpoint with `weights_only=True`, or one that is published, without any pickled data.
 
     Raises:
         CheckpointError: The file is missing, damaged or of another program.
     """
+    if path.suffix == ".safetensors":
+        return _read_published(path)
     content = read_intact(path)
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -137,6 +157,7 @@ def load_model(path: Path) -> TrainedModel:
     Raises:
         CheckpointError: The checkpoint cannot be used.
     """
+    path = local_path(path)
     path = path / "best.ckpt" if path.is_dir() else path
     checkpoint = read_checkpoint(path)
     try:
@@ -147,6 +168,49 @@ def load_model(path: Path) -> TrainedModel:
             f"{path}: made by skinlesion {made_by}, which this version, {__version__}, cannot read "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); use that version or train again"
         ) from error
+
+
+def write_published(checkpoint: Mapping[str, Any], folder: Path, *, name: str) -> Path:
+    """Write a checkpoint's network as safetensors, and what else a prediction needs as JSON beside it.
+
+    Left out are the optimizer's state, the image ids of the split (their number in each part stays), and the folders
+    of absolute paths.
+
+    Args:
+        checkpoint: As from `read_checkpoint`.
+        folder: Empty, or not there yet.
+        name: Of the model, in tables.
+    """
+    record = dict(checkpoint["skinlesion"])
+    record["images"] = {part: len(ids) for part, ids in record.pop("split", {}).items()} or record.get("images", {})
+    record |= {"name": name, "config": _without_folders(record.get("config", {}))}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / WEIGHTS
+    weights = {key: value for key, value in checkpoint["state_dict"].items() if key.startswith(_PREFIX)}
+    path.write_bytes(save({key: value.contiguous().clone() for key, value in weights.items()}))
+    hparams = _without_folders(checkpoint.get("hyper_parameters"))
+    about = {"skinlesion": record, "hyper_parameters": hparams, "sha256": file_digest(path)}
+    write_json(folder / ABOUT, about)
+    return path
+
+
+def _read_published(path: Path) -> dict[str, Any]:
+    advice = "download it again"
+    about = read_json(path.with_name(ABOUT), _Published, error=CheckpointError, advice=advice)
+    if not path.is_file() or file_digest(path) != about.sha256:
+        raise CheckpointError(f"{path}: missing or damaged, {ABOUT} beside it has another SHA-256; {advice}")
+    hparams = about.hyper_parameters
+    return {"state_dict": load_file(path), "hyper_parameters": hparams, "skinlesion": about.skinlesion}
+
+
+def _without_folders(value: Any) -> Any:
+    """Plain data without the folders of absolute paths, which tell about a machine and are of no use elsewhere."""
+    if isinstance(value, dict):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    is_path = isinstance(value, str) and (value[:1] in ("/", "~") or PureWindowsPath(value).drive)
+    return PureWindowsPath(value).name if is_path else value
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
@@ -167,14 +231,14 @@ def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
         name: tuple(value) if isinstance(value, list) else value for name, value in record["image_input"].items()
     }
     return TrainedModel(
-        name=path.resolve().parent.name,
+        name=record.get("name") or path.resolve().parent.name,
         path=path,
         network=network.eval(),
         encoder=MetadataEncoder.from_state(record["encoder"]),
         spec=ImageInput(**image),
         config=record.get("config", {}),
         classes=tuple(record["classes"]),
-        split=record.get("split", {}),
+        split=record.get("split") or {part: [] for part in record.get("images", {})},
         fingerprint=record.get("fingerprint", ""),
         taxonomy=taxonomy,
         class_counts=None if record.get("class_counts") is None else tuple(record["class_counts"]),

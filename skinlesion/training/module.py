@@ -22,6 +22,7 @@ from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import Batch
 from skinlesion.data.image_io import ImageInput
 from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.inference.hub import ABOUT
 from skinlesion.model.network import Head
 from skinlesion.model.pretrained import Missing, load_pretrained, read_weights
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -306,6 +307,8 @@ def _load_head(head: Head, path: Path) -> None:
 
 def _refuse_leakage(path: Path, datamodule: LesionDataModule) -> None:
     """Refuse a checkpoint of a run whose training or validation part holds lesions that are held out now."""
+    if path.suffix == ".safetensors" and path.with_name(ABOUT).is_file():
+        log.warning("%s: a published model names no images: lesions that trained it may be held out now", path)
     if not path.is_file() or path.suffix != ".ckpt":
         return
     split, now = read_checkpoint(path)["skinlesion"].get("split", {}), datamodule.split

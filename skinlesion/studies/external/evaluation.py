@@ -24,6 +24,7 @@ from skinlesion.errors import DataError, first_five
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.split_part import with_split
 from skinlesion.inference.table_columns import object_array
 from skinlesion.studies.external.populations import Population
 from skinlesion.taxonomy import BENIGN, MALIGNANT, Taxonomy
@@ -99,7 +100,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         DataError: The images or their tables are invalid, or the model knows all images.
         CheckpointError: The predictor is a bundle.
     """
-    first = predictor.networks.models[0]
+    first = _with_split(predictor.networks.models[0], source)
     if config.target is not None:
         require_choice("external.target", config.target, (*predictor.taxonomy.codes, MALIGNANT))
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
@@ -141,6 +142,17 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         populations=(before, Population("these images", counts, kept, statistics[rows])),
         cache=cache,
     )
+
+
+def _with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
+    """The model with the images of its parts, where they are known or can be found again; else a warning says so."""
+    try:
+        return with_split(model, source)
+    except DataError as error:
+        if source.root is not None:
+            raise
+        log.warning("A published model names no images, so that images it was trained on are not found: %s", error)
+        return model
 
 
 def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxonomy, cache_dir: Path) -> LabelledData:

@@ -89,6 +89,10 @@ class Embedder:
     def _of_checkpoint(cls, path: Path, device: torch.device) -> Self:
         """The pooled features of a trained network, for a patient of whom nothing is known."""
         model = load_model(path)
+        if model.hides_images:
+            raise CheckpointError(
+                f"{path}: a published model names no images, so what trained it may be judged; give its run's checkpoint"
+            )
         network = model.network.to(device).to(memory_format=torch.channels_last)
         missing = torch.from_numpy(model.encoder.missing()).to(device)
 
