@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
             self.server.commits.setdefault(repo, [{}])
-            self.server.private[repo] = asked.get("private", False)
+            self.server.private[repo] = asked.get("private", asked.get("visibility") == "private")
             self._json({"url": f"{self.server.address}/{repo}", "id": repo})
         elif path == ["api", "validate-yaml"]:
             self._json({"errors": [], "warnings": []})

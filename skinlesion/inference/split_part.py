@@ -78,8 +78,8 @@ def with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
     if (found := fingerprint(split)) != model.fingerprint:
         raise DataError(
             f"{model.path}: a published model names no images, and the split that its settings make of {data.root} is "
-            f"another than it was trained with ({found[:12]}, not {model.fingerprint[:12]}); give the data it was trained "
-            "on as data.root=FOLDER"
+            f"another than it was trained with ({found[:12]}, not {model.fingerprint[:12]}); give the folder of those "
+            "data as data.root=FOLDER"
         )
     return replace(model, split={str(part): rows["image_id"].tolist() for part, rows in split.groupby("split")})
 
@@ -91,6 +91,6 @@ def _data_of(model: TrainedModel, source: SourceConfig) -> DataConfig:
         relative = "" if Path(data.root).expanduser().is_absolute() else ", seen from the folder where it was trained"
         raise DataError(
             f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
-            "as data.root=FOLDER"
+            "data as data.root=FOLDER"
         )
     return replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)

@@ -16,7 +16,6 @@ from hub_double import Hub
 
 import skinlesion
 from skinlesion.commands.ensemble import run as vote
-from skinlesion.commands.evaluate import run as evaluate
 from skinlesion.commands.push import run as push
 from skinlesion.config.data import SourceConfig
 from skinlesion.config.deploy import PushConfig
@@ -26,7 +25,7 @@ from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.hub import local_path, localize
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
-from skinlesion.inference.split_part import with_split
+from skinlesion.inference.split_part import read_part, with_split
 from skinlesion.training.checkpoint import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -145,18 +144,13 @@ def test_the_parts_of_the_split_are_found_again_from_the_same_data(
     hub: Hub, trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed(f"checkpoint={trained.out}", "repo=me/model")
-    here = ("split=val", f"data.root={trained.data.root}", f"data.cache_dir={tmp_path}", "resamples=100")
-    for address, name in ((trained.out, "own"), ("hf://me/model", "hub")):
-        config = composed("evaluate", EvaluateConfig, f"checkpoint={address}", f"out={tmp_path / name}", *here)
-        localize(config)
-        evaluate(config)
-    tables = [Predictions.read(tmp_path / name / "predictions_val.csv") for name in ("own", "hub")]
-    assert np.array_equal(tables[0].image_id, tables[1].image_id)
-    assert np.array_equal(tables[0].probabilities, tables[1].probabilities)
     model = load_model(local_path("hf://me/model"))
     assert model.hides_images
     found = with_split(model, SourceConfig(trained.data.root, None)).split
-    assert found == load_model(Path(trained.out)).split
+    own = load_model(Path(trained.out))
+    assert found == own.split
+    here = SourceConfig(trained.data.root, str(tmp_path))
+    assert read_part(model, "val", here).frame.equals(read_part(own, "val", here).frame)
     other = tmp_path / "other"
     shutil.copytree(trained.data.root, other)
     rows = (other / "HAM10000_metadata").read_text().splitlines()
@@ -176,13 +170,10 @@ def without_extra(config: dict) -> dict:
 
 def test_commands_get_files_and_know_what_they_are(hub: Hub, ensemble: Path) -> None:
     pushed(f"ensemble={ensemble}", "repo=me/model")
-    pushed(f"bundle={BUNDLE}", "repo=me/bundle")
     config = composed("evaluate", EvaluateConfig, "checkpoint=hf://me/model", "split=val")
     localize(config)
     assert config.checkpoint is None
     assert (Path(str(config.ensemble)) / "ensemble.json").is_file()
-    bundle = local_path("hf://me/bundle")
-    assert Predictor.load_bundle(bundle).about.version == Predictor.load_bundle(BUNDLE).about.version
 
 
 def test_without_a_network_a_copy_serves_and_else_one_line_says_so(

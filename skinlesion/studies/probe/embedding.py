@@ -91,7 +91,7 @@ class Embedder:
         model = load_model(path)
         if model.hides_images:
             raise CheckpointError(
-                f"{path}: a published model names no images, so what trained it may be judged; give its run's checkpoint"
+                f"{path}: a published model names no images, so what trained it may be judged; give its run's best.ckpt"
             )
         network = model.network.to(device).to(memory_format=torch.channels_last)
         missing = torch.from_numpy(model.encoder.missing()).to(device)
