@@ -14,6 +14,12 @@ SECONDS ?=
 PACK = -m benchmarks.offline_gpu pack --data $(DATA) --weights $(WEIGHTS) --folds $(FOLDS)
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
+RELEASE ?= build/release
+DOCS ?= .venv
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800) # the time that archives name
+MINIMAL := $(addprefix tests/,model/test_fusion.py data/test_splits.py training/test_losses.py metrics/test_classification.py \
+	deploy/test_hub.py commands/test_predict.py)
+
 TWO := hydra/launcher=joblib hydra.launcher.n_jobs=2
 
 MEMBERS := $(foreach backbone,mobilenetv1_100 mobilenetv2_100,$(foreach loss,a04_g21 a05_g20 a06_g19,$(backbone)-$(loss)))
@@ -21,7 +27,7 @@ ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_w
 comma := ,
 space := $(subst ,, )
 
-.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu gpu-pack gpu-run gpu-rehearse test test-all lint format clean
+.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu gpu-pack gpu-run gpu-rehearse dist site sbom test-min test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +105,24 @@ lint: $(BIN)/.installed ## lint and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+dist: $(RELEASE)/.installed ## build sdist and wheel into dist/, and again to see that they come out the same
+	rm -rf dist build/again
+	for out in dist build/again; do $(RELEASE)/bin/python -m build --outdir $$out . >/dev/null || exit 1; done
+	cd dist && sha256sum * | tee ../build/sha256sums && cd ../build/again && sha256sum --check --quiet ../sha256sums
+
+site: $(DOCS)/.installed ## build the documentation into build/site, without a network
+	$(DOCS)/bin/python -m mkdocs build --strict --quiet
+
+sbom: $(BIN)/.installed $(RELEASE)/.installed ## list the environment's packages as CycloneDX, in dist/sbom.json
+	mkdir -p dist
+	$(RELEASE)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o dist/sbom.json
+
+test-min: $(RELEASE)/.installed ## try the lowest versions that pyproject.toml allows, in build/min (several GB)
+	$(RELEASE)/bin/uv venv --quiet --clear --python $(PYTHON) build/min
+	$(RELEASE)/bin/uv pip install --quiet --python build/min/bin/python --resolution lowest-direct \
+		--editable '.[export,serve]' 'pytest>=8' 'hypothesis>=6.100'
+	OMP_NUM_THREADS=1 build/min/bin/python -m pytest -q -W default $(MINIMAL)
+
 format: $(BIN)/.installed ## put the code into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -111,6 +135,11 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(RELEASE)/.installed: pyproject.toml
+	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --constraint constraints.txt 'build>=1.2' 'cyclonedx-bom>=7' 'uv>=0.6'
 	@touch $@
 
 $(GPU_ENV)/.installed: benchmarks/offline_gpu/machine.txt

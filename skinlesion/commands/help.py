@@ -1,7 +1,7 @@
 """`skinlesion COMMAND --help`: each key with its meaning, range and default, made from the command's schema."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -32,12 +32,7 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
         ConfigError: The words name an unknown key or choice.
     """
     line = read_words([word for word in words if word not in ("-h", "--help")], command, schema)
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(command, [] if line.is_multirun else list(line.overrides))
-    except HydraException as error:
-        raise ConfigError(explain(error, schema)) from error
-    composed = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
+    composed = _compose(command, schema, [] if line.is_multirun else list(line.overrides))
     keys = [
         "\n".join(
             (
@@ -54,8 +49,47 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
         *keys,
         *_groups(command),
         "\n".join(("Examples:", *(f"  skinlesion {example}" for example in examples))),
+        f"This page in the documentation: reference/{command} (make site).",
     )
     return "\n\n".join(lines)
+
+
+def markdown(command: str, schema: type, *, about: str, examples: Sequence[str]) -> str:
+    """The same as a page of the documentation, Markdown."""
+    composed, parts = _compose(command, schema, []), [f"# {command}", about]
+    parts.append("\n".join(("```bash", *(f"skinlesion {example}" for example in examples), "```")))
+    for section in sections(schema):
+        rows = [f"| `{key.name}` | {_cell(key, composed)} | {_meaning(key)} |" for key in section.keys]
+        title = f"## `{section.name}`\n\n{section.title}" if section.name else "## Keys"
+        parts += ["\n".join((title, "", "| key | default | meaning |", "|---|---|---|", *rows))] if rows else []
+    chosen = groups(command).items()
+    rows = [f"| `{group}` | {default} | {', '.join(choices(group))} |" for group, default in chosen if choices(group)[1:]]
+    if rows:
+        parts.append("\n".join(("## Groups", "", "| group | default | choices |", "|---|---|---|", *rows)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(key: Key, composed: Mapping[str, Any]) -> str:
+    value = default(key.name, composed)
+    return "required" if value == "???" else f"`{value}`" if value else ""
+
+
+def _meaning(key: Key) -> str:
+    return (key.meaning + (f" ({key.allowed})" if key.allowed else "")).replace("|", "\\|")
+
+
+def _compose(command: str, schema: type, overrides: list[str]) -> dict[str, Any]:
+    """The command's configuration as plain data, missing values as "???".
+
+    Raises:
+        ConfigError: The overrides name an unknown key or choice.
+    """
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose(command, overrides)
+    except HydraException as error:
+        raise ConfigError(explain(error, schema)) from error
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
 
 
 def _row(key: Key, composed: dict[str, Any]) -> str:

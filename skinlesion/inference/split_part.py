@@ -91,6 +91,6 @@ def _data_of(model: TrainedModel, source: SourceConfig) -> DataConfig:
         relative = "" if Path(data.root).expanduser().is_absolute() else ", seen from the folder where it was trained"
         raise DataError(
             f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
-            "data as data.root=FOLDER"
+            "as data.root=FOLDER"
         )
     return replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
