@@ -1,0 +1,91 @@
+"""The documentation: the tutorial's commands run, pages lead somewhere, and the reference has every key."""
+
+import logging
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from test_readme import FENCE
+
+from skinlesion.cli import COMMANDS, main
+from skinlesion.commands.help import markdown
+from skinlesion.config.reference import keys
+
+DOCS = Path(__file__).parent.parent / "docs"
+TINY = {
+    "synthetic": ("n=240", "min_per_class=13", "image_size=[40,48]"),
+    "audit": ("image_size=[32,40]",),
+    "train": (
+        *("loss=a05_g20", "expected_members=2", "schedule=head_only"),
+        *("schedule.phases.head.epochs=2", "model.image_size=[32,32]", "model.funnel=[16]", "logger=none"),
+    ),
+    "ensemble": ("resamples=100",),
+    "explain": (),
+    "report": ("resamples=100",),
+    "export": ("images=8",),
+    "predict": (),
+    "push": ("resamples=100",),
+}
+MADE = {  # what each command of the page leaves
+    "synthetic": "demo/data/HAM10000_metadata",
+    "audit": "demo/audit/audit.json",
+    "train": "demo/runs/tiny_resnet-a05_g20/history.png",
+    "ensemble": "demo/runs/ensemble/ensemble.json",
+    "explain": "demo/explanations",
+    "report": "demo/runs/ensemble/report.html",
+    "export": "demo/bundle/bundle.json",
+    "push": "demo/hub/README.md",
+}
+
+
+def tutorial() -> list[list[str]]:
+    """The words of each command of the tutorial."""
+    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    lines = [line for block in FENCE.findall(text) for line in block.splitlines() if line.strip()]
+    assert all(line.startswith("skinlesion ") for line in lines)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, *words in tutorial():
+        words = [word for word in words if word.partition("=")[0] not in {each.partition("=")[0] for each in TINY[command]}]
+        monkeypatch.setattr(sys, "argv", ["skinlesion", command, *words, *TINY[command]])
+        main()
+        if command in MADE:
+            assert (tmp_path / MADE[command]).exists(), command
+    assert {command for command, *_ in tutorial()} == {*TINY}
+    assert (tmp_path / "demo/runs/ensemble/predictions_test.csv").exists()
+    assert "ISIC_0024306.jpg" in capsys.readouterr().out
+    logging.shutdown()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_reference_has_every_key(command: str) -> None:
+    about = COMMANDS[command]
+    text = markdown(command, about.load_schema(), about=about.help, examples=about.examples)
+    for name, key in keys(about.load_schema()).items():
+        (row,) = re.findall(rf"^\| `{re.escape(name)}` \| .*\|$", text, re.MULTILINE)
+        assert len(re.findall(r"(?<!\\)\|", row)) == 4, row
+        assert key.meaning.replace("|", "\\|") in row
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Files alone; `make site` checks the anchors."""
+    for page in DOCS.glob("*.md"):
+        for link in re.findall(r"\]\((?!http|#|mailto|reference/)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_site_asks_no_other_host() -> None:
+    """What the theme and our pages load: nothing from elsewhere."""
+    config = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "font: false" in config
+    assert not re.findall(r"https?://", config)
+    pages = [path for suffix in ("md", "css") for path in DOCS.glob(f"*.{suffix}")]
+    assert len(pages) > 15
+    for page in pages:
+        assert not re.findall(r"(?:src=.|!\[[^\]]*\]\(|url\(|@import.*)https?:", page.read_text(encoding="utf-8")), page
