@@ -50,7 +50,14 @@ def _reference(name: str) -> str:
 
 def _index() -> str:
     rows = [f"| [{name}]({name}.md) | {command.help} |" for name, command in COMMANDS.items()]
-    head = ("# Commands", "", "Each key of each command, from the schema that checks it.", "", "| command | |", "|---|---|")
+    head = (
+        "# Commands",
+        "",
+        "Each key of each command, from the schema that checks it.",
+        "",
+        "| command | |",
+        "|---|---|",
+    )
     return "\n".join((*head, *rows, ""))
 
 
@@ -74,6 +81,7 @@ def _output(output: Any) -> str:
         return f'<img alt="" src="data:image/png;base64,{"".join(data["image/png"].split())}">'
     if "text/html" in data:
         table = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
+        table = table.replace('border="1" class="dataframe"', "")  # the theme's own look
         lines = "".join(line.strip() for line in table.splitlines())
         return f'<div class="nb-output">{lines}</div>'
     return f"```text\n{data['text/plain']}\n```"

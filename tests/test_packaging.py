@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from skinlesion import __version__
+
 ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.slow
@@ -46,7 +48,12 @@ def test_the_wheel_brings_its_configuration(unpacked: Path) -> None:
     assert page == {"index.html", "page.css", "page.js", "result.js", "icon.svg"}
     for name in ("captions.yaml", "templates/report.html.j2", "templates/style.css", "checklists/claim.yaml"):
         assert (unpacked / "skinlesion" / "studies" / "report" / name).exists()
-    assert not (unpacked / "tests").exists()
+    for name in ("py.typed", "deploy/hub_card.md", "deploy/model_card.md", "synthetic/ham10000.yaml"):
+        assert (unpacked / "skinlesion" / name).is_file(), name
+    others = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
+    assert others == {"skinlesion"}
+    (about,) = unpacked.glob("*.dist-info/METADATA")
+    assert f"\nVersion: {__version__}\n" in about.read_text(encoding="utf-8")
 
 
 def test_it_works_in_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:

@@ -14,12 +14,18 @@ from skinlesion.commands.help import markdown
 from skinlesion.config.reference import keys
 
 DOCS = Path(__file__).parent.parent / "docs"
+PHASES = ("head", "high", "middle")
 TINY = {
     "synthetic": ("n=240", "min_per_class=13", "image_size=[40,48]"),
     "audit": ("image_size=[32,40]",),
     "train": (
-        *("loss=a05_g20", "expected_members=2", "schedule=head_only"),
-        *("schedule.phases.head.epochs=2", "model.image_size=[32,32]", "model.funnel=[16]", "logger=none"),
+        *(
+            "loss=a05_g20",
+            "expected_members=2",
+            "logger=none",
+            *(f"schedule.phases.{each}.epochs=1" for each in PHASES),
+        ),
+        *("model.image_size=[32,32]", "model.funnel=[16]", "schedule.phases.head.cached_views=1"),
     ),
     "ensemble": ("resamples=100",),
     "explain": (),
@@ -52,7 +58,9 @@ def tutorial() -> list[list[str]]:
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     for command, *words in tutorial():
-        words = [word for word in words if word.partition("=")[0] not in {each.partition("=")[0] for each in TINY[command]}]
+        words = [
+            word for word in words if word.partition("=")[0] not in {each.partition("=")[0] for each in TINY[command]}
+        ]
         monkeypatch.setattr(sys, "argv", ["skinlesion", command, *words, *TINY[command]])
         main()
         if command in MADE:
@@ -76,7 +84,9 @@ def test_the_reference_has_every_key(command: str) -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     """Files alone; `make site` checks the anchors."""
     for page in DOCS.glob("*.md"):
-        for link in re.findall(r"\]\((?!http|#|mailto|reference/)([^)#]+)", page.read_text(encoding="utf-8")):
+        for link in re.findall(
+            r"\]\((?!http|#|mailto|reference/|notebooks/)([^)#]+)", page.read_text(encoding="utf-8")
+        ):
             assert (page.parent / link).exists(), f"{page}: {link}"
 
 

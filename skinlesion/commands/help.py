@@ -63,7 +63,9 @@ def markdown(command: str, schema: type, *, about: str, examples: Sequence[str])
         title = f"## `{section.name}`\n\n{section.title}" if section.name else "## Keys"
         parts += ["\n".join((title, "", "| key | default | meaning |", "|---|---|---|", *rows))] if rows else []
     chosen = groups(command).items()
-    rows = [f"| `{group}` | {default} | {', '.join(choices(group))} |" for group, default in chosen if choices(group)[1:]]
+    rows = [
+        f"| `{group}` | {default} | {', '.join(choices(group))} |" for group, default in chosen if choices(group)[1:]
+    ]
     if rows:
         parts.append("\n".join(("## Groups", "", "| group | default | choices |", "|---|---|---|", *rows)))
     return "\n\n".join(parts) + "\n"
