@@ -135,7 +135,8 @@ def fit(trial: Trial, train: Images, judged: Images, model: TrainedModel) -> Pre
     options: Any = {"fusion": trial.fusion, "attention": "none", "fact_dropout": trial.fact_dropout}
     counts = torch.bincount(train.target, minlength=len(model.classes))
     head = Head(train.features.shape[1], len(counts), missing=missing, fact_of_column=facts, **options)
-    averaged = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(trial.ema_decay)) if trial.ema_decay else None
+    average: Any = get_ema_multi_avg_fn  # torch leaves it untyped
+    averaged = AveragedModel(head, multi_avg_fn=average(trial.ema_decay)) if trial.ema_decay else None
     weights = inverse_frequency_weights(counts.tolist(), alpha=trial.alpha)
     shift = trial.adjusted * (counts / counts.sum()).log()
 

@@ -87,8 +87,9 @@ def fold(path: Path, frame: pd.DataFrame, *, square: bool) -> dict[str, Predicti
     models = members.models
     for scale in SCALES:
         members.models = [
-            replace(model, spec=replace(model.spec, size=tuple(round(scale * side) for side in model.spec.size)))
+            replace(model, spec=replace(model.spec, size=(round(scale * height), round(scale * width))))
             for model in models
+            for height, width in [model.spec.size]
         ]
         members.sizes = list(dict.fromkeys(model.spec.size for model in members.models))
         found[f"scale {scale}"] = voted(images)
