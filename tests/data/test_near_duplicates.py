@@ -146,8 +146,8 @@ def test_two_lesions_of_ham10000_are_one() -> None:
 def test_candidates_are_those_of_all_pairs(distance: int, within: bool) -> None:
     rng = np.random.default_rng(3)
     hashes = rng.integers(0, 2**64, 60, dtype=np.uint64)[rng.integers(0, 60, 400)]
-    for flips in range(8):  # copies that differ in up to 14 bits
-        hashes[50 * flips :] ^= np.uint64(1) << rng.integers(0, 64, 400 - 50 * flips).astype(np.uint64)
+    for start in range(50, 400, 50):  # copies that differ in up to 14 bits
+        hashes[start:] ^= np.uint64(1) << rng.integers(0, 64, 400 - start).astype(np.uint64)
     others = hashes if within else hashes[:150]
     near = [
         (a, b)
