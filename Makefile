@@ -15,7 +15,6 @@ PACK = -m benchmarks.offline_gpu pack --data $(DATA) --weights $(WEIGHTS) --fold
 CPU := data.root=$(DATA) 'model.pretrained=$(WEIGHTS)/$${model.backbone}.safetensors'
 
 RELEASE ?= build/release
-DOCS ?= .venv
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800) # the time that archives name
 MINIMAL := $(addprefix tests/,model/test_fusion.py data/test_splits.py training/test_losses.py metrics/test_classification.py \
 	deploy/test_hub.py commands/test_predict.py)
@@ -27,7 +26,7 @@ ABLATIONS := full no_metadata no_gate no_attention no_funnel no_focal no_class_w
 comma := ,
 space := $(subst ,, )
 
-.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu gpu-pack gpu-run gpu-rehearse dist site sbom test-min test test-all lint format clean
+.PHONY: help demo serve results results-deep results-seeds results-folds ablation results-gpu bench bench-gpu gpu-pack gpu-run gpu-rehearse dist site pictures sbom test-min test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,8 +109,11 @@ dist: $(RELEASE)/.installed ## build sdist and wheel into dist/, and again to se
 	for out in dist build/again; do $(RELEASE)/bin/python -m build --outdir $$out . >/dev/null || exit 1; done
 	cd dist && sha256sum * | tee ../build/sha256sums && cd ../build/again && sha256sum --check --quiet ../sha256sums
 
-site: $(DOCS)/.installed ## build the documentation into build/site, without a network
-	$(DOCS)/bin/python -m mkdocs build --strict --quiet
+site: $(BIN)/.docs ## build the documentation into build/site, without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+pictures: $(BIN)/.installed ## draw docs/images from docs/predictions
+	$(BIN)/python docs/pictures.py
 
 sbom: $(BIN)/.installed $(RELEASE)/.installed ## list the environment's packages as CycloneDX, in dist/sbom.json
 	mkdir -p dist
@@ -135,6 +137,10 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(BIN)/.docs: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 $(RELEASE)/.installed: pyproject.toml

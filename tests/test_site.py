@@ -6,12 +6,15 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_readme import FENCE
 
 from skinlesion.cli import COMMANDS, main
 from skinlesion.commands.help import markdown
 from skinlesion.config.reference import keys
+from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.estimate import BootstrapConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 PHASES = ("head", "high", "middle")
@@ -69,6 +72,24 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert (tmp_path / "demo/runs/ensemble/predictions_test.csv").exists()
     assert "ISIC_0024306.jpg" in capsys.readouterr().out
     logging.shutdown()
+
+
+def test_the_picture_of_the_vote_shows_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    from pictures import vote_gain
+
+    rng = np.random.default_rng(0)
+    ids, actual = [f"i{place}" for place in range(60)], rng.choice(["mel", "nv"], 60)
+    tables = {
+        name: Predictions.build(ids, ids, probabilities=rng.dirichlet(np.ones(7), 60), actual=list(actual))
+        for name in ("one", "two", "vote")
+    }
+    panels = vote_gain(tables, BootstrapConfig(resamples=100)).axes
+    drawn = [line.get_xdata()[0] for line in panels[0].lines if len(line.get_xdata()) == 1]
+    right = [float((table.predicted == table.actual).mean()) for table in tables.values()]
+    assert drawn == pytest.approx(right)
+    gains = [line.get_xdata()[0] for line in panels[3].lines if len(line.get_xdata()) == 1]
+    assert gains == pytest.approx([right[2] - right[0], right[2] - right[1]])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
