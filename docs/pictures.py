@@ -21,7 +21,7 @@ def vote_gain(tables: Mapping[str, Predictions], config: BootstrapConfig) -> Fig
     """Members and their vote, the last of the tables, with intervals; and the gain over each, paired by lesion."""
     *members, vote = tables
     measured = {name: metrics_with_ci(table, config, bins=10) for name, table in tables.items()}
-    gains = {name: metric_differences(tables[name], tables[vote], config, bins=10) for name in members}
+    gains = {name: metric_differences(tables[vote], tables[name], config, bins=10) for name in members}
     figure = canvas(height=3.2)
     for row, found in enumerate((measured, {f"vote − {name}": gain for name, gain in gains.items()})):
         for column, metric in enumerate(HEADLINE):
