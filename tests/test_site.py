@@ -43,7 +43,7 @@ MADE = {  # what each command of the page leaves
     "train": "demo/runs/tiny_resnet-a05_g20/history.png",
     "ensemble": "demo/runs/ensemble/ensemble.json",
     "explain": "demo/explanations",
-    "report": "demo/runs/ensemble/report.html",
+    "report": "demo/runs/ensemble/report/report.html",
     "export": "demo/bundle/bundle.json",
     "push": "demo/hub/README.md",
 }
