@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -184,13 +185,20 @@ def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, c
             max_epochs=epochs,
             callbacks=[*callbacks, *monitor, *bar],
             logger=board,
-            plugins=[AtomicCheckpointIO()],
+            default_root_dir=folder,
+            plugins=[AtomicCheckpointIO(), *_environment()],
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the samplers know their share
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
+
+
+def _environment() -> list[ClusterEnvironment]:
+    """Slurm's, without Lightning's own checkpoint at USR1, which later fits in the same folder would load."""
+    is_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if is_slurm else []
 
 
 def _shows_bar(config: TrainConfig) -> bool:
