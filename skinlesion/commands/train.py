@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from hydra.core.hydra_config import HydraConfig
 
-from skinlesion.commands.launch import TERMINATED, command, multirun, sweep_keys, swept
+from skinlesion.commands.launch import TERMINATED, command, multirun, starts_tasks, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import focal_name
 from skinlesion.errors import ConfigError, SkinlesionError
@@ -35,14 +36,20 @@ def run(config: TrainConfig) -> None:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
     from skinlesion.training.distributed import is_launched, joined, make_fabric
+    from skinlesion.training.loggers import check_loggers
     from skinlesion.training.run_folder import best_epoch, claimed, is_finished
 
+    check_loggers(config.loggers)
+    if config.trainer.fast_dev_run:
+        _try_out(config)
+        return
     fabric = make_fabric(config.trainer)
     quiet(fabric.global_rank)
-    if multirun() and fabric.world_size > 1:
+    if multirun() and fabric.world_size > 1 and not (is_launched(fabric) and starts_tasks()):
         raise ConfigError(
-            f"trainer.devices={config.trainer.devices}: the members of a sweep take one device each; "
-            "give trainer.devices=1, or train them one by one"
+            f"trainer.devices={config.trainer.devices}: the members of a sweep take one device each, unless the "
+            "launcher starts a task for each (hydra/launcher=slurm, docs/cluster.md); give trainer.devices=1, or train "
+            "them one by one"
         )
     folder = run_folder(config)
     keys = tuple(swept()) if multirun() else ()
@@ -62,6 +69,17 @@ def run(config: TrainConfig) -> None:
         state = "already finished" if finished else "finished"
         log.info("%s: %s; best.ckpt holds %s", folder, state, best_epoch(folder, list(config.schedule.phases)))
         _say_what_is_next(config, folder)
+
+
+def _try_out(config: TrainConfig) -> None:
+    """Run a few batches of each phase, from images, and keep nothing; Lightning's own would leave no checkpoint."""
+    count = int(config.trainer.fast_dev_run or 0)
+    trainer = replace(config.trainer, fast_dev_run=None, limit_train_batches=count, limit_val_batches=count)
+    phases = {name: replace(each, epochs=1, cached_views=0) for name, each in config.schedule.phases.items()}
+    schedule = replace(config.schedule, phases=phases)
+    with TemporaryDirectory() as out:
+        run(replace(config, out=out, trainer=trainer, schedule=schedule, logger="none", judge=["val"], resume="auto"))
+    log.info("trainer.fast_dev_run=%s: all phases run; nothing is kept in %s", count, run_folder(config))
 
 
 def _compare_inputs(config: TrainConfig, folder: Path, fabric: "Fabric") -> None:
@@ -168,15 +186,21 @@ def _train(
     fabric: "Fabric",
 ) -> None:
     from skinlesion.data.splits import write_split
+    from skinlesion.files import file_digest, write_json
     from skinlesion.training.distributed import refuse_separate_folders
-    from skinlesion.training.phases import run_phases
+    from skinlesion.training.loggers import log_final, open_loggers
+    from skinlesion.training.phases import logged_steps, run_phases
 
     refuse_separate_folders(fabric, folder)
     if fabric.is_global_zero:
         write_split(datamodule.split, folder / "split.csv")
-    run_phases(module, datamodule, config=config, folder=folder, fabric=fabric)
-    if fabric.is_global_zero:
-        _evaluate(module, datamodule, config=config, folder=folder, device=fabric.device)
+    with open_loggers(config, folder, is_first=fabric.is_global_zero) as loggers:
+        run_phases(module, datamodule, config=config, folder=folder, fabric=fabric, loggers=loggers)
+        if fabric.is_global_zero:
+            measured = _evaluate(module, datamodule, config=config, folder=folder, device=fabric.device)
+            log_final(loggers, measured, step=logged_steps(folder))
+            digest = file_digest(folder / "best.ckpt")
+            write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": digest})
 
 
 def _evaluate(
@@ -186,12 +210,11 @@ def _evaluate(
     config: TrainConfig,
     folder: Path,
     device: "torch.device",
-) -> None:
+) -> dict[str, dict[str, float]]:
     import pandas as pd
 
     from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.data.image_io import area_shape, dimensions
-    from skinlesion.files import file_digest, write_json
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
     from skinlesion.metrics.classification import headline
@@ -200,7 +223,7 @@ def _evaluate(
     from skinlesion.training.checkpoint import load_model
     from skinlesion.training.feature_cache import predict_from_maps
 
-    measured: dict[str, object] = {}
+    measured: dict[str, dict[str, float]] = {}
     trained = load_model(folder)
     phases, size, paths = config.schedule.phases.values(), datamodule.spec.size, map(Path, datamodule.frame["path"])
     cached = all(each.cached_views > 0 for each in phases) and (
@@ -222,4 +245,4 @@ def _evaluate(
         table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
-    write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})
+    return measured

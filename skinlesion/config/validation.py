@@ -28,6 +28,9 @@ from skinlesion.files import config_dir, require_writable
 
 Schema = TypeVar("Schema")
 
+LAUNCHERS = {name: name.partition("_")[0] for name in ("joblib", "submitit_local", "submitit_slurm", "ray", "ray_aws")}
+"""Extra that brings each launcher of Hydra's plugins."""
+
 
 def focal_name(alpha: Any, gamma: Any) -> str:
     """The name of a focal loss in folder names: a05_g20 for alpha 0.5 and gamma 2.0, one name for each pair."""
@@ -160,6 +163,10 @@ def _unknown_choice(error: MissingConfigException) -> str:
     missing = str(error.missing_cfg_file or "").removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     options: Sequence[str] = error.options or ()
+    if group == "hydra/launcher":
+        if choice in LAUNCHERS:
+            return f"{group}={choice}: is not installed; pip install 'skinlesion[{LAUNCHERS[choice]}]'"
+        options = [*options, *(f"{name} (extra {extra})" for name, extra in LAUNCHERS.items() if name not in options)]
     if group and options:
         return f"{group}={choice}: unknown choice; expected one of {', '.join(sorted(options))}"
     return re.sub(r"\s+", " ", str(error)).strip()

@@ -30,8 +30,11 @@ _FREE = {
     "logger",
     "data.cache_dir",
     "loader.workers",
+    "trainer.detect_anomaly",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
+    "trainer.max_time",
+    "trainer.profiler",
 }
 
 _PROGRESS = ("metrics.json", "last.ckpt", "phases")  # any of them: something would be lost
@@ -39,14 +42,19 @@ _FILES = (
     *_PROGRESS,
     "best.ckpt",
     "config.yaml",
+    "csv",
     "history.png",
     "layer_state.json",
     "metrics.csv",
+    "mlruns",
     "predictions_test.csv",
     "predictions_val.csv",
+    "profile",
     "run.log",
     "split.csv",
     "tensorboard",
+    "tracking.json",
+    "wandb",
 )
 
 
@@ -58,7 +66,7 @@ class PhaseResult:
     checkpoint: FileName  # in the folder of phases
     macro_f1: Annotated[float, Range(0, 1)]  # of the best epoch, on validation
     trainable: dict[str, bool]  # layers of the backbone, in depth order
-    rows: list[dict[str, int | float | str]]  # history of this and earlier phases, a row an epoch
+    rows: list[dict[str, int | float | str | None]]  # of this and earlier phases, a row an epoch; None: not validated
 
 
 @contextmanager
