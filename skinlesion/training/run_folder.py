@@ -1,13 +1,14 @@
 """The folder of one training run: what it holds, who works in it, and how far its phases have come."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -15,7 +16,7 @@ from yaml import YAMLError
 from skinlesion.config.schema import FileName, Range
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError
-from skinlesion.files import read_json, require_writable, sweep, write_json, write_text
+from skinlesion.files import locked, read_json, require_writable, sweep, write_json, write_text
 from skinlesion.taxonomy import HAM10000, read_taxonomy
 
 # Keys that may differ between a run and its continuation: they change nothing in the result.
@@ -83,17 +84,18 @@ def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> 
     """
     require_writable(folder, "out")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"out={folder}: another process is training there; wait for it or give another out") from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock", timeout=0))
+        except Timeout:
+            raise ConfigError(
+                f"out={folder}: another process is training there; wait for it or give another out"
+            ) from None
         differing = _differing(folder, config)
         if of_another := [line for key, line in differing.items() if key.removesuffix(".name") in swept]:
             raise ConfigError(f"out={folder}: {of_another[0]}: another member's; give another out or member=null")
         changed = [line for key, line in differing.items() if key not in _FREE]
-        if config.resume == "restart":
+        if config.resume == "restart" and not _is_requeued(folder):
             _clear(folder)
         elif changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -104,8 +106,15 @@ def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> 
             sweep(place)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield
-    finally:
-        lock.release()
+
+
+def _is_requeued(folder: Path) -> bool:
+    """Whether this is a job of Slurm that has restarted the run already, and was queued again; note that it has."""
+    job, mark = os.environ.get("SLURM_JOB_ID", ""), folder / ".restarted"
+    is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and mark.exists() and mark.read_text() == job
+    if job and not is_requeued:
+        write_text(mark, job)
+    return is_requeued
 
 
 def is_finished(folder: Path) -> bool:
