@@ -175,3 +175,37 @@ def test_a_tracker_that_is_not_installed_names_its_extra(small_config: Config, m
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"logger=wandb: is not installed; pip install 'skinlesion\[wandb\]'"):
         run(small_config("logger=[csv,wandb]"))
+
+
+def test_wandb_offline_is_one_run_a_member(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two members in one process, as a sweep trains them, do not share a run."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("first", "second"):
+        run(two_phases(small_config, tmp_path / name, "logger=wandb"))
+        (folder,) = (tmp_path / name / "wandb").glob("offline-run-*")
+        known = json.loads((tmp_path / name / "tracking.json").read_text())["wandb"]
+        assert folder.name.endswith(known)
+
+
+def test_mlflow_keeps_one_run_over_sittings(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    config = two_phases(small_config, tmp_path / "run", "trainer.max_time=00:00:00:00", "logger=mlflow")
+    for _ in range(3):
+        with pytest.raises(TimeLimitError):
+            run(config)
+    run(config)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'skinlesion'")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["loss/gamma"] == "2.0"
+    assert [each.value for each in client.get_metric_history(found.info.run_id, "val/macro_f1")] == [
+        pytest.approx(score) for score in pd.read_csv(tmp_path / "run/metrics.csv")["val/macro_f1"]
+    ]
+    assert len(client.get_metric_history(found.info.run_id, "final/val/macro_f1")) == 1
