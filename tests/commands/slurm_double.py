@@ -12,7 +12,8 @@ file="$1"
   for task in $(seq 0 "$(limit array)"); do
     env -i PATH="$PATH" HOME="$HOME" PYTHONPATH="$PYTHONPATH" OMP_NUM_THREADS=1 SLURM_JOB_NAME=train \\
       SLURM_ARRAY_JOB_ID=4242 SLURM_ARRAY_TASK_ID="$task" SLURM_JOB_ID=$((4242 + task)) SLURM_NNODES=1 SLURM_NODEID=0 \\
-      SLURM_NODELIST=localhost SLURM_NTASKS="$(limit ntasks-per-node)" bash "$file"
+      SLURM_NODELIST=localhost SLURM_NTASKS="$(limit ntasks-per-node)" bash "$file" && state=COMPLETED || state=FAILED
+    echo "4242_$task|$state|localhost" >>"@/states"
   done
 ) </dev/null >/dev/null 2>&1 &
 echo "Submitted batch job 4242"
@@ -25,10 +26,14 @@ log="${log//%A/$SLURM_ARRAY_JOB_ID}"
 log="${log//%a/$SLURM_ARRAY_TASK_ID}"
 for rank in $(seq 0 $((SLURM_NTASKS - 1))); do
   SLURM_PROCID="$rank" SLURM_LOCALID="$rank" "$@" >>"${log//%t/$rank}" 2>&1 &
+  tasks+=($!)
 done
-wait
+for _ in "${tasks[@]}"; do
+  wait -n || { failed=1; [ "$SLURM_KILL_BAD_EXIT" ] && kill -9 "${tasks[@]}"; }
+done 2>/dev/null
+exit ${failed:-0}
 """
-_SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'\n"
+_SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'\ncat @/states 2>/dev/null || true\n"
 
 
 def slurm(folder: Path) -> dict[str, str]:
@@ -37,6 +42,6 @@ def slurm(folder: Path) -> dict[str, str]:
     (folder / "tmp").mkdir()
     for name, text in {"sbatch": _SBATCH, "srun": _SRUN, "sacct": _SACCT}.items():
         command = folder / "bin" / name
-        command.write_text(text)
+        command.write_text(text.replace("@", str(folder / "bin")) if name != "srun" else text)
         command.chmod(0o755)
     return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(folder / "tmp")}

@@ -116,6 +116,29 @@ def test_a_sweep_by_hand_can_be_extended(synthetic_root: Path, tmp_path: Path) -
     assert [line for line in seeds_there if line.startswith("seed:")] == [f"seed: {seed}" for seed in (1, 2, 3, 4)]
 
 
+@pytest.mark.exhaustive
+def test_slurm_starts_a_task_for_each_device(synthetic_root: Path, tmp_path: Path) -> None:
+    """A member is as if this program had started its processes; one whose first task fails ends as a whole."""
+    pytest.importorskip("submitit")
+    two = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    answer = sweep(synthetic_root, tmp_path, *two, f"out={tmp_path / 'alone'}", out=False)
+    assert answer.returncode == 0, answer.stderr
+    taken = tmp_path / "runs" / "tiny_resnet-a05_g20-seed_3"
+    taken.mkdir(parents=True)
+    (taken / "config.yaml").write_text("seed: 99\n")
+    (taken / "last.ckpt").write_bytes(b"somebody's work")
+    words = ("-m", "seed=1,3", *two, "hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2")
+    answer = sweep(synthetic_root, tmp_path, *words, env=slurm(tmp_path))
+    assert finished(tmp_path) == ["tiny_resnet-a05_g20-seed_1"], answer.stderr
+    for name in ("metrics.csv", "predictions_val.csv"):
+        assert (tmp_path / "runs" / finished(tmp_path)[0] / name).read_bytes() == (
+            tmp_path / "alone" / name
+        ).read_bytes()
+    assert answer.returncode == 1
+    assert "skinlesion train: 1 failed (seed=3):\n  out=" in answer.stderr
+    assert "Traceback" not in answer.stderr.partition("1 failed")[2]
+
+
 def test_more_than_one_device_is_refused(synthetic_root: Path, tmp_path: Path) -> None:
     answer = sweep(synthetic_root, tmp_path, "-m", "seed=1,2", "trainer.accelerator=cpu", "trainer.devices=2")
     assert answer.returncode == 1
