@@ -98,25 +98,27 @@ def _csv(folder: Path, ids: Mapping[str, str]) -> Logger:
 
 def _wandb(folder: Path, ids: Mapping[str, str]) -> Logger:
     project = os.environ.get("WANDB_PROJECT", _PROJECT)
-    logger = WandbLogger(folder.name, save_dir=folder, project=project, id=ids["wandb"], resume="allow")
-    try:
+    with _refusals("wandb", "log in, or set WANDB_MODE=offline"):
+        logger = WandbLogger(folder.name, save_dir=folder, project=project, id=ids["wandb"], resume="allow")
         logger.experiment  # noqa: B018  # logs in
-    except Exception as error:  # it raises errors of several kinds
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"logger=wandb: {reason}; log in, or set WANDB_MODE=offline") from error
     return logger
 
 
 def _mlflow(folder: Path, ids: Mapping[str, str]) -> Logger:
-    place = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{folder.absolute() / 'mlruns'}"
+    place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
-    logger = MLFlowLogger(experiment, run_name=folder.name, tracking_uri=place, run_id=ids.get("mlflow"))
-    try:
+    with _refusals("mlflow", f"MLFLOW_TRACKING_URI is {place}"):
+        logger = MLFlowLogger(experiment, run_name=folder.name, tracking_uri=place, run_id=ids.get("mlflow"))
         logger.experiment  # noqa: B018  # finds its server
-    except Exception as error:  # it raises errors of several kinds
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"logger=mlflow: {place}: {reason}; set MLFLOW_TRACKING_URI") from error
     return logger
+
+
+@contextmanager
+def _refusals(name: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # trackers raise errors of many kinds
+        raise ConfigError(f"logger={name}: {' '.join(str(error).split())[:300]}; {advice}") from error
 
 
 _BUILDERS: dict[str, Callable[[Path, Mapping[str, str]], Logger]] = {

@@ -47,7 +47,7 @@ _FILES = (
     "history.png",
     "layer_state.json",
     "metrics.csv",
-    "mlruns",
+    "mlflow.db",
     "predictions_test.csv",
     "predictions_val.csv",
     "profile",

@@ -220,6 +220,7 @@ def refusal(command: str, word: str) -> str:
         ("train", "gamma=2", "loss.gamma=2"),
         ("train", "backbone=resnet18", "model.backbone=resnet18, any of timm's"),
         ("train", "loss.gama=1", "did you mean loss.gamma"),
+        ("train", "trainer.fast_devrun=1", "did you mean trainer.fast_dev_run"),
         ("train", "model.backbone_kwarg=1", "did you mean model.backbone_kwargs"),
         ("train", "schedule.phases.head.rates=1", "schedule.phases.head.rates: unknown key"),
         ("train", "data=/photos", "expected one of dermamnist, ham10000, isic2019; a folder is given as data.root="),

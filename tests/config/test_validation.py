@@ -192,7 +192,9 @@ def test_a_launcher_that_is_not_installed_names_its_extra(launcher: str, extra: 
     assert explain(error, TrainConfig) == named
     with pytest.raises(MissingConfigException) as caught:
         configuration("train", TrainConfig, "hydra/launcher=nomad")
-    assert explain(caught.value, TrainConfig).startswith("hydra/launcher=nomad: unknown choice; expected one of basic, ")
+    assert explain(caught.value, TrainConfig).startswith(
+        "hydra/launcher=nomad: unknown choice; expected one of basic, "
+    )
 
 
 def test_each_focal_loss_has_a_name_of_its_own() -> None:

@@ -194,13 +194,13 @@ def test_mlflow_keeps_one_run_over_sittings(
     small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = two_phases(small_config, tmp_path / "run", "trainer.max_time=00:00:00:00", "logger=mlflow")
     for _ in range(3):
         with pytest.raises(TimeLimitError):
             run(config)
     run(config)
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'skinlesion'")
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
