@@ -51,7 +51,7 @@ class _Sweep:
     starter: int  # process id
 
 
-class PassToJobs(Callback):  # type: ignore[misc]
+class PassToJobs(Callback):
     """Hydra's callback that tells the jobs of a multirun which keys are swept and where failures are kept.
 
     It does so by an override: every launcher composes a job's configuration from the overrides, and Hydra's

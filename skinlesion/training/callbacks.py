@@ -170,7 +170,8 @@ class SameBatches(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the sampler back, before its order is asked for."""
-        trainer.train_dataloader.sampler.set_epoch(0)
+        loader: Any = trainer.train_dataloader
+        loader.sampler.set_epoch(0)
 
 
 class TimeLimit(Callback):

@@ -294,7 +294,7 @@ def test_the_learning_rates_are_logged_under_lightnings_names(small_config: Conf
 
     config = small_config("schedule=two_phase", "schedule.phases.high.epochs=2", "logger=tensorboard")
     run(config)
-    events = EventAccumulator(str(Path(config.out) / "tensorboard" / "high")).Reload()
+    events = EventAccumulator(str(Path(config.out) / "tensorboard")).Reload()
     rates = {tag for tag in events.Tags()["scalars"] if tag.startswith("lr-")}
     assert rates == {f"lr-AdamW/{part}{rest}" for part in ("head", "backbone") for rest in ("", "_without_decay")}
     assert {"train/loss", "val/loss", "val/accuracy", "val/macro_f1"} <= {*events.Tags()["scalars"]}

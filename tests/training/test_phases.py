@@ -190,6 +190,7 @@ def test_wandb_offline_is_one_run_a_member(
         assert folder.name.endswith(known)
 
 
+@pytest.mark.filterwarnings("ignore")  # of its own use of SQLAlchemy
 def test_mlflow_keeps_one_run_over_sittings(
     small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
