@@ -227,7 +227,7 @@ def store_fp16(path: Path, *, dense: bool = True) -> None:
             continue
         weight = tensor.numpy()
         if dense or weight.ndim != 2:
-            stored = [weight.astype(np.float16)]
+            stored: list[npt.NDArray[Any]] = [weight.astype(np.float16)]
         else:
             scale = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / 127  # (outputs,)
             stored = [np.rint(weight / scale[:, None]).astype(np.int8), scale]
@@ -259,8 +259,7 @@ def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFram
     weights, one for each tensor of activations. A convolution and the ReLU behind it count as one, so that the range is
     that of the ReLU's output. Both sides are signed: with unsigned activations the sums of two 8-bit products overflow
     on processors without VNNI. Products of two activations (a transformer's attention) and what follows the feature
-    map (gate, attention, funnel, softmax) stay in float32; the weights of its dense
-    layers are stored as int8.
+    map (gate, attention, funnel, softmax) stay in float32; the weights of its dense layers are stored as int8.
 
     Args:
         path: The ONNX file; it is replaced.
