@@ -248,7 +248,7 @@ def store_fp16(path: Path, *, dense: bool = True) -> None:
 def _initializer(array: npt.NDArray[Any], name: str) -> Any:
     import onnx_ir
 
-    tensor = onnx_ir.tensor(array, name=name)
+    tensor: Any = onnx_ir.tensor(array, name=name)
     return onnx_ir.Value(name=name, type=onnx_ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
 
 
