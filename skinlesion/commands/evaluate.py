@@ -144,7 +144,7 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
         facts=found.frame,
         folder=folder,
         name="external",
-        title=f"{config.external.images}, {len(found.predictions)} images",
+        title=f"{found.source.images}, {len(found.predictions)} images",
         model=predictor.folder.name,
         about={**_about(predictor), "external": found.source},
         image_of=found.cache.image,

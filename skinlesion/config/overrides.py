@@ -206,6 +206,8 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     for word in rest:
         if "dataset" in groups(command) and re.fullmatch(r"\w+", word):
             word = f"dataset={word}"
+        if "external.data" in known and word.removeprefix("data=") in choices("data"):
+            word = f"external.{word}"
         if name := _bare_key(word, known):
             bare.setdefault(name, []).append(word)
             continue

@@ -151,7 +151,7 @@ def read_labels(
         return rows.assign(image_id=ids, word=words, diagnosis=words), list(id_problems(ids))
     if words is None:
         column, (words, problems) = "columns of 0 and 1", _one_hot_words(_free_columns(rows, layout), meanings)
-    meanings.report(column or "", words[words != ""])
+    meanings.report(layout.given.get("diagnosis", column or "") if column == "dx" else column or "", words[words != ""])
     return (
         rows.assign(image_id=ids, word=words, diagnosis=meanings.codes(words)),
         [*problems, *id_problems(ids), *meanings.problems(words[words != ""])],
