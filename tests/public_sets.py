@@ -38,7 +38,7 @@ def pad_ufes20(root: Path, n: int = 6) -> None:
         history = ["False", "True", "POMERANIA", "GERMANY"] if asked else [""] * 4
         more = ["True", "False", "True", "False", "3.0"] if asked else [""] * 5
         told = ["TRUE", "FALSE", "UNK", "FALSE", "TRUE", "FALSE"]
-        facts = [40 + k, "False" if asked else "", ("FEMALE" if k % 4 else "MALE") if asked else ""]
+        facts = [40 + k % 50, "False" if asked else "", ("FEMALE" if k % 4 else "MALE") if asked else ""]
         sizes = [6.0, 5.0] if asked else ["", ""]
         rows.append([f"PAT_{k // 2}", 700 + k, *history, *facts, *more, "FOREARM", *sizes, word, *told, name, asked])
         write_images(root / "images" / f"imgs_part_{k % 3 + 1}", [name])
@@ -53,7 +53,7 @@ def milk10k(root: Path, n: int = 3) -> None:
     for k in range(n):
         lesion = f"IL_{k:07d}"
         truth.append([lesion, *("1.0" if code == chosen[k % len(chosen)] else "0.0" for code in codes)])
-        for kind, image in (("clinical: close-up", f"ISIC_{800 + k:07d}"), ("dermoscopic", f"ISIC_{850 + k:07d}")):
+        for kind, image in (("clinical: close-up", f"ISIC_{800 + k:07d}"), ("dermoscopic", f"ISIC_{5000 + k:07d}")):
             about = ["A, clinic", "CC-BY-NC", "instrument only", 45, "female", k % 6, "lower_extremity", 0.1, 0.2]
             rows.append([lesion, kind, image, *about])
             write_images(root / "MILK10k_Training_Input" / lesion, [f"{image}.jpg"])

@@ -33,7 +33,7 @@ NONE = "none"
 FOLDERS = "folders"
 """Name of a label file that is none: images lie in folders that are named after the diagnoses."""
 
-_BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
+_BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "non-neoplastic": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
     each: each for each in (BENIGN, MALIGNANT)
 }
 _BINARY_COLUMNS = ("benign_malignant", "malignant", "target")

@@ -9,10 +9,13 @@ import pytest
 from conftest import composed
 from public_sets import WRITERS
 
+from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.readers import read_data
+from skinlesion.data.columns import Layout
+from skinlesion.data.metadata import DEFAULT_FACTS
+from skinlesion.data.readers import read_data, read_labelled
 from skinlesion.files import config_dir
-from skinlesion.taxonomy import Taxonomy
+from skinlesion.taxonomy import BENIGN, MALIGNANT, Taxonomy
 
 CODES = {
     "pad_ufes20": ["ack", "bcc", "mel", "nev", "scc", "sek"],
@@ -85,3 +88,23 @@ def test_one_word_reads_it(name: str, tmp_path: Path, caplog: pytest.LogCaptureF
     for text in SAID[name]:
         assert text in caplog.text
 
+
+
+@pytest.mark.parametrize("name", ["isic2020", "isic2024", "fitzpatrick17k", "ddi"])
+def test_sets_that_say_benign_or_malignant_are_judged_so(name: str, tmp_path: Path) -> None:
+    """By a model of HAM10000's diagnoses, none of which the table names for all images."""
+    WRITERS[name](tmp_path)
+    words = ("checkpoint=best.ckpt", f"external.data={name}", f"external.root={tmp_path}")
+    external = composed("evaluate", EvaluateConfig, *words).external
+    found = read_labelled(
+        Path(str(external.labels)),
+        images=external.folders,
+        metadata=None,
+        classes=external.classes,
+        layout=Layout.of(external.columns, DEFAULT_FACTS, external.facts, key="external"),
+        missing_images=external.missing_images,
+        key="external",
+        binary=True,
+    )
+    malignant = {"mel": MALIGNANT, MALIGNANT: MALIGNANT}
+    assert found.frame["diagnosis"].tolist() == [malignant.get(code, BENIGN) for code in CODES[name]]
