@@ -32,21 +32,20 @@ def run(config: ExplainConfig) -> None:
 
 def _explain_image(config: ExplainConfig, path: Path) -> None:
     """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
-    from skinlesion.data.image_io import read
     from skinlesion.files import write_json
-    from skinlesion.inference.inputs import check_facts
+    from skinlesion.inference.inputs import check_facts, to_array, with_file_facts
     from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.saliency import explanation_page, nearest_cases
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
 
-    if not path.is_file():
+    if not path.is_file() and path.parent.suffix != ".npz":
         reason = "is a folder; expected one image" if path.is_dir() else "no such file"
         raise DataError(f"image={config.image}: {reason}")
     predictor = Predictor.from_config(config)
     given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
-    facts = check_facts(predictor.encoder, given)
-    found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
+    facts = with_file_facts(predictor.encoder, path, check_facts(predictor.encoder, given))
+    found = explain(predictor, to_array(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
     nearest = [] if config.cases is None else _nearest(config.cases, predictor, found.image, name=path.stem)
     if nearest:

@@ -230,8 +230,8 @@ Age = Annotated[int | float | str, Range(0, 120)]
 class PredictConfig:
     """`skinlesion predict`."""
 
-    image: PathText | None  # image file, or a folder of images
-    images: PathText | None  # instead: folder of images, with facts of each in a table
+    image: PathText | None  # image file, a folder of images, or an .npz of MedMNIST
+    images: PathText | None  # instead: folder of images or .npz, with facts of each in a table
     facts: PathText | None  # CSV of age, sex and localization by image id, for images; null: unknown
     out: PathText | None  # file that is written instead of stdout
     checkpoint: PathText | None  # checkpoint that predicts, such as best.ckpt of a run
