@@ -65,7 +65,7 @@ def image_listing(path: Path) -> Listing:
         DataError: There is no such file or folder, or no image in it.
     """
     if not path.is_dir():
-        if not os.path.lexists(path):
+        if not os.path.lexists(path) and path.parent.suffix != ".npz":
             raise DataError(f"{path}: no such file or folder")
         if path.suffix == ".npz":
             from skinlesion.data.medmnist import open_images
