@@ -1,4 +1,4 @@
-"""Miniatures of public data sets: their files, columns, words and names of images, with drawn pixels and invented facts."""
+"""Miniatures of public data sets: files, columns, words and names of images as published, pixels and facts invented."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -58,8 +58,10 @@ def milk10k(root: Path, n: int = 3) -> None:
             rows.append([lesion, kind, image, *about])
             write_images(root / "MILK10k_Training_Input" / lesion, [f"{image}.jpg"])
     write_table(root / "MILK10k_Training_GroundTruth.csv", f"lesion_id,{','.join(codes)}", truth)
-    header = "lesion_id,image_type,isic_id,attribution,copyright_license,image_manipulation,age_approx,sex,skin_tone_class"
-    write_table(root / "MILK10k_Training_Metadata.csv", f"{header},site,MONET_ulceration_crust,MONET_hair", rows)
+    header = "lesion_id,image_type,isic_id,attribution,copyright_license,image_manipulation,age_approx,sex"
+    write_table(
+        root / "MILK10k_Training_Metadata.csv", f"{header},skin_tone_class,site,MONET_ulceration_crust,MONET_hair", rows
+    )
 
 
 def bcn20000(root: Path) -> None:
@@ -78,39 +80,51 @@ def isic2019(root: Path) -> None:
     codes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
     ids = [f"ISIC_{k:07d}{'_downsampled' if k == 1 else ''}" for k in range(8)]
     truth = [[name, *(f"{float(code == codes[k]):.1f}" for code in codes)] for k, name in enumerate(ids)]
-    facts = [[name, 55.0 if k else "", "head/neck", f"BCN_{k:07d}" if k > 1 else "", "male"] for k, name in enumerate(ids)]
+    lesions = ["", "", *(f"BCN_{k:07d}" for k in range(2, 8))]
+    facts = [[name, 55.0 if k else "", "head/neck", lesions[k], "male"] for k, name in enumerate(ids)]
     write_table(root / "ISIC_2019_Training_GroundTruth.csv", f"image,{','.join(codes)}", truth)
-    write_table(
-        root / "ISIC_2019_Training_Metadata.csv", "image,age_approx,anatom_site_general,lesion_id,sex", facts
-    )
+    write_table(root / "ISIC_2019_Training_Metadata.csv", "image,age_approx,anatom_site_general,lesion_id,sex", facts)
     write_images(root / "ISIC_2019_Training_Input", [f"{name}.jpg" for name in ids])
 
 
 def isic2020(root: Path) -> None:
-    said = (("nevus", "benign", 0), ("unknown", "benign", 0), ("melanoma", "malignant", 1), ("lentigo NOS", "benign", 0))
+    words = ("nevus", "unknown", "melanoma", "lentigo NOS")
+    said = [[word, "malignant" if word == "melanoma" else "benign", int(word == "melanoma")] for word in words]
     rows = [
-        [f"ISIC_{k:07d}", f"IP_{k // 2:07d}", f"IL_{k:07d}", "female", 45.0, "upper extremity", *words]
-        for k, words in enumerate(said)
+        [f"ISIC_{k:07d}", f"IP_{k // 2:07d}", f"IL_{k:07d}", "female", 45.0, "upper extremity", *each]
+        for k, each in enumerate(said)
     ]
-    header = "image_name,patient_id,lesion_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
-    write_table(root / "ISIC_2020_Training_GroundTruth_v2.csv", header, rows)
+    header = "image_name,patient_id,lesion_id,sex,age_approx,anatom_site_general_challenge,diagnosis"
+    write_table(root / "ISIC_2020_Training_GroundTruth_v2.csv", f"{header},benign_malignant,target", rows)
     write_images(root / "ISIC_2020_Training_JPEG" / "train", [f"{row[0]}.jpg" for row in rows])
 
 
 def isic2024(root: Path) -> None:
     levels = (
         ["Benign", "Benign", "", "", "", ""],
-        ["Malignant::x::Melanoma in situ", "Malignant", "Malignant melanocytic proliferations (Melanoma)", "Melanoma in situ"]
-        + ["", ""],
+        ["Malignant::x", "Malignant", "Malignant melanocytic proliferations (Melanoma)", "Melanoma in situ", "", ""],
         ["Indeterminate::x", "Indeterminate", "Indeterminate melanocytic proliferations", "", "", ""],
     )
     rows = [
-        [f"ISIC_{k:07d}", k % 2, f"IP_{k // 2:07d}", 60.0, "male", "posterior torso", 3.5 + k, "TBP tile: close-up"]
-        + ["3D: white", 20.2, "A University", "CC-BY", f"IL_{k:07d}" if k else "", *names, "", "", 97.5]
+        [
+            *(
+                f"ISIC_{k:07d}",
+                k % 2,
+                f"IP_{k // 2:07d}",
+                60.0,
+                "male",
+                "posterior torso",
+                3.5 + k,
+                "TBP tile: close-up",
+            ),
+            *("3D: white", 20.2, "A University", "CC-BY", f"IL_{k:07d}" if k else "", *names, "", "", 97.5),
+        ]
         for k, names in enumerate(levels)
     ]
-    header = "isic_id,target,patient_id,age_approx,sex,anatom_site_general,clin_size_long_diam_mm,image_type,tbp_tile_type"
-    header += ",tbp_lv_A,attribution,copyright_license,lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5"
+    header = "isic_id,target,patient_id,age_approx,sex,anatom_site_general,clin_size_long_diam_mm,image_type"
+    header += (
+        ",tbp_tile_type,tbp_lv_A,attribution,copyright_license,lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5"
+    )
     header += ",mel_mitotic_index,mel_thick_mm,tbp_lv_dnn_lesion_confidence"
     write_table(root / "train-metadata.csv", header, rows)
     write_images(root / "train-image" / "image", [f"{row[0]}.jpg" for row in rows])
@@ -125,13 +139,15 @@ def isic_archive(root: Path) -> None:
         ("Malignant", grown, "Melanoma Invasive", "Melanoma Invasive, Superficial spreading", ""),
     )
     rows = [
-        [f"ISIC_{k:07d}", "Hospital A, Dept.", "CC-BY-NC", 30 + k, "head/neck", "TRUE", "dermoscopic", *names]
-        + ["histopathology", f"IL_{k:07d}", f"IP_{k // 2:07d}", "female"]
+        [
+            *(f"ISIC_{k:07d}", "Hospital A, Dept.", "CC-BY-NC", 30 + k, "head/neck", "TRUE", "dermoscopic", *names),
+            *("histopathology", f"IL_{k:07d}", f"IP_{k // 2:07d}", "female"),
+        ]
         for k, names in enumerate(levels)
     ]
     header = "isic_id,attribution,copyright_license,age_approx,anatom_site_general,concomitant_biopsy,image_type"
-    header += ",diagnosis_1,diagnosis_2,diagnosis_3,diagnosis_4,diagnosis_5,diagnosis_confirm_type,lesion_id,patient_id,sex"
-    write_table(root / "metadata.csv", header, rows)
+    header += ",diagnosis_1,diagnosis_2,diagnosis_3,diagnosis_4,diagnosis_5,diagnosis_confirm_type"
+    write_table(root / "metadata.csv", f"{header},lesion_id,patient_id,sex", rows)
     write_images(root, [f"{row[0]}.jpg" for row in rows])
     (root / "licenses").mkdir()
     (root / "licenses" / "CC-BY-NC.txt").write_text("licence")
@@ -139,15 +155,17 @@ def isic_archive(root: Path) -> None:
 
 
 def derm7pt(root: Path) -> None:
-    words = ("clark nevus", "melanoma (less than 0.76 mm)", "basal cell carcinoma", "dermatofibroma", "seborrheic keratosis")
+    words = ("clark nevus", "melanoma (less than 0.76 mm)", "basal cell carcinoma", "dermatofibroma")
     rows = [
-        [k, word, 1, "absent", "absent", "absent", "absent", "regular", "absent", "absent", "low", "flat", "lower limbs"]
-        + ["male", "excision", f"N{k}l/Ncl{k:03d}.jpg", f"N{k}l/Nal{k:03d}.jpg", "", "x, y"]
-        for k, word in enumerate(words)
+        [
+            *(k, word, 1, *["absent"] * 7, "low", "flat", "lower limbs", "male", "excision"),
+            *(f"N{k}l/Ncl{k:03d}.jpg", f"N{k}l/Nal{k:03d}.jpg", "", "x, y"),
+        ]
+        for k, word in enumerate((*words, "seborrheic keratosis"))
     ]
     header = "case_num,diagnosis,seven_point_score,pigment_network,streaks,pigmentation,regression_structures"
-    header += ",dots_and_globules,blue_whitish_veil,vascular_structures,level_of_diagnostic_difficulty,elevation,location"
-    write_table(root / "meta" / "meta.csv", f"{header},sex,management,clinic,derm,case_id,notes", rows)
+    header += ",dots_and_globules,blue_whitish_veil,vascular_structures,level_of_diagnostic_difficulty,elevation"
+    write_table(root / "meta" / "meta.csv", f"{header},location,sex,management,clinic,derm,case_id,notes", rows)
     write_images(root / "images", [str(row[place]) for row in rows for place in (15, 16)])
 
 
@@ -189,12 +207,10 @@ def isic2018_test(root: Path, n: int = 8) -> None:
     codes = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
     ids = [f"ISIC_{34524 + k:07d}" for k in range(n - 1)] + ["ISIC_0035068"]
     rows = [
-        [f'"HAMTEST_{k // 2:07d}"', f'"{name}"', f'"{codes[k // 2 % 7]}"', '"histo"', "45.0", '"female"', '"back"', '"x"']
+        [f'"HAMTEST_{k // 2:07d}"', f'"{name}"', f'"{codes[k // 2 % 7]}"', '"histo"', 45.0, '"female"', '"back"', '"x"']
         for k, name in enumerate(ids)
     ]
-    header = ",".join(
-        f'"{name}"' for name in "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset".split(",")
-    )
+    header = '"lesion_id","image_id","dx","dx_type","age","sex","localization","dataset"'
     write_table(root / "ISIC2018_Task3_Test_GroundTruth.tab", header, rows, by="\t")
     write_images(root / "ISIC2018_Task3_Test_Images", [f"{name}.jpg" for name in ids[:-1]])
 

@@ -77,6 +77,7 @@ def _nearest(folder: str, predictor: "Predictor", image: "Image", *, name: str) 
 
 def _check_maps(config: ExplainConfig, part: "Part") -> None:
     """Write explanations.json and the figures of the checks, and print the main results."""
+    from skinlesion.commands.console import resampled
     from skinlesion.files import write_json
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
@@ -96,7 +97,8 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
     save(figures.randomisation(checks.randomisation), folder / "randomisation.png")
     save(figures.randomised_maps(checks.example, checks.example_maps), folder / "sample_randomisation.png")
     save(figures.deletion_insertion(checks.deletion, checks.insertion), folder / "deletion_insertion.png")
-    _show(checks, f"{part} part, {checks.images} images, {checks.level:.0%} intervals over lesions")
+    over = resampled(frame["lesion_id"], frame["group_id"])
+    _show(checks, f"{part} part, {checks.images} images, {checks.level:.0%} intervals over {over}")
     if checks.lesion is not None:
         save(figures.on_lesion(checks.lesion), folder / "on_lesion.png")
         if missing := checks.lesion.without_mask:

@@ -68,7 +68,7 @@ class EnsembleConfig(BootstrapKeys):
 class ExternalConfig:
     """Images of another source, instead of a part of the split."""
 
-    data: Annotated[str, OneOf(choices("data"))] | None  # public data set, as `data` of train; on the command line data=
+    data: Annotated[str, OneOf(choices("data"))] | None  # public data set, as data= of train; also typed so
     root: PathText | None  # folder of the public data set; null: where `download` puts it
     images: Annotated[Any, PATH]  # folder of images, named by image id, or an .npz; null: a part of the split is judged
     labels: PathText | None  # CSV of diagnoses (a column a class, or dx), or an .npz; folders: images lie by diagnosis
@@ -179,7 +179,9 @@ class EvaluateConfig(BootstrapKeys):
             expected = "no model and no images beside it: a submission holds the probabilities"
             require(alone, "submission", self.submission, expected)
         if self.submission is None and other.images is None:
-            expected = "val or test, or images of another source as external.images=FOLDER external.labels=CSV or data=NAME"
+            expected = (
+                "val or test, images of another source as external.images=FOLDER external.labels=CSV, or data=NAME"
+            )
             require(self.split in ("val", "test"), "split", self.split, expected)
             given = other.labels is not None or other.metadata is not None
             require(not given, "external.images", other.images, "the folder of the images")

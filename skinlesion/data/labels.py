@@ -33,9 +33,9 @@ NONE = "none"
 FOLDERS = "folders"
 """Name of a label file that is none: images lie in folders that are named after the diagnoses."""
 
-_BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "non-neoplastic": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
-    each: each for each in (BENIGN, MALIGNANT)
-}
+_BINARY = dict.fromkeys(("0", "0.0", "false", "non-neoplastic", BENIGN), BENIGN) | dict.fromkeys(
+    ("1", "1.0", "true", MALIGNANT), MALIGNANT
+)
 _BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
 _USUAL = Layout()
 

@@ -195,22 +195,23 @@ def fingerprint(split: pd.DataFrame) -> str:
 
 
 def _by_group(frame: pd.DataFrame) -> pd.DataFrame:
-    """Let the lesions of a group, such as a patient, count as one, with the rarest of their diagnoses."""
-    if "group_id" not in frame or (frame["group_id"] == frame["lesion_id"]).all():
-        return frame
-    images = frame["diagnosis"].map(frame["diagnosis"].value_counts())
-    rarest = frame.assign(images=images).sort_values(["images", "diagnosis"]).drop_duplicates("group_id")
-    diagnosis_of = dict(zip(rarest["group_id"], rarest["diagnosis"], strict=True))
-    return frame.assign(lesion_id=frame["group_id"], diagnosis=frame["group_id"].map(diagnosis_of))
+    """Let the lesions of a group, such as a patient, count as one."""
+    return frame.assign(lesion_id=frame["group_id"]) if "group_id" in frame else frame
 
 
 def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
-    """Return the number of images of each lesion, by diagnosis, in an order that the seed decides."""
-    sizes = frame.groupby("lesion_id")["image_id"].nunique()
-    diagnosis_of = dict(zip(frame["lesion_id"], frame["diagnosis"], strict=True))
-    lesions: dict[str, dict[str, int]] = {code: {} for code in sorted(frame["diagnosis"].unique())}
-    for lesion in sorted(sizes.index, key=lambda name: hashlib.sha256(f"{seed},{name}".encode()).digest()):
-        lesions[diagnosis_of[lesion]][lesion] = int(sizes[lesion])
+    """Return the number of images of each lesion or group, by diagnosis, in an order that the seed decides.
+
+    Where groups have several diagnoses, the rarest diagnosis comes first, as in iterative stratification (Sechidis et
+    al., doi:10.1007/978-3-642-23808-6_10).
+    """
+    sizes = frame.groupby(["diagnosis", "lesion_id"])["image_id"].nunique().to_dict()
+    images = frame["diagnosis"].value_counts()
+    has_one = len({lesion for _, lesion in sizes}) == len(sizes)
+    codes = sorted(images.index, key=lambda code: (0 if has_one else images[code], code))
+    lesions: dict[str, dict[str, int]] = {code: {} for code in codes}
+    for code, lesion in sorted(sizes, key=lambda each: hashlib.sha256(f"{seed},{each[1]}".encode()).digest()):
+        lesions[code][lesion] = int(sizes[code, lesion])
     return lesions
 
 
@@ -242,13 +243,17 @@ def _assign(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -
     """Assign lesions to parts: each to the part with the fewest images of its diagnosis for its share."""
     part_of: dict[str, int] = {}
     images = [0] * len(shares)
-    for found in lesions.values():
-        assigned = [0] * len(shares)
+    assigned = {code: [0] * len(shares) for code in lesions}
+    for code, found in lesions.items():
+        own = assigned[code]
         for lesion in sorted(found, key=lambda name: -found[name]):  # big ones first, small ones even out
-            part = min(range(len(shares)), key=lambda p: (assigned[p] / shares[p], images[p] / shares[p]))
+            if lesion in part_of:  # a group, by a rarer diagnosis
+                continue
+            part = min(range(len(shares)), key=lambda p: (own[p] / shares[p], images[p] / shares[p]))
             part_of[lesion] = part
-            assigned[part] += found[lesion]
-            images[part] += found[lesion]
+            for other, others in lesions.items():
+                assigned[other][part] += others.get(lesion, 0)
+                images[part] += others.get(lesion, 0)
     return part_of
 
 

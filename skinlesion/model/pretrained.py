@@ -186,7 +186,7 @@ def resolve_hub_name(name: str, kwargs: Mapping[str, Any]) -> tuple[str, dict[st
         raise CheckpointError(f"model.backbone={name}: no config.json of it ({reason}); {OTHER_WAYS}") from error
     architecture = record.get("architecture")
     if not timm.is_model(str(architecture)):
-        raise ConfigError(f"model.backbone={name}: no network of timm (architecture: {architecture}); give one of timm's")
+        raise ConfigError(f"model.backbone={name}: no network of timm (architecture: {architecture}); give another")
     about = record.get("pretrained_cfg", record)
     kept = {key: about[key] for key in _RECORD if about.get(key) is not None}
     overlay = {**kept, "hf_hub_id": repository, **kwargs.get("pretrained_cfg_overlay", {})}

@@ -12,8 +12,8 @@ from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone, check_name
-from skinlesion.model.pretrained import resolve_hub_name
 from skinlesion.model.network import Attention, Fusion, Head, Network
+from skinlesion.model.pretrained import resolve_hub_name
 
 
 class HeadOptions(TypedDict, total=False):

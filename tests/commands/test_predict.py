@@ -325,7 +325,9 @@ def test_age_and_sex_of_a_dicom_file_are_facts(
     monkeypatch.setattr("skinlesion.inference.inputs.dicom_facts", lambda path: {"age": 85.0, "sex": "female"})
     predict(checkpoint, f"image={path}", "sex=male", "format=json")
     assert answers(capsys)["predictions"] == wanted
-    alone = Predictor.load(checkpoint.partition("=")[2]).predict([path, path], [{"sex": "male"}, {"age": 85, "sex": "male"}])
+    alone = Predictor.load(checkpoint.partition("=")[2]).predict(
+        [path, path], [{"sex": "male"}, {"age": 85, "sex": "male"}]
+    )
     np.testing.assert_array_equal(alone.probabilities[0], alone.probabilities[1])
     words = (checkpoint, f"image={path}", "sex=male", f"out={tmp_path}")
     explain(composed("explain", ExplainConfig, *words))

@@ -54,14 +54,22 @@ SAID = {
         "Unknown among 6 images: sex of 3, hurt of 6.",
         "6 images of 6 lesions of 3 patients, kept together by patient: 3 groups.",
     ),
-    "milk10k": ("sex from sex, localization from site, skin_type from skin_tone_class", "of 3 lesions; the table names no"),
+    "milk10k": (
+        "sex from sex, localization from site, skin_type from skin_tone_class",
+        "of 3 lesions; the table names no",
+    ),
     "bcn20000": ("scar as drop (1)", "localization from anatom_site_general"),
     "isic2019": ("ak as akiec (1)", "2 of 8 images have no lesion_id"),
     "isic2020": ("Diagnoses from benign_malignant: benign as other (3), malignant as mel (1).", "of 2 patients"),
     "isic2024": ("Diagnoses from target: 0 as benign (2), 1 as malignant (1).", "diameter from clin_size_long_diam_mm"),
     "isic_archive": ("dataset from attribution", "dx_type from diagnosis_confirm_type", "of 2 patients"),
     "derm7pt": ("clark nevus as nev (1)", "No column of age", "localization from location"),
-    "fitzpatrick17k": ("Diagnoses from three_partition_label: non-neoplastic", "no image file for 1 of 4 rows", "skin_type '-1' as unknown", "skin_type from fitzpatrick_scale"),
+    "fitzpatrick17k": (
+        "Diagnoses from three_partition_label: non-neoplastic",
+        "no image file for 1 of 4 rows",
+        "skin_type '-1' as unknown",
+        "skin_type from fitzpatrick_scale",
+    ),
     "ddi": ("skin_type from skin_tone", "Diagnoses from malignant: false as benign (2), true as malignant (1)."),
     "dermamnist": ("Unpacking 10 images", "4 as mel (1)"),
     "isic2018_test": ("no image file for 1 of 8 rows (ISIC_0035068): these rows are dropped", "7 images of 4 lesions"),
@@ -77,7 +85,9 @@ def test_every_preset_of_a_public_set_is_tested() -> None:
 def test_one_word_reads_it(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     WRITERS[name](tmp_path / "set")
     caplog.set_level(logging.INFO)
-    config = composed("train", TrainConfig, f"data={name}", f"data.root={tmp_path / 'set'}", f"data.cache_dir={tmp_path}")
+    config = composed(
+        "train", TrainConfig, f"data={name}", f"data.root={tmp_path / 'set'}", f"data.cache_dir={tmp_path}"
+    )
     frame = read_data(config.data, taxonomy=Taxonomy.configured(asdict(config.taxonomy)))
     assert frame["diagnosis"].tolist() == CODES[name]
     assert all(Path(path).is_file() for path in frame["path"])
@@ -87,7 +97,6 @@ def test_one_word_reads_it(name: str, tmp_path: Path, caplog: pytest.LogCaptureF
     np.testing.assert_equal(first[list(config.data.facts)].tolist(), facts)
     for text in SAID[name]:
         assert text in caplog.text
-
 
 
 @pytest.mark.parametrize("name", ["isic2020", "isic2024", "fitzpatrick17k", "ddi"])

@@ -27,9 +27,9 @@ from skinlesion.model.pretrained import (
     Match,
     check_reachable,
     hub_weights,
-    resolve_hub_name,
     load_pretrained,
     read_weights,
+    resolve_hub_name,
 )
 from skinlesion.training.build import image_input
 

@@ -265,7 +265,12 @@ def test_a_public_set_by_one_word(
     monkeypatch.chdir(tmp_path)
     isic2018_test(tmp_path / "data" / "isic2018_test", n=16)
     pad_ufes20(tmp_path / "pad", n=12)
-    given = (f"checkpoint={trained.out}", f"data.cache_dir={trained.data.cache_dir}", "resamples=100")
+    given = (
+        f"checkpoint={trained.out}",
+        f"data.cache_dir={trained.data.cache_dir}",
+        "resamples=100",
+        "interval=percentile",
+    )
     words = read_words([*given, "data=isic2018_test", f"out={tmp_path / 'one'}"], "evaluate", EvaluateConfig)
     run(composed("evaluate", EvaluateConfig, *words.overrides))
     assert "no image file for 1 of 16 rows (ISIC_0035068): these rows are dropped" in caplog.text
@@ -280,9 +285,14 @@ def test_a_public_set_by_one_word(
     alone = Predictor.load(trained.out).predict(path, age=45, sex="female", localization="back")
     np.testing.assert_allclose(found.probabilities[0], alone.probabilities[0], atol=1e-5)
     pad = f"+external_sets.pad={{data: pad_ufes20, root: {tmp_path / 'pad'}}}"
-    run(composed("evaluate", EvaluateConfig, *given, "+external_sets.test={data: isic2018_test}", pad, f"out={tmp_path}"))
+    run(
+        composed(
+            "evaluate", EvaluateConfig, *given, "+external_sets.test={data: isic2018_test}", pad, f"out={tmp_path}"
+        )
+    )
     sets = json.loads((tmp_path / "external_sets.json").read_text())["sets"]
-    assert sets["test"]["accuracy"] == json.loads((tmp_path / "one" / "metrics_external.json").read_text())["accuracy"]
+    one = json.loads((tmp_path / "one" / "metrics_external.json").read_text())
+    assert sets["test"]["accuracy"] == one["accuracy"]
     assert sets["pad"]["external"]["classes"]["sek"] == {"images": 2, "counts_as": "bkl"}
     assert sets["pad"]["external"]["facts"]["sex"] == "gender"
 
