@@ -178,10 +178,8 @@ class Predictor:
         """Predict one image or many.
 
         Args:
-            images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8 of any size. A folder or an .npz of
-                MedMNIST stands for all images in it.
-            facts: Of the one patient of all images, or a row for each image. What is left out or empty is unknown, or
-                what a DICOM file says.
+            images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8. A folder or .npz stands for its images.
+            facts: Of the one patient of all, or a row for each image. What is left out is unknown, or as DICOM says.
             names: Of the images, in the table; None: their paths, or their positions from 0.
             calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
             batch: Images at once.
