@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import pandas as pd
 
@@ -13,7 +14,8 @@ def images_by_lesion(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, i
     Where groups have several diagnoses, the rarest diagnosis comes first, as in iterative stratification (Sechidis et
     al., doi:10.1007/978-3-642-23808-6_10).
     """
-    sizes = frame.groupby(["diagnosis", "lesion_id"])["image_id"].nunique().to_dict()
+    counted = frame.groupby(["diagnosis", "lesion_id"])["image_id"].nunique()
+    sizes = cast("dict[tuple[str, str], int]", counted.to_dict())
     images = frame["diagnosis"].value_counts()
     has_one = len({lesion for _, lesion in sizes}) == len(sizes)
     codes = sorted(images.index, key=lambda code: (0 if has_one else images[code], code))

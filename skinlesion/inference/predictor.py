@@ -178,7 +178,7 @@ class Predictor:
         """Predict one image or many.
 
         Args:
-            images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8. A folder or .npz stands for its images.
+            images: Paths, PIL images, or RGB arrays (h, w, 3) uint8; a folder or an .npz stands for its images.
             facts: Of the one patient of all, or a row for each image. What is left out is unknown, or as DICOM says.
             names: Of the images, in the table; None: their paths, or their positions from 0.
             calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
