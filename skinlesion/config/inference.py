@@ -180,7 +180,7 @@ class EvaluateConfig(BootstrapKeys):
             require(alone, "submission", self.submission, expected)
         if self.submission is None and other.images is None:
             expected = (
-                "val or test, images of another source as external.images=FOLDER external.labels=CSV, or data=NAME"
+                "val or test, or images of another source as external.images=FOLDER external.labels=CSV, or data=NAME"
             )
             require(self.split in ("val", "test"), "split", self.split, expected)
             given = other.labels is not None or other.metadata is not None
