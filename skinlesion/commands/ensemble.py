@@ -27,6 +27,7 @@ def run(config: EnsembleConfig) -> None:
     Raises:
         SkinlesionError: Members that are missing, broken, unfinished, too few or do not go together.
     """
+    from skinlesion.commands.console import resampled
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
     from skinlesion.inference.posthoc import with_calibration
@@ -61,7 +62,8 @@ def run(config: EnsembleConfig) -> None:
         bins=config.bins,
     )
     write_json(folder / "metrics.json", found.to_dict())
-    _show(found, config.split)
+    table = vote[config.split]
+    _show(found, config.split, over=resampled(table.lesion_id, table.group_id))
     log.info("Ensemble: %s", folder / "ensemble.json")
     if config.split == "test":
         log.info(next_command("report", f"ensemble={folder}"))
@@ -226,7 +228,7 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
     return {"file": NOVELTY, "sha256": digest, "passing": config.id_pass_rate, "threshold": threshold}
 
 
-def _show(found: "EnsembleMetrics", part: str) -> None:
+def _show(found: "EnsembleMetrics", part: str, *, over: str) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
     rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
@@ -234,7 +236,7 @@ def _show(found: "EnsembleMetrics", part: str) -> None:
         rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
         rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
     title = "Test part" if part == "test" else "Validation, which chose the members: too high"
-    show_metrics(f"{title}, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
+    show_metrics(f"{title}, {found.config.level:.0%} intervals over {over} ({found.config.method})", rows)
     if part == "test" and several:
         gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
         show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)

@@ -93,7 +93,8 @@ def backbone_overrides(given: dict[str, str], command: str) -> list[str]:
     backbone = given.get("model.backbone", "")
     if not backbone:
         return []
-    found = [] if "model.name" in given else ["model.name=${model.backbone}"]
+    name = backbone.rpartition("/")[2] if "/" in backbone else "${model.backbone}"  # hf_hub:OWNER/NAME
+    found = [] if "model.name" in given else [f"model.name={name}"]
     path = config_dir() / "model" / f"{_model_preset(given, command)}.yaml"
     preset = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"backbone": backbone}
     if backbone.partition(".")[0] != preset["backbone"].partition(".")[0]:
@@ -206,6 +207,8 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     for word in rest:
         if "dataset" in groups(command) and re.fullmatch(r"\w+", word):
             word = f"dataset={word}"
+        if "external.data" in known and word.removeprefix("data=") in choices("data"):
+            word = f"external.{word}"
         if name := _bare_key(word, known):
             bare.setdefault(name, []).append(word)
             continue

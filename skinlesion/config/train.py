@@ -34,7 +34,7 @@ class ModelConfig:
     """The network: a timm backbone, then fusion, attention and funnel."""
 
     name: str  # short name, used in folder names
-    backbone: str  # name of the backbone in timm, such as resnet50
+    backbone: str  # name of the backbone in timm, such as resnet50, or hf_hub:OWNER/REPOSITORY
     backbone_kwargs: dict[str, Any]  # further arguments of timm.create_model
     feature_level: int | str | None  # feature map to take: a level's index or a module's name; null: the last one
     batch_norm_eps: float | None  # epsilon of the backbone's batch norm; null: timm's own

@@ -20,7 +20,7 @@ from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import balanced_scores, prior_of
 from skinlesion.inference.calibration import calibrated as apply_calibration
-from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
+from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array, with_file_facts
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size, by_shape
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import groups_of_frame, object_array
@@ -178,9 +178,8 @@ class Predictor:
         """Predict one image or many.
 
         Args:
-            images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8 of any size. A folder stands for all
-                image files in it.
-            facts: Of the one patient of all images, or a row for each image. What is left out or empty is unknown.
+            images: Paths, PIL images, or RGB arrays (h, w, 3) uint8; a folder or an .npz stands for its images.
+            facts: Of the one patient of all, or a row for each image. What is left out is unknown, or as DICOM says.
             names: Of the images, in the table; None: their paths, or their positions from 0.
             calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
             batch: Images at once.
@@ -200,6 +199,7 @@ class Predictor:
         rows = facts_of_each(facts, known, len(listed))
         for row in {id(row): row for row in rows}.values():
             check_facts(self.encoder, row)
+        rows = [with_file_facts(self.encoder, *each) for each in zip(listed, rows, strict=True)]
         metadata = encode_facts(self.encoder, rows)
         made = self._run((self.prepare(to_array(image)) for image in listed), metadata, batch=batch)
         return self._finish(made, [str(name) for name in names], calibrated=calibrated)

@@ -223,7 +223,7 @@ def refusal(command: str, word: str) -> str:
         ("train", "trainer.fast_devrun=1", "did you mean trainer.fast_dev_run"),
         ("train", "model.backbone_kwarg=1", "did you mean model.backbone_kwargs"),
         ("train", "schedule.phases.head.rates=1", "schedule.phases.head.rates: unknown key"),
-        ("train", "data=/photos", "expected one of dermamnist, ham10000, isic2019; a folder is given as data.root="),
+        ("train", "data=/photos", "milk10k, pad_ufes20; a folder is given as data.root="),
         ("evaluate", "data=/photos", "data.root=/photos"),
         ("predict", "model=best.ckpt", "checkpoint=best.ckpt"),
         ("predict", "gender=female", "sex=female"),

@@ -42,6 +42,7 @@ NOT_OF_TRAINING = (
     "near_duplicates",
     "dataset",
     "fact_specs",
+    "label_file",
 )
 GROUPS = sorted(
     path.relative_to(config_dir())
