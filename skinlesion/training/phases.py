@@ -8,7 +8,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,13 @@ _INPUTS = {
 
 
 def run_phases(
-    module: LesionClassifier, datamodule: LesionDataModule, *, config: TrainConfig, folder: Path, fabric: Fabric
+    module: LesionClassifier,
+    datamodule: LesionDataModule,
+    *,
+    config: TrainConfig,
+    folder: Path,
+    fabric: Fabric,
+    callbacks: Sequence[Callback] = (),
 ) -> list[PhaseResult]:
     """Run the phases that have not run yet, and write best.ckpt, metrics.csv and layer_state.json.
 
@@ -69,6 +75,7 @@ def run_phases(
         config: Its schedule, trainer, logger and seed are used.
         folder: Of the run; an interrupted run in it is resumed.
         fabric: Tells the processes apart.
+        callbacks: Of the caller, in each phase behind our own.
 
     Raises:
         CheckpointError: The data have changed since the run in the folder began.
@@ -84,8 +91,10 @@ def run_phases(
     for name, phase in list(config.schedule.phases.items())[len(results) :]:
         if results:
             _load(module, best_checkpoint(results, folder))
-        callbacks = _callbacks(record, name, phase, config=config, folder=folder, before=results)
-        made = _run_phase(module, datamodule, name, phase, callbacks, config=config, folder=folder, before=results)
+        own = _callbacks(record, name, phase, config=config, folder=folder, before=results)
+        made = _run_phase(
+            module, datamodule, name, phase, [*own, *callbacks], config=config, folder=folder, before=results
+        )
         results.append(made)
         if fabric.is_global_zero:
             write_results(results, folder)
