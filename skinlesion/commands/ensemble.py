@@ -33,7 +33,6 @@ def run(config: EnsembleConfig) -> None:
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
     from skinlesion.inference.posthoc import with_calibration
     from skinlesion.inference.predictions import Predictions
-    from skinlesion.inference.specialist import check_specialist
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.training.checkpoint import load_model
@@ -45,9 +44,7 @@ def run(config: EnsembleConfig) -> None:
     inside = Path(str(config.members))
     folder = Path(config.out) if config.out else (inside.parent if inside.is_file() else inside) / "ensemble"
     log_to(folder)
-    specialist = None if config.specialist is None else load_model(Path(config.specialist))
-    if specialist is not None:
-        check_specialist(specialist, models)
+    specialist = _load_specialist(config, models)
     names = unique_names(models)
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
@@ -74,6 +71,21 @@ def run(config: EnsembleConfig) -> None:
     _show(found, config.split)
     if correction is not None:
         _show_correction(found, correction.rule)
+    _say_what_is_next(config, folder)
+
+
+def _load_specialist(config: EnsembleConfig, models: "Sequence[TrainedModel]") -> "TrainedModel | None":
+    from skinlesion.inference.specialist import check_specialist
+    from skinlesion.training.checkpoint import load_model
+
+    if config.specialist is None:
+        return None
+    found = load_model(Path(config.specialist))
+    check_specialist(found, models)
+    return found
+
+
+def _say_what_is_next(config: EnsembleConfig, folder: Path) -> None:
     log.info("Ensemble: %s", folder / "ensemble.json")
     if config.split == "test":
         log.info(next_command("report", f"ensemble={folder}"))
