@@ -5,7 +5,7 @@ pairs that are not alike, because round dark spots on pale skin share their coar
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ PARTS = ("train", "val", "calibration")
 
 _TYPES = {"distance": "Int64", "similarity": "Float64"}  # nullable: an image found by id has neither
 _SUFFIX = "_downsampled"  # of ISIC 2019's reduced copies of an archive's image
-_ROWS = 256  # hashes compared with all others at a time: 20 MB for 10,000 images
+_CANDIDATES = 1 << 20  # pairs of hashes compared at a time, about: 50 MB
 _PAIRS = 1024  # details compared at a time: 25 MB
 _DETAIL = (64, 48)  # width and height at which detail is compared, pixels
 _COARSE = 3.0  # standard deviation of the blur that is subtracted to leave the detail, pixels
@@ -186,13 +186,9 @@ def similar_pairs(first: Hashes, second: Hashes | None = None, *, distance: int,
         similarity: Least correlation of their detail, up to 1.
     """
     others = first if second is None else second
-    found = [(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.int64))]
-    for start in range(0, len(first.perceptual), _ROWS):
-        bits = np.bitwise_count(first.perceptual[start : start + _ROWS, None] ^ others.perceptual[None, :])
-        near = bits <= distance
-        rows, b = np.nonzero(np.triu(near, k=start + 1) if second is None else near)
-        found.append((rows + start, b, bits[rows, b].astype(np.int64)))
-    a, b, differing = (np.concatenate([block[k] for block in found]) for k in range(3))
+    found = [np.empty((0, 2), np.intp), *_near(first.perceptual, others.perceptual, distance, ordered=second is None)]
+    a, b = np.unique(np.concatenate(found), axis=0).T
+    differing = np.bitwise_count(first.perceptual[a] ^ others.perceptual[b]).astype(np.int64)
     correlation = np.empty(len(a))
     for start in range(0, len(a), _PAIRS):
         block = slice(start, start + _PAIRS)
@@ -202,6 +198,35 @@ def similar_pairs(first: Hashes, second: Hashes | None = None, *, distance: int,
     exact = np.array([first.exact[i] == others.exact[j] for i, j in zip(a, b, strict=True)], dtype=bool)
     kept = exact | (correlation >= similarity)
     return Pairs(a[kept], b[kept], differing[kept], correlation[kept], exact[kept])
+
+
+def _near(
+    first: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], distance: int, *, ordered: bool
+) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield pairs (P, 2) of hashes that differ in at most `distance` bits, some more than once; ordered: a < b alone.
+
+    Multi-index hashing (Norouzi, Punjani & Fleet, CVPR 2012, doi:10.1109/CVPR.2012.6248043): of two such hashes one of
+    four words of 16 bits differs in at most a quarter of the bits, so only hashes with such a word are compared; where
+    those would be most, all are.
+    """
+    words = np.arange(1 << 16, dtype=np.uint64)
+    few = distance < 16
+    masks = words[np.bitwise_count(words) <= distance // 4] if few else words[:1]
+    for shift in (0, 16, 32, 48) if few else (0,):
+        own, other = ((hashes >> np.uint64(shift)) & words[-1 if few else 0] for hashes in (first, others))
+        order = np.argsort(other, kind="stable")
+        ends = np.cumsum(np.bincount(other.astype(np.intp), minlength=len(words)))  # in `order`, of each word
+        for mask in masks:
+            word = (own ^ mask).astype(np.intp)
+            stop = ends[word]
+            count = stop - np.where(word > 0, ends[word - 1], 0)
+            reached = np.cumsum(count)
+            for rows in np.split(np.arange(len(first)), np.flatnonzero(np.diff(reached // _CANDIDATES)) + 1):
+                a = np.repeat(rows, count[rows])
+                before = reached[rows[0]] - count[rows[0]] if len(rows) else 0
+                b = order[np.repeat(stop[rows] - reached[rows] + before, count[rows]) + np.arange(len(a))]
+                near = np.bitwise_count(first[a] ^ others[b]) <= distance
+                yield np.stack([a, b], axis=1)[near & (a < b) if ordered else near]
 
 
 def _detail(image: Image) -> npt.NDArray[np.float16]:

@@ -29,7 +29,7 @@ from skinlesion.training.checkpoint import TrainedModel
 FILE = "model.onnx"
 OPSET = 20
 _ANY_SIZE = 1 << 62  # bytes
-_SMALL = 1024  # elements; smaller tensors are not worth a node that widens them
+_SMALL = 1024  # elements; smaller tensors, and biases and scales, are not worth a node that widens them
 _CALIBRATION_BATCH = 8  # images
 
 
@@ -223,31 +223,47 @@ def merge(model: Any) -> Any:
     return merging(model).model
 
 
-def store_fp16(path: Path) -> None:
+def store_fp16(path: Path, *, dense: bool = True) -> None:
     """Store the large weights of a graph as float16; they are widened to float32 when the graph is loaded.
 
     The file is half as large. Arithmetic stays in float32, and as fast: onnxruntime has no float16 kernels for the CPU.
 
     Args:
         path: The ONNX file; it is replaced.
+        dense: The weights of dense layers too; else they are stored as int8, one scale for each output.
     """
     import onnx_ir
 
     model = onnx_ir.load(path)
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < _SMALL:
+        if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < _SMALL or len(tensor.shape) < 2:
             continue
-        narrow = onnx_ir.tensor(tensor.numpy().astype(np.float16), name=f"{name}.half")
-        kind = onnx_ir.TensorType(narrow.dtype)
-        half = onnx_ir.Value(name=narrow.name, type=kind, shape=value.shape, const_value=narrow)
-        widening = onnx_ir.node("Cast", [half], {"to": onnx_ir.DataType.FLOAT.value})
+        weight = tensor.numpy()
+        if dense or weight.ndim != 2:
+            stored = [weight.astype(np.float16)]
+        else:
+            scale = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / 127  # (outputs,)
+            stored = [np.rint(weight / scale[:, None]).astype(np.int8), scale]
+        inputs = [_initializer(array, f"{name}.stored{index}") for index, array in enumerate(stored)]
+        if len(inputs) == 1:
+            widening = onnx_ir.node("Cast", inputs, {"to": onnx_ir.DataType.FLOAT.value})
+        else:
+            widening = onnx_ir.node("DequantizeLinear", inputs, {"axis": 0})
         onnx_ir.convenience.replace_all_uses_with(value, widening.outputs[0])
         model.graph.initializers.pop(name)
-        model.graph.initializers.add(half)
+        for each in inputs:
+            model.graph.initializers.add(each)
         model.graph.insert_before(model.graph[0], widening)
     with replacing(path) as beside:
         onnx_ir.save(model, beside)
+
+
+def _initializer(array: npt.NDArray[Any], name: str) -> Any:
+    import onnx_ir
+
+    tensor = onnx_ir.tensor(array, name=name)
+    return onnx_ir.Value(name=name, type=onnx_ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
 
 
 def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFrame) -> None:
@@ -257,7 +273,8 @@ def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFram
     weights, one for each tensor of activations. A convolution and the ReLU behind it count as one, so that the range is
     that of the ReLU's output. Both sides are signed: with unsigned activations the sums of two 8-bit products overflow
     on processors without VNNI. Products of two activations (a transformer's attention) and what follows the feature
-    map (gate, attention, funnel, softmax) stay in float32.
+    map (gate, attention, funnel, softmax) stay in float32; the weights of its dense
+    layers are stored as int8.
 
     Args:
         path: The ONNX file; it is replaced.
@@ -285,6 +302,7 @@ def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFram
             )
         finally:
             folded.unlink(missing_ok=True)
+    store_fp16(path, dense=False)
 
 
 def _multiplications(path: Path) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from skinlesion.data.image_io import read
-from skinlesion.data.near_duplicates import COLUMNS, Hashes, duplicate_pairs, hash_images
+from skinlesion.data.near_duplicates import COLUMNS, Hashes, duplicate_pairs, hash_images, similar_pairs
 
 shared = os.environ.get("SKINLESION_SHARED")
 
@@ -139,3 +139,24 @@ def test_two_lesions_of_ham10000_are_one() -> None:
     unlike = pairs[~pairs["same_lesion"]]
     assert unlike[["image_a", "image_b"]].to_numpy().tolist() == [["ISIC_0025226", "ISIC_0030074"]]
     assert pairs.loc[pairs["exact"], ["image_a", "image_b"]].to_numpy().tolist() == [["ISIC_0024366", "ISIC_0029861"]]
+
+
+@pytest.mark.parametrize("distance", [0, 3, 10, 15, 40])
+@pytest.mark.parametrize("within", [True, False])
+def test_candidates_are_those_of_all_pairs(distance: int, within: bool) -> None:
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(0, 2**64, 60, dtype=np.uint64)[rng.integers(0, 60, 400)]
+    for start in range(50, 400, 50):  # copies that differ in up to 14 bits
+        hashes[start:] ^= np.uint64(1) << rng.integers(0, 64, 400 - start).astype(np.uint64)
+    others = hashes if within else hashes[:150]
+    near = [
+        (a, b)
+        for a, one in enumerate(hashes.tolist())
+        for b, other in enumerate(others.tolist())
+        if (one ^ other).bit_count() <= distance and (a < b or not within)
+    ]
+    assert near
+    second = None if within else with_equal_detail(others)
+    found = similar_pairs(with_equal_detail(hashes), second, distance=distance, similarity=0.5)
+    assert list(zip(found.a, found.b, strict=True)) == near
+    assert found.distance.tolist() == [(int(hashes[a]) ^ int(others[b])).bit_count() for a, b in near]
