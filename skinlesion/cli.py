@@ -82,7 +82,7 @@ COMMANDS = {
         "Search for settings of train by Optuna, with as many workers as are started.",
         (
             "tune 'overrides=\"data.root=data schedule=head_only\"' trials=40",
-            "tune '+space.model.gate_hidden=[64,128,256]' folds=[0,1,2] 'overrides=\"split.policy=grouped\"'",
+            "tune '+space.model.gate_hidden=[64,128]' trials=20 seeds=[1,2,3]",
         ),
     ),
     "folds": Command(

@@ -50,7 +50,9 @@ def run(config: EnsembleConfig) -> None:
     chosen = _choose(val, config)
     own: Part = "calibration" if models[0].split.get("calibration") else "val"
     correction = None if specialist is None else _Correction.fit(specialist, models[0], val, chosen, config)
-    fitted = _fit(val if own == "val" else _predict(models, own, config), chosen, names, config, correction, part=own)
+    fitting = val if own == "val" else _predict(models, own, config)
+    fitted = _fit(fitting, _vote(fitting, chosen, correction, own), names, config, part=own)
+    fitted["specialist"] = None if correction is None else correction.rule
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
     _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted, specialist=specialist), folder)
     _open_test([models[k] for k in chosen], folder, config)
@@ -226,14 +228,18 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
     return list(search(stacked, val[0].targets, smallest=smallest, largest=largest)[0].members)
 
 
+def _vote(
+    tables: "Sequence[Predictions]", chosen: Sequence[int], correction: "_Correction | None", part: "Part"
+) -> "Predictions":
+    """The mean of the chosen members, corrected where there is a specialist."""
+    from skinlesion.inference.predictions import Predictions
+
+    mean = Predictions.soft_vote([tables[k] for k in chosen])
+    return mean if correction is None else correction.apply(mean, part)
+
+
 def _fit(
-    val: "Sequence[Predictions]",
-    chosen: Sequence[int],
-    names: Sequence[str],
-    config: EnsembleConfig,
-    correction: "_Correction | None",
-    *,
-    part: "Part",
+    val: "Sequence[Predictions]", vote: "Predictions", names: Sequence[str], config: EnsembleConfig, *, part: "Part"
 ) -> dict[str, Any]:
     """Fit on a part what ensemble.json keeps of the vote: calibration, decision, operating points, prediction sets."""
     import numpy as np
@@ -246,10 +252,7 @@ def _fit(
         fit_decisions,
         with_calibration,
     )
-    from skinlesion.inference.predictions import Predictions
 
-    vote = Predictions.soft_vote([val[k] for k in chosen])
-    vote = vote if correction is None else correction.apply(vote, part)
     calibration = fit_calibration(vote, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
@@ -276,7 +279,6 @@ def _fit(
     return {
         "calibration": {**calibration, "members": members, "part": part},
         "decision": decision,
-        "specialist": None if correction is None else correction.rule,
         "operating_points": decisions["operating_points"],
         "conformal": [{**each, "part": part} for each in decisions["conformal"]],
     }

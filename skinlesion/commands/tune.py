@@ -116,10 +116,12 @@ def _run_trial(
         log.info("%s: pruned", folder.name)
         study.study.tell(trial, state=TrialState.PRUNED)
         _drop_checkpoints(folder)
-    except SkinlesionError as error:
-        log.warning("%s: failed: %s", folder.name, str(error).splitlines()[0])
+    except Exception as error:  # of whatever kind: the same settings would fail again
+        log.warning("%s: failed: %s", folder.name, [*str(error).splitlines(), type(error).__name__][0])
         study.study.tell(trial, state=TrialState.FAIL)
         _drop_checkpoints(folder)
+        if not isinstance(error, SkinlesionError):
+            raise
         return False
     else:
         study.study.tell(trial, value)

@@ -59,8 +59,7 @@ class SharedStudy:
     ) -> None:
         self.out, self.seed, self.startup = out, seed, startup
         out.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(out / ".lock", timeout=_WAIT)
-        with self._lock:
+        with self._alone():
             self.study = _open(storage, out, name=name, maximize=maximize, pruner=pruner)
             known, given = self.study.user_attrs.get(_SETTINGS), json.loads(json.dumps(settings))
             if known is None and not self.study.trials:
@@ -85,7 +84,7 @@ class SharedStudy:
         Yields:
             The trial and its overrides of `train`.
         """
-        with self._lock:
+        with self._alone():
             trial, lock = self._abandoned() or self._new(trials)
             drawn = [] if trial is None else [f"{each.key}={each.suggest(trial)}" for each in space]
         try:
@@ -95,9 +94,22 @@ class SharedStudy:
                 lock.release()
 
     @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other workers from asking and reading meanwhile."""
+        lock = FileLock(self.out / ".lock", timeout=_WAIT)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(f"out={self.out}: another worker has held .lock for {_WAIT} s; is it stopped?") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
     def reading(self) -> "Iterator[Study]":
         """Hold the study for a moment, so that what is read and written of it goes together."""
-        with self._lock:
+        with self._alone():
             yield self.study
 
     def _abandoned(self) -> "tuple[Trial, FileLock] | None":
@@ -156,12 +168,15 @@ def make_pruner(name: str, *, startup: int, warmup: int) -> "BasePruner":
 
 def _open(storage: str, out: Path, *, name: str, maximize: bool, pruner: "BasePruner") -> "Study":
     import optuna
-    from optuna.storages import JournalStorage
+    from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
     try:
-        place: Any = f"sqlite:///{(out / 'study.db').resolve()}" if storage == "sqlite" else storage
-        if storage == "journal":
+        place: Any = storage
+        if storage == "sqlite":
+            wait = {"connect_args": {"timeout": _WAIT}}  # other workers write too
+            place = RDBStorage(f"sqlite:///{(out / 'study.db').resolve()}", engine_kwargs=wait)
+        elif storage == "journal":
             place = JournalStorage(JournalFileBackend(str(out / "journal.log")))
         direction = "maximize" if maximize else "minimize"
         with warnings.catch_warnings():
