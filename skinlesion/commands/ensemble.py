@@ -128,23 +128,23 @@ def _open_test(voting: "Sequence[TrainedModel]", folder: Path, config: EnsembleC
 
 
 def _write_tables(
-    tables: "dict[Part, list[Predictions]]",
-    plain: "dict[Part, Predictions]",
+    tables: "dict[str, list[Predictions]]",
+    plain: "dict[str, Predictions]",
     names: Sequence[str],
     folder: Path,
     *,
     fitted: dict[str, Any],
     correction: "_Correction | None",
-) -> "dict[Part, Predictions]":
+) -> "dict[str, Predictions]":
     """Write the predictions of the vote, which are returned by part, of all members and of the specialist."""
     from skinlesion.inference.posthoc import with_decision
 
     vote = {}
     for part, each in tables.items():
-        final = plain[part] if correction is None else correction.apply(plain[part], part)
+        final = plain[part] if correction is None else correction.apply(plain[part], cast("Part", part))
         vote[part] = with_decision(final, fitted["decision"], fitted["calibration"])
         if correction is not None:
-            correction.table(part).write(folder / "specialist" / f"predictions_{part}.csv")
+            correction.table(cast("Part", part)).write(folder / "specialist" / f"predictions_{part}.csv")
         vote[part].write(folder / f"predictions_{part}.csv")
         for name, predictions in zip(names, each, strict=True):
             predictions.write(folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")

@@ -156,9 +156,7 @@ def study_robustness(
         config: Bootstrap over lesions.
     """
     detector = predictor.posthoc.ood
-    without_detector = replace(
-        predictor, posthoc=replace(predictor.posthoc, ood=None)
-    )  # which does not depend on the facts
+    without_detector = replace(predictor, posthoc=replace(predictor.posthoc, ood=None))  # which knows no facts
 
     def predict(label: str, draw: Draw) -> Predictions:
         def change(image: Image, image_id: str) -> Image:

@@ -170,6 +170,7 @@ def _open(storage: str, out: Path, *, name: str, maximize: bool, pruner: "BasePr
     import optuna
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.study import StudyDirection
 
     try:
         place: Any = storage
@@ -178,7 +179,7 @@ def _open(storage: str, out: Path, *, name: str, maximize: bool, pruner: "BasePr
             place = RDBStorage(f"sqlite:///{(out / 'study.db').resolve()}", engine_kwargs=wait)
         elif storage == "journal":
             place = JournalStorage(JournalFileBackend(str(out / "journal.log")))
-        direction = "maximize" if maximize else "minimize"
+        direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of experimental parts
             return optuna.create_study(
