@@ -62,8 +62,11 @@ def test_every_command_is_shown() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_each_command_composes(line: str) -> None:
+def test_each_command_composes(line: str, tmp_path: Path) -> None:
     command, *words = shlex.split(line)[1:]
+    best = tmp_path / "best.yaml"  # of a search
+    best.write_text("overrides: [loss.gamma=1.7]")
+    words = [str(best) if word == "runs/tune/best.yaml" else word for word in words]
     schema = COMMANDS[command].load_schema()
     read = read_words(words, command, schema)
     overrides = list(read.overrides)

@@ -68,7 +68,7 @@ def _with_detector(predictor: "Predictor", config: RobustnessConfig) -> "Predict
             read_part(model, part, config.data, images=ood.IMAGES, seed=config.seed).frame for part in ("train", "val")
         )
         detector = fit_ood(predictor, train=train, val=val, id_pass_rate=rate)
-    return replace(predictor, posthoc=PostHoc(ood=detector))
+    return replace(predictor, posthoc=PostHoc(ood=detector, specialist=predictor.posthoc.specialist))
 
 
 def _draw(found: "RobustnessResult", folder: Path) -> None:

@@ -1,7 +1,7 @@
 """`skinlesion train`: one run, from a table and images to an evaluated checkpoint."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,30 +19,39 @@ from skinlesion.terminal import log_to, next_command, quiet
 
 if TYPE_CHECKING:
     import torch
+    from lightning import Callback
     from lightning.fabric import Fabric
 
     from skinlesion.data.datamodule import LesionDataModule
     from skinlesion.training.module import LesionClassifier
+    from skinlesion.training.run_folder import Outcome
 
 log = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig) -> None:
+def run(config: TrainConfig, *, callbacks: "Sequence[Callback]" = ()) -> "Outcome | None":
     """Train, or resume training, and evaluate the best checkpoint on the parts of `judge`.
 
     Where several devices train, each has a process that runs this; the first one alone writes and evaluates.
+
+    Args:
+        config: Of the run.
+        callbacks: Lightning's, beside our own; a run that they end with an exception can be resumed.
+
+    Returns:
+        What has come of it; None in other processes than the first one.
 
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
     from skinlesion.training.distributed import is_launched, joined, make_fabric
     from skinlesion.training.loggers import check_loggers
-    from skinlesion.training.run_folder import best_epoch, claimed, is_finished
+    from skinlesion.training.run_folder import Outcome, claimed, is_finished
 
     check_loggers(config.loggers)
     if config.trainer.fast_dev_run:
         _try_out(config)
-        return
+        return None
     fabric = make_fabric(config.trainer)
     quiet(fabric.global_rank)
     if multirun() and fabric.world_size > 1 and not (is_launched(fabric) and starts_tasks()):
@@ -64,11 +73,15 @@ def run(config: TrainConfig) -> None:
                 module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
                 with joined(fabric, command):
                     if not fabric.broadcast(finished):
-                        _train(module, datamodule, config=config, folder=folder, fabric=fabric)
+                        _train(module, datamodule, config=config, folder=folder, fabric=fabric, callbacks=callbacks)
     if fabric.is_global_zero:
         state = "already finished" if finished else "finished"
-        log.info("%s: %s; best.ckpt holds %s", folder, state, best_epoch(folder, list(config.schedule.phases)))
-        _say_what_is_next(config, folder)
+        outcome = Outcome.read(folder, list(config.schedule.phases))
+        log.info("%s: %s; best.ckpt holds %s", folder, state, outcome.best_epoch)
+        if not callbacks:
+            _say_what_is_next(config, folder)
+        return outcome
+    return None
 
 
 def _try_out(config: TrainConfig) -> None:
@@ -184,6 +197,7 @@ def _train(
     config: TrainConfig,
     folder: Path,
     fabric: "Fabric",
+    callbacks: "Sequence[Callback]",
 ) -> None:
     from skinlesion.data.splits import write_split
     from skinlesion.files import file_digest, write_json
@@ -195,7 +209,9 @@ def _train(
     if fabric.is_global_zero:
         write_split(datamodule.split, folder / "split.csv")
     with open_loggers(config, folder, is_first=fabric.is_global_zero) as loggers:
-        run_phases(module, datamodule, config=config, folder=folder, fabric=fabric, loggers=loggers)
+        run_phases(
+            module, datamodule, config=config, folder=folder, fabric=fabric, loggers=loggers, callbacks=callbacks
+        )
         if fabric.is_global_zero:
             measured = _evaluate(module, datamodule, config=config, folder=folder, device=fabric.device)
             log_final(loggers, measured, step=logged_steps(folder))

@@ -38,6 +38,7 @@ class EnsembleConfig(BootstrapKeys):
     out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
     split: Annotated[str, OneOf(("val", "test"))]  # test: the test part is read too, once all is chosen; it is recorded
     protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
+    specialist: PathText | None  # checkpoint of two classes that corrects the vote on one diagnosis; null: none
     tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
     smallest: Count  # smallest number of members in the subsets that are searched
     largest: Count  # largest number of members in the subsets that are searched

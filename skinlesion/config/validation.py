@@ -3,11 +3,13 @@
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -19,7 +21,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from skinlesion.config.overrides import unknown_key
+from skinlesion.config.overrides import read_words, unknown_key
 from skinlesion.config.reference import ANY, keys
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.config.values import ENCODED
@@ -55,10 +57,14 @@ def configuration(command: str, schema: type[Schema], *overrides: str) -> Schema
 
     Raises:
         ConfigError: A key or a value that the command line would refuse too.
-        hydra.errors.HydraException: A choice that does not exist.
     """
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return typed(compose(command, list(overrides)), schema)
+    line = read_words(overrides, command, schema)
+    is_inside = GlobalHydra.instance().is_initialized()  # a command composes the configuration of another one
+    try:
+        with nullcontext() if is_inside else initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return typed(compose(command, list(line.overrides)), schema)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, schema)) from error
 
 
 def typed(config: DictConfig, schema: type[Schema]) -> Schema:

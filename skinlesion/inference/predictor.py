@@ -23,6 +23,7 @@ from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array, with_file_facts
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size, by_shape
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.specialist import corrected
 from skinlesion.inference.table_columns import groups_of_frame, object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -81,16 +82,15 @@ class Predictor:
             from skinlesion.inference.ensemble import read_ensemble
 
             file = read_ensemble(path)
-            predictor = cls.of(file.models(), tta=tta or file.tta, accelerator=accelerator)
-            return replace(predictor, folder=path if path.is_dir() else path.parent, posthoc=file.posthoc)
+            options = {"tta": tta or file.tta, "accelerator": accelerator, **file.specialist_options()}
+            return replace(cls.of(file.models(), **options), folder=file.path.parent, posthoc=file.posthoc)
         if path.suffix == ".ckpt" or (path / "best.ckpt").exists():
             from skinlesion.training.checkpoint import load_model
 
             return cls.of([load_model(path)], tta=tta or "none", accelerator=accelerator)
         inside = "; its ensemble is in the folder `ensemble`" if (path / "ensemble" / "ensemble.json").exists() else ""
         raise CheckpointError(
-            f"{path}: no model there{inside}; expected a .ckpt file or a run's folder, an ensemble.json, or a bundle's "
-            "folder"
+            f"{path}: no model there{inside}; expected a .ckpt file, an ensemble.json, or a run's or bundle's folder"
         )
 
     @classmethod
@@ -123,10 +123,9 @@ class Predictor:
         from skinlesion.inference.torch_members import TorchMembers
 
         first = models[0]
-        prior = None if first.class_counts is None else prior_of(first.class_counts, first.taxonomy.codes)
-        decision = None if prior is None else {"rule": "likeliest", "prior": prior}
-        members = TorchMembers(models, **options)
-        return cls(members, first.path.parent, PostHoc(decision=decision), taxonomy=first.taxonomy)
+        counts, codes = first.class_counts, first.taxonomy.codes
+        decision = None if counts is None else {"rule": "likeliest", "prior": prior_of(counts, codes)}
+        return cls(TorchMembers(models, **options), first.path.parent, PostHoc(decision=decision), first.taxonomy)
 
     def deciding(self, rule: str) -> Self:
         """The same model, whose predicted diagnosis is "likeliest" or "balanced": see `calibration.balanced_scores`.
@@ -308,7 +307,8 @@ class Predictor:
         """The vote, calibrated, with prediction sets and out-of-distribution flags."""
         if len(names) != made.probabilities.shape[1]:
             raise DataError(f"{len(names)} names for {made.probabilities.shape[1]} images; expected one for each")
-        vote = made.probabilities.mean(axis=0, dtype=np.float64)  # (N, K)
+        mean = made.probabilities.mean(axis=0, dtype=np.float64)  # (N, K)
+        vote = corrected(mean, made.specialist, self.posthoc.specialist, self.taxonomy.codes)
         after = self.posthoc if calibrated else replace(self.posthoc, calibration=None, conformal=None)
         values, blank = apply_calibration(vote, after.calibration), object_array([""] * len(names))
         scores = None if after.ood is None else ood.score(after.ood, made.logits, made.pooled)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,22 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume with the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
+
+
+class EpochReport(Callback):
+    """Tells a function the history so far after each epoch, from which an exception ends the training.
+
+    Args:
+        report: Takes the rows of `History`.
+    """
+
+    def __init__(self, report: Callable[[list[dict[str, Any]]], None]) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell it the rows, to which `History`, an earlier callback, has added that of this epoch."""
+        (history,) = (each for each in trainer.callbacks if isinstance(each, History))  # type: ignore[attr-defined]
+        self.report(history.rows)
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:

@@ -65,6 +65,7 @@ def run_phases(
     folder: Path,
     fabric: Fabric,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> list[PhaseResult]:
     """Run the phases that have not run yet, and write best.ckpt, metrics.csv and layer_state.json.
 
@@ -77,6 +78,7 @@ def run_phases(
         folder: Of the run; an interrupted run in it is resumed.
         fabric: Tells the processes apart.
         loggers: Lightning's, which log all phases as one run.
+        callbacks: Of the caller, in each phase behind our own.
 
     Raises:
         CheckpointError: The data have changed since the run in the folder began.
@@ -96,8 +98,8 @@ def run_phases(
             _load(module, best_checkpoint(results, folder))
         if place > 0 and fabric.broadcast(limit.is_over):
             raise _time_up(folder)
-        callbacks = [limit, *_callbacks(record, name, phase, config=config, folder=folder, before=results)]
-        trainer = make_trainer(config, folder, name=name, phase=phase, callbacks=callbacks, loggers=loggers)
+        own = [limit, *_callbacks(record, name, phase, config=config, folder=folder, before=results), *callbacks]
+        trainer = make_trainer(config, folder, name=name, phase=phase, callbacks=own, loggers=loggers)
         made = _run_phase(module, datamodule, name, phase, trainer, limit=limit, folder=folder, before=results)
         results.append(made)
         if fabric.is_global_zero:

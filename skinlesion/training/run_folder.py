@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from filelock import Timeout
 from omegaconf import OmegaConf
@@ -172,12 +172,26 @@ def best_checkpoint(results: list[PhaseResult], folder: Path) -> Path:
     return phases_folder(folder) / max(results, key=lambda each: each.macro_f1).checkpoint
 
 
-def best_epoch(folder: Path, phases: Sequence[str]) -> str:
-    """Phase, epoch and score of a finished run's best.ckpt, for people."""
-    best = max(read_results(folder, phases), key=lambda each: each.macro_f1)
-    scores = [row["val/macro_f1"] for row in best.rows if row["phase"] == best.phase]
-    epoch = scores.index(best.macro_f1) + 1
-    return f"phase {best.phase}, epoch {epoch} of {len(scores)}: val macro-F1 {best.macro_f1:.3f}"
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has come to its end: its folder, which holds best.ckpt, and its history, a row an epoch."""
+
+    folder: Path
+    best: PhaseResult  # the phase that best.ckpt is from
+    rows: list[dict[str, int | float | str | None]]
+
+    @classmethod
+    def read(cls, folder: Path, phases: Sequence[str]) -> Self:
+        """Read what a finished run has left."""
+        results = read_results(folder, phases)
+        return cls(folder, max(results, key=lambda each: each.macro_f1), results[-1].rows)
+
+    @property
+    def best_epoch(self) -> str:
+        """Phase, epoch and score of best.ckpt, for people."""
+        scores = [row["val/macro_f1"] for row in self.best.rows if row["phase"] == self.best.phase]
+        epoch = scores.index(self.best.macro_f1) + 1
+        return f"phase {self.best.phase}, epoch {epoch} of {len(scores)}: val macro-F1 {self.best.macro_f1:.3f}"
 
 
 def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:

@@ -24,6 +24,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "explain": ("checkpoint=a.ckpt", "image=a.jpg", "class=mel"),
     "robustness": ("checkpoint=a.ckpt", "split=val"),
     "export": ("checkpoint=a.ckpt", "out=bundle"),
+    "tune": (),
     "folds": (),
     "download": (),
     "probe": (),

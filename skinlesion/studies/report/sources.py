@@ -17,6 +17,7 @@ from skinlesion.files import file_digest
 from skinlesion.inference.ledger import LedgerEntry, beside_split, read_ledger
 from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.specialist import correct
 from skinlesion.metrics.baselines import BASELINES, predict_without_image
 from skinlesion.studies.report.facts import data_root, facts_of_training, read_facts, with_skin_tones
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -94,7 +95,7 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
     state = about.get("taxonomy")
     taxonomy = HAM10000 if state is None else Taxonomy.from_dict(state)
     vote = {part: Predictions.read(path.parent / f"predictions_{part}.csv", taxonomy=taxonomy) for part in PARTS}
-    members = _read_members(path, names, chosen, vote)
+    members = _read_members(path, names, chosen, vote, about.get("specialist"))
     absent = [] if members else ["predictions of the members (no comparison with them): make the ensemble again"]
     runs = {names[k]: (path.parent / about["members"][k]["checkpoint"]).resolve().parent for k in about["chosen"]}
     files = {name: run / "config.yaml" for name, run in runs.items() if (run / "config.yaml").is_file()}
@@ -137,9 +138,9 @@ def _read_ensemble(path: Path) -> dict[str, Any]:
 
 
 def _read_members(
-    path: Path, names: list[str], chosen: list[str], vote: dict[str, Predictions]
+    path: Path, names: list[str], chosen: list[str], vote: dict[str, Predictions], rule: dict[str, Any] | None
 ) -> dict[str, dict[str, Predictions]]:
-    """Predictions of the members, whose mean must be the vote; empty where a table is missing."""
+    """Predictions of the members, whose mean, corrected by any specialist, must be the vote; empty: one is missing."""
     folders = {name: path.parent / "members" / name.replace("/", "-") for name in names}
     tables = {name: {part: folder / f"predictions_{part}.csv" for part in PARTS} for name, folder in folders.items()}
     if not all(table.is_file() for parts in tables.values() for table in parts.values()):
@@ -150,6 +151,10 @@ def _read_members(
     }
     for part, own in vote.items():
         mean = Predictions.soft_vote([members[name][part] for name in chosen])
+        if rule is not None:
+            two = own.taxonomy.against_rest(rule["target"])
+            other = Predictions.read(path.parent / "specialist" / f"predictions_{part}.csv", taxonomy=two)
+            mean = correct(mean, other, rule)
         same = mean.image_id.tolist() == own.image_id.tolist()
         if not same or np.abs(mean.probabilities - own.probabilities).max() > _ROUNDING:
             raise DataError(
