@@ -77,6 +77,14 @@ COMMANDS = {
             "compare 'recipes=[a-*/predictions_val.csv,b-*/predictions_val.csv]'",
         ),
     ),
+    "tune": Command(
+        "studies.TuneConfig",
+        "Search for settings of train by Optuna, with as many workers as are started.",
+        (
+            "tune 'overrides=\"data.root=data schedule=head_only\"' trials=40",
+            "tune '+space.model.gate_hidden=[64,128]' trials=20 seeds=[1,2,3]",
+        ),
+    ),
     "folds": Command(
         "inference.FoldsConfig",
         "Train, vote and judge on all folds; the same command goes on.",

@@ -32,6 +32,10 @@ class ProcessError(SkinlesionError):
     """One of several processes that train together has ended, and the others with it."""
 
 
+class TimeLimitError(SkinlesionError):
+    """A training has been stopped by its time limit; it can go on."""
+
+
 class CheckpointError(SkinlesionError):
     """A checkpoint, ensemble or weight file that cannot be used."""
 

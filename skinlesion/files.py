@@ -8,8 +8,10 @@ import logging
 import os
 import platform
 import re
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -20,7 +22,12 @@ from skinlesion.errors import ConfigError, DataError, SkinlesionError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from filelock import BaseFileLock
     from pydantic import ValidationError
+
+_TEMPORARY = re.compile(r"-(\d+)(-[0-9a-f]{8})?(\.old)?(\.\w+)?$")
+_STALE = 86_400.0  # seconds
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
@@ -41,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path: The file to create or replace. Its folder is made if it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{_machine()}-{os.getpid()}{path.suffix}")
+    beside = path.with_name(f".{path.stem}.{_owner()}{path.suffix}")
     try:
         yield beside
         os.replace(beside, path)
@@ -61,7 +68,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent, glob.escape(folder.name))
-    beside = folder.with_name(f".{folder.name}.{_machine()}-{os.getpid()}")
+    beside = folder.with_name(f".{folder.name}.{_owner()}")
     beside.mkdir()
     old = beside.with_name(f"{beside.name}.old")
     try:
@@ -77,15 +84,57 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Delete the temporary files and folders that killed processes of this machine left in a folder, and say so.
+    """Delete the temporary files and folders that killed processes left in a folder, and say so.
 
-    Those of living processes and of other machines or containers stay.
+    Those of living processes stay, and of other machines and containers, where nobody can tell, those that have
+    changed within a day.
     """
-    for path in folder.glob(f".{name}.{_machine()}-*"):
-        owner = re.search(r"-(\d+)(\.\w+)?$", path.name)
-        if owner and not _is_alive(int(owner[1])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in folder.glob(f".{name}.*-*"):
+        found = _TEMPORARY.search(path.name)
+        if found is None:
+            continue
+        is_ours = path.name[: found.start()].endswith(f".{_machine()}")
+        if (is_ours and not _is_alive(int(found[1]))) or (not is_ours and found[2] and _is_stale(path)):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             log.info("%s: removed, left by a process that was killed", path)
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock that one process has at a time, also on a network file system without locks of its own.
+
+    Args:
+        path: The lock's file.
+        timeout: Seconds to wait; -1: for ever.
+
+    Raises:
+        filelock.Timeout: Another process holds it.
+    """
+    from filelock import FileLock, SoftFileLock  # takes a fifth of a second, which most commands do without
+
+    lock: BaseFileLock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(path.with_suffix(".exists"))  # that the file exists is the lock
+        lock.acquire(timeout=timeout)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _owner() -> str:
+    """Machine, process and a random word: no two writers share a name, on whichever machines they are."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_stale(path: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - max(each.stat().st_mtime for each in (path, *path.rglob("*"))) > _STALE
+    return False
 
 
 @cache

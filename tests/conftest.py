@@ -35,6 +35,15 @@ SMALL = (
     "schedule.phases.head.epochs=2",
     "schedule.phases.head.cached_views=2",
 )
+NEVUS_OR_NOT = (
+    "taxonomy=ham10000_melanoma",
+    "~taxonomy.diagnoses.mel",
+    "+taxonomy.diagnoses.nv={name: nevus, category: benign}",
+    "taxonomy.targets=[nv]",
+    "taxonomy.majority=nv",
+    "taxonomy.words.nv=nv",
+    "+taxonomy.words.mel=rest",
+)
 SHORT = tuple(f"schedule.phases.{phase}.epochs=2" for phase in ("high", "middle"))
 
 
@@ -83,3 +92,16 @@ def sweep_folder(trained: TrainConfig) -> Path:
     for name, seed in (("second", 2), ("third", 3)):
         run(replace(trained, seed=seed, out=str(Path(trained.out).parent / name)))
     return Path(trained.out).parent
+
+
+@pytest.fixture(scope="session")
+def nevus_specialist(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run that tells nevi from all else, on the split of the sweep's members."""
+    from skinlesion.commands.train import run
+
+    out = tmp_path_factory.mktemp("specialist") / "nevus"
+    places = (f"data.root={trained.data.root}", f"data.cache_dir={trained.data.cache_dir}", f"out={out}")
+    split = ("split.policy=file", f"split.file={Path(trained.out) / 'split.csv'}")
+    loss = ("loss.alpha=0", "loss.gamma=0", "loss.smoothing=0", "schedule.phases.head.lr=0.01")
+    run(composed("train", TrainConfig, *SMALL, *NEVUS_OR_NOT, "schedule=head_only", *loss, *places, *split))
+    return out / "best.ckpt"

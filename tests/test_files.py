@@ -7,16 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import Timeout
 
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.files import (
     disk_faults,
     escape_formulas,
     escape_markdown,
+    locked,
     replacing,
     replacing_folder,
     require_writable,
@@ -58,6 +61,42 @@ def test_only_what_dead_processes_left_is_swept(tmp_path: Path) -> None:
     finally:
         living.kill()
         living.communicate()
+
+
+def test_of_other_machines_only_what_is_a_day_old_is_swept(tmp_path: Path) -> None:
+    """A note of the user's that is named alike stays, however old."""
+    fresh, old = (tmp_path / f".maps.node{number}_4026531836-77-0a1b2c3d.npy" for number in (1, 2))
+    folder, note = tmp_path / ".bundle.node3_4026531836-77-0a1b2c3d", tmp_path / ".maps.notes-2020.txt"
+    (folder / "weights").mkdir(parents=True)
+    day_ago = time.time() - 86_500
+    for path in (fresh, old, note):
+        path.touch()
+    for path in (old, note, folder, folder / "weights"):
+        os.utime(path, (day_ago, day_ago))
+    sweep(tmp_path)
+    assert {*tmp_path.iterdir()} == {fresh, note}
+
+
+def test_two_writers_of_one_process_number_share_no_name(tmp_path: Path) -> None:
+    """Containers of two machines can have the same name and number."""
+    with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize("reason", [None, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_lock_holds_where_the_file_system_has_none(
+    reason: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(reason, "no locks")
+
+    if reason is not None:
+        monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):  # it is free again
+        with locked(tmp_path / "a.lock"), pytest.raises(Timeout), locked(tmp_path / "a.lock", timeout=0):
+            pass
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

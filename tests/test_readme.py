@@ -47,7 +47,21 @@ def command_lines() -> list[str]:
     return found
 
 
-LINES = [line for line in command_lines() if line.startswith("skinlesion ")]
+def rows_of_commands() -> list[str]:
+    """The commands of the table of public data sets, each in its last column."""
+    rows = [line for line in (ROOT / "docs" / "data.md").read_text().splitlines() if line.startswith("| [")]
+    spans = [span for row in rows for span in re.findall("`([^`]*)`", row.split("|")[-2])]
+    return [f"skinlesion {span}" for span in spans if span.split()[0] in COMMANDS]
+
+
+LINES = [line for line in command_lines() if line.startswith("skinlesion ")] + rows_of_commands()
+
+
+def test_each_public_set_has_its_command() -> None:
+    said = {word.partition("=")[2] for line in rows_of_commands() for word in line.split() if word.startswith("data=")}
+    assert said == {path.stem for path in (config_dir() / "data").glob("*.yaml")} - {"ham10000"}
+    fetched = {line.split()[2] for line in rows_of_commands() if line.startswith("skinlesion download")}
+    assert fetched == {path.stem for path in (config_dir() / "dataset").glob("*.yaml")}
 
 
 def test_every_command_is_shown() -> None:
@@ -55,8 +69,11 @@ def test_every_command_is_shown() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_each_command_composes(line: str) -> None:
+def test_each_command_composes(line: str, tmp_path: Path) -> None:
     command, *words = shlex.split(line)[1:]
+    best = tmp_path / "best.yaml"  # of a search
+    best.write_text("overrides: [loss.gamma=1.7]")
+    words = [str(best) if word == "runs/tune/best.yaml" else word for word in words]
     schema = COMMANDS[command].load_schema()
     read = read_words(words, command, schema)
     overrides = list(read.overrides)

@@ -30,7 +30,7 @@ def run(config: CompareConfig) -> None:
 
 def _compare_tables(config: CompareConfig) -> dict[str, Any]:
     """Compare tables; test parts that `ensemble` wrote are measured at the operating points of their ensembles too."""
-    from skinlesion.commands.console import show_metrics, show_points
+    from skinlesion.commands.console import resampled, show_metrics, show_points
     from skinlesion.inference.posthoc import pooled_points
     from skinlesion.metrics.compare import compare_tables, divide, names_of, paths_of, read_pooled
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -42,7 +42,9 @@ def _compare_tables(config: CompareConfig) -> dict[str, Any]:
     found = compare_tables(tables, bootstrap, bins=config.bins)
     pooled = {name: pooled_points(paths_of(pattern), bootstrap) for name, pattern in patterns.items()}
     pooled = {name: points for name, points in pooled.items() if points}
-    show_metrics(f"{config.level:.0%} intervals over lesions", list(found.tables.items()), heading="table")
+    first = next(iter(tables.values()))
+    over = resampled(first.lesion_id, first.group_id)
+    show_metrics(f"{config.level:.0%} intervals over {over}", list(found.tables.items()), heading="table")
     _show_differences(found.reference, found.differences, "paired permutation test; accuracy: McNemar's")
     if found.differences:
         log.info("These are differences of runs; a claim over recipes needs three training seeds each: recipes=[A,B]")

@@ -1,7 +1,7 @@
 """Tables on stdout."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -35,6 +35,14 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*map(printable, row))
     marked = any(is_marked(cell) for row in rows for cell in row)
     console.print(printable(title), table, *([MARK_NOTE] if marked else []), sep="\n")
+
+
+def resampled(lesions: Iterable[str], groups: Iterable[str] | None) -> str:
+    """Say what intervals resample, by the lesion and the group of each image, as `groups.group_ids` names groups."""
+    own, kept = {*lesions}, {*lesions} if groups is None else {*groups}
+    if not kept <= own | {f"lesion {name}" for name in own}:
+        return "patients"
+    return "lesions" if len(kept) == len(own) else "groups of lesions"
 
 
 def show_points(title: str, points: Sequence[tuple[str, float, FlagMetrics | None]]) -> None:

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from skinlesion.config.inference import EnsembleConfig
 from skinlesion.errors import DataError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from skinlesion.data.datamodule import Part
     from skinlesion.inference.conformal import Score
     from skinlesion.inference.predictions import Predictions
+    from skinlesion.inference.specialist import Correction
     from skinlesion.metrics.compare import EnsembleMetrics
     from skinlesion.training.checkpoint import TrainedModel
 
@@ -27,9 +29,11 @@ def run(config: EnsembleConfig) -> None:
     Raises:
         SkinlesionError: Members that are missing, broken, unfinished, too few or do not go together.
     """
+    from skinlesion.commands.console import resampled
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
     from skinlesion.inference.posthoc import with_calibration
+    from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.training.checkpoint import load_model
@@ -41,16 +45,21 @@ def run(config: EnsembleConfig) -> None:
     inside = Path(str(config.members))
     folder = Path(config.out) if config.out else (inside.parent if inside.is_file() else inside) / "ensemble"
     log_to(folder)
+    specialist = _load_specialist(config, models)
     names = unique_names(models)
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
     own: Part = "calibration" if "calibration" in models[0].split else "val"
-    fitted = _fit(val if own == "val" else _predict(models, own, config), chosen, names, config, part=own)
+    correction = None if specialist is None else _Correction.fit(specialist, models[0], val, chosen, config)
+    fitting = val if own == "val" else _predict(models, own, config)
+    fitted = _fit(fitting, _vote(fitting, chosen, correction, own), names, config, part=own)
+    fitted["specialist"] = None if correction is None else correction.rule
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
-    _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted), folder)
+    _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted, specialist=specialist), folder)
     _open_test([models[k] for k in chosen], folder, config)
     tables = {"val": val, **({"test": _predict(models, "test", config)} if config.split == "test" else {})}
-    vote = _write_tables(tables, chosen, names, folder, fitted=fitted)
+    plain = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
+    vote = _write_tables(tables, plain, names, folder, fitted=fitted, correction=correction)
     members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
     found = ensemble_metrics(
         vote,
@@ -59,9 +68,28 @@ def run(config: EnsembleConfig) -> None:
         BootstrapConfig.of(config),
         chosen=[names[k] for k in chosen],
         bins=config.bins,
+        plain=None if correction is None else plain,
     )
     write_json(folder / "metrics.json", found.to_dict())
-    _show(found, config.split)
+    table = vote[config.split]
+    _show(found, config.split, over=resampled(table.lesion_id, table.group_id))
+    if correction is not None:
+        _show_correction(found, correction.rule)
+    _say_what_is_next(config, folder)
+
+
+def _load_specialist(config: EnsembleConfig, models: "Sequence[TrainedModel]") -> "TrainedModel | None":
+    from skinlesion.inference.specialist import check_specialist
+    from skinlesion.training.checkpoint import load_model
+
+    if config.specialist is None:
+        return None
+    found = load_model(Path(config.specialist))
+    check_specialist(found, models)
+    return found
+
+
+def _say_what_is_next(config: EnsembleConfig, folder: Path) -> None:
     log.info("Ensemble: %s", folder / "ensemble.json")
     if config.split == "test":
         log.info(next_command("report", f"ensemble={folder}"))
@@ -78,7 +106,7 @@ def _write_ensemble(contents: dict[str, Any], folder: Path) -> None:
     before = path.read_bytes() if path.is_file() else None
     write_json(path, contents)
     if before is not None and path.read_bytes() != before:
-        for table in (folder / "predictions_test.csv", *folder.glob("members/*/predictions_test.csv")):
+        for table in folder.rglob("predictions_test.csv"):
             table.unlink(missing_ok=True)
 
 
@@ -103,25 +131,74 @@ def _open_test(voting: "Sequence[TrainedModel]", folder: Path, config: EnsembleC
 
 def _write_tables(
     tables: "dict[str, list[Predictions]]",
-    chosen: Sequence[int],
+    plain: "dict[str, Predictions]",
     names: Sequence[str],
     folder: Path,
     *,
     fitted: dict[str, Any],
+    correction: "_Correction | None",
 ) -> "dict[str, Predictions]":
-    """Write the predictions of the vote, which are returned by part, and of all members."""
+    """Write the predictions of the vote, which are returned by part, of all members and of the specialist."""
     from skinlesion.inference.posthoc import with_decision
-    from skinlesion.inference.predictions import Predictions
 
-    vote = {
-        part: with_decision(Predictions.soft_vote([each[k] for k in chosen]), fitted["decision"], fitted["calibration"])
-        for part, each in tables.items()
-    }
+    vote = {}
     for part, each in tables.items():
+        final = plain[part] if correction is None else correction.apply(plain[part], cast("Part", part))
+        vote[part] = with_decision(final, fitted["decision"], fitted["calibration"])
+        if correction is not None:
+            correction.table(cast("Part", part)).write(folder / "specialist" / f"predictions_{part}.csv")
         vote[part].write(folder / f"predictions_{part}.csv")
         for name, predictions in zip(names, each, strict=True):
             predictions.write(folder / "members" / name.replace("/", "-") / f"predictions_{part}.csv")
     return vote
+
+
+@dataclass(frozen=True)
+class _Correction:
+    """A specialist, with the rule by which it corrects the vote."""
+
+    specialist: "TrainedModel"
+    first: "TrainedModel"  # of the members: names the images of a part
+    config: EnsembleConfig
+    rule: "Correction"
+    tables: "dict[Part, Predictions]"  # of the specialist, as far as they were needed
+
+    @classmethod
+    def fit(
+        cls,
+        specialist: "TrainedModel",
+        first: "TrainedModel",
+        val: "Sequence[Predictions]",
+        chosen: Sequence[int],
+        config: EnsembleConfig,
+    ) -> Self:
+        from skinlesion.inference.predictions import Predictions
+        from skinlesion.inference.specialist import fit_correction, roles
+
+        tables: dict[Part, Predictions] = {}
+        own = cls(specialist, first, config, {"target": "", "against": [], "weight": 0, "images": 0}, tables)
+        vote = Predictions.soft_vote([val[k] for k in chosen])
+        return replace(own, rule=fit_correction(vote, own.table("val"), roles(specialist, first.taxonomy)))
+
+    def table(self, part: "Part") -> "Predictions":
+        """The specialist's predictions for the members' images of a part."""
+        from skinlesion.inference.predictor import Predictor
+        from skinlesion.inference.specialist import specialist_table
+        from skinlesion.inference.split_part import read_part
+
+        if part not in self.tables:
+            images = read_part(self.first, part, self.config.data)
+            predictor = Predictor.of([self.specialist], tta=self.config.tta, accelerator=self.config.accelerator)
+            caches, batch = images.caches(predictor.members), self.config.loader.batch_size
+            label = f"predicting {self.specialist.name}"
+            found = predictor.predict_frame(images.frame, caches=caches, batch=batch, label=label)
+            self.tables[part] = specialist_table(found, self.specialist, self.first.taxonomy)
+        return self.tables[part]
+
+    def apply(self, vote: "Predictions", part: "Part") -> "Predictions":
+        from skinlesion.inference.specialist import correct
+
+        return correct(vote, self.table(part), self.rule)
 
 
 def _predict(models: "Sequence[TrainedModel]", part: "Part", config: EnsembleConfig) -> "list[Predictions]":
@@ -153,10 +230,20 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
     return list(search(stacked, val[0].targets, smallest=smallest, largest=largest)[0].members)
 
 
+def _vote(
+    tables: "Sequence[Predictions]", chosen: Sequence[int], correction: "_Correction | None", part: "Part"
+) -> "Predictions":
+    """The mean of the chosen members, corrected where there is a specialist."""
+    from skinlesion.inference.predictions import Predictions
+
+    mean = Predictions.soft_vote([tables[k] for k in chosen])
+    return mean if correction is None else correction.apply(mean, part)
+
+
 def _fit(
-    val: "Sequence[Predictions]", chosen: Sequence[int], names: Sequence[str], config: EnsembleConfig, *, part: "Part"
+    val: "Sequence[Predictions]", vote: "Predictions", names: Sequence[str], config: EnsembleConfig, *, part: "Part"
 ) -> dict[str, Any]:
-    """Fit on a part what ensemble.json keeps: calibration, decision, operating points, prediction sets."""
+    """Fit on a part what ensemble.json keeps of the vote: calibration, decision, operating points, prediction sets."""
     import numpy as np
 
     from skinlesion.inference.calibration import FITS, prior_of
@@ -167,9 +254,7 @@ def _fit(
         fit_decisions,
         with_calibration,
     )
-    from skinlesion.inference.predictions import Predictions
 
-    vote = Predictions.soft_vote([val[k] for k in chosen])
     calibration = fit_calibration(vote, method=config.calibration, bins=config.bins)
     if "note" in calibration:
         log.warning("Not calibrated: %s", calibration["note"])
@@ -226,7 +311,7 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
     return {"file": NOVELTY, "sha256": digest, "passing": config.id_pass_rate, "threshold": threshold}
 
 
-def _show(found: "EnsembleMetrics", part: str) -> None:
+def _show(found: "EnsembleMetrics", part: str, *, over: str) -> None:
     from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
 
     rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
@@ -234,7 +319,20 @@ def _show(found: "EnsembleMetrics", part: str) -> None:
         rows.append((f"mean of all {len(rows)}", found.all_members[part].metrics))
         rows.append((f"chosen on validation: {len(found.chosen)}", found.vote[part].metrics))
     title = "Test part" if part == "test" else "Validation, which chose the members: too high"
-    show_metrics(f"{title}, {found.config.level:.0%} intervals over lesions ({found.config.method})", rows)
+    show_metrics(f"{title}, {found.config.level:.0%} intervals over {over} ({found.config.method})", rows)
     if part == "test" and several:
         gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
         show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)
+
+
+def _show_correction(found: "EnsembleMetrics", rule: "Correction") -> None:
+    from skinlesion.commands.console import HEADLINE, show_table, with_interval
+
+    target, against = rule["target"], ", ".join(rule["against"])
+    log.info("Specialist: %s against %s, weight %.3f of its log-odds", target, against, rule["weight"])
+    shown = {**HEADLINE, f"auroc_{target}": f"AUROC of {target}", f"recall_{target}": f"sensitivity to {target}"}
+    shown |= {"nll": "log-loss"}
+    for part, metrics in found.correction.items():
+        title = "Test part" if part == "test" else "Validation, which chose the weight: too good"
+        rows = [(name, with_interval(metrics[key], sign=True)) for key, name in shown.items()]
+        show_table(f"{title}, corrected minus plain vote", ("metric", "difference"), rows)

@@ -84,11 +84,15 @@ def _evaluate_sets(predictor: "Predictor", config: EvaluateConfig) -> None:
         rows.append((f"{name} ({len(found.predictions)} images)", summary.metrics))
         written[name] = {**found.about, **summary.to_dict()}
     write_json(folder / "external_sets.json", {"model": found.model, "level": config.level, "sets": written})
-    show_metrics(f"{found.model}, {_interval(config)}", rows, heading="external set")
+    over = f"{config.level:.0%} intervals over lesions, or patients where these are known ({config.interval})"
+    show_metrics(f"{found.model}, {over}", rows, heading="external set")
 
 
-def _interval(config: EvaluateConfig) -> str:
-    return f"{config.level:.0%} intervals over lesions ({config.interval})"
+def _interval(found: "Predictions", config: EvaluateConfig) -> str:
+    from skinlesion.commands.console import resampled
+
+    over = resampled(found.lesion_id, found.group_id)
+    return f"{config.level:.0%} intervals over {over} ({config.interval})"
 
 
 def _predict_part(predictor: "Predictor", config: EvaluateConfig) -> _Evaluated:
@@ -144,7 +148,7 @@ def _predict_external(predictor: "Predictor", config: EvaluateConfig) -> _Evalua
         facts=found.frame,
         folder=folder,
         name="external",
-        title=f"{config.external.images}, {len(found.predictions)} images",
+        title=f"{found.source.images}, {len(found.predictions)} images",
         model=predictor.folder.name,
         about={**_about(predictor), "external": found.source},
         image_of=found.cache.image,
@@ -225,7 +229,7 @@ def _write_metrics(found: _Evaluated, config: EvaluateConfig) -> "Summary":
     write_json(folder / f"metrics_{name}.json", written)
     challenge = challenge_scores(predictions, bootstrap).to_dict()
     write_json(folder / f"report_{name}.json", {**report(predictions).to_dict(), **found.about, "challenge": challenge})
-    show_metrics(f"{found.title}, {_interval(config)}", [(found.model, summary.metrics)])
+    show_metrics(f"{found.title}, {_interval(predictions, config)}", [(found.model, summary.metrics)])
     return summary
 
 

@@ -32,21 +32,20 @@ def run(config: ExplainConfig) -> None:
 
 def _explain_image(config: ExplainConfig, path: Path) -> None:
     """Write the page IMAGE.CLASS.png and its numbers IMAGE.CLASS.json."""
-    from skinlesion.data.image_io import read
     from skinlesion.files import write_json
-    from skinlesion.inference.inputs import check_facts
+    from skinlesion.inference.inputs import check_facts, to_array, with_file_facts
     from skinlesion.inference.predictor import Predictor
     from skinlesion.plots.saliency import explanation_page, nearest_cases
     from skinlesion.plots.style import save
     from skinlesion.studies.explain.explanation import explain
 
-    if not path.is_file():
+    if not path.is_file() and path.parent.suffix != ".npz":
         reason = "is a folder; expected one image" if path.is_dir() else "no such file"
         raise DataError(f"image={config.image}: {reason}")
     predictor = Predictor.from_config(config)
     given = {"age": config.age, "sex": config.sex, "localization": config.localization, **config.fact}
-    facts = check_facts(predictor.encoder, given)
-    found = explain(predictor, read(path), facts, name=path.name, target=config.class_)
+    facts = with_file_facts(predictor.encoder, path, check_facts(predictor.encoder, given))
+    found = explain(predictor, to_array(path), facts, name=path.name, target=config.class_)
     folder = Path(config.out) if config.out else predictor.folder / "explanations"
     nearest = [] if config.cases is None else _nearest(config, predictor, found.image, name=path.stem)
     if nearest:
@@ -80,6 +79,7 @@ def _nearest(config: ExplainConfig, predictor: "Predictor", image: "Image", *, n
 
 def _check_maps(config: ExplainConfig, part: "Part") -> None:
     """Write explanations.json and the figures of the checks, and print the main results."""
+    from skinlesion.commands.console import resampled
     from skinlesion.files import write_json
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
@@ -99,7 +99,8 @@ def _check_maps(config: ExplainConfig, part: "Part") -> None:
     save(figures.randomisation(checks.randomisation), folder / "randomisation.png")
     save(figures.randomised_maps(checks.example, checks.example_maps), folder / "sample_randomisation.png")
     save(figures.deletion_insertion(checks.deletion, checks.insertion), folder / "deletion_insertion.png")
-    _show(checks, f"{part} part, {checks.images} images, {checks.level:.0%} intervals over lesions")
+    over = resampled(frame["lesion_id"], frame["group_id"])
+    _show(checks, f"{part} part, {checks.images} images, {checks.level:.0%} intervals over {over}")
     if checks.lesion is not None:
         save(figures.on_lesion(checks.lesion), folder / "on_lesion.png")
         if missing := checks.lesion.without_mask:

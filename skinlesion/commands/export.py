@@ -27,7 +27,8 @@ def run(config: ExportConfig) -> None:
 
     predictor = Predictor.load(str(config.checkpoint or config.ensemble), tta=config.tta, accelerator="cpu")
     networks = predictor.networks
-    recipe, first = Recipe(networks.models, networks.tta, config.precision, predictor.posthoc), networks.models[0]
+    first, fitted = networks.models[0], predictor.posthoc
+    recipe = Recipe(networks.models, networks.tta, config.precision, fitted, networks.specialist)
     require_one_encoder(recipe.models)
     val = read_part(first, "val", config.data, images=config.images, seed=config.seed).frame
     train = None

@@ -4,22 +4,26 @@ import ctypes
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote, unquote
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from skinlesion.config.overrides import read_words
@@ -27,18 +31,45 @@ from skinlesion.config.reference import groups
 from skinlesion.config.validation import explain, require_out, typed
 from skinlesion.config.values import is_sweep
 from skinlesion.errors import ConfigError, SkinlesionError, printable
-from skinlesion.files import config_dir, disk_faults
+from skinlesion.files import config_dir, disk_faults, read_json, write_json
 from skinlesion.inference.hub import localize
 from skinlesion.terminal import collect_messages, log_to_file_alone
 
 TERMINATED = 128 + signal.SIGTERM  # exit status
 
 _COMMAND: list[str] = []
-# Environment variables, since they reach the jobs of every launcher:
-_SWEPT = "SKINLESION_SWEPT"
-_FAILURES = "SKINLESION_FAILURES"
-_STARTER = "SKINLESION_STARTER"
+_SWEEP = "SKINLESION_SWEEP"  # environment variable of a job: a _Sweep
+_GRACE = 5.0  # seconds in which the tasks of a job may fail for the same reason
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that this process gets when its parent ends
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What a multirun tells its jobs, on whichever machine they run."""
+
+    keys: list[str]  # swept on the command line
+    failures: str  # folder of failures, absolute, under `out`
+    starter: int  # process id
+
+
+class PassToJobs(Callback):
+    """Hydra's callback that tells the jobs of a multirun which keys are swept and where failures are kept.
+
+    It does so by an override: every launcher composes a job's configuration from the overrides, and Hydra's
+    `job.env_set` reaches machines to which no environment variable of this process does.
+    """
+
+    sweeps: list[_Sweep] = []  # noqa: RUF012  # of this process
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Add the override; paths are absolute, since a worker may start in another folder."""
+        place = Path(config.hydra.sweep.dir).absolute()
+        keys = [word.partition("=")[0].lstrip("+") for word in config.hydra.overrides.task if is_sweep(word)]
+        sweep = _Sweep(keys, str(place / ".failures" / secrets.token_hex(4)), os.getpid())
+        with read_write(config), open_dict(config):
+            text = quote(json.dumps(asdict(sweep)), safe="")
+            config.hydra.overrides.hydra.append(f"++hydra.job.env_set.{_SWEEP}='{text}'")
+        self.sweeps.append(sweep)
 
 
 def start(command: str, schema: type, words: Sequence[str]) -> None:
@@ -66,24 +97,20 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
     sys.argv = [f"skinlesion {command}", *overrides, *line.flags]
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages of its own
-    os.environ[_SWEPT] = json.dumps([word.partition("=")[0].lstrip("+") for word in overrides if is_sweep(word)])
-    os.environ[_STARTER] = str(os.getpid())
     signal.signal(signal.SIGTERM, _terminate)
     started: list[bool] = []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[_FAILURES] = f"{folder}/failures.jsonl"
-        try:
-            task = _task(command, schema, started)
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
-        except KeyboardInterrupt:
-            _refuse(command, "stopped by Ctrl-C", status=130)
-        except Exception as error:
-            composing = isinstance(error, HydraException | OmegaConfBaseException) or not started
-            if wants_traces or not composing:
-                raise
-            _refuse(command, explain(error, schema))
-        finally:
-            failed = _report_members(command)
+    try:
+        task = _task(command, schema, started)
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    except KeyboardInterrupt:
+        _refuse(command, "stopped by Ctrl-C", status=130)
+    except Exception as error:
+        composing = isinstance(error, HydraException | OmegaConfBaseException) or not started
+        if wants_traces or not composing:
+            raise
+        _refuse(command, explain(error, schema))
+    finally:
+        failed = any(_report_members(command, Path(sweep.failures)) for sweep in PassToJobs.sweeps)
     if failed:
         raise SystemExit(1)
 
@@ -93,13 +120,22 @@ def multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def starts_tasks() -> bool:
+    """Whether the launcher of this job starts its processes itself, as Slurm's does, and not this program."""
+    return "submitit" in HydraConfig.get().launcher._target_
+
+
 def swept() -> dict[str, str]:
     """The swept keys in the order of the command line, with this job's values; the job's number plays no part."""
     values = dict(
         override.lstrip("+").split("=", 1) for override in HydraConfig.get().overrides.task if "=" in override
     )
-    swept_keys = [*json.loads(os.environ.get(_SWEPT, "[]")), *sweep_keys()]
+    swept_keys = [*(_sweep().keys if _SWEEP in os.environ else []), *sweep_keys()]
     return {key: values[key] for key in swept_keys if key in values}
+
+
+def _sweep() -> _Sweep:
+    return _Sweep(**json.loads(unquote(os.environ[_SWEEP])))
 
 
 def sweep_keys() -> list[str]:
@@ -124,11 +160,13 @@ def _task(command: str, schema: type, started: list[bool]) -> Callable[[DictConf
     def task(config: DictConfig) -> None:
         started.append(True)
         chosen = HydraConfig.get()
-        if multirun() and chosen.runtime.choices.get("hydra/launcher") == "joblib":
-            _end_with(int(os.environ[_STARTER]))
+        if multirun() and "joblib" in chosen.launcher._target_:
+            _end_with(_sweep().starter)
         with collect_messages():
             log_to_file_alone(f"skinlesion {command} {' '.join(chosen.overrides.task)}")
             try:
+                if multirun():
+                    os.chdir(chosen.runtime.cwd)  # of a worker of Ray, which starts elsewhere
                 checked: Any = typed(config, schema)
                 require_out(command, checked)
                 localize(checked)
@@ -170,26 +208,40 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _record(message: str) -> None:
+    """Keep a failure under `out` for the end of the multirun; end this task if the job's others wait for it."""
+    folder, number = Path(_sweep().failures), HydraConfig.get().job.num
     job = " ".join(f"{key}={value}" for key, value in swept().items())
-    with Path(os.environ[_FAILURES]).open("a", encoding="utf-8") as failures:
-        failures.write(json.dumps([job, message]) + "\n")
+    write_json(folder / f"{number}-{_rank()}.json", [job, message])
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    deadline = time.monotonic() + _GRACE
+    while len([*folder.glob(f"{number}-*.json")]) < tasks:
+        if time.monotonic() > deadline:
+            raise SystemExit(1)
+        time.sleep(0.1)
 
 
-def _report_members(command: str) -> bool:
+def _report_members(command: str, folder: Path) -> bool:
     """Name the jobs of a multirun that failed, those with the same message together; whether there are any."""
-    failures = Path(os.environ[_FAILURES])
-    jobs: dict[str, list[str]] = {}
-    for line in failures.read_text(encoding="utf-8").splitlines() if failures.exists() else ():
-        job, message = json.loads(line)
-        jobs.setdefault(message, []).append(job)
+    jobs: dict[str, dict[str, None]] = {}
+    for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem.partition("-")[0])):
+        job, message = read_json(path, tuple[str, str], error=SkinlesionError, advice="see run.log")
+        jobs.setdefault(message, {})[job] = None
+        path.unlink()
     for message, each in jobs.items():
         named = f" ({'; '.join(each)})" if any(each) else ""
         print(printable(f"skinlesion {command}: {len(each)} failed{named}:\n  {message}"), file=sys.stderr)
+    if jobs:
+        folder.rmdir()
+        with suppress(OSError):  # of another multirun
+            folder.parent.rmdir()
     return bool(jobs)
 
 
 def _refuse(command: str, message: str, *, status: int = 1) -> NoReturn:
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    speaker = "" if rank == "0" else f"process {rank}: "
+    speaker = "" if _rank() == "0" else f"process {_rank()}: "
     print(printable(f"skinlesion {command}: {speaker}{message}"), file=sys.stderr)
     raise SystemExit(status)
+
+
+def _rank() -> str:
+    return next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if os.environ.get(name)), "0")

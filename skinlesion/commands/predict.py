@@ -81,8 +81,7 @@ def _predict(
     Returns:
         The predictions for the files that can be read, and a message for each of the others.
     """
-    from skinlesion.data.dicom import dicom_facts
-    from skinlesion.data.image_io import read
+    from skinlesion.inference.inputs import to_array, with_file_facts
     from skinlesion.inference.predictions import Predictions
     from skinlesion.terminal import track
 
@@ -91,9 +90,8 @@ def _predict(
         images, known = {}, []
         for path in files[start : start + size]:
             try:
-                images[str(path)] = model.prepare(read(path))
-                said = {fact: value for fact, value in facts[path].items() if value is not None}
-                known.append({**dicom_facts(path), **said})
+                images[str(path)] = model.prepare(to_array(path))
+                known.append(with_file_facts(model.encoder, path, facts[path]))
             except DataError as error:
                 unreadable.append(str(error))
         if images:

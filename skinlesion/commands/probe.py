@@ -67,7 +67,7 @@ def _judge(
     tables: "dict[str, Predictions]", config: ProbeConfig, embedders: "Embedders", *, folds: int, dimensions: int
 ) -> None:
     """Write the tables and probe.json, and print the headline metrics."""
-    from skinlesion.commands.console import show_metrics
+    from skinlesion.commands.console import resampled, show_metrics
     from skinlesion.files import write_json
     from skinlesion.metrics.estimate import BootstrapConfig, estimates_to_dict
     from skinlesion.metrics.summary import metrics_with_ci
@@ -77,9 +77,10 @@ def _judge(
         table.write(out / name / "predictions_test.csv")
     found = {name: metrics_with_ci(table, bootstrap, bins=config.bins) for name, table in tables.items()}
     names = ", ".join(each.name for each in embedders.each)
-    images = len(next(iter(tables.values())))
+    first = next(iter(tables.values()))
+    over = resampled(first.lesion_id, first.group_id)
     facts = " and facts" if config.facts else ""
-    title = f"{names}{facts}: {images} images, {folds} fold(s), {config.level:.0%} intervals over lesions"
+    title = f"{names}{facts}: {len(first)} images, {folds} fold(s), {config.level:.0%} intervals over {over}"
     show_metrics(title, list(found.items()), heading="classifier")
     about = {"backbones": config.backbones, "dimensions": dimensions, "folds": folds, "facts": config.facts}
     measured = {name: estimates_to_dict(each) for name, each in found.items()}

@@ -21,6 +21,7 @@ def run(config: RobustnessConfig) -> None:
     Raises:
         SkinlesionError: The model or the data are invalid, or a step is out of range.
     """
+    from skinlesion.commands.console import resampled
     from skinlesion.files import write_json, write_text
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
@@ -33,9 +34,10 @@ def run(config: RobustnessConfig) -> None:
     predictor = _with_detector(Predictor.from_config(config), config)
     model, part = predictor.networks.models[0], cast("Part", config.split)
     Examined.named_by(config, predictor).note(part, "robustness")
+    frame = read_part(model, part, config.data, images=config.images, seed=config.seed).frame
     found = study_robustness(
         predictor,
-        read_part(model, part, config.data, images=config.images, seed=config.seed).frame,
+        frame,
         read_part(model, "train", config.data).frame,
         part=part,
         steps=config.steps,
@@ -46,7 +48,7 @@ def run(config: RobustnessConfig) -> None:
     write_json(folder / "robustness.json", found)
     write_text(folder / "robustness.csv", found.to_frame().to_csv(index=False))
     _draw(found, folder)
-    _show(found)
+    _show(found, over=resampled(frame["lesion_id"], frame["group_id"]))
     log.info("Tables and figures: %s", folder)
 
 
@@ -66,7 +68,7 @@ def _with_detector(predictor: "Predictor", config: RobustnessConfig) -> "Predict
             read_part(model, part, config.data, images=ood.IMAGES, seed=config.seed).frame for part in ("train", "val")
         )
         detector = fit_ood(predictor, train=train, val=val, id_pass_rate=rate)
-    return replace(predictor, posthoc=PostHoc(ood=detector))
+    return replace(predictor, posthoc=PostHoc(ood=detector, specialist=predictor.posthoc.specialist))
 
 
 def _draw(found: "RobustnessResult", folder: Path) -> None:
@@ -82,7 +84,7 @@ def _draw(found: "RobustnessResult", folder: Path) -> None:
         save(figures.ood_scores(found.ood), folder / "novelty.png")
 
 
-def _show(found: "RobustnessResult") -> None:
+def _show(found: "RobustnessResult", *, over: str) -> None:
     """Print the worst step of each corruption by balanced accuracy."""
     from skinlesion.commands.console import show_table, with_interval
 
@@ -92,7 +94,7 @@ def _show(found: "RobustnessResult") -> None:
     rows += [(name, "", numbers) for name, numbers in found.facts.items()]
 
     show_table(
-        f"{found.part} part, {found.level:.0%} intervals over lesions: the worst step of each corruption",
+        f"{found.part} part, {found.level:.0%} intervals over {over}: the worst step of each corruption",
         ("images or facts", "step", "balanced accuracy", "change", "same prediction"),
         [(name, step, *(with_interval(numbers[number]) for number in shown)) for name, step, numbers in rows],
     )

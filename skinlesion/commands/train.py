@@ -1,16 +1,17 @@
 """`skinlesion train`: one run, from a table and images to an evaluated checkpoint."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from hydra.core.hydra_config import HydraConfig
 
-from skinlesion.commands.launch import TERMINATED, command, multirun, sweep_keys, swept
+from skinlesion.commands.launch import TERMINATED, command, multirun, starts_tasks, sweep_keys, swept
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import focal_name
 from skinlesion.errors import ConfigError, SkinlesionError
@@ -18,31 +19,46 @@ from skinlesion.terminal import log_to, next_command, quiet
 
 if TYPE_CHECKING:
     import torch
+    from lightning import Callback
     from lightning.fabric import Fabric
 
     from skinlesion.data.datamodule import LesionDataModule
     from skinlesion.training.module import LesionClassifier
+    from skinlesion.training.run_folder import Outcome
 
 log = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig) -> None:
+def run(config: TrainConfig, *, callbacks: "Sequence[Callback]" = ()) -> "Outcome | None":
     """Train, or resume training, and evaluate the best checkpoint on the parts of `judge`.
 
     Where several devices train, each has a process that runs this; the first one alone writes and evaluates.
+
+    Args:
+        config: Of the run.
+        callbacks: Lightning's, beside our own; a run that they end with an exception can be resumed.
+
+    Returns:
+        What has come of it; None in other processes than the first one.
 
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
     from skinlesion.training.distributed import is_launched, joined, make_fabric
-    from skinlesion.training.run_folder import best_epoch, claimed, is_finished
+    from skinlesion.training.loggers import check_loggers
+    from skinlesion.training.run_folder import Outcome, claimed, is_finished
 
+    check_loggers(config.loggers)
+    if config.trainer.fast_dev_run:
+        _try_out(config)
+        return None
     fabric = make_fabric(config.trainer)
     quiet(fabric.global_rank)
-    if multirun() and fabric.world_size > 1:
+    if multirun() and fabric.world_size > 1 and not (is_launched(fabric) and starts_tasks()):
         raise ConfigError(
-            f"trainer.devices={config.trainer.devices}: the members of a sweep take one device each; "
-            "give trainer.devices=1, or train them one by one"
+            f"trainer.devices={config.trainer.devices}: the members of a sweep take one device each, unless the "
+            "launcher starts a task for each (hydra/launcher=slurm, docs/cluster.md); give trainer.devices=1, or train "
+            "them one by one"
         )
     folder = run_folder(config)
     keys = tuple(swept()) if multirun() else ()
@@ -57,11 +73,26 @@ def run(config: TrainConfig) -> None:
                 module, datamodule = _prepare(config, folder, fabric)  # refuses before other processes are started
                 with joined(fabric, command):
                     if not fabric.broadcast(finished):
-                        _train(module, datamodule, config=config, folder=folder, fabric=fabric)
+                        _train(module, datamodule, config=config, folder=folder, fabric=fabric, callbacks=callbacks)
     if fabric.is_global_zero:
         state = "already finished" if finished else "finished"
-        log.info("%s: %s; best.ckpt holds %s", folder, state, best_epoch(folder, list(config.schedule.phases)))
-        _say_what_is_next(config, folder)
+        outcome = Outcome.read(folder, list(config.schedule.phases))
+        log.info("%s: %s; best.ckpt holds %s", folder, state, outcome.best_epoch)
+        if not callbacks:
+            _say_what_is_next(config, folder)
+        return outcome
+    return None
+
+
+def _try_out(config: TrainConfig) -> None:
+    """Run a few batches of each phase, from images, and keep nothing; Lightning's own would leave no checkpoint."""
+    count = int(config.trainer.fast_dev_run or 0)
+    trainer = replace(config.trainer, fast_dev_run=None, limit_train_batches=count, limit_val_batches=count)
+    phases = {name: replace(each, epochs=1, cached_views=0) for name, each in config.schedule.phases.items()}
+    schedule = replace(config.schedule, phases=phases)
+    with TemporaryDirectory() as out:
+        run(replace(config, out=out, trainer=trainer, schedule=schedule, logger="none", judge=["val"], resume="auto"))
+    log.info("trainer.fast_dev_run=%s: all phases run; nothing is kept in %s", count, run_folder(config))
 
 
 def _compare_inputs(config: TrainConfig, folder: Path, fabric: "Fabric") -> None:
@@ -166,17 +197,26 @@ def _train(
     config: TrainConfig,
     folder: Path,
     fabric: "Fabric",
+    callbacks: "Sequence[Callback]",
 ) -> None:
     from skinlesion.data.splits import write_split
+    from skinlesion.files import file_digest, write_json
     from skinlesion.training.distributed import refuse_separate_folders
-    from skinlesion.training.phases import run_phases
+    from skinlesion.training.loggers import log_final, open_loggers
+    from skinlesion.training.phases import logged_steps, run_phases
 
     refuse_separate_folders(fabric, folder)
     if fabric.is_global_zero:
         write_split(datamodule.split, folder / "split.csv")
-    run_phases(module, datamodule, config=config, folder=folder, fabric=fabric)
-    if fabric.is_global_zero:
-        _evaluate(module, datamodule, config=config, folder=folder, device=fabric.device)
+    with open_loggers(config, folder, is_first=fabric.is_global_zero) as loggers:
+        run_phases(
+            module, datamodule, config=config, folder=folder, fabric=fabric, loggers=loggers, callbacks=callbacks
+        )
+        if fabric.is_global_zero:
+            measured = _evaluate(module, datamodule, config=config, folder=folder, device=fabric.device)
+            log_final(loggers, measured, step=logged_steps(folder))
+            digest = file_digest(folder / "best.ckpt")
+            write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": digest})
 
 
 def _evaluate(
@@ -186,12 +226,11 @@ def _evaluate(
     config: TrainConfig,
     folder: Path,
     device: "torch.device",
-) -> None:
+) -> dict[str, dict[str, float]]:
     import pandas as pd
 
     from skinlesion.data.datamodule import HELD_OUT
     from skinlesion.data.image_io import area_shape, dimensions
-    from skinlesion.files import file_digest, write_json
     from skinlesion.inference.ledger import Examined
     from skinlesion.inference.predictor import Predictor
     from skinlesion.metrics.classification import headline
@@ -200,7 +239,7 @@ def _evaluate(
     from skinlesion.training.checkpoint import load_model
     from skinlesion.training.feature_cache import predict_from_maps
 
-    measured: dict[str, object] = {}
+    measured: dict[str, dict[str, float]] = {}
     trained = load_model(folder)
     phases, size, paths = config.schedule.phases.values(), datamodule.spec.size, map(Path, datamodule.frame["path"])
     cached = all(each.cached_views > 0 for each in phases) and (
@@ -222,4 +261,4 @@ def _evaluate(
         table.write(folder / f"predictions_{part}.csv")
         measured[part] = headline(table)
     save(history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
-    write_json(folder / "metrics.json", {**measured, "checkpoint_sha256": file_digest(folder / "best.ckpt")})
+    return measured

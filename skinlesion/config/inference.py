@@ -2,9 +2,13 @@
 
 import re
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
+
 from skinlesion.config.data import ColumnsConfig, LoaderConfig, SourceConfig
+from skinlesion.config.reference import choices
 from skinlesion.config.schema import (
     PATH,
     BootstrapKeys,
@@ -20,6 +24,7 @@ from skinlesion.config.schema import (
     require_one_model,
     require_shares,
 )
+from skinlesion.files import config_dir
 
 Decision = Annotated[str, OneOf(("likeliest", "balanced"))]
 
@@ -33,6 +38,7 @@ class EnsembleConfig(BootstrapKeys):
     out: PathText | None  # folder of the ensemble; null: `ensemble` in the sweep's folder
     split: Annotated[str, OneOf(("val", "test"))]  # test: the test part is read too, once all is chosen; it is recorded
     protocol: PathText | None  # YAML file of hypothesis, members and vote: split=val fixes it, split=test checks it
+    specialist: PathText | None  # checkpoint of two classes that corrects the vote on one diagnosis; null: none
     tta: Tta  # test-time augmentation: which flips and turns of an image are averaged
     smallest: Count  # smallest number of members in the subsets that are searched
     largest: Count  # largest number of members in the subsets that are searched
@@ -63,7 +69,9 @@ class EnsembleConfig(BootstrapKeys):
 class ExternalConfig:
     """Images of another source, instead of a part of the split."""
 
-    images: PathText | None  # folder of images, named by image id, or an .npz; null: a part of the split is evaluated
+    data: Annotated[str, OneOf(choices("data"))] | None  # public data set, as data= of train; also typed so
+    root: PathText | None  # folder of the public data set; null: where `download` puts it
+    images: Annotated[Any, PATH]  # folder of images, named by image id, or an .npz; null: a part of the split is judged
     labels: PathText | None  # CSV of diagnoses (a column a class, or dx), or an .npz; folders: images lie by diagnosis
     metadata: PathText | None  # CSV of the patients' facts by image id; null: the label file's own, if any
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows that have no image
@@ -79,6 +87,37 @@ class ExternalConfig:
     target: str | None  # code or malignant: judged against all else; null: malignant where labels say no more, else all
     taxonomy: str  # name of the diagnoses of a submission, such as isic2019; a model has its own
     localizations: dict[str, str]  # localization known to the model for each one of the label file that is not
+
+    def __post_init__(self) -> None:
+        if self.data is not None:
+            require_choice("external.data", self.data, choices("data"))
+            _fill_in(self, yaml.safe_load((config_dir() / "data" / f"{self.data}.yaml").read_text(encoding="utf-8")))
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of the images."""
+        return [Path(each).expanduser() for each in (self.images if isinstance(self.images, list) else [self.images])]
+
+
+def _merged(usual: Any, given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    return {**usual, **given} if isinstance(usual, dict) else replace(usual, **given)
+
+
+def _fill_in(external: ExternalConfig, preset: dict[str, Any]) -> None:
+    """Say where a public data set lies and how its columns are called, as far as that is not given."""
+    root = Path(external.root or preset["root"])
+    external.images = external.images or [str(root / name) for name in preset["images"]]
+    external.labels = external.labels or str(root / preset["table"])
+    external.metadata = external.metadata or (str(root / preset["metadata"]) if preset.get("metadata") else None)
+    named = {role: column for role, column in vars(external.columns).items() if column is not None}
+    external.columns = ColumnsConfig(**{**preset.get("columns", {}), **named})
+    columns = {fact: about["column"] for fact, about in preset.get("facts", {}).items() if about.get("column")}
+    external.facts = {**columns, **external.facts}
+    external.classes = {**(preset.get("classes") or {}), **external.classes}
+    if preset.get("missing_images") == "drop":
+        external.missing_images = "drop"
 
 
 @dataclass
@@ -122,13 +161,11 @@ class EvaluateConfig(BootstrapKeys):
         for name, given in self.external_sets.items():
             key = f"external_sets.{name}"
             require(re.fullmatch(r"\w[\w.-]*", name) is not None, key, name, "a name without blanks and slashes")
-            is_set = isinstance(given, dict) and {"images", "labels"} <= given.keys()
-            require(is_set, key, given, "{images: FOLDER, labels: CSV}")
+            is_set = isinstance(given, dict) and ({"images", "labels"} <= given.keys() or "data" in given)
+            require(is_set, key, given, "{images: FOLDER, labels: CSV}, or {data: NAME} of a public set")
             for other in given.keys() - {*known}:
                 require_choice(f"{key}.KEY", str(other), known)
-            merged: dict[str, Any] = {
-                k: {**getattr(self.external, k), **v} if isinstance(v, dict) else v for k, v in given.items()
-            }
+            merged = {key: _merged(getattr(self.external, key), value) for key, value in given.items()}
             found[name] = replace(self.external, **merged)
             check_annotations(found[name], f"{key}.")
         return found
@@ -143,7 +180,9 @@ class EvaluateConfig(BootstrapKeys):
             expected = "no model and no images beside it: a submission holds the probabilities"
             require(alone, "submission", self.submission, expected)
         if self.submission is None and other.images is None:
-            expected = "val or test, or images of another source as external.images=FOLDER external.labels=CSV"
+            expected = (
+                "val or test, or images of another source as external.images=FOLDER external.labels=CSV, or data=NAME"
+            )
             require(self.split in ("val", "test"), "split", self.split, expected)
             given = other.labels is not None or other.metadata is not None
             require(not given, "external.images", other.images, "the folder of the images")
@@ -194,8 +233,8 @@ Age = Annotated[int | float | str, Range(0, 120)]
 class PredictConfig:
     """`skinlesion predict`."""
 
-    image: PathText | None  # image file, or a folder of images
-    images: PathText | None  # instead: folder of images, with facts of each in a table
+    image: PathText | None  # image file, a folder of images, or an .npz of MedMNIST
+    images: PathText | None  # instead: folder of images or .npz, with facts of each in a table
     facts: PathText | None  # CSV of age, sex and localization by image id, for images; null: unknown
     out: PathText | None  # file that is written instead of stdout
     checkpoint: PathText | None  # checkpoint that predicts, such as best.ckpt of a run

@@ -93,7 +93,8 @@ def backbone_overrides(given: dict[str, str], command: str) -> list[str]:
     backbone = given.get("model.backbone", "")
     if not backbone:
         return []
-    found = [] if "model.name" in given else ["model.name=${model.backbone}"]
+    name = backbone.rpartition("/")[2] if "/" in backbone else "${model.backbone}"  # hf_hub:OWNER/NAME
+    found = [] if "model.name" in given else [f"model.name={name}"]
     path = config_dir() / "model" / f"{_model_preset(given, command)}.yaml"
     preset = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"backbone": backbone}
     if backbone.partition(".")[0] != preset["backbone"].partition(".")[0]:
@@ -191,7 +192,8 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
 
     Args:
         words: Words after the command's name. Where the schema has a key `image`, a word that is no `key=value` is its
-            value; of `download` it is the data set. `~KEY` deletes a key, as Hydra has it.
+            value; of `download` it is the data set, of `train` a YAML file whose `overrides` stand there. `~KEY` takes
+            a key away, as Hydra has it.
         command: Name of the command and of its YAML file.
         schema: Dataclass of the command.
 
@@ -199,6 +201,8 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
         ConfigError: An unknown or renamed key, an unknown flag, or a list where one path is expected.
     """
     flags, rest = _split_flags(words, command, schema)
+    if command == "train":
+        rest = [each for word in rest for each in _listed(word)]
     is_multirun = not {"-m", "--multirun"}.isdisjoint(flags)
     has_own_folder = bool({"--config-dir", "-cd", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags})
     known, overrides, given = keys(schema), [], {}
@@ -206,6 +210,8 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
     for word in rest:
         if "dataset" in groups(command) and re.fullmatch(r"\w+", word):
             word = f"dataset={word}"
+        if "external.data" in known and word.removeprefix("data=") in choices("data"):
+            word = f"external.{word}"
         if name := _bare_key(word, known):
             bare.setdefault(name, []).append(word)
             continue
@@ -224,6 +230,21 @@ def read_words(words: Sequence[str], command: str, schema: type) -> CommandLine:
         overrides.append(f"{name}={join(known[name], paths)}")
     overrides += backbone_overrides(given, command)
     return CommandLine(tuple(overrides), tuple(flags), is_multirun)
+
+
+def _listed(word: str) -> list[str]:
+    """The overrides that a YAML file lists, such as best.yaml of a search; any other word is itself."""
+    if not word.endswith(".yaml") or _PAIR.fullmatch(word):
+        return [word]
+    try:
+        found = yaml.safe_load(Path(word).expanduser().read_text(encoding="utf-8"))
+        listed = found["overrides"]
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+            raise TypeError("no list of words")
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{word}: expected a file of overrides, as `skinlesion tune` writes it ({reason})") from error
+    return listed
 
 
 def _split_flags(words: Sequence[str], command: str, schema: type) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""The schemas of the studies: `skinlesion audit`, `robustness`, `explain`, `report` and `verify`."""
+"""The schemas of the studies: `skinlesion audit`, `robustness`, `explain`, `probe`, `report`, `verify` and `tune`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ from skinlesion.config.data import DataConfig, SourceConfig, SplitConfig, Taxono
 from skinlesion.config.inference import Age
 from skinlesion.config.schema import (
     BootstrapKeys,
+    Count,
     OneOf,
     PathText,
     Range,
@@ -142,3 +143,34 @@ class VerifyConfig(BootstrapKeys):
     folder: PathText  # folder of the shipped predictions tables
     write: bool  # whether the pages' tables are written anew instead of checked
     tables: PathText  # YAML file that says what each table is made of
+
+
+@dataclass
+class TuneConfig:
+    """`skinlesion tune`."""
+
+    out: PathText  # folder of the study: trial-000, trial-001, ..., best.yaml and figures
+    overrides: str  # of every training, with blanks between them, such as data.root=data
+    space: dict[str, Any]  # for each key of train: {low, high, log}, or a list of choices
+    trials: Count  # trials of the study, of all workers together
+    metric: Annotated[
+        str, OneOf(("macro_f1", "accuracy", "loss"))
+    ]  # on validation, of the epoch that is kept; mean over seeds and folds
+    seeds: list[Seed]  # seeds of training; a trial trains once with each
+    folds: list[Annotated[int, Range(0)]] | None  # values of split.fold; a trial trains once on each; null: the split's
+    pruner: Annotated[
+        str, OneOf(("median", "hyperband", "none"))
+    ]  # ends trials that are worse than others at the same epoch
+    startup: Annotated[int, Range(0)]  # trials that are drawn at random and not pruned, at the beginning
+    warmup: Annotated[int, Range(0)]  # epochs of a trial before it may be pruned
+    storage: str  # sqlite or journal: a file in out, journal for disks that machines share; or a database's URL
+    study: str  # name of the study in the database
+    seed: Seed  # seed of the search
+
+    def __post_init__(self) -> None:
+        require(len(self.space) > 0, "space", {}, "at least one key of train")
+        require(len({*self.seeds}) == len(self.seeds) > 0, "seeds", self.seeds, "one seed or more, each once")
+        folds = self.folds
+        require(folds is None or len({*folds}) == len(folds) > 0, "folds", folds, "null, or folds, each once")
+        is_url = "://" in self.storage
+        require(self.storage in ("sqlite", "journal") or is_url, "storage", self.storage, "sqlite, journal or a URL")

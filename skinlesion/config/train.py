@@ -1,5 +1,7 @@
 """The schema of `skinlesion train`: network, loss, phases, trainer, speed and the run as a whole."""
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -32,7 +34,7 @@ class ModelConfig:
     """The network: a timm backbone, then fusion, attention and funnel."""
 
     name: str  # short name, used in folder names
-    backbone: str  # name of the backbone in timm, such as resnet50
+    backbone: str  # name of the backbone in timm, such as resnet50, or hf_hub:OWNER/REPOSITORY
     backbone_kwargs: dict[str, Any]  # further arguments of timm.create_model
     feature_level: int | str | None  # feature map to take: a level's index or a module's name; null: the last one
     batch_norm_eps: float | None  # epsilon of the backbone's batch norm; null: timm's own
@@ -79,6 +81,8 @@ class LossConfig:
 # Sharded and spawning strategies leave a module behind that the next phase cannot train.
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "16-true", "bf16-true", "64-true", "64")
+
+LOGGERS = ("tensorboard", "csv", "wandb", "mlflow", "none")
 
 _NotNegative = Annotated[float, Range(0)]
 
@@ -129,6 +133,18 @@ class TrainerConfig:
     limit_train_batches: int | float  # training batches in an epoch: a number, or a fraction such as 1.0
     limit_val_batches: int | float  # validation batches in an epoch: a number, or a fraction such as 1.0
     enable_progress_bar: bool  # whether a progress bar is shown
+    # Null is Lightning's own default:
+    fast_dev_run: int | bool | None  # batches of each phase that a trial runs, which keeps nothing; true: 1
+    overfit_batches: int | float | None  # training batches, or their fraction, that every epoch repeats
+    max_time: str | None  # DD:HH:MM:SS after which a run stops with the end of an epoch; the same command goes on
+    min_epochs: Count | None  # smallest number of epochs of a phase
+    max_steps: Count | None  # largest number of optimizer steps of a phase
+    min_steps: Count | None  # smallest number of optimizer steps of a phase
+    check_val_every_n_epoch: Count | None  # epochs from one validation to the next
+    val_check_interval: int | float | None  # batches, or fraction of an epoch, from one validation to the next
+    gradient_clip_algorithm: Annotated[str | None, OneOf(("norm", "value"))]  # what gradient_clip_val bounds
+    detect_anomaly: bool | None  # whether the operation that gives a NaN gradient is named; slow
+    profiler: Annotated[str | None, OneOf(("simple", "advanced", "pytorch"))]  # writes times of a phase to `profile`
 
     def __post_init__(self) -> None:
         listed = isinstance(self.devices, list) and len(self.devices) > 0
@@ -142,6 +158,16 @@ class TrainerConfig:
             value = getattr(self, key)
             fits = value >= 1 if isinstance(value, int) else 0 < value <= 1
             require(fits, f"trainer.{key}", value, "a number of batches, or a fraction above 0, at most 1.0")
+        is_time = re.fullmatch(r"\d+(:\d\d){3}", self.max_time or "0:00:00:00")
+        require(is_time is not None, "trainer.max_time", self.max_time, "DD:HH:MM:SS, such as 00:08:00:00")
+
+    @property
+    def seconds(self) -> float:
+        """`max_time` in seconds."""
+        if self.max_time is None:
+            return math.inf
+        days, hours, minutes, seconds = map(int, self.max_time.split(":"))
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @dataclass
@@ -165,7 +191,8 @@ class TrainConfig:
     judge: list[
         Annotated[str, OneOf(("val", "test"))]
     ]  # parts to predict and measure in the end; a reading of test is recorded
-    logger: Annotated[str, OneOf(("tensorboard", "none"))]  # logger beside metrics.csv
+    logger: Annotated[Any, OneOf(LOGGERS)]  # tracker beside metrics.csv, or a list such as [csv,wandb]
+    callbacks: Any  # Lightning's or your own, such as [{_target_: my.Callback, key: 1}], or a mapping; null: none
     taxonomy: TaxonomyConfig
     data: TrainingDataConfig
     split: SplitConfig
@@ -183,3 +210,28 @@ class TrainConfig:
         require(
             "val" in self.judge and len({*self.judge}) == len(self.judge), "judge", self.judge, "[val] or [val,test]"
         )
+        chosen = list(map(str, self.logger)) if isinstance(self.logger, list) else [str(self.logger)]
+        fits = (
+            len({*chosen}) == len(chosen) > 0
+            and {*chosen} <= {*LOGGERS}
+            and (chosen == ["none"] or "none" not in chosen)
+        )
+        require(fits, "logger", self.logger, f"{OneOf(LOGGERS)}, or a list of several, such as [csv,wandb]")
+        self.callback_specs()
+
+    @property
+    def loggers(self) -> list[str]:
+        """The trackers, none or several."""
+        chosen = self.logger if isinstance(self.logger, list) else [self.logger]
+        return [name for name in chosen if name != "none"]
+
+    def callback_specs(self) -> list[dict[str, Any]]:
+        """The callbacks, each with its `_target_`.
+
+        Raises:
+            ConfigError: One has none.
+        """
+        specs = list(self.callbacks.values()) if isinstance(self.callbacks, dict) else self.callbacks or []
+        fits = isinstance(specs, list) and all(isinstance(each, dict) and "_target_" in each for each in specs)
+        require(fits, "callbacks", self.callbacks, "a list of classes, such as [{_target_: my.Callback}]")
+        return specs

@@ -3,11 +3,13 @@
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -19,7 +21,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from skinlesion.config.overrides import unknown_key
+from skinlesion.config.overrides import read_words, unknown_key
 from skinlesion.config.reference import ANY, keys
 from skinlesion.config.schema import check_annotations, hints
 from skinlesion.config.values import ENCODED
@@ -27,6 +29,9 @@ from skinlesion.errors import ConfigError
 from skinlesion.files import config_dir, require_writable
 
 Schema = TypeVar("Schema")
+
+LAUNCHERS = {name: name.partition("_")[0] for name in ("joblib", "submitit_local", "submitit_slurm", "ray", "ray_aws")}
+"""Extra that brings each launcher of Hydra's plugins."""
 
 
 def focal_name(alpha: Any, gamma: Any) -> str:
@@ -52,10 +57,14 @@ def configuration(command: str, schema: type[Schema], *overrides: str) -> Schema
 
     Raises:
         ConfigError: A key or a value that the command line would refuse too.
-        hydra.errors.HydraException: A choice that does not exist.
     """
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return typed(compose(command, list(overrides)), schema)
+    line = read_words(overrides, command, schema)
+    is_inside = GlobalHydra.instance().is_initialized()  # a command composes the configuration of another one
+    try:
+        with nullcontext() if is_inside else initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return typed(compose(command, list(line.overrides)), schema)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, schema)) from error
 
 
 def typed(config: DictConfig, schema: type[Schema]) -> Schema:
@@ -160,6 +169,10 @@ def _unknown_choice(error: MissingConfigException) -> str:
     missing = str(error.missing_cfg_file or "").removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     options: Sequence[str] = error.options or ()
+    if group == "hydra/launcher":
+        if choice in LAUNCHERS:
+            return f"{group}={choice}: is not installed; pip install 'skinlesion[{LAUNCHERS[choice]}]'"
+        options = [*options, *(f"{name} (extra {extra})" for name, extra in LAUNCHERS.items() if name not in options)]
     if group and options:
         return f"{group}={choice}: unknown choice; expected one of {', '.join(sorted(options))}"
     return re.sub(r"\s+", " ", str(error)).strip()

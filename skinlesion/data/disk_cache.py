@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from skinlesion.errors import DataError
-from skinlesion.files import file_digest, replacing, require_writable, sweep, write_json
+from skinlesion.files import file_digest, locked, replacing, require_writable, sweep, write_json
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 24  # bytes read or written at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system has no posix_fallocate
+
+
+class _LostRaceError(Exception):
+    """Another process has made the file meanwhile."""
 
 
 def build_once(path: Path, build: Callable[[], None], *, is_intact: Callable[[Path], bool]) -> None:
@@ -46,7 +49,7 @@ def build_once(path: Path, build: Callable[[], None], *, is_intact: Callable[[Pa
         log.warning("%s: damaged, or changed since it was made; it is made again.", path)
     require_writable(path.parent, "data.cache_dir")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         if not is_intact(path):  # no other process has made it while this one waited
             sweep(path.parent)
             build()
@@ -82,7 +85,7 @@ def new_array(
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     require_room(path.parent, size + later, what=what, advice=advice)
-    with replacing(path) as beside:
+    with suppress(_LostRaceError), replacing(path) as beside:
         try:
             array = np.lib.format.open_memmap(beside, mode="w+", dtype=np.dtype(dtype), shape=shape)
             _reserve(beside, beside.stat().st_size - size, size)
@@ -93,9 +96,10 @@ def new_array(
             raise _full(path.parent, size, what=what, advice=advice, reason=f" ({error.strerror})") from error
         yield array
         array.flush()
-        checksum = _crc32(beside)
-        write_json(_sums(path), {"crc32": checksum})
-    _note(path, checksum)
+        if _is_intact(path):
+            raise _LostRaceError  # to a machine that the lock did not reach: theirs is mapped already, and stays
+        write_json(_sums(path), {"crc32": _crc32(beside)})
+    _note(path, _read_json(_sums(path))["crc32"])
 
 
 def require_room(folder: Path, size: int, *, what: str, advice: str = "") -> None:

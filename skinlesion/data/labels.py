@@ -33,9 +33,9 @@ NONE = "none"
 FOLDERS = "folders"
 """Name of a label file that is none: images lie in folders that are named after the diagnoses."""
 
-_BINARY = {"0": BENIGN, "0.0": BENIGN, "false": BENIGN, "1": MALIGNANT, "1.0": MALIGNANT, "true": MALIGNANT} | {
-    each: each for each in (BENIGN, MALIGNANT)
-}
+_BINARY = dict.fromkeys(("0", "0.0", "false", "non-neoplastic", BENIGN), BENIGN) | dict.fromkeys(
+    ("1", "1.0", "true", MALIGNANT), MALIGNANT
+)
 _BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
 _USUAL = Layout()
 
@@ -151,7 +151,7 @@ def read_labels(
         return rows.assign(image_id=ids, word=words, diagnosis=words), list(id_problems(ids))
     if words is None:
         column, (words, problems) = "columns of 0 and 1", _one_hot_words(_free_columns(rows, layout), meanings)
-    meanings.report(column or "", words[words != ""])
+    meanings.report(layout.given.get("diagnosis", column or "") if column == "dx" else column or "", words[words != ""])
     return (
         rows.assign(image_id=ids, word=words, diagnosis=meanings.codes(words)),
         [*problems, *id_problems(ids), *meanings.problems(words[words != ""])],

@@ -4,6 +4,7 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from PIL import Image as PillowImage
 
 from skinlesion.data.disk_cache import content_digests
+from skinlesion.data.skin import Image
 from skinlesion.errors import DataError
 from skinlesion.files import replacing_folder, write_text
 from skinlesion.terminal import track
@@ -48,6 +50,20 @@ def unpack(path: Path, cache_dir: Path) -> Path:
         table = rows.rename(columns={"image_id": "image"})[["image", "label", "split"]]
         write_text(beside / LABELS, table.to_csv(index=False, lineterminator="\n"))
     return folder
+
+
+@lru_cache(maxsize=1)
+def open_images(path: Path) -> dict[Path, Image]:
+    """The images of a file in memory, RGB (h, w, 3), by paths such as dermamnist.npz/train_00000.
+
+    Raises:
+        DataError: The file is not as `unpack` expects it.
+    """
+    names = split_rows(path)["image_id"]
+    with _opened(path) as arrays:
+        pixels = [image for part in PARTS for image in arrays[f"{part}_images"]]
+    return {path / name: image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+            for name, image in zip(names, pixels, strict=True)}  # fmt: skip
 
 
 def split_rows(path: Path) -> pd.DataFrame:

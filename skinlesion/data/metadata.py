@@ -25,6 +25,8 @@ _BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?",
 _FACT_BLANKS = frozenset({"unk", "-", "missing", "not known", "not specified", "not reported", "unspecified"})
 _ANSWERS = {"true": "yes", "false": "no"}
 _SEXES = {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
+_SKIN_TYPES = {"-1": UNKNOWN, "i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6"}  # -1: of Fitzpatrick17k
+_SYNONYMS = {"sex": _SEXES, "skin_type": _SKIN_TYPES}
 _YEARS = "years?|yrs?|y"  # units that an age may carry
 _DIGITS = r"([0-9]+(?:\.[0-9]+)?)"
 
@@ -98,7 +100,7 @@ class FactSpec:
         """Entries as words: lower case, `unknown` where they say so, yes and no for true and false, 3 for 3.0."""
         words = normalize_words(values)
         plain = {word: re.sub(r"^(\d+)\.0+$", r"\1", _ANSWERS.get(word, word)) for word in {*words}}
-        named = _SEXES if self.name == "sex" else {}
+        named = {entry: word for entry, word in _SYNONYMS.get(self.name, {}).items() if entry not in self.categories}
         return [UNKNOWN if word in _FACT_BLANKS else named.get(plain[word], plain[word]) for word in words]
 
     def numbers(self, values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:

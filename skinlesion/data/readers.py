@@ -80,7 +80,7 @@ def read_data(
         given: dict[str, Any] = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
         return read_ham10000(root, only=only, **given, **policies)
     return read_labelled(
-        next(iter(_find_tables(root, config.table)), root / config.table),
+        next(iter(find_tables(root, config.table)), root / config.table),
         images=[root / name for name in config.images],
         metadata=None if config.metadata is None else root / config.metadata,
         classes=config.classes or {},
@@ -127,7 +127,7 @@ def read_ham10000(
     """
     root = root.expanduser()
     title = f"The data set in {root} cannot be used:"
-    tables = _find_tables(root, table)
+    tables = find_tables(root, table)
     folders, absent = find_folders(root, images)
     problems = list(_layout_problems(root, table, images, tables=tables, folders=folders))
     if len(tables) != 1:
@@ -261,11 +261,12 @@ def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataF
     return frame[~is_torn].reset_index(drop=True), frame.loc[is_torn, "image_id"].tolist(), []
 
 
-def _find_tables(root: Path, table: str) -> list[Path]:
+def find_tables(root: Path, table: str) -> list[Path]:
+    """Find a table whose suffix may be left off; equal copies are one."""
     found = [path for suffix in TABLE_SUFFIXES if (path := root / f"{table}{suffix}").is_file()]
     if len(found) < 2:
         return found
-    contents = {path.read_bytes(): path for path in reversed(found)}  # equal copies are one table
+    contents = {path.read_bytes(): path for path in reversed(found)}
     return sorted(contents.values())
 
 

@@ -7,7 +7,6 @@ the rows nor on the version of any library.
 
 import hashlib
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.data.medmnist import split_rows
+from skinlesion.data.stratification import assign_evenly, images_by_lesion, kept_shares
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import restore_formulas, write_csv
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -53,7 +53,7 @@ def set_apart(frame: pd.DataFrame, split: pd.DataFrame, *, fraction: float, seed
     if (split["split"] == CALIBRATION).any():
         raise _unusable(origin, ["it has a calibration part already; give split.calibration_fraction=null."])
     own = _by_group(frame[frame["image_id"].isin(split.loc[split["split"] == "val", "image_id"])])
-    part_of = _assign(_lesions(own, seed=seed), [1 - fraction, fraction])
+    part_of = assign_evenly(images_by_lesion(own, seed=seed), [1 - fraction, fraction])
     moved = {image for image, lesion in zip(own["image_id"], own["lesion_id"], strict=True) if part_of[lesion]}
     names = split["split"].mask(split["image_id"].isin(moved), CALIBRATION)
     codes = split["image_id"].map(dict(zip(frame["image_id"], frame["diagnosis"], strict=True)))
@@ -89,12 +89,12 @@ def published(frame: pd.DataFrame, *, seed: int, thinned: str | None = HAM10000.
     Raises:
         DataError: A split, or a diagnosis in a split, stays empty.
     """
-    lesions = _lesions(frame, seed=seed)
+    lesions = images_by_lesion(frame, seed=seed)
     single = {code: [lesion for lesion, n in found.items() if n == 1] for code, found in lesions.items()}
     counts = {code: len(found) for code, found in single.items()}
-    trained = _shares(counts, held_out=0.28, leave=2)  # 0.28 of them for val and test, 0.4 of those for test
+    trained = kept_shares(counts, held_out=0.28, leave=2)  # 0.28 of them for val and test, 0.4 of those for test
     held_out = {code: counts[code] - trained[code] for code in counts}
-    validated = _shares(held_out, held_out=0.4, leave=1)
+    validated = kept_shares(held_out, held_out=0.4, leave=1)
 
     split_of = {lesion: "train" for code in lesions if code != thinned for lesion in lesions[code]}
     for code, found in single.items():  # what stays at "train" from above are the lesions with several images
@@ -127,8 +127,8 @@ def grouped(frame: pd.DataFrame, *, seed: int, folds: int, fold: int, val_fracti
     if not 0 < val_fraction < 1:
         raise ConfigError(f"split.val_fraction={val_fraction}: expected more than 0 and less than 1.")
     together = _by_group(frame)
-    lesions = _lesions(together, seed=seed)
-    fold_of = _assign(lesions, [1 / folds] * folds)
+    lesions = images_by_lesion(together, seed=seed)
+    fold_of = assign_evenly(lesions, [1 / folds] * folds)
     rest = {code: {x: n for x, n in sizes.items() if fold_of[x] != fold} for code, sizes in lesions.items()}
     names = _validate_on_share(together, rest, val_fraction)
     return _checked(frame, names, origin=f"split.policy=grouped, seed {seed}, fold {fold} of {folds}")
@@ -178,7 +178,7 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
         raise _unusable(str(path), problems)
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     others = frame[[int(fold_of[image_id]) != fold for image_id in frame["image_id"]]]
-    names = _validate_on_share(frame, _lesions(others, seed=seed), val_fraction)
+    names = _validate_on_share(frame, images_by_lesion(others, seed=seed), val_fraction)
     return _checked(frame, names, origin=f"{path}, fold {fold}, seed {seed}")
 
 
@@ -195,61 +195,17 @@ def fingerprint(split: pd.DataFrame) -> str:
 
 
 def _by_group(frame: pd.DataFrame) -> pd.DataFrame:
-    """Let the lesions of a group, such as a patient, count as one, with the rarest of their diagnoses."""
-    if "group_id" not in frame or (frame["group_id"] == frame["lesion_id"]).all():
-        return frame
-    images = frame["diagnosis"].map(frame["diagnosis"].value_counts())
-    rarest = frame.assign(images=images).sort_values(["images", "diagnosis"]).drop_duplicates("group_id")
-    diagnosis_of = dict(zip(rarest["group_id"], rarest["diagnosis"], strict=True))
-    return frame.assign(lesion_id=frame["group_id"], diagnosis=frame["group_id"].map(diagnosis_of))
-
-
-def _lesions(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, int]]:
-    """Return the number of images of each lesion, by diagnosis, in an order that the seed decides."""
-    sizes = frame.groupby("lesion_id")["image_id"].nunique()
-    diagnosis_of = dict(zip(frame["lesion_id"], frame["diagnosis"], strict=True))
-    lesions: dict[str, dict[str, int]] = {code: {} for code in sorted(frame["diagnosis"].unique())}
-    for lesion in sorted(sizes.index, key=lambda name: hashlib.sha256(f"{seed},{name}".encode()).digest()):
-        lesions[diagnosis_of[lesion]][lesion] = int(sizes[lesion])
-    return lesions
-
-
-def _shares(counts: Mapping[str, int], *, held_out: float, leave: int) -> dict[str, int]:
-    """Return how many of each diagnosis to keep when a share is held out, by largest remainders.
-
-    At least one is kept and `leave` are held out, as far as there are so many.
-    """
-    total = sum(counts.values())
-    kept = total - math.ceil(held_out * total)  # rounded as in scikit-learn's train_test_split
-    exact = {code: n * kept / max(total, 1) for code, n in counts.items()}
-    shares = {code: math.floor(share) for code, share in exact.items()}
-    by_remainder = sorted(counts, key=lambda code: (shares[code] - exact[code], code))
-    for code in by_remainder[: kept - sum(shares.values())]:
-        shares[code] += 1
-    return {code: max(min(max(shares[code], 1), n - leave), 0) for code, n in counts.items()}
+    """Let the lesions of a group, such as a patient, count as one."""
+    return frame.assign(lesion_id=frame["group_id"]) if "group_id" in frame else frame
 
 
 def _validate_on_share(
     frame: pd.DataFrame, rest: Mapping[str, Mapping[str, int]], val_fraction: float
 ) -> list[str | None]:
     """Name the part of each image: a share of the lesions in `rest` is val, the others train; all else is test."""
-    part_of = _assign(rest, [val_fraction, 1 - val_fraction])
+    part_of = assign_evenly(rest, [val_fraction, 1 - val_fraction])
     split_of = {lesion: ("val", "train")[part] for lesion, part in part_of.items()}
     return [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
-
-
-def _assign(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[float]) -> dict[str, int]:
-    """Assign lesions to parts: each to the part with the fewest images of its diagnosis for its share."""
-    part_of: dict[str, int] = {}
-    images = [0] * len(shares)
-    for found in lesions.values():
-        assigned = [0] * len(shares)
-        for lesion in sorted(found, key=lambda name: -found[name]):  # big ones first, small ones even out
-            part = min(range(len(shares)), key=lambda p: (assigned[p] / shares[p], images[p] / shares[p]))
-            part_of[lesion] = part
-            assigned[part] += found[lesion]
-            images[part] += found[lesion]
-    return part_of
 
 
 def _id_problems(frame: pd.DataFrame, ids: "pd.Series[str]") -> Iterator[str]:

@@ -1,10 +1,12 @@
 """Export: the files of a bundle, kept only if they predict what the PyTorch models predict."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +51,14 @@ class Recipe:
     tta: str  # views of an image that vote
     precision: str  # fp32 | fp16 | int8
     posthoc: PostHoc = field(default_factory=PostHoc)
+    specialist: TrainedModel | None = None  # that corrects the vote by `posthoc.specialist`
+
+    @property
+    def correction(self) -> dict[str, Any]:
+        """The specialist, as `TorchMembers` and `VotingModule` take it."""
+        if self.specialist is None or self.posthoc.specialist is None:
+            return {}
+        return {"specialist": self.specialist, "target": self.posthoc.specialist["target"]}
 
 
 @dataclass(frozen=True)
@@ -79,15 +89,19 @@ def build(recipe: Recipe, folder: Path, *, val: pd.DataFrame, train: pd.DataFram
     Raises:
         BundleError: The graph differs from the models.
     """
-    graph = write_graph(VotingModule(recipe.models, tta=recipe.tta).eval(), folder)
-    models = TorchMembers(recipe.models, tta=recipe.tta, accelerator="cpu")
-    expected = Predictor(models, folder).predict_frame(val, label="predicting in PyTorch")
+    graph = write_graph(VotingModule(recipe.models, tta=recipe.tta, **recipe.correction).eval(), folder)
+    models = TorchMembers(recipe.models, tta=recipe.tta, accelerator="cpu", **recipe.correction)
+    rule = PostHoc(specialist=recipe.posthoc.specialist)
+    expected = Predictor(models, folder, rule, recipe.models[0].taxonomy).predict_frame(
+        val, label="predicting in PyTorch"
+    )
     parity = {"fp32": _agreement(recipe, folder, graph, val, expected)}
     require_parity(parity["fp32"])
     if recipe.precision == "fp16":
         store_fp16(folder / graph.file)
     elif recipe.precision == "int8" and train is not None:
-        quantize_int8(folder / graph.file, recipe.models, train)
+        everyone = [*recipe.models, *([] if recipe.specialist is None else [recipe.specialist])]
+        quantize_int8(folder / graph.file, everyone, train)
     if recipe.precision != "fp32":
         parity[recipe.precision] = _agreement(recipe, folder, graph, val, expected)
     if recipe.posthoc.ood is not None:
@@ -117,19 +131,8 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         taxonomy=taxonomy.to_dict(),
         metadata=recipe.models[0].encoder.state(),
         preprocessing=PREPROCESSING,
-        members=[
-            Member(
-                name=model.name,
-                backbone=str(model.config["model"]["backbone"]),
-                size=model.spec.size,
-                mean=model.spec.mean,
-                std=model.spec.std,
-                sha256=file_digest(model.path),
-                padded=model.spec.padded,
-                hair=model.spec.hair,
-            )
-            for model in recipe.models
-        ],
+        members=[_member(model) for model in recipe.models],
+        specialist_member=None if recipe.specialist is None else _member(recipe.specialist),
         graph=graph,
         parity={precision: found.as_dict() for precision, found in parity.items()},
         versions={"skinlesion": __version__, **{package: version(package) for package in _PACKAGES}},
@@ -143,6 +146,20 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         operating_points=fitted.operating_points,
         conformal=fitted.conformal,
         novelty=novelty,
+        specialist=fitted.specialist,
+    )
+
+
+def _member(model: TrainedModel) -> Member:
+    return Member(
+        name=model.name,
+        backbone=str(model.config["model"]["backbone"]),
+        size=model.spec.size,
+        mean=model.spec.mean,
+        std=model.spec.std,
+        sha256=file_digest(model.path),
+        padded=model.spec.padded,
+        hair=model.spec.hair,
     )
 
 
@@ -177,7 +194,7 @@ def compare(expected: Predictions, found: Predictions) -> Agreement:
     """Compare the predictions of a bundle with those of the models, for the same images."""
     assert found.members is not None and expected.members is not None  # noqa: PT018
     mine, others = found.members.astype(np.float64), expected.members  # (M, N, K)
-    vote, other = mine.mean(axis=0), others.mean(axis=0)  # (N, K)
+    vote, other = found.probabilities.astype(np.float64), expected.probabilities.astype(np.float64)  # (N, K)
     return Agreement(
         images=len(vote),
         largest_difference=float(np.abs(vote - other).max()),
@@ -194,7 +211,7 @@ def require_parity(found: Agreement) -> None:
     Raises:
         BundleError: It says by how much.
     """
-    largest = found.largest_of_a_member
+    largest = max(found.largest_of_a_member, found.largest_difference, key=lambda each: (math.isnan(each), each))
     if not largest <= TOLERANCE:  # NaN differs too
         raise BundleError(
             f"the graph differs from PyTorch by {largest:.2g} in a probability (allowed: {TOLERANCE:g}), so no bundle "
@@ -242,5 +259,6 @@ def replacing_bundle(folder: Path) -> Iterator[Path]:
 
 def _agreement(recipe: Recipe, folder: Path, graph: Graph, val: pd.DataFrame, expected: Predictions) -> Agreement:
     members = OnnxMembers(describe(recipe, folder, graph, parity={}), open_session(folder / graph.file))
-    predictor = Predictor(members, folder, PostHoc(ood=recipe.posthoc.ood))
+    fitted = PostHoc(ood=recipe.posthoc.ood, specialist=recipe.posthoc.specialist)
+    predictor = Predictor(members, folder, fitted, recipe.models[0].taxonomy)
     return compare(expected, predictor.predict_frame(val, label="predicting with the bundle"))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from skinlesion.data.image_io import decode
 from skinlesion.deploy.manifest import Graph
-from skinlesion.deploy.runtime import image_input, pooled_output
+from skinlesion.deploy.runtime import SPECIALIST, image_input, pooled_output
 from skinlesion.errors import BundleError
 from skinlesion.files import replacing
 from skinlesion.inference.tta import views
@@ -65,19 +65,29 @@ class MemberModule(nn.Module):
 
 
 class VotingModule(nn.Module):
-    """The soft vote of several members, on the views of test-time augmentation that `tta` names."""
+    """The soft vote of several members, on the views of test-time augmentation that `tta` names.
 
-    def __init__(self, models: Sequence[TrainedModel], *, tta: str) -> None:
+    `specialist` is a model of two classes, and `target` the code of that whose probability the graph gives too.
+    """
+
+    def __init__(
+        self, models: Sequence[TrainedModel], *, tta: str, specialist: TrainedModel | None = None, target: str = ""
+    ) -> None:
         super().__init__()
+        everyone = [*models, *([] if specialist is None else [specialist])]
         self.members = nn.ModuleList(MemberModule(model, tta=tta) for model in models)
-        self.sizes = list(dict.fromkeys(model.spec.size for model in models))
-        self.padded = any(model.spec.padded for model in models)
+        self.specialist = None if specialist is None else MemberModule(specialist, tta=tta)
+        self.target = 0 if specialist is None else specialist.classes.index(target)
+        self.sizes = list(dict.fromkeys(model.spec.size for model in everyone))
+        self.padded = any(model.spec.padded for model in everyone)
         self.channels = [model.network.backbone.channels for model in models]
         self.metadata_width = models[0].encoder.width
         self.classes = len(models[0].classes)
-        self._size_of = [self.sizes.index(model.spec.size) for model in models]
+        self._size_of = [self.sizes.index(model.spec.size) for model in everyone]
 
-    def forward(self, metadata: Tensor, images: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    def forward(
+        self, metadata: Tensor, images: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
         """Predict a batch.
 
         Args:
@@ -88,10 +98,13 @@ class VotingModule(nn.Module):
             Probabilities of the members (N, B, K) and their mean (B, K); of the images as they are the members' logits
             (N, B, K) and pooled features, (B, C) each.
         """
-        outputs = [member(images[size], metadata) for member, size in zip(self.members, self._size_of, strict=True)]
+        outputs = [member(images[size], metadata) for member, size in zip(self.members, self._size_of, strict=False)]
         members = torch.stack([vote for vote, _, _ in outputs])  # (N, B, K)
         logits = torch.stack([logits for _, logits, _ in outputs])  # (N, B, K)
-        return members, members.mean(dim=0), logits, [pooled for _, _, pooled in outputs]
+        scores = []
+        if self.specialist is not None:
+            scores = [self.specialist(images[self._size_of[-1]], metadata)[0][:, self.target]]
+        return members, members.mean(dim=0), logits, [pooled for _, _, pooled in outputs], scores
 
     def inputs(self) -> dict[str, str]:
         """Describe each input of the graph, in order."""
@@ -111,6 +124,7 @@ class VotingModule(nn.Module):
             "probabilities": f"float32 (batch, {classes}): their mean, not calibrated",
             "logits": f"float32 ({count}, batch, {classes}): each member's logits of the image as it is",
             **pooled,
+            **({} if self.specialist is None else {SPECIALIST: "float32 (batch): its probability of its target"}),
         }
 
 
@@ -227,7 +241,7 @@ def store_fp16(path: Path, *, dense: bool = True) -> None:
             continue
         weight = tensor.numpy()
         if dense or weight.ndim != 2:
-            stored = [weight.astype(np.float16)]
+            stored: list[npt.NDArray[Any]] = [weight.astype(np.float16)]
         else:
             scale = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / 127  # (outputs,)
             stored = [np.rint(weight / scale[:, None]).astype(np.int8), scale]
@@ -248,7 +262,7 @@ def store_fp16(path: Path, *, dense: bool = True) -> None:
 def _initializer(array: npt.NDArray[Any], name: str) -> Any:
     import onnx_ir
 
-    tensor = onnx_ir.tensor(array, name=name)
+    tensor: Any = onnx_ir.tensor(array, name=name)
     return onnx_ir.Value(name=name, type=onnx_ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
 
 
@@ -259,8 +273,7 @@ def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFram
     weights, one for each tensor of activations. A convolution and the ReLU behind it count as one, so that the range is
     that of the ReLU's output. Both sides are signed: with unsigned activations the sums of two 8-bit products overflow
     on processors without VNNI. Products of two activations (a transformer's attention) and what follows the feature
-    map (gate, attention, funnel, softmax) stay in float32; the weights of its dense
-    layers are stored as int8.
+    map (gate, attention, funnel, softmax) stay in float32; the weights of its dense layers are stored as int8.
 
     Args:
         path: The ONNX file; it is replaced.

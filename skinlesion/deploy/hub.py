@@ -77,15 +77,19 @@ def write_model(path: Path, folder: Path) -> Predictor:
 
 def _write_ensemble(predictor: Predictor, contents: dict[str, object], folder: Path) -> None:
     """Write an ensemble.json and the members that vote, each in a folder of its own."""
-    members = []
-    for place, (name, model) in enumerate(zip(predictor.members.names, predictor.networks.models, strict=True)):
+    networks, voting = predictor.networks, []
+    names = [*zip(predictor.members.names, networks.models, strict=True)]
+    names += [] if networks.specialist is None else [(networks.specialist.name, networks.specialist)]
+    for place, (name, model) in enumerate(names):
         inside = f"members/{place}-{name.replace('/', '-')}"
         weights = write_published(read_checkpoint(model.path), folder / inside, name=name)
-        members.append({"name": name, "checkpoint": f"{inside}/{weights.name}", "sha256": file_digest(weights)})
+        voting.append({"name": name, "checkpoint": f"{inside}/{weights.name}", "sha256": file_digest(weights)})
+    if networks.specialist is not None:
+        contents = contents | {"specialist_member": voting.pop()}
     novelty = contents.get("novelty")
     if isinstance(novelty, dict):
         shutil.copyfile(predictor.folder / novelty["file"], folder / novelty["file"])
-    write_json(folder / ENSEMBLE, contents | {"members": members, "chosen": list(range(len(members)))})
+    write_json(folder / ENSEMBLE, contents | {"members": voting, "chosen": list(range(len(voting)))})
 
 
 def write_card(

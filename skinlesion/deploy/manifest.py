@@ -17,8 +17,9 @@ from skinlesion.inference.fitted import Fitted
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 FILE = "bundle.json"
-FORMAT = (1, 3)
-"""Major: raised when an older program would misread a bundle. Minor: raised when keys are added that it may ignore."""
+FORMATS = {1: 4, 2: 0}
+"""Minor format by major one: 2 is that of bundles with a specialist. Major: raised when an older program would misread
+a bundle. Minor: raised when keys are added that it may ignore."""
 
 NOTE = "research use only, not a medical device"
 LICENCE = (
@@ -79,6 +80,7 @@ class Manifest(Fitted):
     preprocessing: dict[str, str]  # steps from an image file to the graph's input, in words
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     tta: Tta  # views of an image that vote, inside the graph
+    specialist_member: Member | None = None  # the model that corrects the vote, as `specialist` says
     graph: Graph
     parity: dict[str, dict[str, int | float]]  # see `export.Agreement`, for each precision
     versions: dict[str, str]  # version of each package that made it
@@ -115,7 +117,8 @@ class Manifest(Fitted):
     @classmethod
     def sealed(cls, **values: Any) -> Self:
         """Make a manifest of this program's format, with its version."""
-        unsealed = cls.model_validate({**values, "format": "{}.{}".format(*FORMAT), "version": ""})
+        major = 1 if values.get("specialist") is None else 2
+        unsealed = cls.model_validate({**values, "format": f"{major}.{FORMATS[major]}", "version": ""})
         return unsealed.model_copy(update={"version": _digest(json.loads(unsealed.text()))})
 
     def text(self) -> str:
@@ -137,7 +140,12 @@ class Manifest(Fitted):
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """(height, width) of each image input of the graph, in its order."""
-        return list(dict.fromkeys(member.size for member in self.members))
+        return list(dict.fromkeys(member.size for member in self.networks))
+
+    @property
+    def networks(self) -> tuple[Member, ...]:
+        """The members, and the specialist where there is one."""
+        return self.members if self.specialist_member is None else (*self.members, self.specialist_member)
 
     def _check(self, path: Path, values: dict[str, Any]) -> None:
         if self.version != _digest(values):
@@ -148,6 +156,8 @@ class Manifest(Fitted):
                 raise BundleError(f"{path}: files: lists no hash of {name}; copy or export the bundle again")
         try:
             self.encoder  # noqa: B018
+            if (self.specialist is None) != (self.specialist_member is None):
+                raise BundleError("specialist: expected its rule and its specialist_member")
             if self.diagnoses.codes != codes:
                 raise BundleError(f"taxonomy: its diagnoses are not {', '.join(codes)}")
         except SkinlesionError as error:
@@ -184,15 +194,15 @@ def _check_format(values: Any, path: Path) -> bool:
     given = values.get("format") if isinstance(values, dict) else None
     major, dot, minor = str(given).partition(".")
     if not (dot and major.isdecimal() and minor.isdecimal()):
-        raise BundleError(f"{path}: format is {given}; expected {FORMAT[0]}.{FORMAT[1]}: not a bundle of skinlesion")
-    if int(major) != FORMAT[0]:
+        raise BundleError(f"{path}: format is {given}; expected 1.{FORMATS[1]}: not a bundle of skinlesion")
+    if int(major) not in FORMATS:
         made_by = (values.get("versions") or {}).get("skinlesion", "another version")
-        update = "a newer skinlesion" if int(major) > FORMAT[0] else f"skinlesion {made_by}"
+        update = "a newer skinlesion" if int(major) > max(FORMATS) else f"skinlesion {made_by}"
         raise BundleError(
-            f"{path}: format {given}, made by skinlesion {made_by}; this is {__version__}, for format {FORMAT[0]}.\n"
+            f"{path}: format {given}, made by skinlesion {made_by}; this is {__version__}, for format {max(FORMATS)}.\n"
             f"Use {update}, or export the ensemble again: skinlesion export ensemble=… out={path.parent}"
         )
-    return int(minor) > FORMAT[1]
+    return int(minor) > FORMATS[int(major)]
 
 
 def _digest(values: dict[str, Any]) -> str:

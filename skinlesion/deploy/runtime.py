@@ -20,6 +20,10 @@ CHUNK = 8
 """Images at once: their activations stay in the processor's cache, and memory does not grow with a batch."""
 
 
+SPECIALIST = "specialist"
+"""The graph's output of the specialist's probabilities."""
+
+
 class OnnxMembers:
     """The networks of a bundle that vote, see `inference.members.Members`. Several threads may run them at a time.
 
@@ -31,13 +35,15 @@ class OnnxMembers:
     def __init__(self, about: Manifest, session: "InferenceSession") -> None:
         self.encoder, self.sizes, self.tta = about.encoder, about.sizes, about.tta
         self.names = [member.name for member in about.members]
-        self.takes_any_shape = not any(member.padded for member in about.members)
+        self.takes_any_shape = not any(member.padded for member in about.networks)
+        self.has_specialist = about.specialist is not None
         self.hair = about.members[0].hair
         self._session = session
 
     def run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32], *, embed: bool) -> Outputs:
         """Run all members on B images with encoded facts (B, M); see `Members.run`."""
-        wanted = ["members", *(["logits", *map(pooled_output, range(len(self.names)))] if embed else [])]
+        last = [SPECIALIST] if self.has_specialist else []
+        wanted = ["members", *(["logits", *map(pooled_output, range(len(self.names)))] if embed else []), *last]
         chunks = []
         for start in range(0, len(images), CHUNK):
             some = images[start : start + CHUNK]
@@ -46,11 +52,13 @@ class OnnxMembers:
                 inputs[image_input(size)] = np.stack([image[position] for image in some])  # (b, H, W, 3)
             chunks.append(self._session.run(wanted, inputs))
         votes, *embedded = zip(*chunks, strict=True)
+        score = np.concatenate(embedded.pop()) if last else None  # (B,)
         logits, *pooled = embedded or [()]
         return Outputs(
             np.concatenate(votes, axis=1),  # (M, B, K)
             list(np.concatenate(logits, axis=1)) if embed else [],  # M of (B, K)
             [np.concatenate(each) for each in pooled],  # M of (B, C)
+            score,
         )
 
 

@@ -15,9 +15,13 @@ from skinlesion.files import file_digest, read_json
 from skinlesion.inference.fitted import MAKE_AGAIN, Fitted
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.specialist import check_specialist
 from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.checkpoint import TrainedModel, load_model, noted_digest
 from skinlesion.training.run_folder import read_config
+
+FORMAT = 2
+"""Raised when an older program would misread the file: 2 may have a specialist."""
 
 
 class _Member(BaseModel):
@@ -29,12 +33,14 @@ class _Member(BaseModel):
 class _Contents(Fitted):
     """Contents of ensemble.json; what has a default was not there in earlier versions."""
 
+    format: int = 1
     members: Annotated[list[_Member], Field(min_length=1)]
     chosen: Annotated[list[Annotated[int, Range(0)]], Field(min_length=1)]
     tta: Tta = "none"
     classes: list[str] | None = None
     taxonomy: dict[str, Any] | None = None
     fingerprint: str | None = None
+    specialist_member: _Member | None = None  # what `specialist` is the rule of
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class EnsembleFile:
     posthoc: PostHoc  # fitted to the vote of the chosen members
     classes: tuple[str, ...]
     fingerprint: str | None  # of the split; None: not noted
+    specialist: Path | None = None  # checkpoint that corrects the vote, by `posthoc.specialist`
 
     def models(self) -> list[TrainedModel]:
         """The chosen members, loaded and checked against each other and the file.
@@ -62,6 +69,18 @@ class EnsembleFile:
             if noted is not None and noted != found:
                 raise CheckpointError(f"{self.path}: {key}: {noted}, but its members have {found}; {MAKE_AGAIN}")
         return models
+
+    def specialist_options(self) -> dict[str, Any]:
+        """The specialist, loaded and checked, as `TorchMembers` takes it; {}: there is none.
+
+        Raises:
+            CheckpointError: It cannot be used with these members.
+        """
+        if self.specialist is None or self.posthoc.specialist is None:
+            return {}
+        found = load_model(self.specialist)
+        check_specialist(found, [load_model(self.members[self.chosen[0]])])
+        return {"specialist": found, "target": self.posthoc.specialist["target"]}
 
 
 def find_members(members: str | Sequence[str]) -> tuple[list[Path], int | None]:
@@ -156,6 +175,7 @@ def describe(
     *,
     tta: str = "none",
     fitted: Mapping[str, Any] | None = None,
+    specialist: TrainedModel | None = None,
 ) -> dict[str, Any]:
     """The contents of an ensemble.json that lies in `folder`.
 
@@ -165,17 +185,18 @@ def describe(
         folder: From which the checkpoints are named.
         tta: Views of an image that vote, see `inference.tta`.
         fitted: What was fitted on validation after the vote: `calibration`, `operating_points`, `conformal`,
-            `novelty`.
+            `novelty`, `specialist`.
+        specialist: That corrects the vote.
     """
+
+    def member(model: TrainedModel, name: str) -> dict[str, str]:
+        place = os.path.relpath(model.path.resolve(), folder.resolve())
+        return {"name": name, "checkpoint": place, "sha256": file_digest(model.path)}
+
     return {
-        "members": [
-            {
-                "name": model.name,
-                "checkpoint": os.path.relpath(model.path.resolve(), folder.resolve()),
-                "sha256": file_digest(model.path),
-            }
-            for model in models
-        ],
+        "format": FORMAT,
+        "members": [member(model, model.name) for model in models],
+        "specialist_member": None if specialist is None else member(specialist, specialist.name),
         "chosen": list(chosen),
         "tta": tta,
         "classes": list(models[0].classes),
@@ -196,13 +217,22 @@ def read_ensemble(path: Path) -> EnsembleFile:
     """
     path = path / "ensemble.json" if path.is_dir() else path
     about = read_json(path, _Contents, error=CheckpointError, advice=MAKE_AGAIN)
+    if about.format > FORMAT:
+        raise CheckpointError(
+            f"{path}: format {about.format}, made by a newer skinlesion; this one reads up to {FORMAT}"
+        )
+    extra = [] if about.specialist_member is None else [about.specialist_member]
+    everyone = [*about.members, *extra]
     # not `resolve`: in the hub's cache files are links to others without a name
-    listed = [Path(os.path.normpath(path.parent.resolve() / member.checkpoint)) for member in about.members]
+    places = [Path(os.path.normpath(path.parent.resolve() / member.checkpoint)) for member in everyone]
+    listed = places[: len(about.members)]
     if len({*about.chosen}) < len(about.chosen) or max(about.chosen) >= len(listed):
         expected = f"different positions among {len(listed)} members, from 0"
         raise CheckpointError(f"{path}: chosen: {about.chosen}: expected {expected}; {MAKE_AGAIN}")
-    _find_moved(path, about.members, listed)
-    signed = [(checkpoint, member.sha256) for checkpoint, member in zip(listed, about.members, strict=True)]
+    if bool(extra) != (about.specialist is not None):
+        raise CheckpointError(f"{path}: specialist: expected its rule and its specialist_member; {MAKE_AGAIN}")
+    _find_moved(path, everyone, places)
+    signed = [(checkpoint, member.sha256) for checkpoint, member in zip(places, everyone, strict=True)]
     if about.novelty is not None:
         signed.append((path.parent / about.novelty["file"], about.novelty.get("sha256", "")))
     for file, digest in signed:
@@ -214,7 +244,8 @@ def read_ensemble(path: Path) -> EnsembleFile:
     except (ConfigError, DataError) as error:
         raise CheckpointError(f"{path}: {error}; {MAKE_AGAIN}") from error
     classes = taxonomy.codes if about.classes is None else tuple(about.classes)
-    return EnsembleFile(path, listed, about.chosen, about.tta, posthoc, classes, about.fingerprint)
+    corrects = places[-1] if extra else None
+    return EnsembleFile(path, listed, about.chosen, about.tta, posthoc, classes, about.fingerprint, corrects)
 
 
 def _find_moved(path: Path, members: Sequence[_Member], listed: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from skinlesion.inference.conformal import ConformalSets
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.ood import OodFile
 from skinlesion.inference.operating_points import OperatingPoint, flagged
+from skinlesion.inference.specialist import Correction, corrected
 from skinlesion.taxonomy import Taxonomy
 
 MAKE_AGAIN = "make it again with skinlesion ensemble"
@@ -30,6 +31,7 @@ class Fitted(BaseModel):
     operating_points: list[OperatingPoint] | None = None
     conformal: list[ConformalSets] | None = None  # the first is the one in use
     novelty: OodFile | None = None
+    specialist: Correction | None = None
 
     def posthoc(self, folder: Path, *, taxonomy: Taxonomy, members: int) -> PostHoc:
         """Read what lies beside the file, and try everything on even probabilities.
@@ -45,6 +47,8 @@ class Fitted(BaseModel):
         """
         even = np.full((1, len(taxonomy)), 1 / len(taxonomy))
         statistics = None if self.novelty is None else ood.read(folder / self.novelty["file"])
+        if self.specialist is not None:
+            _try("specialist", partial(corrected, even, [0.5], self.specialist, taxonomy.codes))
         _try("calibration", partial(calibrated, even, self.calibration))
         found: dict[str, Any] = dict(self.calibration or {})
         for key in ("bias", "vector"):
@@ -62,7 +66,8 @@ class Fitted(BaseModel):
         if statistics is not None and float(statistics["members"]) != members:
             count = float(statistics["members"])
             raise DataError(f"novelty.file: holds the statistics of {count:g} members, expected {members}")
-        return PostHoc(self.calibration, self.operating_points, self.conformal, statistics, self.decision)
+        fitted = (self.calibration, self.operating_points, self.conformal, statistics, self.decision)
+        return PostHoc(*fitted, self.specialist)
 
 
 def _try(key: str, use: Callable[[], object]) -> None:

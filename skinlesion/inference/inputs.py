@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from skinlesion.data.dicom import dicom_facts
 from skinlesion.data.image_files import Listing, list_tree
 from skinlesion.data.image_formats import SUFFIXES
 from skinlesion.data.image_io import Image, read, upright
@@ -27,7 +28,8 @@ def to_array(image: "str | Path | PillowImage | Image") -> Image:
         DataError: It cannot be read, or is no 8-bit RGB array.
     """
     if isinstance(image, str | Path):
-        return read(_expanded(image))
+        path = _expanded(image)
+        return _of_npz(path) if path.parent.suffix == ".npz" else read(path)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
@@ -35,6 +37,15 @@ def to_array(image: "str | Path | PillowImage | Image") -> Image:
             )
         return image
     return upright(image)
+
+
+def _of_npz(path: Path) -> Image:
+    from skinlesion.data.medmnist import open_images  # needs pandas, which a bundle alone does without
+
+    images = open_images(path.parent)
+    if path not in images:
+        raise DataError(f"{path}: no such image; expected a name such as {next(iter(images), path.parent).name}")
+    return images[path]
 
 
 def _expanded(path: str | Path) -> Path:
@@ -48,14 +59,18 @@ def image_paths(path: Path) -> list[Path]:
 
 
 def image_listing(path: Path) -> Listing:
-    """List an image file itself, or the image files in a folder and the folders inside it.
+    """List an image file itself, the image files in a folder and the folders inside it, or the images of an .npz.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
     """
     if not path.is_dir():
-        if not os.path.lexists(path):
+        if not os.path.lexists(path) and path.parent.suffix != ".npz":
             raise DataError(f"{path}: no such file or folder")
+        if path.suffix == ".npz":
+            from skinlesion.data.medmnist import open_images
+
+            return Listing([*open_images(path)], [])
         return Listing([path], [])  # whatever it is, the reader says so
     listing = list_tree(path)
     if not listing.images:
@@ -75,6 +90,18 @@ def check_facts(encoder: MetadataEncoder, facts: Facts) -> dict[str, Fact]:
             hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(encoder.names)}"
             raise ConfigError(f"{fact}={value}: not a fact that the model knows; {hint}")
     return {fact.name: parse_fact(fact, facts.get(fact.name)) for fact in encoder.facts}
+
+
+def with_file_facts(encoder: MetadataEncoder, image: object, facts: Facts) -> Facts:
+    """The facts about an image, with the age and sex that its DICOM file says where they are unknown.
+
+    Raises:
+        ImageError: The extra is not installed.
+    """
+    path = _expanded(image) if isinstance(image, str | Path) else None
+    said = dicom_facts(path) if path is not None and path.is_file() else {}
+    found = {fact: value for fact, value in said.items() if fact in encoder.names and facts.get(fact) is None}
+    return {**facts, **found} if found else facts
 
 
 def parse_fact(fact: FactSpec, entry: object) -> Fact:

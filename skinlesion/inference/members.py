@@ -24,14 +24,17 @@ class Outputs(NamedTuple):
     probabilities: npt.NDArray[np.floating]  # (M, B, K), the mean over the views of test-time augmentation
     logits: Sequence[npt.NDArray[np.floating]]  # M of (B, K), of the images as they are; empty without OOD statistics
     pooled: Sequence[npt.NDArray[np.floating]]  # M of (B, C), likewise
+    specialist: npt.NDArray[np.floating] | None = None  # (B,), its probability of its target; None: there is none
 
     @classmethod
     def joined(cls, parts: "Sequence[Outputs]", order: npt.NDArray[np.integer]) -> Self:
         """The outputs for all images of several batches, in an order."""
+        scores = [part.specialist for part in parts if part.specialist is not None]
         return cls(
             np.concatenate([part.probabilities for part in parts], axis=1)[:, order],
             [np.concatenate(each)[order] for each in zip(*(part.logits for part in parts), strict=True)],
             [np.concatenate(each)[order] for each in zip(*(part.pooled for part in parts), strict=True)],
+            None if not scores else np.concatenate(scores)[order],
         )
 
 
@@ -91,3 +94,4 @@ class PostHoc:
     conformal: Sequence[Mapping[str, Any]] | None = None  # see `conformal.fit`; the first is in use
     ood: OodStatistics | None = None  # statistics of training images, see `ood.fit`
     decision: Mapping[str, Any] | None = None  # see `calibration.Decision`; None: the likeliest, and no prior is known
+    specialist: Mapping[str, Any] | None = None  # see `specialist.Correction`, of the vote before all else

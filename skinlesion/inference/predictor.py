@@ -21,9 +21,10 @@ from skinlesion.inference import conformal, ood
 from skinlesion.inference.calibration import balanced_scores, prior_of
 from skinlesion.inference.calibration import calibrated as apply_calibration
 from skinlesion.inference.hub import local_path
-from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array
+from skinlesion.inference.inputs import check_facts, encode_facts, facts_of_each, list_images, to_array, with_file_facts
 from skinlesion.inference.members import Fact, Facts, Members, Outputs, PostHoc, Prepared, Size, by_shape
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.specialist import corrected
 from skinlesion.inference.table_columns import groups_of_frame, object_array
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -82,14 +83,14 @@ class Predictor:
             from skinlesion.inference.ensemble import read_ensemble
 
             file = read_ensemble(path)
-            predictor = cls.of(file.models(), tta=tta or file.tta, accelerator=accelerator)
-            return replace(predictor, folder=path if path.is_dir() else path.parent, posthoc=file.posthoc)
+            options = {"tta": tta or file.tta, "accelerator": accelerator, **file.specialist_options()}
+            return replace(cls.of(file.models(), **options), folder=file.path.parent, posthoc=file.posthoc)
         if path.suffix in (".ckpt", ".safetensors") or (path / "best.ckpt").exists():
             from skinlesion.training.checkpoint import load_model
 
             return cls.of([load_model(path)], tta=tta or "none", accelerator=accelerator)
         inside = "; its ensemble is in the folder `ensemble`" if (path / "ensemble" / "ensemble.json").exists() else ""
-        expected = "a .ckpt file or a run's folder, an ensemble.json, or a bundle's folder"
+        expected = "a .ckpt file, an ensemble.json, or a run's or bundle's folder"
         raise CheckpointError(f"{path}: no model there{inside}; expected {expected}")
 
     @classmethod
@@ -122,10 +123,9 @@ class Predictor:
         from skinlesion.inference.torch_members import TorchMembers
 
         first = models[0]
-        prior = None if first.class_counts is None else prior_of(first.class_counts, first.taxonomy.codes)
-        decision = None if prior is None else {"rule": "likeliest", "prior": prior}
-        members = TorchMembers(models, **options)
-        return cls(members, first.path.parent, PostHoc(decision=decision), taxonomy=first.taxonomy)
+        counts, codes = first.class_counts, first.taxonomy.codes
+        decision = None if counts is None else {"rule": "likeliest", "prior": prior_of(counts, codes)}
+        return cls(TorchMembers(models, **options), first.path.parent, PostHoc(decision=decision), first.taxonomy)
 
     def deciding(self, rule: str) -> Self:
         """The same model, whose predicted diagnosis is "likeliest" or "balanced": see `calibration.balanced_scores`.
@@ -177,9 +177,8 @@ class Predictor:
         """Predict one image or many.
 
         Args:
-            images: One or many: paths, PIL images, or RGB arrays (h, w, 3) uint8 of any size. A folder stands for all
-                image files in it.
-            facts: Of the one patient of all images, or a row for each image. What is left out or empty is unknown.
+            images: Paths, PIL images, or RGB arrays (h, w, 3) uint8; a folder or an .npz stands for its images.
+            facts: Of the one patient of all, or a row for each image. What is left out is unknown, or as DICOM says.
             names: Of the images, in the table; None: their paths, or their positions from 0.
             calibrated: Whether probabilities are calibrated and prediction sets given, where the model has them.
             batch: Images at once.
@@ -199,6 +198,7 @@ class Predictor:
         rows = facts_of_each(facts, known, len(listed))
         for row in {id(row): row for row in rows}.values():
             check_facts(self.encoder, row)
+        rows = [with_file_facts(self.encoder, *each) for each in zip(listed, rows, strict=True)]
         metadata = encode_facts(self.encoder, rows)
         made = self._run((self.prepare(to_array(image)) for image in listed), metadata, batch=batch)
         return self._finish(made, [str(name) for name in names], calibrated=calibrated)
@@ -307,7 +307,8 @@ class Predictor:
         """The vote, calibrated, with prediction sets and out-of-distribution flags."""
         if len(names) != made.probabilities.shape[1]:
             raise DataError(f"{len(names)} names for {made.probabilities.shape[1]} images; expected one for each")
-        vote = made.probabilities.mean(axis=0, dtype=np.float64)  # (N, K)
+        mean = made.probabilities.mean(axis=0, dtype=np.float64)  # (N, K)
+        vote = corrected(mean, made.specialist, self.posthoc.specialist, self.taxonomy.codes)
         after = self.posthoc if calibrated else replace(self.posthoc, calibration=None, conformal=None)
         values, blank = apply_calibration(vote, after.calibration), object_array([""] * len(names))
         scores = None if after.ood is None else ood.score(after.ood, made.logits, made.pooled)

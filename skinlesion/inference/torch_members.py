@@ -25,6 +25,8 @@ class TorchMembers:
 
     Args:
         models: One or more; their networks are moved to the device and put into evaluation mode.
+        specialist: Corrects their vote on a diagnosis, see `inference.specialist`.
+        target: Code of that diagnosis.
         tta: Which views of an image vote, see `inference.tta`.
         accelerator: As Lightning names it: auto, cpu, gpu.
         device: Instead of the first one of the accelerator.
@@ -40,12 +42,16 @@ class TorchMembers:
         tta: str = "none",
         accelerator: str = "auto",
         device: torch.device | None = None,
+        specialist: TrainedModel | None = None,
+        target: str = "",
     ) -> None:
+        self.specialist, self.target = specialist, target
+        everyone = [*models, *([] if specialist is None else [specialist])]
         self.models, self.tta, self.device = list(models), tta, device or device_of(accelerator)
-        self.sizes: list[Size] = list(dict.fromkeys(model.spec.size for model in models))
-        self.takes_any_shape = not any(model.spec.padded for model in models)
+        self.sizes: list[Size] = list(dict.fromkeys(model.spec.size for model in everyone))
+        self.takes_any_shape = not any(model.spec.padded for model in everyone)
         self.hair = models[0].spec.hair
-        for model in models:
+        for model in everyone:
             model.network.to(self.device).eval()
 
     @property
@@ -66,7 +72,11 @@ class TorchMembers:
         facts = torch.from_numpy(metadata).to(self.device)
         made = [self._forward(model, stacked[model.spec.size], facts) for model in self.models]
         votes, logits, pooled = zip(*made, strict=True)
-        return Outputs(np.stack(votes), logits if embed else [], pooled if embed else [])
+        score = None
+        if self.specialist is not None:
+            found = self._forward(self.specialist, stacked[self.specialist.spec.size], facts)[0]  # (B, 2)
+            score = found[:, self.specialist.classes.index(self.target)]
+        return Outputs(np.stack(votes), logits if embed else [], pooled if embed else [], score)
 
     @torch.inference_mode()
     def _forward(

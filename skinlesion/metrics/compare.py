@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -66,6 +66,7 @@ class EnsembleMetrics:
         members: By name, then part, likewise.
         best_member: Name of the best on validation by macro-F1, likewise "".
         gains: By part, each metric of the vote minus that of the best member, likewise empty.
+        correction: By part, each metric of the vote minus that without its specialist; empty: it has none.
     """
 
     chosen: list[str]
@@ -76,6 +77,7 @@ class EnsembleMetrics:
     members: dict[str, Parts]
     best_member: str
     gains: dict[str, Estimates]
+    correction: dict[str, Estimates] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -86,14 +88,15 @@ class EnsembleMetrics:
             **_plain(self.vote),
             "calibrated": _plain(self.calibrated),
         }
+        if self.correction:
+            found["against_plain_vote"] = _differences(self.correction)
         if not self.members:
             return found
-        gains = {part: estimates_to_dict(each, difference=True) for part, each in self.gains.items()}
         return {
             **found,
             "all_members": _plain(self.all_members),
             "members": {name: _plain(parts) for name, parts in self.members.items()},
-            "against_best_member": {"name": self.best_member, **gains},
+            "against_best_member": {"name": self.best_member, **_differences(self.gains)},
         }
 
 
@@ -105,6 +108,7 @@ def ensemble_metrics(
     *,
     chosen: Sequence[str],
     bins: int,
+    plain: Mapping[str, Predictions] | None = None,
 ) -> EnsembleMetrics:
     """Measure an ensemble, all its members together, each of them, and the ensemble against the best of them.
 
@@ -115,10 +119,14 @@ def ensemble_metrics(
         config: Settings of the intervals.
         chosen: Names of the members that vote.
         bins: Number of bins of the calibration errors.
+        plain: By part, the vote without its specialist; None: it has none.
     """
 
     def parts(tables: Mapping[str, Predictions]) -> Parts:
         return {part: summarize_predictions(each, config, bins=bins) for part, each in tables.items()}
+
+    def against(others: Mapping[str, Predictions]) -> dict[str, Estimates]:
+        return {part: metric_differences(vote[part], each, config, bins=bins) for part, each in others.items()}
 
     everyone = {part: Predictions.soft_vote([each[part] for each in members.values()]) for part in vote if members}
     best = max(members, key=lambda name: headline(members[name]["val"])["macro_f1"], default="")
@@ -130,11 +138,8 @@ def ensemble_metrics(
         all_members=parts(everyone),
         members={name: parts(each) for name, each in members.items()},
         best_member=best,
-        gains={
-            part: metric_differences(each, members[best][part], config, bins=bins)
-            for part, each in vote.items()
-            if members
-        },
+        gains=against({part: members[best][part] for part in vote if members}),
+        correction=against(plain or {}),
     )
 
 
@@ -188,6 +193,10 @@ def names_of(patterns: Sequence[str]) -> list[str]:
     before = same.index(False) if False in same else len(same)
     after = 1 if len({each[-1] for each in parts}) == 1 else 0
     return ["/".join(each[before : len(each) - after]) for each in parts]
+
+
+def _differences(parts: Mapping[str, Estimates]) -> dict[str, Any]:
+    return {part: estimates_to_dict(each, difference=True) for part, each in parts.items()}
 
 
 def _plain(parts: Parts) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The backbone: a timm network up to a feature map, with stages in depth order to freeze and unfreeze."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -276,7 +275,7 @@ def check_name(name: str) -> None:
     Raises:
         ConfigError: It names what is meant.
     """
-    bare = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)  # as the hub has it
+    bare = name.removeprefix("timm/")  # as the hub has it
     if bare != name and timm.is_model(bare):
         raise ConfigError(f"timm has no network called {name!r}; give model.backbone={bare}, without the hub's prefix")
     architecture, _, tag = name.partition(".")

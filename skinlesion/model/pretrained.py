@@ -1,7 +1,9 @@
 """Pretrained weights for a backbone, from timm's hub or a file: they fit, or they are refused."""
 
+import json
 import logging
 import os
+import re
 import sys
 import zipfile
 import zlib
@@ -16,11 +18,11 @@ from urllib.request import Request, getproxies, urlopen
 import safetensors
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from timm.models import load_state_dict
 from torch import Tensor
 
-from skinlesion.errors import CheckpointError
+from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.surgery import REFUSALS
 
@@ -30,6 +32,8 @@ OTHER_WAYS = (
     "set model.pretrained=false to start from random weights, or model.pretrained=/path/to/weights.safetensors "
     "to read a file"
 )
+
+_RECORD = ("input_size", "fixed_input_size", "mean", "std", "license")  # of a repository's weights
 
 _UNREADABLE = (
     *(safetensors.SafetensorError, zipfile.BadZipFile, zlib.error),
@@ -88,7 +92,9 @@ def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, missin
     with torch.no_grad():
         for key in match.loaded:
             own[key].copy_(inside[key])
-    _log.info("%s: loaded %d weights into the backbone %s", source, len(match.loaded), backbone.name)
+    known = backbone.pretrained_cfg if pretrained is True else backbone.kwargs.get("pretrained_cfg_overlay", {})
+    licence = f"; licence {known['license']}" if known.get("license") else ""
+    _log.info("%s: loaded %d weights into the backbone %s%s", source, len(match.loaded), backbone.name, licence)
     if others := [key for key in match.left_over if not key.startswith("network.head.")]:
         _log.info("%s: left over, without use here: %s", source, ", ".join(others))
     if match.missing:
@@ -139,9 +145,9 @@ def hub_weights(backbone: Backbone) -> dict[str, Tensor]:
     cfg = backbone.pretrained_cfg
     overlay: dict[str, Any] = {}
     if cached := _cached(cfg):
-        overlay = {"pretrained_cfg_overlay": {"file": str(cached)}}
+        overlay = {"pretrained_cfg_overlay": {**backbone.kwargs.get("pretrained_cfg_overlay", {}), "file": str(cached)}}
     elif cfg.get("hf_hub_id"):
-        check_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), backbone.name)
+        check_reachable(_hub_address(), backbone.name)
     elif cfg.get("url"):
         check_reachable(str(cfg["url"]), backbone.name)
     else:
@@ -152,6 +158,43 @@ def hub_weights(backbone: Backbone) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"timm's weights of {backbone.name!r} cannot be loaded: {error}; {OTHER_WAYS}") from error
     return dict(net.state_dict())
+
+
+def resolve_hub_name(name: str, kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Find the network that `hf_hub:OWNER/REPOSITORY` stands for; any other name is given back as it is.
+
+    Returns:
+        timm's name of the network, and its arguments, among them the record of its weights: both suffice without the
+        hub.
+
+    Raises:
+        CheckpointError: The repository is not cached, and the hub cannot be reached or has none of that name.
+        ConfigError: The repository does not hold a network of timm.
+    """
+    found = re.fullmatch(r"hf[-_]hub:(?:timm/)?(.+)", name)
+    if found is None or timm.is_model(found[1]):  # timm's own weights
+        return name if found is None else found[1], dict(kwargs)
+    repository = found[1]
+    try:
+        path = try_to_load_from_cache(repository, "config.json")
+        if not isinstance(path, str):
+            check_reachable(_hub_address(), repository)
+            path = hf_hub_download(repository, "config.json", endpoint=_hub_address())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"model.backbone={name}: no config.json of it ({reason}); {OTHER_WAYS}") from error
+    architecture = record.get("architecture")
+    if not timm.is_model(str(architecture)):
+        raise ConfigError(f"model.backbone={name}: no network of timm (architecture: {architecture}); give another")
+    about = record.get("pretrained_cfg", record)
+    kept = {key: about[key] for key in _RECORD if about.get(key) is not None}
+    overlay = {**kept, "hf_hub_id": repository, **kwargs.get("pretrained_cfg_overlay", {})}
+    return architecture, {**record.get("model_args", {}), **kwargs, "pretrained_cfg_overlay": overlay}
+
+
+def _hub_address() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 
 
 def check_reachable(address: str, name: str) -> None:

@@ -91,13 +91,14 @@ def facts(found: "RobustnessResult") -> Figure:
         **{fill(name_of(name), 26): each for name, each in found.facts.items()},
     }
     figure, axes = panel(height=1.2 + 0.42 * len(rows))
-    for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), _lines(found).items(), strict=False):
+    lines = {number: line for number, line in _lines(found).items() if all(number in each for each in rows.values())}
+    for offset, (number, (label, colour, marker, _)) in zip((-0.2, 0.0, 0.2), lines.items(), strict=False):
         values, xerr = points([each[number] for each in rows.values()])
         y = np.arange(len(rows)) + offset
         axes.errorbar(values, y, xerr=xerr, fmt=marker, color=colour, capsize=2, ms=4, linewidth=1, label=label)
     label_rows(axes, list(rows))
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"value with {found.level:.0%} interval over lesions", fontsize=8)
+    axes.set_xlabel(f"value with {found.level:.0%} interval", fontsize=8)
     legend(figure, axes, "upper", ncols=3)
     return figure
 

@@ -13,6 +13,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone, check_name
 from skinlesion.model.network import Attention, Fusion, Head, Network
+from skinlesion.model.pretrained import resolve_hub_name
 
 
 class HeadOptions(TypedDict, total=False):
@@ -31,9 +32,15 @@ class HeadOptions(TypedDict, total=False):
 
 
 def architecture(config: ModelConfig) -> dict[str, Any]:
-    """The arguments of `LesionClassifier` that a configuration's `model` stands for, as plain data."""
+    """The arguments of `LesionClassifier` that a configuration's `model` stands for, as plain data.
+
+    Raises:
+        SkinlesionError: Its backbone is a name of the hub that cannot be resolved.
+    """
     unused = ("name", "high", "middle")  # name folders and the stages that phases unfreeze
-    return {key: value for key, value in asdict(config).items() if key not in unused}
+    found = {key: value for key, value in asdict(config).items() if key not in unused}
+    found["backbone"], found["backbone_kwargs"] = resolve_hub_name(config.backbone, config.backbone_kwargs)
+    return found
 
 
 def build_backbone(hparams: Mapping[str, Any]) -> Backbone:

@@ -1,6 +1,8 @@
 """Callbacks of a phase: seeds, history, the best checkpoint, averaged weights and the record of the run."""
 
 import logging
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,11 @@ class PhaseCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the first validation, which need not come with the first epoch."""
+        if str(self.monitor) in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume with the files where they are now."""
         here = Path(str(self.dirpath))
@@ -93,6 +100,17 @@ class PhaseCheckpoint(ModelCheckpoint):
         best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
         renamed = {name: moved(state_dict[name]) for name in paths}
         super().load_state_dict({**state_dict, **renamed, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last epoch; a class of its own, since Lightning keeps one state for all of the user's that are alike.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 class History(Callback):
@@ -110,12 +128,22 @@ class History(Callback):
     def __init__(self, path: Path, *, phase: str, rows: list[dict[str, Any]], report: bool = False) -> None:
         self.path, self.phase, self.report = path, phase, report
         self.rows = list(rows)
+        self.is_validated = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget that the last epoch was validated."""
+        self.is_validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch is."""
+        self.is_validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of the epoch that ends."""
-        measured = {name: float(trainer.callback_metrics[name]) for name in MEASURED}
+        names = [name for name in MEASURED if self.is_validated or not name.startswith("val/")]
+        measured = {name: float(trainer.callback_metrics[name]) for name in names}
         lr = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self.rows.append({"epoch": len(self.rows), "phase": self.phase, LR: lr, **measured})
+        self.rows.append({"epoch": len(self.rows), "phase": self.phase, LR: lr, **dict.fromkeys(MEASURED), **measured})
         if trainer.is_global_zero:
             write_history(self.rows, self.path)
             listed = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
@@ -132,10 +160,59 @@ class History(Callback):
         self.rows = list(state_dict["rows"])
 
 
+class EpochReport(Callback):
+    """Tells a function the history so far after each epoch, from which an exception ends the training.
+
+    Args:
+        report: Takes the rows of `History`.
+    """
+
+    def __init__(self, report: Callable[[list[dict[str, Any]]], None]) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell it the rows, to which `History`, an earlier callback, has added that of this epoch."""
+        (history,) = (each for each in trainer.callbacks if isinstance(each, History))  # type: ignore[attr-defined]
+        self.report(history.rows)
+
+
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
     """Write rows as a CSV with six significant digits, whole or not at all."""
     with replacing(path) as beside:
         pd.DataFrame(rows, columns=["epoch", "phase", LR, *MEASURED]).to_csv(beside, index=False, float_format="%.6g")
+
+
+class SameBatches(Callback):
+    """Repeats the first epoch's batches, to overfit; Lightning's own way takes the sampler's draws away."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the sampler back, before its order is asked for."""
+        loader: Any = trainer.train_dataloader
+        loader.sampler.set_epoch(0)
+
+
+class TimeLimit(Callback):
+    """Stops a run with the end of the epoch in which its time runs out, so that it resumes as if it had not stopped.
+
+    Lightning's Timer stops amid an epoch, and counts the time of earlier sittings too.
+
+    Args:
+        seconds: From now.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.has_stopped = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time has run out."""
+        return time.monotonic() >= self.deadline
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop all processes where the first one's clock says so."""
+        if trainer.strategy.broadcast(self.is_over):
+            self.has_stopped = trainer.should_stop = True
 
 
 class RunRecord(Callback):

@@ -7,32 +7,32 @@ import hashlib
 import logging
 import math
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
 
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.errors import CheckpointError, ConfigError
+from skinlesion.errors import CheckpointError, ConfigError, TimeLimitError
 from skinlesion.files import replacing, write_json
 from skinlesion.training.callbacks import (
     EpochSeed,
     ExponentialMovingAverage,
     History,
+    LastCheckpoint,
     PhaseCheckpoint,
     RunRecord,
+    TimeLimit,
     write_history,
 )
-from skinlesion.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from skinlesion.training.checkpoint import read_checkpoint
 from skinlesion.training.feature_cache import FeatureStore, weights_digest
 from skinlesion.training.module import LesionClassifier
 from skinlesion.training.run_folder import (
@@ -42,6 +42,7 @@ from skinlesion.training.run_folder import (
     read_results,
     write_results,
 )
+from skinlesion.training.trainer import make_trainer, shows_bar
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,14 @@ _INPUTS = {
 
 
 def run_phases(
-    module: LesionClassifier, datamodule: LesionDataModule, *, config: TrainConfig, folder: Path, fabric: Fabric
+    module: LesionClassifier,
+    datamodule: LesionDataModule,
+    *,
+    config: TrainConfig,
+    folder: Path,
+    fabric: Fabric,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> list[PhaseResult]:
     """Run the phases that have not run yet, and write best.ckpt, metrics.csv and layer_state.json.
 
@@ -69,10 +77,13 @@ def run_phases(
         config: Its schedule, trainer, logger and seed are used.
         folder: Of the run; an interrupted run in it is resumed.
         fabric: Tells the processes apart.
+        loggers: Lightning's, which log all phases as one run.
+        callbacks: Of the caller, in each phase behind our own.
 
     Raises:
         CheckpointError: The data have changed since the run in the folder began.
         ConfigError: A phase diverges.
+        TimeLimitError: trainer.max_time has passed.
     """
     results, inputs = read_results(folder, list(config.schedule.phases)), run_inputs(module, datamodule)
     if fabric.is_global_zero and (reached := last_epoch(folder)):
@@ -81,11 +92,15 @@ def run_phases(
         refuse_changed_inputs(inputs, folder / "last.ckpt")
     record = {**datamodule.record(), "inputs": inputs, "config": asdict(config)}
     fabric.barrier()  # all have read the folder before the first one writes
-    for name, phase in list(config.schedule.phases.items())[len(results) :]:
+    limit = TimeLimit(config.trainer.seconds)
+    for place, (name, phase) in enumerate(list(config.schedule.phases.items())[len(results) :]):
         if results:
             _load(module, best_checkpoint(results, folder))
-        callbacks = _callbacks(record, name, phase, config=config, folder=folder, before=results)
-        made = _run_phase(module, datamodule, name, phase, callbacks, config=config, folder=folder, before=results)
+        if place > 0 and fabric.broadcast(limit.is_over):
+            raise _time_up(folder)
+        own = [limit, *_callbacks(record, name, phase, config=config, folder=folder, before=results), *callbacks]
+        trainer = make_trainer(config, folder, name=name, phase=phase, callbacks=own, loggers=loggers)
+        made = _run_phase(module, datamodule, name, phase, trainer, limit=limit, folder=folder, before=results)
         results.append(made)
         if fabric.is_global_zero:
             write_results(results, folder)
@@ -159,42 +174,10 @@ def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) ->
             log.info("phase %s: the backbone is trained from %s on", name, trained)
         if phase.cached_views:
             module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
-        make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=[])
-
-
-def make_trainer(config: TrainConfig, folder: Path, *, name: str, epochs: int, callbacks: list[Callback]) -> Trainer:
-    """Make a Lightning Trainer for one phase.
-
-    Args:
-        config: Its trainer and logger are used.
-        folder: Of the run.
-        name: Of the phase.
-        epochs: At most.
-        callbacks: Besides the progress bar and the monitor of learning rates.
-
-    Raises:
-        ConfigError: Lightning refuses the arguments.
-    """
-    board = TensorBoardLogger(folder, name="tensorboard", version=name) if config.logger == "tensorboard" else False
-    bar = [RichProgressBar(console_kwargs={"stderr": True})] if _shows_bar(config) else []
-    monitor = [LearningRateMonitor("epoch")] if board else []
-    try:
-        return Trainer(
-            **{**asdict(config.trainer), "enable_progress_bar": _shows_bar(config)},
-            max_epochs=epochs,
-            callbacks=[*callbacks, *monitor, *bar],
-            logger=board,
-            plugins=[AtomicCheckpointIO()],
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the samplers know their share
-        )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
-
-
-def _shows_bar(config: TrainConfig) -> bool:
-    return config.trainer.enable_progress_bar and sys.stderr.isatty()
+        every = config.trainer.check_val_every_n_epoch or 1
+        if every > phase.epochs:
+            raise ConfigError(f"trainer.check_val_every_n_epoch={every}: phase {name} ends after {phase.epochs} epochs")
+        make_trainer(config, folder, name=name, phase=phase, callbacks=[])
 
 
 def _run_phase(
@@ -202,34 +185,35 @@ def _run_phase(
     datamodule: LesionDataModule,
     name: str,
     phase: PhaseConfig,
-    callbacks: list[Callback],
+    trainer: Trainer,
     *,
-    config: TrainConfig,
+    limit: TimeLimit,
     folder: Path,
     before: list[PhaseResult],
 ) -> PhaseResult:
     rows = before[-1].rows if before else []
     module.start_phase(phase)
-    trainer = make_trainer(config, folder, name=name, epochs=phase.epochs, callbacks=callbacks)
-    interrupted = _interrupted(folder, name, phase)
-    if interrupted is None or not interrupted.complete:
+    last = _last(folder, name, phase)
+    if not last.is_complete:
         data = datamodule.continued(first_epoch=len(rows))
         source: dict[str, Any] = {"datamodule": data}
         if phase.cached_views:
             store = FeatureStore(module.network.backbone, data, device=trainer.strategy.root_device)
             source = {"train_dataloaders": store.train_dataloader(phase.cached_views)}
             source["val_dataloaders"] = store.val_dataloader()
-        resumed = None if interrupted is None else interrupted.path
+        trainer.fit_loop.epoch_loop._batches_that_stepped = last.steps  # the step that loggers are told
         module.train()  # computing feature maps has put the backbone into evaluation mode; its frozen stages stay so
-        trainer.fit(module, **source, ckpt_path=resumed, weights_only=True)
-    checkpoint = read_checkpoint(folder / "last.ckpt")
-    rows_now = _rows(checkpoint)
-    if not math.isfinite(rows_now[-1]["val/loss"]):
+        trainer.fit(module, **source, ckpt_path=last.resumed, weights_only=True)
+        if limit.has_stopped and not _last(folder, name, phase).is_complete:
+            raise _time_up(folder)
+    rows_now = _rows(read_checkpoint(folder / "last.ckpt"))
+    validated = [row for row in rows_now[len(rows) :] if row["val/loss"] is not None]
+    if not math.isfinite(validated[-1]["val/loss"]):
         raise ConfigError(
-            f"phase {name} diverged in epoch {rows_now[-1]['epoch']}: val/loss is {rows_now[-1]['val/loss']}; "
+            f"phase {name} diverged in epoch {validated[-1]['epoch']}: val/loss is {validated[-1]['val/loss']}; "
             f"lower schedule.phases.{name}.lr and start anew with resume=restart"
         )
-    macro_f1 = max(row["val/macro_f1"] for row in rows_now[len(rows) :])
+    macro_f1 = max(row["val/macro_f1"] for row in validated)
     trainable = module.network.backbone.trainable()
     return PhaseResult(name, f"{len(before)}-{name}.ckpt", macro_f1, trainable, rows_now)
 
@@ -245,13 +229,13 @@ def _callbacks(
 ) -> list[Callback]:
     rows = before[-1].rows if before else []
     return [
-        History(folder / "metrics.csv", phase=name, rows=rows, report=not _shows_bar(config)),
+        History(folder / "metrics.csv", phase=name, rows=rows, report=not shows_bar(config)),
         RunRecord(record, phase=name),
         EarlyStopping("val/loss", patience=phase.patience),
         EpochSeed(config.seed, first_epoch=len(rows)),
         *([ExponentialMovingAverage(phase.ema_decay)] if phase.ema_decay else []),
         PhaseCheckpoint(phases_folder(folder), filename=f"{len(before)}-{name}"),
-        ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
+        LastCheckpoint(folder),
     ]
 
 
@@ -263,21 +247,39 @@ def last_epoch(folder: Path) -> str | None:
     return f"phase {phases[-1]}, epoch {phases.count(phases[-1])}"
 
 
+def _time_up(folder: Path) -> TimeLimitError:
+    return TimeLimitError(
+        f"out={folder}: stopped by trainer.max_time after {last_epoch(folder)}; the same command goes on from there"
+    )
+
+
+def logged_steps(folder: Path) -> int:
+    """Optimizer steps of all phases of a run so far."""
+    steps: int = read_checkpoint(folder / "last.ckpt")["loops"]["fit_loop"]["epoch_loop.state_dict"][
+        "_batches_that_stepped"
+    ]
+    return steps
+
+
 @dataclass(frozen=True)
-class _Interrupted:
-    path: Path
-    complete: bool  # the phase had come to its end, only its mark was missing
+class _Last:
+    """What last.ckpt means for a phase."""
+
+    resumed: Path | None  # the checkpoint, where it is of this phase
+    is_complete: bool  # the phase had come to its end, only its mark was missing
+    steps: int  # of the optimizer, in all phases so far
 
 
-def _interrupted(folder: Path, name: str, phase: PhaseConfig) -> _Interrupted | None:
+def _last(folder: Path, name: str, phase: PhaseConfig) -> _Last:
     path = folder / "last.ckpt"
     if not path.exists():
-        return None
+        return _Last(None, is_complete=False, steps=0)
     checkpoint = read_checkpoint(path)
+    steps = logged_steps(folder)
     if checkpoint["skinlesion"]["phase"] != name:
-        return None
+        return _Last(None, is_complete=False, steps=steps)
     waits = [state["wait_count"] for key, state in checkpoint["callbacks"].items() if key.startswith("EarlyStopping")]
-    return _Interrupted(path, waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs)
+    return _Last(path, waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs, steps)
 
 
 def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
 """The folder of one training run: what it holds, who works in it, and how far its phases have come."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -15,7 +16,7 @@ from yaml import YAMLError
 from skinlesion.config.schema import FileName, Range
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError, ConfigError
-from skinlesion.files import read_json, require_writable, sweep, write_json, write_text
+from skinlesion.files import locked, read_json, require_writable, sweep, write_json, write_text
 from skinlesion.taxonomy import HAM10000, read_taxonomy
 
 # Keys that may differ between a run and its continuation: they change nothing in the result.
@@ -30,8 +31,11 @@ _FREE = {
     "logger",
     "data.cache_dir",
     "loader.workers",
+    "trainer.detect_anomaly",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
+    "trainer.max_time",
+    "trainer.profiler",
 }
 
 _PROGRESS = ("metrics.json", "last.ckpt", "phases")  # any of them: something would be lost
@@ -39,14 +43,19 @@ _FILES = (
     *_PROGRESS,
     "best.ckpt",
     "config.yaml",
+    "csv",
     "history.png",
     "layer_state.json",
     "metrics.csv",
+    "mlflow.db",
     "predictions_test.csv",
     "predictions_val.csv",
+    "profile",
     "run.log",
     "split.csv",
     "tensorboard",
+    "tracking.json",
+    "wandb",
 )
 
 
@@ -58,7 +67,7 @@ class PhaseResult:
     checkpoint: FileName  # in the folder of phases
     macro_f1: Annotated[float, Range(0, 1)]  # of the best epoch, on validation
     trainable: dict[str, bool]  # layers of the backbone, in depth order
-    rows: list[dict[str, int | float | str]]  # history of this and earlier phases, a row an epoch
+    rows: list[dict[str, int | float | str | None]]  # of this and earlier phases, a row an epoch; None: not validated
 
 
 @contextmanager
@@ -75,17 +84,18 @@ def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> 
     """
     require_writable(folder, "out")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"out={folder}: another process is training there; wait for it or give another out") from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock", timeout=0))
+        except Timeout:
+            raise ConfigError(
+                f"out={folder}: another process is training there; wait for it or give another out"
+            ) from None
         differing = _differing(folder, config)
         if of_another := [line for key, line in differing.items() if key.removesuffix(".name") in swept]:
             raise ConfigError(f"out={folder}: {of_another[0]}: another member's; give another out or member=null")
         changed = [line for key, line in differing.items() if key not in _FREE]
-        if config.resume == "restart":
+        if config.resume == "restart" and not _is_requeued(folder):
             _clear(folder)
         elif changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -96,8 +106,15 @@ def claimed(folder: Path, config: TrainConfig, *, swept: Sequence[str] = ()) -> 
             sweep(place)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
         yield
-    finally:
-        lock.release()
+
+
+def _is_requeued(folder: Path) -> bool:
+    """Whether this is a job of Slurm that has restarted the run already, and was queued again; note that it has."""
+    job, mark = os.environ.get("SLURM_JOB_ID", ""), folder / ".restarted"
+    is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and mark.exists() and mark.read_text() == job
+    if job and not is_requeued:
+        write_text(mark, job)
+    return is_requeued
 
 
 def is_finished(folder: Path) -> bool:
@@ -155,12 +172,26 @@ def best_checkpoint(results: list[PhaseResult], folder: Path) -> Path:
     return phases_folder(folder) / max(results, key=lambda each: each.macro_f1).checkpoint
 
 
-def best_epoch(folder: Path, phases: Sequence[str]) -> str:
-    """Phase, epoch and score of a finished run's best.ckpt, for people."""
-    best = max(read_results(folder, phases), key=lambda each: each.macro_f1)
-    scores = [row["val/macro_f1"] for row in best.rows if row["phase"] == best.phase]
-    epoch = scores.index(best.macro_f1) + 1
-    return f"phase {best.phase}, epoch {epoch} of {len(scores)}: val macro-F1 {best.macro_f1:.3f}"
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has come to its end: its folder, which holds best.ckpt, and its history, a row an epoch."""
+
+    folder: Path
+    best: PhaseResult  # the phase that best.ckpt is from
+    rows: list[dict[str, int | float | str | None]]
+
+    @classmethod
+    def read(cls, folder: Path, phases: Sequence[str]) -> Self:
+        """Read what a finished run has left."""
+        results = read_results(folder, phases)
+        return cls(folder, max(results, key=lambda each: each.macro_f1), results[-1].rows)
+
+    @property
+    def best_epoch(self) -> str:
+        """Phase, epoch and score of best.ckpt, for people."""
+        scores = [row["val/macro_f1"] for row in self.best.rows if row["phase"] == self.best.phase]
+        epoch = scores.index(self.best.macro_f1) + 1
+        return f"phase {self.best.phase}, epoch {epoch} of {len(scores)}: val macro-F1 {self.best.macro_f1:.3f}"
 
 
 def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:

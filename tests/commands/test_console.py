@@ -2,7 +2,7 @@
 
 import pytest
 
-from skinlesion.commands.console import show_metrics, show_points
+from skinlesion.commands.console import resampled, show_metrics, show_points
 from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.estimate import MARK_NOTE, Estimate
 
@@ -29,3 +29,12 @@ def test_points_with_the_same_flags_share_a_row(capsys: pytest.CaptureFixture[st
     show_points("Points", [*points, ("malignant", 0.9, None)])
     rows = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert rows == ["mel, 80% to 85% wanted", "mel, 90% wanted", "malignant, 80% wanted"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [(None, "lesions"), ("abb", "lesions"), ("aaa", "groups of lesions"), (("P1", "P1", "P2"), "patients"),
+     (("a", "lesion b", "lesion b"), "lesions")],
+)  # fmt: skip
+def test_what_intervals_resample_is_said(groups: tuple[str, ...] | None, said: str) -> None:
+    assert resampled(("a", "b", "b"), groups) == said

@@ -308,6 +308,7 @@ def test_the_sources_are_whole(path: Path) -> None:
             (
                 "https://dataverse.harvard.edu/api/access/datafile/",
                 "https://isic-challenge-data.s3.amazonaws.com/",
+                "https://isic-archive.s3.amazonaws.com/challenges/milk10k/",
                 "https://data.mendeley.com/public-files/datasets/zr7vgbcyr2/",
                 "https://zenodo.org/records/",
             )

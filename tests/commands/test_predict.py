@@ -10,15 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CODES, composed
+from PIL import Image as PillowImage
+from public_sets import dermamnist
 from scipy.special import softmax
 
+from skinlesion.commands.explain import run as explain
 from skinlesion.commands.predict import records, run, show
 from skinlesion.config.inference import PredictConfig
+from skinlesion.config.studies import ExplainConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data import image_io
 from skinlesion.data.image_io import Image
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.torch_members import TorchMembers
 
 
@@ -107,7 +112,7 @@ def test_a_folder_is_read_a_batch_at_a_time(
     monkeypatch.setattr(TorchMembers, "run", counted)
     predict(checkpoint, f"image={images}", "format=json", "loader.batch_size=50")
     batches = answers(capsys)["predictions"]
-    monkeypatch.setattr(image_io, "read", kept)
+    monkeypatch.setattr("skinlesion.inference.inputs.read", kept)
     predict(checkpoint, f"image={images}", "format=csv", "loader.batch_size=16")
     assert len(full) == len(at_once)
     sizes = sizes[: -(-len(at_once) // 50)]
@@ -307,11 +312,48 @@ def test_a_faulty_table_of_facts_is_named_by_line(checkpoint: str, images: Path,
 
 
 def test_age_and_sex_of_a_dicom_file_are_facts(
-    checkpoint: str, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    checkpoint: str,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    """For the command, for Python, and for explanations."""
     path = sorted(images.iterdir())[0]
     predict(checkpoint, f"image={path}", "age=85", "sex=male", "format=json")
     wanted = answers(capsys)["predictions"]
-    monkeypatch.setattr("skinlesion.data.dicom.dicom_facts", lambda path: {"age": 85.0, "sex": "female"})
+    monkeypatch.setattr("skinlesion.inference.inputs.dicom_facts", lambda path: {"age": 85.0, "sex": "female"})
     predict(checkpoint, f"image={path}", "sex=male", "format=json")
     assert answers(capsys)["predictions"] == wanted
+    alone = Predictor.load(checkpoint.partition("=")[2]).predict(
+        [path, path], [{"sex": "male"}, {"age": 85, "sex": "male"}]
+    )
+    np.testing.assert_array_equal(alone.probabilities[0], alone.probabilities[1])
+    words = (checkpoint, f"image={path}", "sex=male", f"out={tmp_path}")
+    explain(composed("explain", ExplainConfig, *words))
+    (page,) = tmp_path.glob("*.json")
+    told = json.loads(page.read_text())
+    assert told["facts"] == {"age": 85.0, "sex": "male", "localization": None}
+    assert told["probabilities"] == wanted[0]["probabilities"]
+
+
+def test_arrays_of_medmnist_are_predicted_as_files(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    dermamnist(tmp_path)
+    predict(checkpoint, f"images={tmp_path / 'dermamnist.npz'}", "format=json")
+    found = answers(capsys)["predictions"]
+    assert [Path(row["image"]).name for row in found[6:8]] == ["train_00006", "val_00000"]
+    assert len(found) == 10
+    with np.load(tmp_path / "dermamnist.npz") as arrays:
+        PillowImage.fromarray(arrays["val_images"][0]).save(tmp_path / "one.png")
+    predict(checkpoint, f"image={tmp_path / 'one.png'}", "format=json")
+    (one,) = answers(capsys)["predictions"]
+    assert one["probabilities"] == pytest.approx(found[7]["probabilities"], abs=2e-6)
+    alone = Predictor.load(checkpoint.partition("=")[2]).predict(tmp_path / "dermamnist.npz" / "val_00000")
+    np.testing.assert_allclose(alone.probabilities[0], list(one["probabilities"].values()), atol=2e-6)
+    with pytest.raises(DataError, match=r"no such image; expected a name such as train_"):
+        Predictor.load(checkpoint.partition("=")[2]).predict(tmp_path / "dermamnist.npz" / "val_9")
+    (tmp_path / "torn.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"torn.npz: cannot be read as an .npz of MedMNIST"):
+        predict(checkpoint, f"images={tmp_path / 'torn.npz'}")

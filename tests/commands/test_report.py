@@ -218,6 +218,23 @@ def test_the_numbers_are_those_of_the_tables(made: Path, ensemble: Path) -> None
     assert row["accuracy"] == pytest.approx((women.actual == women.predicted).mean())
 
 
+def test_lightness_of_the_skin_is_a_subgroup_once_evaluate_has_found_it(tmp_path: Path) -> None:
+    folder = write_ensemble(tmp_path / "ensemble")
+    test = Predictions.read(folder / "predictions_test.csv")
+    table = write_metadata(tmp_path / "table.csv", [test])
+    tones = np.resize(["light", "tan", "unknown"], len(test))
+    (folder / "evaluation").mkdir()
+    pd.DataFrame({"image_id": test.image_id, "skin_tone": tones, "ita": 1.0, "error": 1.0}).to_csv(
+        folder / "evaluation" / "skin_tones_test.csv", index=False
+    )
+    run(composed("report", ReportConfig, f"ensemble={folder}", f"metadata={table}", *FAST))
+    groups = pd.read_csv(folder / "report" / "tables" / "subgroups.csv")
+    row = groups[(groups["fact"].str.contains("skin")) & (groups["group"] == "tan")].iloc[0]
+    tan = test.select(tones == "tan")
+    assert row["images"] == len(tan)
+    assert row["accuracy"] == pytest.approx((tan.actual == tan.predicted).mean())
+
+
 def test_rows_within_source_stand_beside_the_headline(made: Path, ensemble: Path) -> None:
     test = Predictions.read(ensemble / "predictions_test.csv")
     facts = pd.read_csv(ensemble.parent / "data" / "table.csv").set_index("image_id")

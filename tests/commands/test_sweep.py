@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands.slurm_double import slurm
 from conftest import SMALL
 from filelock import FileLock
 
@@ -18,14 +19,16 @@ pytestmark = pytest.mark.slow
 MEMBERS = ("tiny_resnet-a06_g19", "tiny_resnet-a05_g20", "tiny_resnet-a04_g21")
 
 
-def sweep(synthetic_root: Path, folder: Path, *overrides: str, out: bool = True) -> subprocess.CompletedProcess[str]:
+def sweep(
+    synthetic_root: Path, folder: Path, *overrides: str, out: bool = True, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     places = [f"data.root={synthetic_root}", f"data.cache_dir={folder / 'cache'}"]
     places += [f"out={folder / 'runs'}"] if out else []
     few = ("schedule=head_only", "schedule.phases.head.epochs=1")
     return subprocess.run(
         [sys.executable, "-m", "skinlesion", "train", *overrides, *SMALL, *few, *places],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
         timeout=300,
@@ -58,16 +61,46 @@ def test_a_member_that_fails_does_not_lose_the_others(synthetic_root: Path, tmp_
     assert "Warning" not in answer.stderr
 
 
-def test_two_members_at_once_and_a_sweep_by_hand(synthetic_root: Path, tmp_path: Path) -> None:
-    answer = sweep(
-        synthetic_root, tmp_path, "-m", "loss.gamma=1.5,2.0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert finished(tmp_path) == ["tiny_resnet-a05_g15", "tiny_resnet-a05_g20"]
-    gammas = [(tmp_path / "runs" / name / "config.yaml").read_text().count("gamma: 1.5") for name in finished(tmp_path)]
-    assert gammas == [1, 0]
+LAUNCHERS = {
+    "local": ("hydra/launcher=local", "hydra.launcher.n_jobs=2"),
+    "slurm": ("hydra/launcher=slurm",),
+    "ray": ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"),
+}
+
+
+def three_members(root: Path, folder: Path, *overrides: str, env: dict[str, str] | None = None) -> None:
+    """Two that train, and one that fails since another run has its folder."""
+    taken = folder / "runs" / "tiny_resnet-a05_g20-seed_3"
+    taken.mkdir(parents=True)
+    (taken / "config.yaml").write_text("seed: 99\n")
+    (taken / "last.ckpt").write_bytes(b"somebody's work")
+    answer = sweep(root, folder, "-m", "seed=1,3,2", *overrides, env=env)
+    assert answer.returncode == 1
+    assert finished(folder) == [f"tiny_resnet-a05_g20-seed_{seed}" for seed in (1, 2)], answer.stderr
+    assert "skinlesion train: 1 failed (seed=3):\n  out=" in answer.stderr
+    assert "holds a run with" in answer.stderr
+    assert not (folder / "runs/.failures").exists()
+
+
+@pytest.fixture(scope="module")
+def basic(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("basic")
+    three_members(synthetic_root, folder)
+    return folder
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_each_launcher_trains_what_the_basic_one_trains(
+    launcher: str, basic: Path, synthetic_root: Path, tmp_path: Path
+) -> None:
+    """To the byte, and says why a member failed, though workers see no variable and no TMPDIR of the submitter's."""
+    if launcher != "local":
+        pytest.importorskip({"slurm": "submitit", "ray": "hydra_plugins.hydra_ray_launcher"}[launcher])
+    three_members(synthetic_root, tmp_path, *LAUNCHERS[launcher], env=slurm(tmp_path) if launcher == "slurm" else None)
+    for path in ("metrics.csv", "predictions_val.csv", "predictions_test.csv"):
+        for member in finished(basic):
+            assert (tmp_path / "runs" / member / path).read_bytes() == (basic / "runs" / member / path).read_bytes()
     assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
-    assert len(list((tmp_path / "cache").glob("features-*view0*.npy"))) == 1
 
 
 def test_a_sweep_by_hand_can_be_extended(synthetic_root: Path, tmp_path: Path) -> None:
@@ -81,6 +114,29 @@ def test_a_sweep_by_hand_can_be_extended(synthetic_root: Path, tmp_path: Path) -
     assert names == [f"tiny_resnet-a05_g20-seed_{seed}" for seed in (1, 2, 3, 4)]
     seeds_there = [line for name in names for line in (folder / name / "config.yaml").read_text().splitlines()]
     assert [line for line in seeds_there if line.startswith("seed:")] == [f"seed: {seed}" for seed in (1, 2, 3, 4)]
+
+
+@pytest.mark.exhaustive
+def test_slurm_starts_a_task_for_each_device(synthetic_root: Path, tmp_path: Path) -> None:
+    """A member is as if this program had started its processes; one whose first task fails ends as a whole."""
+    pytest.importorskip("submitit")
+    two = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    answer = sweep(synthetic_root, tmp_path, *two, f"out={tmp_path / 'alone'}", out=False)
+    assert answer.returncode == 0, answer.stderr
+    taken = tmp_path / "runs" / "tiny_resnet-a05_g20-seed_3"
+    taken.mkdir(parents=True)
+    (taken / "config.yaml").write_text("seed: 99\n")
+    (taken / "last.ckpt").write_bytes(b"somebody's work")
+    words = ("-m", "seed=1,3", *two, "hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2")
+    answer = sweep(synthetic_root, tmp_path, *words, env=slurm(tmp_path))
+    assert finished(tmp_path) == ["tiny_resnet-a05_g20-seed_1"], answer.stderr
+    for name in ("metrics.csv", "predictions_val.csv"):
+        assert (tmp_path / "runs" / finished(tmp_path)[0] / name).read_bytes() == (
+            tmp_path / "alone" / name
+        ).read_bytes()
+    assert answer.returncode == 1
+    assert "skinlesion train: 1 failed (seed=3):\n  out=" in answer.stderr
+    assert "Traceback" not in answer.stderr.partition("1 failed")[2]
 
 
 def test_more_than_one_device_is_refused(synthetic_root: Path, tmp_path: Path) -> None:

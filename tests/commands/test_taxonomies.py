@@ -8,14 +8,17 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import SMALL, composed
+from public_sets import milk10k, pad_ufes20
 
-from skinlesion.commands import ensemble, evaluate, export, report, train
+from skinlesion.commands import compare, ensemble, evaluate, explain, export, report, robustness, train
 from skinlesion.config.deploy import ExportConfig
-from skinlesion.config.inference import EnsembleConfig, EvaluateConfig
-from skinlesion.config.studies import ReportConfig
+from skinlesion.config.inference import CompareConfig, EnsembleConfig, EvaluateConfig
+from skinlesion.config.studies import ExplainConfig, ReportConfig, RobustnessConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import DataError
 from skinlesion.inference.predictor import Predictor
+from skinlesion.taxonomy import Taxonomy
+from skinlesion.training.checkpoint import load_model
 from skinlesion.training.module import LesionClassifier
 
 FAST = ("resamples=100", "interval=percentile")
@@ -81,7 +84,16 @@ def test_two_diagnoses_and_three_go_all_the_way(
     evaluate.run(
         composed("evaluate", EvaluateConfig, f"ensemble={folder}", "split=test", f"out={tmp_path / 'e'}", *FAST)
     )
+    studied = ("split=val", "images=10", f"ensemble={folder}", "resamples=100")
+    others = (f"~steps.{name}" for name in composed("robustness", RobustnessConfig, *studied).steps if name != "jpeg")
+    robustness.run(composed("robustness", RobustnessConfig, *studied, "steps.jpeg=[30]", *others))
+    explain.run(composed("explain", ExplainConfig, *studied))
     report.run(composed("report", ReportConfig, f"ensemble={folder}", *FAST))
+    said = (folder / "report" / "report.html").read_text()
+    assert "Robustness" in said
+    assert "Explanations" in said
+    tables = [f"{runs}/{name}/predictions_test.csv" for name in ("m1", "m2")]
+    compare.run(composed("compare", CompareConfig, f"tables=[{','.join(tables)}]", *FAST))
     export.run(composed("export", ExportConfig, f"ensemble={folder}", f"out={tmp_path / 'bundle'}", "images=5"))
 
     predicted = pd.read_csv(folder / "predictions_test.csv")
@@ -117,3 +129,24 @@ def test_diagnoses_without_an_image_are_named_with_the_ways_on(synthetic_root: P
     train.run(config)
     classes = LesionClassifier.load_from_checkpoint(tmp_path / "run" / "best.ckpt").taxonomy.codes
     assert classes == ("akiec", "bcc", "bkl", "mel", "nv", "vasc")
+
+
+@pytest.mark.parametrize(("name", "n", "groups"), [("pad_ufes20", 96, "patient_id"), ("milk10k", 66, "lesion_id")])
+def test_a_public_layout_trains_by_one_word(name: str, n: int, groups: str, tmp_path: Path) -> None:
+    {"pad_ufes20": pad_ufes20, "milk10k": milk10k}[name](tmp_path / "set", n)
+    places = (f"data.root={tmp_path / 'set'}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'run'}")
+    small = (*SMALL, "schedule=head_only", "schedule.phases.head.epochs=1", "split.val_fraction=0.25")
+    config = composed("train", TrainConfig, f"data={name}", *small, *places)
+    train.run(config)
+    model = load_model(tmp_path / "run")
+    assert model.taxonomy.codes == Taxonomy.load(name).codes
+    assert model.encoder.names == tuple(config.data.facts)
+    found = pd.concat(pd.read_csv(tmp_path / "run" / f"predictions_{part}.csv") for part in ("val", "test"))
+    table = next((tmp_path / "set").glob("*etadata.csv"))
+    rows = pd.read_csv(table).rename(columns={"img_id": "image_id", "isic_id": "image_id"})
+    rows["image_id"] = rows["image_id"].str.removesuffix(".png")
+    split = pd.read_csv(tmp_path / "run" / "split.csv")[["image_id", "split"]]
+    split = split.merge(rows[["image_id", groups]], on="image_id")
+    assert len(split) == len(rows)
+    assert split.groupby(groups)["split"].nunique().max() == 1
+    assert set(found["image_id"]) == set(split.loc[split["split"] != "train", "image_id"])

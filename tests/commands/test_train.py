@@ -89,8 +89,10 @@ def test_networks_and_image_sizes_are_checked_before_data_are_read(small_config:
 
     swin = "model.backbone=swin_tiny_patch4_window7_224"
     assert "such as [48, 48] or [52, 52]" in refused(swin, "model.image_size=[50,50]")
-    assert "give model.backbone=resnet18.a1_in1k" in refused("model.backbone=hf_hub:timm/resnet18.a1_in1k")
+    assert "give model.backbone=resnet18.a1_in1k" in refused("model.backbone=timm/resnet18.a1_in1k")
     assert "resnet18 has the tags a1_in1k" in refused("model.backbone=resnet18.no_such_tag")
+    with pytest.raises(DataError, match="nowhere"):  # timm's own, by the hub's name
+        run(small_config("data.root=/nowhere", "model.high=1", "model.middle=2", "model.backbone=hf_hub:timm/resnet18"))
     fitting = (swin, "model.image_size=[64,64]", "++model.backbone_kwargs={img_size: 64, window_size: 2}")
     with pytest.raises(DataError, match="nowhere"):
         run(small_config("data.root=/nowhere", "model.high=1", "model.middle=2", *fitting))
@@ -294,7 +296,7 @@ def test_the_learning_rates_are_logged_under_lightnings_names(small_config: Conf
 
     config = small_config("schedule=two_phase", "schedule.phases.high.epochs=2", "logger=tensorboard")
     run(config)
-    events = EventAccumulator(str(Path(config.out) / "tensorboard" / "high")).Reload()
+    events = EventAccumulator(str(Path(config.out) / "tensorboard")).Reload()
     rates = {tag for tag in events.Tags()["scalars"] if tag.startswith("lr-")}
     assert rates == {f"lr-AdamW/{part}{rest}" for part in ("head", "backbone") for rest in ("", "_without_decay")}
     assert {"train/loss", "val/loss", "val/accuracy", "val/macro_f1"} <= {*events.Tags()["scalars"]}

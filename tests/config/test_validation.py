@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import composed
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from skinlesion.cli import COMMANDS
@@ -24,6 +24,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "explain": ("checkpoint=a.ckpt", "image=a.jpg", "class=mel"),
     "robustness": ("checkpoint=a.ckpt", "split=val"),
     "export": ("checkpoint=a.ckpt", "out=bundle"),
+    "tune": (),
     "folds": (),
     "download": (),
     "probe": (),
@@ -42,6 +43,7 @@ NOT_OF_TRAINING = (
     "near_duplicates",
     "dataset",
     "fact_specs",
+    "label_file",
 )
 GROUPS = sorted(
     path.relative_to(config_dir())
@@ -183,6 +185,18 @@ def test_natural_mistakes_are_answered_in_words_of_our_own(words: list[str], sai
         configuration("train", TrainConfig, *words)
     error = caught.value
     assert said in (str(error) if isinstance(error, ConfigError) else explain(error, TrainConfig))
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "submitit"), ("ray", "ray")])
+def test_a_launcher_that_is_not_installed_names_its_extra(launcher: str, extra: str) -> None:
+    error = MissingConfigException("", f"hydra/launcher/{launcher}", ["basic"])
+    named = f"hydra/launcher={launcher}: is not installed; pip install 'skinlesion[{extra}]'"
+    assert explain(error, TrainConfig) == named
+    with pytest.raises(MissingConfigException) as caught:
+        configuration("train", TrainConfig, "hydra/launcher=nomad")
+    assert explain(caught.value, TrainConfig).startswith(
+        "hydra/launcher=nomad: unknown choice; expected one of basic, "
+    )
 
 
 def test_each_focal_loss_has_a_name_of_its_own() -> None:

@@ -230,3 +230,18 @@ def test_a_builder_that_waits_takes_what_the_other_made(tmp_path: Path, caplog: 
     filled(path)
     assert not Path(leftover).exists()
     assert leftover in caplog.text
+
+
+def test_a_lost_race_takes_the_winners_file(tmp_path: Path) -> None:
+    """Of a machine whose lock is not seen here; its file may differ in the last bits, and is mapped there."""
+    path = tmp_path / "a.npy"
+
+    def build() -> None:
+        with new_array(path, (1000,), np.uint8, what="numbers") as array:
+            array[:] = 8
+            with new_array(path, (1000,), np.uint8, what="numbers") as theirs:
+                theirs[:] = 7
+
+    assert open_array(path, build).tolist() == [7] * 1000
+    assert not [*tmp_path.glob(".*.npy")]
+    assert filled(path, value=9).tolist() == [7] * 1000, "it is intact"

@@ -246,6 +246,25 @@ def test_grouped_validates_on_about_its_fraction_of_each_diagnosis(
         assert abs((part["split"] == "val").sum() - val_fraction * len(part)) <= 4
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_each_diagnosis_of_a_patient_counts(seed: int) -> None:
+    """Patients have two or three diagnoses each; all five rare ones are in each part of each fold."""
+    rows = [
+        {"image_id": f"{patient}-{code}", "lesion_id": f"{patient}-{code}", "diagnosis": code, "group_id": patient}
+        for place, patient in enumerate(f"P{number}" for number in range(24))
+        for code in ("nv", ("mel", "bcc", "df", "bkl")[place % 4], *(["vasc"] if place % 3 == 0 else []))
+    ]
+    frame = pd.DataFrame(rows)
+    splits = [grouped(frame, seed=seed, folds=3, fold=fold, val_fraction=0.3) for fold in range(3)]
+    for split in splits:
+        found = with_diagnosis(split, frame)
+        assert (found.groupby("diagnosis")["split"].nunique() == 3).all()
+        test = found[found["split"] == "test"]["diagnosis"].value_counts()
+        assert test["vasc"] in (2, 3, 4)
+        patients = found["image_id"].str.partition("-")[0]
+        assert found.groupby(patients)["split"].nunique().max() == 1
+
+
 def test_grouped_sizes_do_not_depend_on_the_seed() -> None:
     frame = table(SMALL)
     sizes = {

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import CODES, composed
@@ -25,12 +26,18 @@ from skinlesion.inference.predictor import Predictor
 FAST = ("resamples=100", "interval=percentile")
 
 
-@pytest.fixture(scope="module", params=["checkpoint", "ensemble"])
+@pytest.fixture(scope="module", params=["checkpoint", "ensemble", "specialist"])
 def model(request: pytest.FixtureRequest, sweep_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "checkpoint":
         return f"checkpoint={sweep_folder / 'second' / 'best.ckpt'}"
-    members, out = f"{sweep_folder / 'first'},{sweep_folder / 'second'}", tmp_path_factory.mktemp("agreement") / "pair"
-    run = (f"members=[{members}]", f"out={out}", "smallest=2", "calibration=temperature", *FAST)
+    members, out = (
+        f"{sweep_folder / 'first'},{sweep_folder / 'second'}",
+        tmp_path_factory.mktemp(f"{request.param}_agreement") / "pair",
+    )
+    more: tuple[str, ...] = ()
+    if request.param == "specialist":
+        more = (f"specialist={request.getfixturevalue('nevus_specialist')}",)
+    run = (*more, f"members=[{members}]", f"out={out}", "smallest=2", "calibration=temperature", *FAST)
     ensemble(composed("ensemble", EnsembleConfig, *run))
     return f"ensemble={out / 'ensemble.json'}"
 
@@ -69,6 +76,12 @@ def test_all_commands_and_the_service_agree(
         "service": answer.json()["images"][0]["probabilities"],
         "python": dict(zip(CODES, row.tolist(), strict=True)),
     }
+    if "specialist_agreement" in model:
+        about, members = json.loads(Path(model.partition("=")[2]).read_text()), answer.json()["images"][0]["members"]
+        plain = sum(np.array(list(each["probabilities"].values())) for each in members) / len(members)
+        assert about["specialist"]["weight"] > 0.1
+        uncalibrated = answer.json()["images"][0]["uncalibrated"]
+        assert np.abs(np.array(list(uncalibrated.values())) - plain).max() > 0.01, "the service corrects the vote too"
     for name, probabilities in found.items():
         tolerance = 1e-4 if name in ("bundle", "service") else 2e-6  # onnxruntime adds up in another order
         assert probabilities == pytest.approx(expected, abs=tolerance), name

@@ -1,5 +1,6 @@
 """Loading weights from files and from timm's hub: they fit bit by bit, or are refused and change nothing."""
 
+import json
 import logging
 import os
 import pickle
@@ -13,11 +14,13 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from conftest import composed
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from skinlesion.errors import CheckpointError
+from skinlesion.config.train import TrainConfig
+from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.pretrained import (
     HUB_TIMEOUT,
@@ -26,7 +29,9 @@ from skinlesion.model.pretrained import (
     hub_weights,
     load_pretrained,
     read_weights,
+    resolve_hub_name,
 )
+from skinlesion.training.build import image_input
 
 shared = os.environ.get("SKINLESION_SHARED")
 real_weights = pytest.mark.skipif(shared is None, reason="SKINLESION_SHARED is not set: real weights needed")
@@ -278,6 +283,41 @@ def test_cached_weights_that_do_not_fit_are_refused(cache):
         load_pretrained(build(2), True, missing="error")
 
 
+def put_config(cache: Path, repository: str, config: object) -> None:
+    (path,) = (cache / f"models--{repository.replace('/', '--')}").glob("snapshots/*")
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def test_a_repository_of_the_hub_gives_network_weights_and_licence(cache, caplog):
+    """As `timm.models.push_to_hf_hub` leaves it, in the cache of an earlier download; the hub is not asked."""
+    caplog.set_level(logging.INFO)
+    made = timm.create_model("test_resnet", num_classes=5, layers=(1, 1, 1, 2))
+    put_into_cache(cache, "someone/skin", dict(made.state_dict()))
+    record = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "license": "cc-by-nc-4.0"}
+    config = {"architecture": "test_resnet", "num_classes": 5, "model_args": {"layers": [1, 1, 1, 2]}}
+    put_config(cache, "someone/skin", {**config, "pretrained_cfg": {**record, "classifier": "fc", "num_classes": 5}})
+    name, kwargs = resolve_hub_name("hf_hub:someone/skin", {"drop_rate": 0.1})
+    assert (name, kwargs["layers"], kwargs["drop_rate"]) == ("test_resnet", [1, 1, 1, 2], 0.1)
+    image = image_input({"backbone": name, "backbone_kwargs": kwargs})
+    assert (image.size, image.mean, image.std) == ((96, 96), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    backbone = Backbone(name, kwargs=kwargs)
+    load_pretrained(backbone, True, missing="error")
+    pixels = torch.rand(1, 3, 96, 96)
+    assert torch.equal(backbone.eval()(pixels), made.eval().forward_features(pixels))
+    assert "licence cc-by-nc-4.0" in caplog.text
+    put_config(cache, "someone/skin", {"architectures": ["ViTModel"]})
+    with pytest.raises(ConfigError, match=r"hf-hub:someone/skin: no network of timm \(architecture: None\)"):
+        resolve_hub_name("hf-hub:someone/skin", {})
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_repository_of_the_hub_without_a_network_is_one_line():
+    with pytest.raises(CheckpointError, match=rf"'someone/skin' cannot be downloaded: {NOWHERE} cannot be reached"):
+        resolve_hub_name("hf_hub:someone/skin", {})
+    assert resolve_hub_name("hf_hub:timm/resnet18.a1_in1k", {}) == ("resnet18.a1_in1k", {})
+    assert resolve_hub_name("resnet18", {"drop_rate": 0.1}) == ("resnet18", {"drop_rate": 0.1})
+
+
 class Refusing(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.send_error(404)
@@ -363,7 +403,7 @@ def test_position_embeddings_are_resampled_to_the_image_size(tmp_path):
     assert torch.equal(backbone.net.blocks[0].attn.qkv.weight, whole.blocks[0].attn.qkv.weight)
 
 
-PANDERM = {"use_abs_pos_emb": True, "use_rel_pos_bias": False, "init_values": 0.1}
+PANDERM = composed("train", TrainConfig, "model=panderm").model.backbone_kwargs
 """Arguments with which timm's BEiT is the encoder of CAE, as PanDerm's is."""
 
 

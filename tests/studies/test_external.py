@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from conftest import CODES, composed
 from PIL import Image
+from public_sets import isic2018_test, pad_ufes20
 from sklearn.metrics import roc_auc_score
 
 from skinlesion.commands.evaluate import run
 from skinlesion.config.inference import EvaluateConfig
+from skinlesion.config.overrides import read_words
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import from_file
@@ -256,9 +258,49 @@ def test_several_sets_at_once(
     assert found["flat"]["accuracy"] == written["accuracy"]
 
 
+def test_a_public_set_by_one_word(
+    trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its usual folder is, and elsewhere beside another set; facts and words count as named by hand."""
+    monkeypatch.chdir(tmp_path)
+    isic2018_test(tmp_path / "data" / "isic2018_test", n=16)
+    pad_ufes20(tmp_path / "pad", n=12)
+    given = (
+        f"checkpoint={trained.out}",
+        f"data.cache_dir={trained.data.cache_dir}",
+        "resamples=100",
+        "interval=percentile",
+    )
+    words = read_words([*given, "data=isic2018_test", f"out={tmp_path / 'one'}"], "evaluate", EvaluateConfig)
+    run(composed("evaluate", EvaluateConfig, *words.overrides))
+    assert "no image file for 1 of 16 rows (ISIC_0035068): these rows are dropped" in caplog.text
+    found = Predictions.read(tmp_path / "one" / "predictions_external.csv")
+    assert len(found) == 15
+    table = pd.read_csv(tmp_path / "data" / "isic2018_test" / "ISIC2018_Task3_Test_GroundTruth.tab", sep="\t")
+    expected = table[table["image_id"] != "ISIC_0035068"]
+    assert list(found.image_id) == expected["image_id"].tolist()
+    assert list(found.actual) == expected["dx"].tolist()
+    assert list(found.lesion_id) == expected["lesion_id"].tolist()
+    path = tmp_path / "data" / "isic2018_test" / "ISIC2018_Task3_Test_Images" / f"{found.image_id[0]}.jpg"
+    alone = Predictor.load(trained.out).predict(path, age=45, sex="female", localization="back")
+    np.testing.assert_allclose(found.probabilities[0], alone.probabilities[0], atol=1e-5)
+    pad = f"+external_sets.pad={{data: pad_ufes20, root: {tmp_path / 'pad'}}}"
+    run(
+        composed(
+            "evaluate", EvaluateConfig, *given, "+external_sets.test={data: isic2018_test}", pad, f"out={tmp_path}"
+        )
+    )
+    sets = json.loads((tmp_path / "external_sets.json").read_text())["sets"]
+    one = json.loads((tmp_path / "one" / "metrics_external.json").read_text())
+    assert sets["test"]["accuracy"] == one["accuracy"]
+    assert sets["pad"]["external"]["classes"]["sek"] == {"images": 2, "counts_as": "bkl"}
+    assert sets["pad"]["external"]["facts"]["sex"] == "gender"
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("+external_sets.a={data: ham}", "external.data=ham: expected one of bcn20000"),
         ("+external_sets.a={images: x}", "external_sets.a={'images': 'x'}: expected {images: FOLDER, labels: CSV}"),
         ("+external_sets.a={images: x, labels: y, torm: drop}", "external_sets.a.KEY=torm: expected"),
         ("+external_sets.a={images: x, labels: y, torn: no}", "external_sets.a.torn=no: expected"),

@@ -75,3 +75,22 @@ def test_a_damaged_configuration_is_named(unfinished: Path, trained: TrainConfig
     with pytest.raises(CheckpointError, match=r"config\.yaml: .*resume=restart") as caught:
         run(replace(trained, out=str(unfinished)))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_job_that_is_queued_again_restarts_once(
+    trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm starts the same command again; a second `resume=restart` would throw away what the first has done."""
+    config = replace(trained, out=str(tmp_path / "run"), resume="restart")
+    last = tmp_path / "run" / "last.ckpt"
+
+    def is_kept(job: str, restarts: str) -> bool:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with claimed(last.parent, config):
+            kept = last.exists()
+            last.touch()
+        return kept
+
+    assert [is_kept("7", "0"), is_kept("7", "1"), is_kept("7", "2")] == [False, True, True]
+    assert [is_kept("7", "0"), is_kept("8", "1"), is_kept("8", "2")] == [False, False, True]

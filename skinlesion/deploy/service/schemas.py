@@ -53,7 +53,7 @@ class ImageAnswer(BaseModel):
     name: str
     category: str
     probabilities: Probabilities = Field(description="calibrated, by code; they sum to 1")
-    uncalibrated: Probabilities = Field(description="the mean of the members")
+    uncalibrated: Probabilities = Field(description="the mean of the members, corrected by a specialist if any")
     members: list[MemberAnswer]
     agreement: float = Field(
         description="share of the members whose most probable diagnosis is the predicted one", ge=0, le=1

@@ -245,7 +245,7 @@ def _overlap(frame: pd.DataFrame, maps: Maps, masks: Mapping[str, Path], *, conf
     ]
     overlaps = np.array([lesion_overlap(*each) for each in zip(maps[has_mask], lesions, strict=True)])
     columns = dict(zip(("peak_inside", "energy_inside", "lesion_area"), overlaps.T, strict=True))
-    index = group_index(rows["image_id"].tolist(), rows["lesion_id"].tolist())
+    index = group_index(rows["image_id"].tolist(), rows["group_id"].tolist())
     missing = sorted(frame.loc[~has_mask, "image_id"])
     return LesionOverlap(len(rows), missing, **mean_estimates(columns, index, config=config))
 

@@ -19,7 +19,7 @@ from skinlesion.data.image_statistics import describe_images, stored_descriptors
 from skinlesion.data.labels import LabelCount
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.near_duplicates import ImageDescriptors, find_by_hash, find_by_id, parts_of_training
-from skinlesion.data.readers import LabelledData, read_data, read_labelled
+from skinlesion.data.readers import LabelledData, find_tables, read_data, read_labelled
 from skinlesion.errors import DataError, first_five
 from skinlesion.inference.calibration import calibrated
 from skinlesion.inference.predictions import Predictions
@@ -126,7 +126,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         frame=kept,
         known=known,
         source=ExternalSource(
-            images=str(config.images),
+            images=", ".join(map(str, config.folders)),
             labels=str(config.labels),
             metadata=config.metadata,
             labelled=len(labelled.frame),
@@ -156,9 +156,10 @@ def _with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
 
 
 def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxonomy, cache_dir: Path) -> LabelledData:
+    labels = Path(str(config.labels)).expanduser()
     return read_labelled(
-        Path(str(config.labels)).expanduser(),
-        images=[Path(str(config.images)).expanduser()],
+        next(iter(find_tables(labels.parent, labels.name)), labels),
+        images=config.folders,
         metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
         layout=Layout.of(config.columns, model.encoder.facts, config.facts, key="external"),
         groups=None if config.groups is None else Path(config.groups).expanduser(),

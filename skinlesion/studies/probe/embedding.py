@@ -21,7 +21,7 @@ from skinlesion.data.image_cache import open_cache
 from skinlesion.data.image_io import Image, ImageInput, fit
 from skinlesion.data.transforms import normalise
 from skinlesion.errors import CheckpointError, ConfigError
-from skinlesion.model.pretrained import load_pretrained
+from skinlesion.model.pretrained import load_pretrained, resolve_hub_name
 from skinlesion.terminal import track
 from skinlesion.training.build import build_backbone, image_input
 from skinlesion.training.checkpoint import load_model
@@ -78,7 +78,8 @@ class Embedder:
         path = Path(source).expanduser()
         if path.suffix == ".ckpt" or path.is_dir():
             return cls._of_checkpoint(path, device)
-        hparams = {"backbone": source, "image_size": image_size}
+        name, kwargs = resolve_hub_name(source, {})
+        hparams = {"backbone": name, "backbone_kwargs": kwargs, "image_size": image_size}
         torch.manual_seed(0)  # of random weights
         backbone = build_backbone(hparams)
         load_pretrained(backbone, _weights(source, pretrained))

@@ -12,21 +12,17 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion import __version__
-from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
-from skinlesion.data.csv_io import read_rows
-from skinlesion.data.labels import diagnosis_codes
-from skinlesion.data.metadata import AGE, normalize_words
-from skinlesion.data.readers import TABLE_SUFFIXES
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import file_digest
 from skinlesion.inference.ledger import LedgerEntry, beside_split, read_ledger
 from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.specialist import correct
 from skinlesion.metrics.baselines import BASELINES, predict_without_image
+from skinlesion.studies.report.facts import data_root, facts_of_training, read_facts, with_skin_tones
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 PARTS = ("val", "test")
-_FACTS = ("sex", "localization", "dataset", "dx_type")
 _ROUNDING = 1e-4  # tolerance of probabilities that are averaged again
 
 
@@ -99,7 +95,7 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
     state = about.get("taxonomy")
     taxonomy = HAM10000 if state is None else Taxonomy.from_dict(state)
     vote = {part: Predictions.read(path.parent / f"predictions_{part}.csv", taxonomy=taxonomy) for part in PARTS}
-    members = _read_members(path, names, chosen, vote)
+    members = _read_members(path, names, chosen, vote, about.get("specialist"))
     absent = [] if members else ["predictions of the members (no comparison with them): make the ensemble again"]
     runs = {names[k]: (path.parent / about["members"][k]["checkpoint"]).resolve().parent for k in about["chosen"]}
     files = {name: run / "config.yaml" for name, run in runs.items() if (run / "config.yaml").is_file()}
@@ -107,8 +103,8 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
     first = next(iter(configs.values()), None)
     if first is None:
         absent.append("recipe: no config.yaml beside the checkpoints of the members")
-    table = metadata or _find_metadata(first)
-    if table is None:
+    facts = read_facts(metadata, taxonomy=taxonomy) if metadata else facts_of_training(first, taxonomy)
+    if facts is None:
         absent.append("metadata table (no rows within source, baselines or subgroups): give it as metadata=FILE")
     split = next(iter(runs.values())) / "split.csv"
     return Sources(
@@ -118,8 +114,8 @@ def read_sources(ensemble: Path, *, metadata: Path | None) -> Sources:
         members=members,
         configs=configs,
         split=pd.read_csv(split, dtype=str) if split.is_file() else None,
-        facts=None if table is None else read_facts(table, taxonomy=taxonomy),
-        root=None if table is None else table.parent,
+        facts=None if facts is None else with_skin_tones(facts, path.parent / "evaluation" / "skin_tones_test.csv"),
+        root=None if facts is None else metadata.parent if metadata else data_root(first),
         ledger=read_ledger(_ledgers(path, runs, first), split=str(about.get("fingerprint"))),
         absent=absent,
     )
@@ -129,38 +125,6 @@ def _ledgers(path: Path, runs: dict[str, Path], config: dict[str, Any] | None) -
     """Folders that may hold a ledger: of the split, the ensemble and its members."""
     place = beside_split(config or {})
     return [path.parent, *runs.values(), *([] if place is None else [place])]
-
-
-def read_facts(path: Path, *, taxonomy: Taxonomy = HAM10000) -> pd.DataFrame:
-    """Read a metadata table without images: image_id, lesion_id, diagnosis, age and other facts, where present.
-
-    Raises:
-        DataError: The table is not readable, names an image twice, or has an invalid age.
-    """
-    layout = Layout()
-    rows, problems = read_rows(path, columns=())
-    ids = None if problems else image_ids(rows, layout)
-    if ids is None:
-        problems = problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
-        raise DataError("\n- ".join([f"The metadata table {path} is invalid:", *problems]))
-    rows = rows.assign(image_id=ids).rename(
-        columns={column: fact for fact, column in layout.fact_columns(rows).items()}
-    )
-    repeated = rows["image_id"][rows["image_id"].duplicated()].tolist()
-    if repeated:
-        raise DataError(f"{path}: image_id in more than one row: {', '.join(repeated[:5])}; keep one row per image")
-    columns = {"image_id": rows["image_id"].tolist()}
-    columns |= {name: normalize_words(rows[name]) for name in _FACTS if name in rows}
-    codes = diagnosis_codes(rows, taxonomy)
-    columns |= {"diagnosis": codes} if codes is not None else {}
-    columns |= {"lesion_id": rows["lesion_id"].tolist()} if "lesion_id" in rows else {}
-    facts = pd.DataFrame(columns)
-    if "age" not in rows:
-        return facts
-    years, invalid = AGE.numbers(rows["age"])
-    if invalid.any():
-        raise DataError(f"{path}: invalid age of {rows['image_id'].to_numpy()[invalid][0]}; expected years")
-    return facts.assign(age=years)
 
 
 def _read_ensemble(path: Path) -> dict[str, Any]:
@@ -174,9 +138,9 @@ def _read_ensemble(path: Path) -> dict[str, Any]:
 
 
 def _read_members(
-    path: Path, names: list[str], chosen: list[str], vote: dict[str, Predictions]
+    path: Path, names: list[str], chosen: list[str], vote: dict[str, Predictions], rule: dict[str, Any] | None
 ) -> dict[str, dict[str, Predictions]]:
-    """Predictions of the members, whose mean must be the vote; empty where a table is missing."""
+    """Predictions of the members, whose mean, corrected by any specialist, must be the vote; empty: one is missing."""
     folders = {name: path.parent / "members" / name.replace("/", "-") for name in names}
     tables = {name: {part: folder / f"predictions_{part}.csv" for part in PARTS} for name, folder in folders.items()}
     if not all(table.is_file() for parts in tables.values() for table in parts.values()):
@@ -187,6 +151,10 @@ def _read_members(
     }
     for part, own in vote.items():
         mean = Predictions.soft_vote([members[name][part] for name in chosen])
+        if rule is not None:
+            two = own.taxonomy.against_rest(rule["target"])
+            other = Predictions.read(path.parent / "specialist" / f"predictions_{part}.csv", taxonomy=two)
+            mean = correct(mean, other, rule)
         same = mean.image_id.tolist() == own.image_id.tolist()
         if not same or np.abs(mean.probabilities - own.probabilities).max() > _ROUNDING:
             raise DataError(
@@ -194,14 +162,6 @@ def _read_members(
                 "make the ensemble again"
             )
     return members
-
-
-def _find_metadata(config: dict[str, Any] | None) -> Path | None:
-    data = (config or {}).get("data") or {}
-    if not isinstance(data.get("root"), str) or not isinstance(data.get("table"), str):
-        return None
-    candidates = [Path(data["root"]).expanduser() / f"{data['table']}{suffix}" for suffix in TABLE_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), None)
 
 
 @dataclass(frozen=True)

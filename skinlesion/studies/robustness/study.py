@@ -10,7 +10,6 @@ import pandas as pd
 
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import DEFAULT_FACTS, NUMBER, UNKNOWN, FactSpec
-from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.metrics.bootstrap import Difference, Replicates, SumStatistic, bootstrap, sums_of
@@ -157,7 +156,7 @@ def study_robustness(
         config: Bootstrap over lesions.
     """
     detector = predictor.posthoc.ood
-    without_detector = replace(predictor, posthoc=PostHoc())  # which does not depend on the facts
+    without_detector = replace(predictor, posthoc=replace(predictor.posthoc, ood=None))  # which knows no facts
 
     def predict(label: str, draw: Draw) -> Predictions:
         def change(image: Image, image_id: str) -> Image:
