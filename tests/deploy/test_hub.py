@@ -50,11 +50,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def ensemble(sweep_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of three members, in an order of their own."""
+def ensemble(sweep_folder: Path, nevus_specialist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of three members, whose vote a specialist corrects."""
     out = tmp_path_factory.mktemp("ensemble")
     places = (f"members={sweep_folder}", f"out={out}", "split=test", "smallest=2", "largest=2", "resamples=100")
-    vote(composed("ensemble", EnsembleConfig, *places))
+    vote(composed("ensemble", EnsembleConfig, *places, f"specialist={nevus_specialist}"))
     return out
 
 
