@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 from commands.slurm_double import slurm
-from conftest import SMALL
+from conftest import SMALL, composed
 from filelock import FileLock
+
+from skinlesion.cli import main
+from skinlesion.commands import folds
+from skinlesion.config.inference import FoldsConfig
+from skinlesion.errors import DataError
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +94,7 @@ def basic(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", [pytest.param("local", marks=pytest.mark.exhaustive), "slurm", "ray"])
 def test_each_launcher_trains_what_the_basic_one_trains(
     launcher: str, basic: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +151,7 @@ def test_more_than_one_device_is_refused(synthetic_root: Path, tmp_path: Path) -
     assert not finished(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(synthetic_root: Path, tmp_path: Path) -> None:
     answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=-1,1")
     assert answer.returncode == 0, answer.stderr
@@ -190,29 +196,35 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def test_folds_are_trained_voted_and_judged_together_and_go_on(synthetic_root: Path, tmp_path: Path) -> None:
+def test_folds_are_trained_voted_and_judged_together_and_go_on(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second member starts from the first; a fold that fails is taken up, and what has finished is left alone."""
     few = [*SMALL, "schedule=head_only", "schedule.phases.head.epochs=1", "split.policy=grouped"]
     few += [f"data.root={synthetic_root}", "data.cache_dir=cache", "judge=[val]"]
     second = "+members.second='seed=2 model.pretrained={out}/fold{fold}/first/best.ckpt'"
     members = ["~members.lite0", "~members.lite0_restart", "+members.first='seed=1'", second]
-    words = ["folds", "out=runs", "folds=[0,1]", *members, f"overrides='{' '.join(few)}'"]
     fast = [f"{key}='resamples=100 interval=percentile'" for key in ("ensemble", "compare")]
+    config = composed("folds", FoldsConfig, "out=runs", "folds=[0,1]", *members, f"overrides='{' '.join(few)}'", *fast)
 
-    def run() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "skinlesion", *words, *fast]
-        return subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-        )
+    def here(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        """The command in this process, which has imported all it needs."""
+        monkeypatch.setattr(sys, "argv", command[2:])
+        try:
+            main()
+        except SystemExit as error:
+            return subprocess.CompletedProcess(command, int(error.code or 0))
+        return subprocess.CompletedProcess(command, 0)
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folds.subprocess, "run", here)
     (tmp_path / "runs/fold1").mkdir(parents=True)
     (tmp_path / "runs/fold1/second").write_text("in the way")
-    answer = run()
-    assert answer.returncode == 1
-    assert "the same command goes on there" in answer.stderr
+    with pytest.raises(DataError, match="the same command goes on there"):
+        folds.run(config)
     (tmp_path / "runs/fold1/second").unlink()
     before = (tmp_path / "runs/fold0/ensemble/ensemble.json").stat().st_mtime_ns
-    assert run().returncode == 0
+    folds.run(config)
     assert (tmp_path / "runs/fold0/ensemble/ensemble.json").stat().st_mtime_ns == before
     tables = [tmp_path / f"runs/fold{fold}/ensemble/predictions_test.csv" for fold in (0, 1)]
     lesions = {line.split(",")[1] for path in tables for line in path.read_text().splitlines()[1:]}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import CODES, composed
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
@@ -131,10 +132,16 @@ def test_a_wrong_row_is_named(tmp_path: Path, rows: str, message: str) -> None:
         run(command(tmp_path, rows=rows))
 
 
-def test_the_published_tables_agree_with_the_shipped_predictions() -> None:
+@pytest.mark.parametrize("paired", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_the_published_tables_agree_with_the_shipped_predictions(paired: bool, tmp_path: Path) -> None:
+    """The table of differences, whose permutations take most of the time, apart."""
     root = Path(__file__).parent.parent.parent
     shipped = root / "docs" / "predictions"
-    places = f"root={root}", f"folder={shipped}", f"tables={shipped / 'tables.yaml'}"
+    tables = yaml.safe_load((shipped / "tables.yaml").read_text())["tables"]
+    kept = {name: each for name, each in tables.items() if any("minus" in row for row in each["rows"]) is paired}
+    assert kept
+    (tmp_path / "tables.yaml").write_text(yaml.safe_dump({"tables": kept}, sort_keys=False))
+    places = f"root={root}", f"folder={shipped}", f"tables={tmp_path / 'tables.yaml'}"
     run(composed("verify", VerifyConfig, *places))
 
 

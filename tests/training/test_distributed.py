@@ -69,7 +69,10 @@ def test_what_cannot_be_is_refused(overrides: tuple[str, ...], said: str, small_
     assert len(str(caught.value).splitlines()) <= 3
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize(
+    "precision",
+    ["bf16-mixed", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("bf16-true", "64-true"))],
+)
 def test_precisions_that_a_cpu_knows_run(precision: str, small_config: Config) -> None:
     """Through all phases and the judging, which is done in float32, as a checkpoint is read."""
     phases = [f"schedule.phases.{name}.epochs=1" for name in ("head", "high", "middle")]

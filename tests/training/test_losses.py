@@ -271,7 +271,7 @@ def test_cross_entropy_of_a_blend_is_that_of_soft_targets() -> None:
     torch.testing.assert_close(loss, F.cross_entropy(mixup_logits(mix(mixup_batch(), share, partner)), soft))
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
 def test_a_run_with_it_depends_on_its_seed_alone(
     views: int, small_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
