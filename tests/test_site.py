@@ -61,6 +61,7 @@ def tutorial() -> list[list[str]]:
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")  # so that no name is wrapped
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `main` sets it, in this process
     for command, *words in tutorial():
         words = [
             word for word in words if word.partition("=")[0] not in {each.partition("=")[0] for each in TINY[command]}

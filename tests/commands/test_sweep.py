@@ -217,6 +217,7 @@ def test_folds_are_trained_voted_and_judged_together_and_go_on(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `main` sets it, in this process
     monkeypatch.setattr(folds.subprocess, "run", here)
     (tmp_path / "runs/fold1").mkdir(parents=True)
     (tmp_path / "runs/fold1/second").write_text("in the way")

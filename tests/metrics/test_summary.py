@@ -79,8 +79,9 @@ def test_intervals_hold_the_value_widen_and_do_not_depend_on_order_or_names(seed
         if each.low is None:
             continue
         assert wide[name].low <= each.low <= each.high <= wide[name].high
-        assert again[name].low == pytest.approx(each.low, abs=1e-12)
-        assert again[name].high == pytest.approx(each.high, abs=1e-12)
+        # sums in another order round differently, and fits go on from there
+        assert again[name].low == pytest.approx(each.low, abs=1e-9)
+        assert again[name].high == pytest.approx(each.high, abs=1e-9)
     for name in ("accuracy", "balanced_accuracy", "brier", "nll", "macro_auroc"):
         assert wide[name].low <= wide[name].value <= wide[name].high
 
