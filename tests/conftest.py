@@ -1,10 +1,12 @@
 """What several tests share: one thread, a synthetic data set, composed configurations, one small trained run."""
 
 import os
+import signal
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two OpenMP threads beside other load are many times slower
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +15,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from skinlesion.cli import main
+from skinlesion.commands import launch
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import typed
 from skinlesion.files import config_dir
@@ -59,6 +63,21 @@ def composed(verb: str, schema: type[Schema], *overrides: str) -> Schema:
     """The configuration of a verb, through the gate."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return typed(compose(verb, list(overrides)), schema)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Run a command line in this process, which has imported all it needs and is left as it was."""
+    monkeypatch.setattr(launch, "_COMMAND", [])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["skinlesion", *words])
+        main()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import logging
 import re
 import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_readme import FENCE
 
-from skinlesion.cli import COMMANDS, main
+from skinlesion.cli import COMMANDS
 from skinlesion.commands.help import markdown
 from skinlesion.config.reference import keys
 from skinlesion.inference.predictions import Predictions
@@ -58,16 +58,19 @@ def tutorial() -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tutorial_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    run_here: Callable[..., None],
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")  # so that no name is wrapped
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `main` sets it, in this process
     for command, *words in tutorial():
         words = [
             word for word in words if word.partition("=")[0] not in {each.partition("=")[0] for each in TINY[command]}
         ]
-        monkeypatch.setattr(sys, "argv", ["skinlesion", command, *words, *TINY[command]])
-        main()
+        run_here(command, *words, *TINY[command])
         if command in MADE:
             assert (tmp_path / MADE[command]).exists(), command
     assert {command for command, *_ in tutorial()} == {*TINY}

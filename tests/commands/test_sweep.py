@@ -14,7 +14,6 @@ from commands.slurm_double import slurm
 from conftest import SMALL, composed
 from filelock import FileLock
 
-from skinlesion.cli import main
 from skinlesion.commands import folds
 from skinlesion.config.inference import FoldsConfig
 from skinlesion.errors import DataError
@@ -197,7 +196,7 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
 
 
 def test_folds_are_trained_voted_and_judged_together_and_go_on(
-    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., None]
 ) -> None:
     """A second member starts from the first; a fold that fails is taken up, and what has finished is left alone."""
     few = [*SMALL, "schedule=head_only", "schedule.phases.head.epochs=1", "split.policy=grouped"]
@@ -208,16 +207,13 @@ def test_folds_are_trained_voted_and_judged_together_and_go_on(
     config = composed("folds", FoldsConfig, "out=runs", "folds=[0,1]", *members, f"overrides='{' '.join(few)}'", *fast)
 
     def here(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
-        """The command in this process, which has imported all it needs."""
-        monkeypatch.setattr(sys, "argv", command[2:])
         try:
-            main()
+            run_here(*command[3:])
         except SystemExit as error:
             return subprocess.CompletedProcess(command, int(error.code or 0))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `main` sets it, in this process
     monkeypatch.setattr(folds.subprocess, "run", here)
     (tmp_path / "runs/fold1").mkdir(parents=True)
     (tmp_path / "runs/fold1/second").write_text("in the way")
