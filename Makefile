@@ -93,8 +93,9 @@ gpu-rehearse: $(GPU_ENV)/.installed ## pack, and try each step on the CPU with n
 	$(GPU_ENV)/bin/python $(PACK)
 	$(GPU_ENV)/bin/python -m benchmarks.offline_gpu.rehearse $(GPU_ENV)/bin/python gpu
 
+# files in their order: the long ones of tests/commands first
 test: lint ## lint, types and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # the long files of tests/commands first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: test ## and the long ones: fuzz, load, the page in Chromium, the steps of the Dockerfile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive
