@@ -152,6 +152,15 @@ def image_ids(rows: pd.DataFrame, layout: Layout) -> "pd.Series[str] | None":
     return None if column is None else rows[column].str.replace(affixes, "", case=False, regex=True)
 
 
+def read_identified(path: Path, layout: Layout) -> tuple[pd.DataFrame, list[str]]:
+    """Read the rows of a table, with image_id as of `image_ids`, and the problems for which none can be used."""
+    rows, problems = read_rows(path, columns=())
+    ids = None if problems else image_ids(rows, layout)
+    if ids is None:
+        return rows, problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
+    return rows.assign(image_id=ids), []
+
+
 def joined_facts(
     rows: pd.DataFrame, labels: Path, metadata: Path | None, layout: Layout
 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
@@ -163,19 +172,17 @@ def joined_facts(
     columns = layout.fact_columns(rows)
     if metadata is None:
         return facts_by_image(rows, layout), columns, named_by_file(labels, fact_problems(rows, layout))
-    table, problems = read_rows(metadata, columns=())
-    ids = image_ids(table, layout)
-    if not problems and ids is None:
-        problems = [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
-    if problems or ids is None:
+    table, problems = read_identified(metadata, layout)
+    if problems:
         return pd.DataFrame(), columns, named_by_file(metadata, problems)
+    ids = table["image_id"]
     known = ids.isin(rows["image_id"])
     problems = [*fact_problems(table[known], layout), *repeated_ids(ids)]
     if not known.any():
         problems.append("no row for any image of the label file; is it of other images?")
     elif without := int((~rows["image_id"].isin(ids)).sum()):
         log.warning("%s: no row for %d of %d images: their facts are unknown.", metadata.name, without, len(rows))
-    facts = facts_by_image(table.assign(image_id=ids)[known], layout).combine_first(facts_by_image(rows, layout))
+    facts = facts_by_image(table[known], layout).combine_first(facts_by_image(rows, layout))
     return facts, columns | layout.fact_columns(table), named_by_file(metadata, problems)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.config.schema import require_classes
-from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids
+from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids, read_identified
 from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
 from skinlesion.data.image_files import class_folders
 from skinlesion.data.metadata import UNKNOWN, normalize_words
@@ -223,12 +223,11 @@ def _id_key(key: str) -> str:
 
 def _rows_by_image(rows: pd.DataFrame, metadata: Path, layout: Layout) -> pd.DataFrame:
     """Give each image of a lesion the lesion's row; the rows as they are where the tables do not say."""
-    table, problems = read_rows(metadata, columns=())
-    ids = image_ids(table, layout)
+    table, problems = read_identified(metadata, layout)
     own, theirs = layout.find(rows, "lesion_id"), layout.find(table, "lesion_id")
-    if problems or ids is None or own is None or theirs is None:
+    if problems or own is None or theirs is None:
         return rows
-    images = pd.DataFrame({own: table[theirs], "image_id": ids})
+    images = pd.DataFrame({own: table[theirs], "image_id": table["image_id"]})
     return rows.reset_index(names="line").merge(images, on=own).set_index("line")
 
 

@@ -132,6 +132,14 @@ def balanced_scores(probabilities: npt.ArrayLike, prior: npt.ArrayLike) -> Float
     return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
+def bisect(slope: Callable[[float], float], low: float, high: float) -> float:
+    """Find where the slope of a convex function changes its sign; an end where it does not."""
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
 def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Fit the temperature of the least negative log-likelihood, between 1 / `HOTTEST` and `HOTTEST`, by bisection.
 
@@ -143,14 +151,13 @@ def fit_temperature(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> flo
         DataError: There are fewer than two images, all have one diagnosis, or a probability is not finite.
     """
     logits, actual = _checked(probabilities, targets)
-    coldest, hottest = -np.log(HOTTEST), np.log(HOTTEST)
-    low, high = coldest, hottest  # of log(1 / T), in which the slope's sign changes once: the loss is convex in 1 / T
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        values = _softmax(logits * np.exp(middle))
-        slope = ((values * logits).sum(axis=1) - logits[np.arange(len(actual)), actual]).mean()
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(np.exp(-(low + high) / 2))
+
+    def slope(colder: float) -> float:
+        values = _softmax(logits * np.exp(colder))
+        return float(((values * logits).sum(axis=1) - logits[np.arange(len(actual)), actual]).mean())
+
+    # over log(1 / T), in which the slope's sign changes once: the loss is convex in 1 / T
+    return float(np.exp(-bisect(slope, -np.log(HOTTEST), np.log(HOTTEST))))
 
 
 def fit_bias(probabilities: npt.ArrayLike, targets: npt.ArrayLike, *, ridge: float = 1.0) -> VectorScaling:

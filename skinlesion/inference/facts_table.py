@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skinlesion.data.columns import USUAL_NAMES, Layout, fact_problems, facts_by_image, image_ids
-from skinlesion.data.csv_io import named_by_file, read_rows, repeated_ids
+from skinlesion.data.columns import Layout, fact_problems, facts_by_image, read_identified
+from skinlesion.data.csv_io import named_by_file, repeated_ids
 from skinlesion.data.metadata import FactSpec, MetadataEncoder
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.inference.inputs import parse_fact
@@ -33,15 +33,9 @@ def read_facts(table: Path, images: Sequence[Path], encoder: MetadataEncoder) ->
     Raises:
         DataError: The table cannot be used; each fault is named by its line.
     """
-    rows, problems = read_rows(table, columns=())
     layout = Layout(encoder.facts)
-    ids = None if problems else image_ids(rows, layout)
-    if ids is None:
-        problems = problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
-    else:
-        rows = rows.assign(image_id=ids)
-        problems = [*repeated_ids(ids), *fact_problems(rows, layout)]
-    if problems:
+    rows, problems = read_identified(table, layout)
+    if problems := problems or [*repeated_ids(rows["image_id"]), *fact_problems(rows, layout)]:
         raise DataError.listing("The facts cannot be used:", named_by_file(table, problems))
     columns = {fact: name for fact, name in layout.fact_columns(rows).items() if fact in encoder.names}
     named = ", ".join(f"{fact} from {name}" for fact, name in columns.items())

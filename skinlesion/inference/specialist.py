@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic takes this one alone before 
 
 from skinlesion.config.schema import Range
 from skinlesion.errors import CheckpointError, DataError, first_five
+from skinlesion.inference.calibration import bisect
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import refuse_other_images
 from skinlesion.taxonomy import Taxonomy, plain
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 _SMALLEST = 1e-12  # a smaller probability counts as this one, so that its log-odds are finite
-_HALVINGS = 60
 
 
 class Correction(TypedDict):
@@ -160,11 +160,7 @@ def fit_correction(vote: Predictions, specialist: Predictions, own: Mapping[str,
     def slope(weight: float) -> float:
         return float(((_sigmoid(base + weight * step) - is_target) * step).mean())
 
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    weight = 0.0 if slope(0.0) >= 0 else 1.0 if slope(1.0) <= 0 else (low + high) / 2
+    weight = 0.0 if slope(0.0) >= 0 else 1.0 if slope(1.0) <= 0 else bisect(slope, 0.0, 1.0)
     return {"target": target, "against": against, "weight": weight, "images": int(is_known.sum())}
 
 

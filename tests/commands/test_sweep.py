@@ -43,11 +43,17 @@ def finished(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in (folder / "runs").glob("*/metrics.json"))
 
 
-def test_a_member_that_fails_does_not_lose_the_others(synthetic_root: Path, tmp_path: Path) -> None:
-    taken = tmp_path / "runs" / MEMBERS[1]
+def occupied(folder: Path, member: str) -> Path:
+    """The folder of a member, in which another run lies."""
+    taken = folder / "runs" / member
     taken.mkdir(parents=True)
     (taken / "config.yaml").write_text("seed: 99\n")
     (taken / "last.ckpt").write_bytes(b"somebody's work")
+    return taken
+
+
+def test_a_member_that_fails_does_not_lose_the_others(synthetic_root: Path, tmp_path: Path) -> None:
+    taken = occupied(tmp_path, MEMBERS[1])
     answer = sweep(synthetic_root, tmp_path, "sweep=six")
     assert answer.returncode == 1
     assert finished(tmp_path) == sorted({*MEMBERS} - {MEMBERS[1]})
@@ -74,10 +80,7 @@ LAUNCHERS = {
 
 def three_members(root: Path, folder: Path, *overrides: str, env: dict[str, str] | None = None) -> None:
     """Two that train, and one that fails since another run has its folder."""
-    taken = folder / "runs" / "tiny_resnet-a05_g20-seed_3"
-    taken.mkdir(parents=True)
-    (taken / "config.yaml").write_text("seed: 99\n")
-    (taken / "last.ckpt").write_bytes(b"somebody's work")
+    occupied(folder, "tiny_resnet-a05_g20-seed_3")
     answer = sweep(root, folder, "-m", "seed=1,3,2", *overrides, env=env)
     assert answer.returncode == 1
     assert finished(folder) == [f"tiny_resnet-a05_g20-seed_{seed}" for seed in (1, 2)], answer.stderr
@@ -127,10 +130,7 @@ def test_slurm_starts_a_task_for_each_device(synthetic_root: Path, tmp_path: Pat
     two = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
     answer = sweep(synthetic_root, tmp_path, *two, f"out={tmp_path / 'alone'}", out=False)
     assert answer.returncode == 0, answer.stderr
-    taken = tmp_path / "runs" / "tiny_resnet-a05_g20-seed_3"
-    taken.mkdir(parents=True)
-    (taken / "config.yaml").write_text("seed: 99\n")
-    (taken / "last.ckpt").write_bytes(b"somebody's work")
+    occupied(tmp_path, "tiny_resnet-a05_g20-seed_3")
     words = ("-m", "seed=1,3", *two, "hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2")
     answer = sweep(synthetic_root, tmp_path, *words, env=slurm(tmp_path))
     assert finished(tmp_path) == ["tiny_resnet-a05_g20-seed_1"], answer.stderr

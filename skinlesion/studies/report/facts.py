@@ -7,15 +7,14 @@ import pandas as pd
 
 from skinlesion.config.data import restore_data_config
 from skinlesion.data.columns import (
-    USUAL_NAMES,
     Layout,
     checked_frame,
     fact_problems,
     fact_specs,
     facts_by_image,
-    image_ids,
+    read_identified,
 )
-from skinlesion.data.csv_io import read_rows, repeated_ids
+from skinlesion.data.csv_io import repeated_ids
 from skinlesion.data.labels import diagnosis_codes
 from skinlesion.data.metadata import UNKNOWN
 from skinlesion.data.readers import find_tables, read_labelled
@@ -30,14 +29,8 @@ def read_facts(path: Path, *, taxonomy: Taxonomy = HAM10000) -> pd.DataFrame:
         DataError: The table is not readable, names an image twice, or has a faulty age.
     """
     layout = Layout()
-    rows, problems = read_rows(path, columns=())
-    ids = None if problems else image_ids(rows, layout)
-    if ids is None:
-        problems = problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
-    else:
-        rows = rows.assign(image_id=ids)
-        problems = [*repeated_ids(ids), *fact_problems(rows, layout)]
-    if problems:
+    rows, problems = read_identified(path, layout)
+    if problems := problems or [*repeated_ids(rows["image_id"]), *fact_problems(rows, layout)]:
         raise DataError.listing(f"The metadata table {path} is invalid:", problems)
     codes = diagnosis_codes(rows, taxonomy)
     rows = rows.assign(diagnosis=codes or "")
