@@ -194,12 +194,13 @@ class Taxonomy:
         return {plain(word): code if code in allowed or self.infer else DROP for word, code in words.items()}
 
     def meaning(self, word: str) -> str | None:
-        """Give the code that a word of a table stands for, `DROP` or `REFUSE`; None: the word is not known."""
-        broader: str | None = plain(word)
-        while broader is not None:
-            if (found := self.known_words.get(broader)) is not None:
-                return found
-            broader = _broader_words().get(broader)
+        """Give the code that a word of a table or its plural stands for, `DROP` or `REFUSE`; None: it is not known."""
+        for spelling in dict.fromkeys((plain(word), plain(word).removesuffix("s"))):
+            broader: str | None = spelling
+            while broader is not None:
+                if (found := self.known_words.get(broader)) is not None:
+                    return found
+                broader = _broader_words().get(broader)
         return "_".join(plain(word).split()) if self.infer and plain(word) else None
 
     def nearest(self, word: str) -> list[str]:

@@ -32,17 +32,32 @@ alike for images that splits and intervals keep together: of a patient, else of 
 USUAL_NAMES = {
     "image_id": (
         *("image_id", "image", "isic_id", "image_name", "img_id", "md5hash", "ddi_file", "bcn_filename", "derm"),
-        *("filename", "file_name", "image_path"),
+        *(
+            "filename",
+            "file_name",
+            "image_path",
+            "image_file",
+            "image_filename",
+            "file",
+            "path",
+            "img",
+            "photo",
+            "picture",
+        ),
     ),
     "lesion_id": ("lesion_id", "lesion", "case_num", "case_id"),
-    "patient_id": ("patient_id", "patient", "subject_id"),
+    "patient_id": (
+        *("patient_id", "patient", "pat_id", "patient_number", "subject_id", "subject"),
+        *("participant_id", "participant", "person_id", "pid"),
+    ),
     "dx_type": ("dx_type", "diagnosis_confirm_type"),
     "dataset": ("dataset", "attribution"),
-    "age": ("age", "age_approx", "age_at_diagnosis", "age_years"),
-    "sex": ("sex", "gender"),
+    "age": ("age", "age_approx", "age_at_diagnosis", "age_years", "age_in_years", "patient_age"),
+    "sex": ("sex", "gender", "patient_sex", "patient_gender", "sex_at_birth"),
     "localization": (
         *("localization", "anatom_site_general", "anatom_site_general_challenge", "localisation", "location"),
-        *("anatom_site", "body_site", "site", "region"),
+        *("anatom_site", "anatomical_site", "anatomic_site", "body_site", "body_part", "body_location"),
+        *("lesion_location", "lesion_site", "site", "region"),
     ),
     "skin_type": (
         *("skin_type", "fitzpatrick_skin_type", "fitspatrick", "fitzpatrick", "fitzpatrick_scale"),
@@ -146,19 +161,50 @@ def _plain(name: str) -> str:
 
 
 def image_ids(rows: pd.DataFrame, layout: Layout) -> "pd.Series[str] | None":
-    """Return the image ids of some rows without folder and suffix; None where there is no column of them."""
+    """Return the image ids of some rows without folder and suffix; None where there is no column of them.
+
+    Ids keep their folder where files of several folders have the same name.
+    """
     column = layout.find(rows, "image_id")
-    affixes = rf"^.*[/\\]|(?:{'|'.join(map(re.escape, SUFFIXES))})$"
-    return None if column is None else rows[column].str.replace(affixes, "", case=False, regex=True)
+    if column is None:
+        return None
+    suffixes = rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$"
+    paths = rows[column].str.replace("\\", "/", regex=False).str.replace(suffixes, "", case=False, regex=True)
+    names = paths.str.replace("^.*/", "", regex=True)
+    return paths if names.duplicated().any() and not paths.duplicated().any() else names
 
 
-def read_identified(path: Path, layout: Layout) -> tuple[pd.DataFrame, list[str]]:
-    """Read the rows of a table, with image_id as of `image_ids`, and the problems for which none can be used."""
+def read_identified(
+    path: Path, layout: Layout, *, others: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read the rows of a table, with image_id as of `image_ids`, and the problems for which none can be used.
+
+    Args:
+        path: The table.
+        layout: Names of the columns.
+        others: Rows with image_id, whose lesions or patients a table without image ids may name.
+    """
     rows, problems = read_rows(path, columns=())
     ids = None if problems else image_ids(rows, layout)
-    if ids is None:
-        return rows, problems or [f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])})."]
-    return rows.assign(image_id=ids), []
+    if ids is not None:
+        return rows.assign(image_id=ids), []
+    joined = None if problems or others is None else rows_by_image(rows, others, layout, by=_BESIDE[:2])
+    if joined is not None:
+        return joined, []
+    return rows, problems or [f"no column of image ids ({first_five(USUAL_NAMES['image_id'])})."]
+
+
+def rows_by_image(
+    rows: pd.DataFrame, others: pd.DataFrame, layout: Layout, *, by: Sequence[str]
+) -> pd.DataFrame | None:
+    """Give each image of `others` the row of its lesion (or what else is in `by`); None where the tables name none."""
+    for held in by:
+        own, theirs = layout.find(rows, held), layout.find(others, held)
+        if own is not None and theirs is not None:
+            images = pd.DataFrame({own: others[theirs], "image_id": others["image_id"]})
+            log.info("%d rows are joined to images by %s.", len(rows), own)
+            return rows.reset_index(names="line").merge(images, on=own).set_index("line")
+    return None
 
 
 def joined_facts(
@@ -172,14 +218,15 @@ def joined_facts(
     columns = layout.fact_columns(rows)
     if metadata is None:
         return facts_by_image(rows, layout), columns, named_by_file(labels, fact_problems(rows, layout))
-    table, problems = read_identified(metadata, layout)
+    table, problems = read_identified(metadata, layout, others=rows)
     if problems:
         return pd.DataFrame(), columns, named_by_file(metadata, problems)
     ids = table["image_id"]
     known = ids.isin(rows["image_id"])
     problems = [*fact_problems(table[known], layout), *repeated_ids(ids)]
     if not known.any():
-        problems.append("no row for any image of the label file; is it of other images?")
+        pair = f"has {first_five(ids[:2])}, and {labels.name} {first_five(rows['image_id'][:2])}"
+        problems.append(f"no row for any image of the label file; is it of other images? It {pair}.")
     elif without := int((~rows["image_id"].isin(ids)).sum()):
         log.warning("%s: no row for %d of %d images: their facts are unknown.", metadata.name, without, len(rows))
     facts = facts_by_image(table[known], layout).combine_first(facts_by_image(rows, layout))
@@ -203,7 +250,8 @@ def fact_problems(rows: pd.DataFrame, layout: Layout) -> Iterator[str]:
             expected = f"{fact.expected}, such as 55, 55.0, 85+ or 70-79, or nothing where unknown"
             yield f"faulty {column}: {by_line(rows.loc[faulty, column])}; expected {expected}."
         if name == "sex" and (wrong := [word not in _SEXES for word in fact.words(rows[column])]).count(True):
-            yield f"unknown {column}: {by_line(rows.loc[wrong, column])}; expected {', '.join(_SEXES)}."
+            expected = f"{', '.join(_SEXES)}, or F and M; write them so"
+            yield f"unknown {column}: {by_line(rows.loc[wrong, column])}; expected {expected}."
 
 
 def checked_frame(
@@ -252,16 +300,21 @@ def report_columns(
     ]
     if read_as:
         log.info("Read: %s.", first_five(read_as))
+    others = f"not read: {first_five(unread)}." if unread else ""
     if lost := [fact.name for fact in layout.facts if fact.name not in columns]:
-        others = f"; not read: {first_five(unread)}. {layout.advice(lost[0])}" if unread else "."
-        log.warning("No column of %s, unknown for all images%s", ", ".join(lost), others)
+        advice = f"; {others} {layout.advice(lost[0])}" if unread else "."
+        log.warning("No column of %s, unknown for all images%s", ", ".join(lost), advice)
+    elif unread:
+        log.info("Columns %s", others)
     counts = {name: int((frame[name].isna() | (frame[name] == UNKNOWN)).sum()) for name in columns if name in frame}
     if some := [f"{name} of {count}" for name, count in counts.items() if count and name in layout.described]:
         log.info("Unknown among %d images: %s.", len(frame), ", ".join(some))
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     if alone:
         log.info("%d of %d images have no lesion_id: each counts as a lesion of its own.", alone, len(frame))
-    log.info("%s", describe_groups(frame))
+    nameless = unread and not (frame["patient_id"] != "").any()
+    way = f" If a column names patients, give it as {layout.key}.columns.patient=NAME." if nameless else ""
+    log.info("%s%s", describe_groups(frame), way)
 
 
 def _mapped(fact: FactSpec, texts: "pd.Series[str] | None") -> dict[str, str]:

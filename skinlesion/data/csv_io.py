@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.metadata import UNKNOWN, normalize_words
+from skinlesion.data.metadata import PLACEHOLDERS, UNKNOWN, normalize_words
 from skinlesion.errors import first_five
 
 
-def read_rows(path: Path, *, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def read_rows(
+    path: Path, *, columns: Sequence[str], header: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Read a file with a header, every field as text without surrounding blanks.
 
     Args:
         path: The file, in UTF-8 with or without a byte-order mark, with any line ends; fields may be quoted, lines
             without any field are skipped.
         columns: Required columns, in lower case; the file may spell them with capitals.
+        header: Names of the columns of a file that has none. None: its first line.
 
     Returns:
         All columns, named in lower case, indexed by line number; and the problems of the file, one text each. Lines
@@ -29,7 +32,7 @@ def read_rows(path: Path, *, columns: Sequence[str]) -> tuple[pd.DataFrame, list
         return pd.DataFrame(), [f"cannot be read as text ({error}); save it again as CSV in UTF-8."]
     if not lines:
         return pd.DataFrame(), [f"the file is empty; expected a header with {', '.join(columns) or 'names'}."]
-    (_, names), *body = lines
+    (_, names), *body = [(0, [*header]), *lines] if header else lines
     header = [name.lower() for name in names]
     complete = {number: fields for number, fields in body if len(fields) == len(header)}
     rows = pd.DataFrame(list(complete.values()), columns=header, index=list(complete), dtype=object)
@@ -66,8 +69,11 @@ def conflicts(values: "pd.Series[str]", groups: "pd.Series[str]") -> list[str]:
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the columns of a file that `read_rows` has read, in lower case."""
-    _, names = next(_numbered_lines(path.read_bytes().decode("utf-8-sig")), (0, []))
+    """Names of the columns of a file, in lower case; none where it cannot be read."""
+    try:
+        _, names = next(_numbered_lines(path.read_bytes().decode("utf-8-sig")), (0, []))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
     return [name.lower() for name in names]
 
 
@@ -75,7 +81,7 @@ def _numbered_lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Line numbers, as an editor shows them, and fields of all lines that have any."""
     header = text.lstrip().partition("\n")[0]
     # newline="" leaves line ends to the reader, which knows those inside quotes; strict refuses an open quote
-    separator = "\t" if "\t" in header else max(",;", key=header.count)
+    separator = "\t" if "\t" in header else max(",;|", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     for fields in reader:
         if any(stripped := [field.strip() for field in fields]):
@@ -101,8 +107,9 @@ def id_problems(ids: "pd.Series[str]") -> Iterator[str]:
 
 
 def is_known(values: "pd.Series[str]") -> "pd.Series[bool]":
-    """Tell values from "", "NA", "unknown" and their like."""
-    return pd.Series([word != UNKNOWN for word in normalize_words(values)], index=values.index, dtype=bool)
+    """Tell values from "", "NA", "-", "unknown" and their like."""
+    absent = {UNKNOWN, *PLACEHOLDERS}
+    return pd.Series([word not in absent for word in normalize_words(values)], index=values.index, dtype=bool)
 
 
 def named_by_file(path: Path, problems: Iterable[str]) -> list[str]:

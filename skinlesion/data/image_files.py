@@ -70,7 +70,7 @@ def list_files(folders: Iterable[Path]) -> Listing:
 def list_tree(folder: Path) -> Listing:
     """As `list_files`, with the folders inside, except those that hold files of the same names, such as masks."""
     top = {path.stem for path in list_files([folder]).images} if (inside := folders_inside(folder)) else set()
-    return list_files([folder, *(each for each in inside if not _stems(each) & top)])
+    return list_files([folder, *(each for each in inside if not stems(each) & top)])
 
 
 def folders_inside(folder: Path) -> list[Path]:
@@ -84,7 +84,8 @@ def folders_inside(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _stems(folder: Path) -> set[str]:
+def stems(folder: Path) -> set[str]:
+    """The names of a folder's files and folders, without suffix."""
     return {os.path.splitext(name)[0] for name in os.listdir(folder)}
 
 
@@ -148,7 +149,7 @@ def match_files(
     for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
         if value not in ("error", other):
             raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
-    found = find_files(folders) if located is None else dict(located)
+    found = {**find_files(folders), **_files_by_path(folders, ids)} if located is None else dict(located)
     if only is not None:
         chosen = {*only}
         ids = [image_id for image_id in ids if image_id in chosen]
@@ -187,21 +188,38 @@ def match_files(
 def _files_inside(folders: Iterable[Path], ids: Collection[str], beside: Collection[str]) -> dict[str, list[Path]]:
     """Find the files of some ids in the folders inside some folders, unless they hold files of ids in `beside`."""
     inner = sorted({each for folder in folders for each in folders_inside(folder)}) if ids else []
-    found = find_files(each for each in inner if each not in folders and _stems(each).isdisjoint(beside))
+    found = find_files(each for each in inner if each not in folders and stems(each).isdisjoint(beside))
     return {image_id: found[image_id] for image_id in ids if image_id in found}
 
 
+def _files_by_path(folders: Sequence[Path], ids: Collection[str]) -> dict[str, list[Path]]:
+    """Find the files of ids that have a folder, such as patient_1/left, inside some folders or beside these."""
+    named = {image_id for image_id in ids if "/" in image_id}
+    every = [(top, inner) for top in folders for inner in (top, *folders_inside(top))] if named else []
+    found: dict[str, list[Path]] = {}
+    for top, path in ((top, path) for top, inner in every for path in list_files([inner]).images):
+        for image_id in {str(path.relative_to(start).with_suffix("")) for start in (top, top.parent)} & named:
+            found[image_id] = [*dict.fromkeys([*found.get(image_id, []), path])]
+    return found
+
+
 def _near_misses(missing: Sequence[str], folders: Sequence[Path]) -> str:
-    """Say which files come close to the missing images' names: other case, another type, a folder deeper."""
+    """Say which files come close to the missing images' names: spelt otherwise, another type, a folder deeper."""
+
+    def plain(name: str) -> str:
+        return "".join(filter(str.isalnum, name.lower())).lstrip("0")
+
     names = sorted(name for folder in folders for name in os.listdir(folder))
-    by_case: dict[str, str] = {os.path.splitext(name)[0].lower(): name for name in names if not name.startswith(".")}
-    close = {image_id: by_case[image_id.lower()] for image_id in missing if image_id.lower() in by_case}
+    by_spelling = {plain(os.path.splitext(name)[0]): name for name in names if not name.startswith(".")}
+    close = {image_id: by_spelling[plain(image_id)] for image_id in missing if plain(image_id) in by_spelling}
     cased = [f"{image_id} and {name}" for image_id, name in close.items() if os.path.splitext(name)[0] != image_id]
     typed = [name for image_id, name in close.items() if os.path.splitext(name)[0] == image_id]
     deeper = [copies[0] for copies in _files_inside(folders, missing, beside=()).values()]
     told = []
     if cased:
-        told.append(f"{len(cased):,} differ from a file's name in case ({first_five(cased)}): write both alike.")
+        told.append(
+            f"{len(cased):,} differ from a file's name in case, marks or zeros ({first_five(cased)}): write both alike."
+        )
     if typed:
         told.append(f"{len(typed):,} are files of another type ({first_five(typed)}): save them as JPEG or PNG.")
     if deeper:

@@ -14,14 +14,17 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.config.schema import require_classes
-from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids, read_identified
+from skinlesion.data.columns import USUAL_NAMES, Layout, image_ids, read_identified, rows_by_image
 from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
-from skinlesion.data.image_files import class_folders
+from skinlesion.data.image_files import class_folders, folders_inside, stems
 from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import first_five
 from skinlesion.taxonomy import BENIGN, DROP, MALIGNANT, REFUSE, Taxonomy, plain
 
-DIAGNOSIS_COLUMNS = ("dx", "diagnosis", "diagnostic", "disease", "label")
+DIAGNOSIS_COLUMNS = (
+    *("dx", "diagnosis", "diagnostic", "disease", "label", "class", "category", "diagnosis_name", "dx_name"),
+    *("cell_type", "lesion_type", "final_diagnosis", "ground_truth", "histology", "pathology"),
+)
 """Names of the column of diagnoses, the first that is there and whose words are all known."""
 
 HIERARCHIES = tuple(tuple(f"{name}_{level}" for level in range(1, 6)) for name in ("diagnosis", "iddx"))
@@ -33,10 +36,10 @@ NONE = "none"
 FOLDERS = "folders"
 """Name of a label file that is none: images lie in folders that are named after the diagnoses."""
 
-_BINARY = dict.fromkeys(("0", "0.0", "false", "non-neoplastic", BENIGN), BENIGN) | dict.fromkeys(
-    ("1", "1.0", "true", MALIGNANT), MALIGNANT
+_BINARY = dict.fromkeys(("0", "0.0", "false", "no", "non-neoplastic", BENIGN), BENIGN) | dict.fromkeys(
+    ("1", "1.0", "true", "yes", MALIGNANT), MALIGNANT
 )
-_BINARY_COLUMNS = ("benign_malignant", "malignant", "target")
+_BINARY_COLUMNS = ("benign_malignant", "malignant", "is_malignant", "target")
 _USUAL = Layout()
 
 log = logging.getLogger(__name__)
@@ -86,7 +89,9 @@ class Meanings:
         if len(unknown := words[[meaning[word] is None for word in words]]):
             first = next((word for word in unknown if word.lower() not in _BINARY), None)
             if first is None:
-                yield f"{by_line(unknown)} is no diagnosis of {self.taxonomy.name}; expected a column that names one."
+                drop = typed_override(self.key, str(unknown.iloc[0]).lower(), DROP)
+                way = f"expected a column that names one, or leave them out with {drop}"
+                yield f"{by_line(unknown)} is no diagnosis of {self.taxonomy.name}; {way}."
             else:
                 yield f"unknown {column} {by_line(unknown)}; {self.advice(first)}."
         if len(refused := words[[meaning[word] == REFUSE for word in words]]):
@@ -138,17 +143,19 @@ def read_labels(
         return rows, problems
     rows = layout.with_diagnosis(rows)
     ids = image_ids(rows, layout) if table is None else rows["image_id"]
+    key = meanings.key.removesuffix("classes")
     if ids is None and metadata is not None:
-        rows = _rows_by_image(rows, metadata, layout)
-        ids = image_ids(rows, layout)
+        joined = rows_by_image(rows, read_identified(metadata, layout)[0], layout, by=("lesion_id",))
+        rows, ids = (rows, None) if joined is None else (joined, joined["image_id"])
     if ids is None:
-        expected = f"no column of image ids ({', '.join(USUAL_NAMES['image_id'])}, or {_id_key(meanings.key)}=NAME)"
-        return rows, [f"{expected}; expected a header such as image,dx, got {first_five(map(repr, rows))}."]
+        expected = f"no column of image ids ({first_five(USUAL_NAMES['image_id'])}, or {key}columns.image=NAME)"
+        by_lesion = layout.find(rows, "lesion_id") is not None
+        way = f"; {key}metadata=FILE may name the images of each lesion" if by_lesion and metadata is None else ""
+        return rows, [f"{expected}; expected a header such as image,dx, got {first_five(map(repr, rows))}{way}."]
     column, words = _diagnosis_words(rows, meanings, layout)
-    answers = _binary_column(rows, column, meanings) if binary else None
+    answers = _binary_words(rows, column, meanings, layout) if binary else None
     if answers is not None:
-        words = rows[answers].str.lower().map(_BINARY)
-        return rows.assign(image_id=ids, word=words, diagnosis=words), list(id_problems(ids))
+        return rows.assign(image_id=ids, word=answers, diagnosis=answers), list(id_problems(ids))
     if words is None:
         column, (words, problems) = "columns of 0 and 1", _one_hot_words(_free_columns(rows, layout), meanings)
     meanings.report(layout.given.get("diagnosis", column or "") if column == "dx" else column or "", words[words != ""])
@@ -210,25 +217,32 @@ def _hierarchy_words(levels: pd.DataFrame, meanings: Meanings) -> "pd.Series[str
     return pd.Series([nearest(*path) for path in zip(*columns, strict=True)], levels.index, dtype=object)
 
 
-def _binary_column(rows: pd.DataFrame, column: str | None, meanings: Meanings) -> str | None:
-    """Name the column that says no more than benign or malignant, if that is all the file says."""
-    columns = [column] if column is not None else [name for name in _BINARY_COLUMNS if name in rows]
-    found = [name for name in columns if name in rows and rows[name].str.lower().isin(list(_BINARY)).all()]
-    return next((name for name in found if any(meanings(word) is None for word in {*rows[name].str.lower()})), None)
+def _binary_words(
+    rows: pd.DataFrame, column: str | None, meanings: Meanings, layout: Layout
+) -> "pd.Series[str] | None":
+    """Say benign or malignant of each row, or CODE or `not CODE`, if that is all the file says; "" is left out."""
+    names = _BINARY_COLUMNS if column is None else (column,)
+    found = {
+        name: answers for name in names if name in rows and (answers := _answers(rows[name], meanings)) is not None
+    }
+    if column is None and not found and NONE not in meanings.classes:
+        alone = _one_hot_columns(_free_columns(rows, layout), meanings)
+        answers = _answers(rows[alone[0]], meanings) if len(alone) == 1 else None
+        if answers is not None and BENIGN in {*answers}:
+            code = meanings(alone[0])
+            found[alone[0]] = answers.replace({MALIGNANT: code, BENIGN: f"not {code}"})
+    for name, answers in found.items():
+        counts = Counter(f"{word} as {read or DROP}" for word, read in zip(rows[name], answers, strict=True))
+        log.info("Diagnoses from %s: %s.", name, ", ".join(f"{said} ({n:,})" for said, n in sorted(counts.items())))
+        return answers
+    return None
 
 
-def _id_key(key: str) -> str:
-    return key.replace(".classes", ".columns.image")
-
-
-def _rows_by_image(rows: pd.DataFrame, metadata: Path, layout: Layout) -> pd.DataFrame:
-    """Give each image of a lesion the lesion's row; the rows as they are where the tables do not say."""
-    table, problems = read_identified(metadata, layout)
-    own, theirs = layout.find(rows, "lesion_id"), layout.find(table, "lesion_id")
-    if problems or own is None or theirs is None:
-        return rows
-    images = pd.DataFrame({own: table[theirs], "image_id": table["image_id"]})
-    return rows.reset_index(names="line").merge(images, on=own).set_index("line")
+def _answers(column: "pd.Series[str]", meanings: Meanings) -> "pd.Series[str] | None":
+    """Say benign or malignant of each row, "" where it is left out; None where words are others, or all diagnoses."""
+    words = pd.Series(normalize_words(column), column.index)
+    answers = words.map(_BINARY).mask([meanings(word) == DROP for word in words], "")
+    return None if answers.isna().any() or all(meanings(word) for word in {*words}) else answers
 
 
 def label_counts(rows: pd.DataFrame) -> dict[str, LabelCount]:
@@ -263,15 +277,10 @@ def _one_hot_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[pd.Series[s
     """Name the column that holds the 1 of each row, "" where there is none; and list the problems."""
     columns = _one_hot_columns(rows, meanings)
     if not columns:
-        alone = f" (benign or malignant alone is no diagnosis of {meanings.taxonomy.name})"
-        is_binary = {*rows} & {*_BINARY_COLUMNS}
-        header = "".join(f"{word}," for word in ("image", *(code.upper() for code in meanings.taxonomy.codes[:2])))
-        expected = "no column dx and none that is named after a diagnosis"
-        return pd.Series("", index=rows.index), [
-            f"{expected}{alone if is_binary else ''}; expected {header}… or image,dx."
-        ]
+        return pd.Series("", index=rows.index), [_without_diagnoses(rows, meanings)]
     others = [str(name) for name in rows if name not in columns]
-    values = rows[[*columns, *others]].apply(pd.to_numeric, errors="coerce")
+    spelt = rows[columns].apply(lambda column: column.str.lower().replace({"true": "1", "false": "0"}))
+    values = pd.concat([spelt, rows[others]], axis=1).apply(pd.to_numeric, errors="coerce")
     is_binary = values.isin((0, 1))
     unknown = [name for name in others if is_binary[name].all()]
     problems = [f"unknown column {first_five(unknown)}; {meanings.advice(unknown[0])}."] if unknown else []
@@ -287,6 +296,35 @@ def _one_hot_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[pd.Series[s
     names = np.asarray(columns, dtype=object)[values.fillna(0).to_numpy().argmax(axis=1)]
     words = pd.Series(names, index=rows.index).where(ones == 1, NONE)
     return words.where(binary & fits, ""), problems
+
+
+def _without_diagnoses(rows: pd.DataFrame, meanings: Meanings) -> str:
+    """Say what a table without diagnoses was expected to have, and which of its columns may hold them."""
+    known = [name for name in rows if all(meanings(word) for word in {*rows[name]})]
+    named = f" ({first_five(map(repr, known))} holds known words)" if known and not meanings.taxonomy.infer else ""
+    header = "".join(f"{word}," for word in ("image", *(code.upper() for code in meanings.taxonomy.codes[:2])))
+    key = meanings.key.removesuffix("classes")
+    expected = f"expected {header}… or image,dx, or {key}columns.diagnosis=NAME{named}"
+    binary = next((name for name in _BINARY_COLUMNS if name in rows), None)
+    if binary and len(odd := rows.loc[[word not in _BINARY for word in normalize_words(rows[binary])], binary]):
+        way = typed_override(meanings.key, normalize_words(odd)[0], DROP)
+        return f"neither benign nor malignant in {binary}: {by_line(odd)}; leave such images out with {way}."
+    alone = f" (benign or malignant alone is no diagnosis of {meanings.taxonomy.name})" if binary else ""
+    return f"no column dx and none that is named after a diagnosis{alone}; {expected}."
+
+
+def headerless_labels(path: Path, folders: Sequence[Path]) -> pd.DataFrame | None:
+    """Read a table of two columns without a header, as ISIC 2016's: image and word; None where it is another table.
+
+    Its first line must be the name of an image in `folders`.
+    """
+    rows, problems = read_rows(path, columns=(), header=("image", "dx"))
+    ids = image_ids(rows, _USUAL) if not problems else None
+    every = [inner for folder in folders for inner in (folder, *folders_inside(folder))]
+    if ids is None or ids.iloc[0] not in {stem for folder in every for stem in stems(folder)}:
+        return None
+    log.info("%s has no header: image and diagnosis of each line are read.", path.name)
+    return rows.assign(image_id=ids)
 
 
 def typed_override(key: str, word: str, value: str) -> str:

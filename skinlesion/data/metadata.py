@@ -22,13 +22,17 @@ _Columns: TypeAlias = "pd.DataFrame | Mapping[str, Sequence[object]]"
 NUMBER, CATEGORY = "number", "category"
 UNKNOWN = "unknown"
 _BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
-_FACT_BLANKS = frozenset({"unk", "-", "missing", "not known", "not specified", "not reported", "unspecified"})
+PLACEHOLDERS = frozenset({"unk", "-", "missing", "not known", "not specified", "not reported", "unspecified"})
+"""Words that stand where a fact or an id is not known, beside those of `normalize_words`."""
 _ANSWERS = {"true": "yes", "false": "no"}
-_SEXES = {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
+_SEXES = {"f": "female", "w": "female", "woman": "female", "girl": "female", "m": "male", "man": "male", "boy": "male"}
+_SEXES |= dict.fromkeys(("u", "other", "diverse", "non-binary", "nonbinary", "intersex"), UNKNOWN)
 _SKIN_TYPES = {"-1": UNKNOWN, "i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6"}  # -1: of Fitzpatrick17k
 _SYNONYMS = {"sex": _SEXES, "skin_type": _SKIN_TYPES}
-_YEARS = "years?|yrs?|y"  # units that an age may carry
-_DIGITS = r"([0-9]+(?:\.[0-9]+)?)"
+_YEARS = r"years?(?:\s*old)?|yrs?|y/?o|y"  # units that an age may carry
+_DIGITS = r"([0-9]+(?:\.[0-9]+|,[0-9]{1,2})?)"
+_LIMIT = "(?:[<>≤≥=~]|under|over|below|above|up to|about)"
+_OPEN = r"(?:\+|(?:or|and) (?:older|over|more|above|younger|under|less))"
 
 
 class _Words(dict[str, str]):
@@ -101,10 +105,10 @@ class FactSpec:
         words = normalize_words(values)
         plain = {word: re.sub(r"^(\d+)\.0+$", r"\1", _ANSWERS.get(word, word)) for word in {*words}}
         named = {entry: word for entry, word in _SYNONYMS.get(self.name, {}).items() if entry not in self.categories}
-        return [UNKNOWN if word in _FACT_BLANKS else named.get(plain[word], plain[word]) for word in words]
+        return [UNKNOWN if word in PLACEHOLDERS else named.get(plain[word], plain[word]) for word in words]
 
     def numbers(self, values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """Read numbers, given as such or as text: 55, "55.0", "85+" as 85, "70-79" as 74.5, "45 years" as 45.
+        """Read numbers, given as such or as text: 55, "55.0", "85+" as 85, "70-79" as 74.5, "45,5 y" as 45.5.
 
         Returns:
             Shape (N,), NaN where unknown; and, shape (N,), whether each entry is faulty: no number, or out of range.
@@ -120,10 +124,10 @@ class FactSpec:
         if not math.isnan(plain := parse_number(word)):
             return plain
         unit = _YEARS if self.unit == "years" else re.escape(self.unit.lower())
-        if found := re.fullmatch(rf"[<>≤≥=~]*\s*{_DIGITS}\s*\+?\s*(?:{unit})?", word):
-            return float(found[1])
-        found = re.fullmatch(rf"{_DIGITS}\s*(?:-|–|to)\s*{_DIGITS}\s*(?:{unit})?", word)
-        low, high = (float(found[1]), float(found[2])) if found else (1.0, 0.0)
+        if found := re.fullmatch(rf"{_LIMIT}*\s*{_DIGITS}\s*(?:{unit})?\s*{_OPEN}?\s*(?:{unit})?", word):
+            return float(found[1].replace(",", "."))
+        found = re.fullmatch(rf"[(\[]?\s*{_DIGITS}\s*(?:-|–|to|,\s)\s*{_DIGITS}\s*[)\]]?\s*(?:{unit})?", word)
+        low, high = (float(end.replace(",", ".")) for end in found.groups()) if found else (1.0, 0.0)
         return (low + high) / 2 if low <= high else math.nan
 
     def checked(self, values: Iterable[object]) -> "npt.NDArray[np.float64] | list[str]":

@@ -31,6 +31,7 @@ from skinlesion.data.labels import (
     LabelCount,
     Meanings,
     folder_labels,
+    headerless_labels,
     label_counts,
     read_labels,
     unread_columns,
@@ -76,7 +77,7 @@ def read_data(
     named = {fact: each.column for fact, each in config.facts.items()}
     policies["layout"] = Layout.of(config.columns, fact_specs(config.facts), named, key="data")
     policies["groups"] = None if config.groups is None else Path(config.groups).expanduser()
-    if config.classes is None and config.table != FOLDERS and Path(config.table).suffix != ".npz":
+    if config.classes is None and _has_words(root, config):
         given: dict[str, Any] = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
         return read_ham10000(root, only=only, **given, **policies)
     return read_labelled(
@@ -160,6 +161,15 @@ def read_ham10000(
     return frame
 
 
+def _has_words(root: Path, config: DataConfig) -> bool:
+    """Whether a table has, as HAM10000's, a column of words for diagnoses, as far as it is there."""
+    if config.table == FOLDERS or Path(config.table).suffix == ".npz":
+        return False
+    names = [name for table in find_tables(root, config.table)[:1] for name in column_names(table)]
+    given = config.columns.diagnosis
+    return not names or given is not None or not {*DIAGNOSIS_COLUMNS}.isdisjoint(names)
+
+
 def _named_rows(rows: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, list[str]]:
     """Call the columns of image, lesion and diagnosis by their names in HAM10000; and list what is missing."""
     problems, rows = list(layout.problems(rows)), layout.with_diagnosis(rows)
@@ -224,7 +234,9 @@ def read_labelled(
     meanings = Meanings(taxonomy, classes, f"{key}.classes")
     options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
     rows, form = read_labels(labels, meanings, **options)
-    tables = [path for path in (labels, metadata) if path is not None and path.name != FOLDERS]
+    if form and table is None and (table := headerless_labels(labels, images or [])) is not None:
+        rows, form = read_labels(labels, meanings, **{**options, "table": table})
+    tables = [path for path in (None if table is not None else labels, metadata) if path is not None]
     facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
     if "word" in rows and not more:
         more = list(layout.problems(*map(column_names, tables)))

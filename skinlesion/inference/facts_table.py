@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skinlesion.data.columns import Layout, fact_problems, facts_by_image, read_identified
-from skinlesion.data.csv_io import named_by_file, repeated_ids
+from skinlesion.data.csv_io import column_names, named_by_file, repeated_ids
 from skinlesion.data.metadata import FactSpec, MetadataEncoder
 from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.inference.inputs import parse_fact
@@ -38,8 +38,12 @@ def read_facts(table: Path, images: Sequence[Path], encoder: MetadataEncoder) ->
     if problems := problems or [*repeated_ids(rows["image_id"]), *fact_problems(rows, layout)]:
         raise DataError.listing("The facts cannot be used:", named_by_file(table, problems))
     columns = {fact: name for fact, name in layout.fact_columns(rows).items() if fact in encoder.names}
-    named = ", ".join(f"{fact} from {name}" for fact, name in columns.items())
-    log.info("%s: %s.", table.name, named or f"no column of {', '.join(encoder.names)}")
+    log.info("%s: %s.", table.name, ", ".join(f"{fact} from {name}" for fact, name in columns.items()) or "no facts")
+    if lost := [name for name in encoder.names if name not in columns]:
+        used = {*layout.fact_columns(rows).values(), layout.find(rows, "image_id")}
+        unread = [name for name in column_names(table) if name not in used]
+        others = f"; not read: {first_five(unread)}" if unread else ""
+        log.warning("%s: no column of %s, unknown for all images%s.", table.name, ", ".join(lost), others)
     known = facts_by_image(rows, layout)
     unknown: dict[str, int] = {}
     facts: dict[Path, Facts] = {}

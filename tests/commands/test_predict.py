@@ -296,12 +296,18 @@ def test_a_table_of_unlabelled_images(
     assert (answer["without_facts"], answer["rows_without_image"]) == ([str(folder / third.name)], ["other"])
 
 
-def test_a_faulty_table_of_facts_is_named_by_line(checkpoint: str, images: Path, tmp_path: Path) -> None:
+def test_a_faulty_table_of_facts_is_named_by_line(
+    checkpoint: str, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     table = tmp_path / "patients.csv"
     table.write_text("image,age\na,150\nb,20\nb,30\n")
     with pytest.raises(DataError) as caught:
         predict(checkpoint, f"images={images}", f"facts={table}")
     assert "patients.csv: faulty age: '150' (line 2)" in str(caught.value)
+    table.write_text("image,age,gender_of_patient\na,50,f\n")
+    predict(checkpoint, f"images={images}", f"facts={table}")
+    lost = "no column of sex, localization, unknown for all images; not read: gender_of_patient."
+    assert f"patients.csv: {lost}" in caplog.text
     table.write_text("name,age\na,50\n")
     with pytest.raises(DataError, match=r"patients\.csv: no column of image ids"):
         predict(checkpoint, f"images={images}", f"facts={table}")

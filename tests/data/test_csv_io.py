@@ -26,6 +26,8 @@ def written(folder: Path, content: bytes) -> Path:
         b"\xef\xbb\xbfimage_id,dx\r\nA,mel\r\nB,nv\r\n",  # byte-order mark, Windows line ends
         b"image_id,dx\rA,mel\rB,nv\r",  # line ends of the old Macintosh
         b"image_id\tdx\nA\tmel\nB\tnv\n",
+        b"image_id;dx\r\nA;mel\r\n;\r\nB;nv\r\n",
+        b"image_id|dx\nA|mel\nB|nv\n",
         b'"image_id","dx"\n"A","mel"\n"B","nv"\n',
         b"Image_ID, DX \n A ,mel\n\n,\nB,nv\n,\n",  # capitals, blanks, lines without anything
         b"note,image_id,dx\nx,A,mel\n,B,nv\n",  # another column
@@ -59,7 +61,7 @@ def test_quoted_separators_belong_to_the_field(tmp_path: Path) -> None:
         (b"", ["the file is empty", "image_id, dx"]),
         (b"\n \n", ["the file is empty"]),
         (b"image_id,dx\n", ["no rows below the header"]),
-        (b"image_id|dx\nA|mel\n", ["no column image_id, dx", "commas or tabs", "'image_id|dx'"]),
+        (b"image_id:dx\nA:mel\n", ["no column image_id, dx", "commas or tabs", "'image_id:dx'"]),
         (b"image_id,diagnosis\nA,mel\n", ["no column dx", "'diagnosis'"]),
         (b"image_id,dx,dx\nA,mel,nv\n", ["column dx is there more than once"]),
         (b'image_id,dx\nA,"mel\nB,nv\n', ["cannot be read as text"]),  # an open quote

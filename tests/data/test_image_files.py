@@ -169,8 +169,12 @@ def test_near_misses_are_named(tmp_path: Path) -> None:
     (tmp_path / "isic_1.JPG").write_bytes(encoded("JPEG"))
     touch(tmp_path / "ISIC_2.avif")
     _, (problem,) = matched(tmp_path, "ISIC_1", "ISIC_2", "ISIC_3")
-    assert "1 differ from a file's name in case (ISIC_1 and isic_1.JPG)" in problem
+    assert "1 differ from a file's name in case, marks or zeros (ISIC_1 and isic_1.JPG)" in problem
     assert "1 are files of another type (ISIC_2.avif)" in problem
+    for name, other in (("0017.jpg", "17"), ("case-3 left.jpg", "Case_3_left")):
+        (tmp_path / name).write_bytes(encoded("JPEG"))
+        _, (problem,) = matched(tmp_path, other)
+        assert f"in case, marks or zeros ({other} and {name}): write both alike" in problem
     (tmp_path / "x").mkdir()
     _, (problem,) = matched(tmp_path / "x", "ISIC_1")
     assert "expected files named IMAGE_ID.jpg or .png of the same images" in problem

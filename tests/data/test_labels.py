@@ -16,7 +16,7 @@ from PIL import Image
 
 from skinlesion.config.inference import EvaluateConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.columns import COLUMNS
+from skinlesion.data.columns import COLUMNS, Layout
 from skinlesion.data.readers import LabelledData, read_data, read_labelled
 from skinlesion.data.splits import assign
 from skinlesion.errors import ConfigError, DataError
@@ -31,14 +31,21 @@ SHARED = os.environ.get("SKINLESION_SHARED")
 def read(tmp_path: Path) -> Callable[..., LabelledData]:
     """Write images and tables, and read them."""
 
-    def make(labels: str, metadata: str | None = None, *, images: str = "abc", **others: object) -> LabelledData:
+    def make(
+        labels: str,
+        metadata: str | None = None,
+        *,
+        images: str = "abc",
+        folders: list[Path] | None = None,
+        **others: object,
+    ) -> LabelledData:
         folder = tmp_path / "images"
         folder.mkdir(exist_ok=True)
         for name in images:
             Image.fromarray(np.full((4, 6, 3), ord(name), np.uint8)).save(folder / f"{name}.png")
         (tmp_path / "labels.csv").write_text(labels)
         (tmp_path / "facts.csv").write_text(metadata or "")
-        settings = {"classes": CLASSES, "images": [folder], "key": "external", **others}
+        settings = {"classes": CLASSES, "images": folders or [folder], "key": "external", **others}
         facts = None if metadata is None else tmp_path / "facts.csv"
         return read_labelled(tmp_path / "labels.csv", metadata=facts, **settings)
 
@@ -181,6 +188,8 @@ def isic_words() -> dict[str, str]:
         ("diagnosis", ("pigmented benign keratosis", "angioma", "nevus"), ["bkl", "vasc", "nv"]),
         ("diagnosis_3", ("Nevus", "Melanoma, NOS", "Basal cell carcinoma"), ["nv", "mel", "bcc"]),
         ("diagnostic", ("ACK", "NEV", "SEK"), ["akiec", "nv", "bkl"]),
+        ("cell_type", ("Melanomas", "Moles", "Cherry angiomas"), ["mel", "nv", "vasc"]),
+        ("Histology", ("Bowen", "Basalioma", "Histiocytoma"), ["akiec", "bcc", "df"]),
         ("disease", ("melanocytic-nevi", "basal-cell-carcinoma", "vascular_lesions"), ["nv", "bcc", "vasc"]),
         ("dx", ("melanocytic_Nevi", "benign_keratosis-like_lesions", "dermatofibroma"), ["nv", "bkl", "df"]),
     ],
@@ -192,7 +201,7 @@ def test_common_words_and_columns_are_known(
     assert words_read(read, f"isic_id,{column}\n{rows}") == codes
 
 
-@pytest.mark.parametrize("word", ["odd kind", "carcinoma (basal), nos", "bowen's", "a:b=c", "x.y", "rare", "a\\b{c}"])
+@pytest.mark.parametrize("word", ["odd kind", "carcinoma (basal), nos", "reader's", "a:b=c", "x.y", "rare", "a\\b{c}"])
 def test_the_advice_for_an_unknown_word_works_when_typed(read: Callable[..., LabelledData], word: str) -> None:
     labels = f'image,dx\na,"{word}"\nb,nv\nc,mel\n'
     with pytest.raises(DataError) as caught:
@@ -282,9 +291,9 @@ def test_a_column_without_a_name_is_passed_over(read: Callable[..., LabelledData
     assert read(",image,dx\n0,a,nv\n1,b,mel\n2,c,nv\n").frame["diagnosis"].tolist() == ["nv", "mel", "nv"]
 
 
-def test_a_file_without_header_and_ids_with_a_folder(read: Callable[..., LabelledData]) -> None:
-    with pytest.raises(DataError, match=r"expected a header such as image,dx, got 'a', 'nv'"):
-        read("a,nv\nb,nv\n")
+def test_a_header_without_ids_and_ids_with_a_folder(read: Callable[..., LabelledData]) -> None:
+    with pytest.raises(DataError, match=r"expected a header such as image,dx, got 'row', 'nv'"):
+        read("row,nv\nb,nv\n")
     assert read("image,dx\nx/a.jpg,nv\nx/b.jpg,nv\nx/c.jpg,mel\n").frame["image_id"].tolist() == ["a", "b", "c"]
 
 
@@ -371,3 +380,117 @@ def test_inferred_diagnoses_are_the_words_or_the_columns_of_0_and_1(read: Callab
 def test_the_nearest_codes_of_an_unknown_word_are_named(read: Callable[..., LabelledData]) -> None:
     with pytest.raises(DataError, match=r"'basal cell carcinom' \(line 3\).*VALUE one of akiec, .*\(nearest: bcc"):
         read("image,dx\na,nv\nb,basal cell carcinom\nc,nv\n")
+
+
+def test_a_column_of_diagnoses_with_an_unusual_name_is_named_not_guessed(read: Callable[..., LabelledData]) -> None:
+    labels = "image,outcome,notes\na,mel,x\nb,nv,y\nc,bcc,z\n"
+    with pytest.raises(DataError, match=r"or external\.columns\.diagnosis=NAME \('outcome' holds known words\)"):
+        read(labels)
+    layout = Layout(given={"diagnosis": "outcome"}, key="external")
+    assert read(labels, layout=layout).frame["diagnosis"].tolist() == ["mel", "nv", "bcc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("benign", "malignant", "benign"), "malignant"), (("nv", "melanoma", "nv"), "mel")],
+)
+def test_a_table_of_two_columns_may_lack_the_header(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture, words: tuple[str, ...], code: str
+) -> None:
+    """ISIC 2016's form; where the first line is no image of the folder, the table is refused."""
+    caplog.set_level(logging.INFO)
+    rows = [f"{image}.jpg;{word}" for image, word in zip("abc", words, strict=True)]
+    assert read("\r\n".join(rows), binary=True).frame["diagnosis"].tolist() == [words[0], code, words[0]]
+    assert "labels.csv has no header: image and diagnosis of each line are read" in caplog.text
+    with pytest.raises(DataError, match="no column of image ids"):
+        read("\n".join(["x;benign", *rows]), binary=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "answers", "said"),
+    [
+        ("malignant", ("yes", "No", "no"), "malignant", "No as benign (1), no as benign (1)"),
+        ("is_malignant", ("TRUE", "FALSE", "0"), "malignant", "0 as benign (1), FALSE as benign (1)"),
+        ("Class", ("Malignant", "benign", "benign"), "malignant", "from class: Malignant as malignant (1)"),
+        ("Melanoma", ("1", "0.0", "0"), "mel", "from melanoma: 0 as not mel (1), 0.0 as not mel (1), 1 as mel (1)"),
+        ("mel", ("True", "False", "False"), "mel", "False as not mel (2), True as mel (1)"),
+    ],
+)
+def test_labels_that_tell_two_kinds_apart(
+    read: Callable[..., LabelledData],
+    caplog: pytest.LogCaptureFixture,
+    column: str,
+    words: tuple[str, ...],
+    answers: str,
+    said: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = "".join(f"{image},{word}\n" for image, word in zip("abc", words, strict=True))
+    other = "benign" if answers == "malignant" else f"not {answers}"
+    assert read(f"image,{column}\n{rows}", binary=True).frame["diagnosis"].tolist() == [answers, other, other]
+    assert said in caplog.text
+
+
+def test_images_that_are_neither_benign_nor_malignant_are_named_and_may_be_left_out(
+    read: Callable[..., LabelledData],
+) -> None:
+    labels = "image,benign_malignant\na,benign\nb,indeterminate\nc,malignant\n"
+    with pytest.raises(
+        DataError, match=r"neither .* in benign_malignant: 'indeterminate' \(line 3\); leave such"
+    ) as caught:
+        read(labels, binary=True)
+    assert "'+external.classes.indeterminate=drop'" in str(caught.value)
+    found = read(labels, binary=True, classes={**CLASSES, "indeterminate": "drop"})
+    assert found.frame[["image_id", "diagnosis"]].to_numpy().tolist() == [["a", "benign"], ["c", "malignant"]]
+
+
+def test_true_and_false_are_1_and_0_of_a_diagnosis_and_no_other_column(read: Callable[..., LabelledData]) -> None:
+    labels = "image,MEL,NV,biopsed\na,True,False,TRUE\nb,False,True,FALSE\nc,FALSE,TRUE,FALSE\n"
+    assert read(labels).frame["diagnosis"].tolist() == ["mel", "nv", "nv"]
+
+
+def test_facts_by_patient_are_joined_to_the_images(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    labels = "image,dx,Patient ID\na,nv,P0\nb,mel,P1\nc,nv,P0\n"
+    frame = read(labels, "patient,Age,Gender\nP1,60,f\nP0,40,M\n").frame
+    assert frame["age"].tolist() == [40, 60, 40]
+    assert frame["sex"].tolist() == ["male", "female", "male"]
+    assert "2 rows are joined to images by patient." in caplog.text
+    with pytest.raises(DataError, match=r"It has A, B, and labels\.csv a, b\."):
+        read(labels, "image,age\nA,60\nB,40\n")
+
+
+def test_columns_that_are_not_read_are_said_and_how_to_name_patients(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A column that may name patients is never lost without a word, though no fact lacks a column."""
+    caplog.set_level(logging.INFO)
+    labels = "image,dx,age,sex,site,proband\na,nv,40,f,back,P0\nb,mel,50,m,face,P1\nc,nv,60,f,back,P0\n"
+    read(labels, layout=Layout(key="external"))
+    assert "Columns not read: proband." in caplog.text
+    assert "If a column names patients, give it as external.columns.patient=NAME." in caplog.text
+    caplog.clear()
+    frame = read(labels, layout=Layout(given={"patient_id": "proband"}, key="external")).frame
+    assert frame["group_id"].tolist() == ["P0", "P1", "P0"]
+    assert "not read" not in caplog.text
+
+
+def test_dashes_are_no_patient(read: Callable[..., LabelledData]) -> None:
+    frame = read("image,dx,pat_id\na,nv,-\nb,mel,-\nc,nv,not known\n").frame
+    assert frame["patient_id"].tolist() == ["", "", ""]
+    assert frame["group_id"].nunique() == 3
+
+
+def test_ids_with_folders_tell_files_of_one_name_apart(read: Callable[..., LabelledData], tmp_path: Path) -> None:
+    """Below the image folder, or with its own name before; Windows' separators and suffixes do not count."""
+    shades = {"p1": 10, "p2": 20, "p3": 30}
+    for patient, shade in shades.items():
+        (tmp_path / "photos" / patient).mkdir(parents=True)
+        Image.fromarray(np.full((4, 6, 3), shade, np.uint8)).save(tmp_path / "photos" / patient / "left.png")
+    for start in ("", "photos/", "photos\\"):
+        labels = f"file,dx\n{start}p1/left.PNG,mel\n{start}p2/left.png,nv\n{start}p3/left,nv\n"
+        frame = read(labels, images="", folders=[tmp_path / "photos"]).frame
+        assert [np.asarray(Image.open(path))[0, 0, 0] for path in frame["path"]] == [10, 20, 30]
+        assert frame["diagnosis"].tolist() == ["mel", "nv", "nv"]

@@ -282,8 +282,17 @@ def test_a_number_out_of_its_range_is_refused() -> None:
     ("entry", "years"),
     [
         *(("85+", 85), ("> 89", 89), (">=90", 90), ("70-79", 74.5), ("70 – 79", 74.5), ("70 to 79", 74.5)),
+        *(
+            ("45-49", 47),
+            ("<20", 20),
+            ("under 20", 20),
+            ("85 or older", 85),
+            ("over 85 years", 85),
+            ("85 years and over", 85),
+        ),
+        *(("[40, 45)", 42.5), ("(20-30]", 25), ("45,5", 45.5), ("45 yo", 45), ("45 y/o", 45), ("45 years old", 45)),
         *(("45 years", 45), ("45y", 45), ("UNK", np.nan), ("not reported", np.nan)),
-        *(("79-70", None), ("45 months", None), ("1e3-5", None)),
+        *(("79-70", None), ("45 months", None), ("1e3-5", None), ("40s", None), ("1,234", None), ("-1", None)),
     ],
 )
 def test_ages_as_tables_write_them(entry: str, years: float | None) -> None:
@@ -294,8 +303,8 @@ def test_ages_as_tables_write_them(entry: str, years: float | None) -> None:
 
 
 def test_sexes_as_tables_write_them() -> None:
-    given = ["M", "f", "W", "Man", "woman", "FEMALE ", "unk", None]
-    expected = ["male", "female", "female", "male", "female", "female", "unknown", "unknown"]
+    given = ["M", "f", "W", "Man", "woman", "FEMALE ", "Boy", "girl", "unk", None, "U", "Other", "diverse"]
+    expected = ["male", "female", "female", "male", "female", "female", "male", "female", *["unknown"] * 5]
     assert DEFAULT_FACTS[1].words(given) == expected
     assert DEFAULT_FACTS[2].words(["M"]) == ["m"], "a localization is no sex"
 
@@ -309,7 +318,7 @@ def test_a_missing_column_is_named(fact: str) -> None:
         MetadataEncoder.fit(frame)
 
 
-@pytest.mark.parametrize("age", ["old", -1, 121, float("inf"), "80,0"])
+@pytest.mark.parametrize("age", ["old", -1, 121, float("inf"), "80,000"])
 def test_faulty_ages_are_refused(age: Any) -> None:
     with pytest.raises(DataError, match=r"1 faulty age.*0 to 120"):
         encoder().encode(facts((40, "male", "back"), (age, "male", "back")))

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import composed
 from PIL import Image
 
+from skinlesion.config.train import TrainConfig
 from skinlesion.data.columns import COLUMNS
-from skinlesion.data.readers import read_ham10000, read_labelled
+from skinlesion.data.readers import read_data, read_ham10000, read_labelled
 from skinlesion.errors import ConfigError, DataError
 
 FOLDERS = ["HAM10000_images_part_1", "HAM10000_images_part_2"]
@@ -143,7 +145,7 @@ def test_the_home_folder_may_be_a_tilde(root: Path, monkeypatch: pytest.MonkeyPa
         ("NA,ISIC_4,mel,histo,0,female,back,x", ["no lesion_id in line 5"]),
         ("HAM_2,ISIC_4,mel,histo,0,female,back,x", ["more than one diagnosis", "HAM_2 (bkl, mel)"]),
         ("HAM_3,ISIC_4,mel,histo,old,female,back,x", ["faulty age: 'old' (line 5)", "0 to 120"]),
-        ('HAM_3,ISIC_4,mel,histo,"80,0",female,back,x', ["faulty age: '80,0' (line 5)", "55.0"]),
+        ('HAM_3,ISIC_4,mel,histo,"80,000",female,back,x', ["faulty age: '80,000' (line 5)", "55.0"]),
         ("HAM_3,ISIC_4,mel,histo,-1,female,back,x", ["faulty age: '-1' (line 5)"]),
         ("HAM_3,ISIC_4,mel,histo,120.5,female,back,x", ["faulty age: '120.5' (line 5)"]),
         ("HAM_3,ISIC_4,mel,histo,inf,female,back,x", ["faulty age: 'inf' (line 5)"]),
@@ -221,10 +223,10 @@ def test_everything_wrong_is_said_at_once(root: Path) -> None:
 
 
 def test_missing_columns_are_named_with_the_other_problems(root: Path) -> None:
-    write(root, ["picture,dx,age,sex,localization", "ISIC_1,wart,5,male,back"])
+    write(root, ["shot,dx,age,sex,localization", "ISIC_1,wart,5,male,back"])
     first, second = lines_of_error(root)
     assert "no column image_id;" in first
-    assert "'picture'" in first
+    assert "'shot'" in first
     assert "unknown dx 'wart' (line 2)" in second
 
 
@@ -387,6 +389,24 @@ def test_names_of_diagnoses_are_read_and_other_words_lead_to_the_key(root: Path)
     (line,) = lines_of_error(root)
     assert "unknown dx 'naevus maligna' (line 5)" in line
     assert "'+data.classes={naevus maligna: VALUE}'" in line
+
+
+def test_a_table_of_0_and_1_or_without_header_is_read_without_a_key(root: Path) -> None:
+    """`data.table` names any form of labels; the images lie in HAM10000's folders."""
+    forms = {
+        "onehot.csv": "image,MEL,NV\nISIC_1,0,1\nISIC_2,0,1\nISIC_3,1,0\nISIC_4,0,1\n",
+        "export.csv": "isic_id,diagnosis_1,diagnosis_3\n"
+        + "".join(f"ISIC_{n},Benign,{'Melanoma in situ' if n == 3 else 'Nevus'}\n" for n in range(1, 5)),
+        "bare.csv": "ISIC_1.jpg,nevus\nISIC_2.jpg,mole\nISIC_3.jpg,Melanoma\nISIC_4.jpg,nv\n",
+    }
+    for name, text in forms.items():
+        (root / name).write_text(text)
+        config = composed("train", TrainConfig, f"data.root={root}", f"data.table={name}").data
+        assert read_data(config)["diagnosis"].tolist() == ["nv", "nv", "mel", "nv"], name
+    (root / "none.csv").write_text("image,outcome\nISIC_1,mel\nISIC_2,nv\n")
+    config = composed("train", TrainConfig, f"data.root={root}", "data.table=none.csv").data
+    with pytest.raises(DataError, match=r"or data\.columns\.diagnosis=NAME \('outcome' holds known words\)"):
+        read_data(config)
 
 
 def test_a_million_rows_take_seconds(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ MALIGNANT = ["akiec", "bcc", "mel"]
         ("benign_malignant", ("benign", "malignant"), None, MALIGNANT),
         ("diagnosis", ("Benign", "Malignant"), None, MALIGNANT),
         ("malignant", ("False", "True"), "bcc", ["bcc"]),
+        ("Melanoma", ("0", "1"), None, ["mel"]),
         ("dx", None, "mel", ["mel"]),
     ],
 )
@@ -151,7 +152,8 @@ def test_labels_that_say_no_more_than_benign_or_malignant(
 ) -> None:
     known = pd.read_csv(source / "labels.csv").set_index("image")["dx"]
     labels = tmp_path / "labels.csv"
-    positive = known.isin(MALIGNANT if words else own)
+    judged = target or ("mel" if own == ["mel"] else "malignant")
+    positive = known.isin(own if own == ["mel"] else MALIGNANT)
     written = known if words is None else positive.map(dict(zip((False, True), words, strict=True)))
     written.rename(column).to_csv(labels)
     overrides = [f"external.labels={labels}", *([f"external.target={target}"] if target else [])]
@@ -160,14 +162,22 @@ def test_labels_that_say_no_more_than_benign_or_malignant(
     new = [f"X_{place:02d}" for place in range(5)]
     seven = Predictor.load(str(trained.out)).predict([source / "images" / f"{name}.png" for name in new])
     expected = seven.probabilities[:, [CODES.index(code) for code in own]].sum(axis=1)
-    np.testing.assert_allclose(table.loc[new, target or "malignant"], expected, atol=3e-6)
+    np.testing.assert_allclose(table.loc[new, judged], expected, atol=3e-6)
     metrics = json.loads((tmp_path / "metrics_external.json").read_text())
-    area = roc_auc_score(positive.loc[table.index], table[target or "malignant"])
-    assert metrics["numbers"][f"auroc_{target or 'malignant'}"]["value"] == pytest.approx(area)
+    area = roc_auc_score(positive.loc[table.index], table[judged])
+    assert metrics["numbers"][f"auroc_{judged}"]["value"] == pytest.approx(area)
     shown = json.loads((tmp_path / "populations.json").read_text())["populations"]
-    counts = known[known.index.isin(table.index)].isin(MALIGNANT if words else own).sum()
-    assert shown["these images"]["diagnoses"][target or "malignant"]["images"] == counts
+    counts = known[known.index.isin(table.index)].isin(own if own == ["mel"] else MALIGNANT).sum()
+    assert shown["these images"]["diagnoses"][judged]["images"] == counts
     assert sum(each["share"] for each in shown["training"]["diagnoses"].values()) == pytest.approx(1)
+
+
+def test_labels_of_one_diagnosis_judge_no_other(source: Path, trained: TrainConfig, tmp_path: Path) -> None:
+    labels = pd.read_csv(source / "labels.csv")
+    labels.assign(mel=(labels["dx"] == "mel").astype(int))[["image", "mel"]].to_csv(tmp_path / "mel.csv", index=False)
+    given = config(source, trained, tmp_path, f"external.labels={tmp_path / 'mel.csv'}", "external.target=malignant")
+    with pytest.raises(DataError, match=r"external\.target=malignant: the labels say no more than mel or not"):
+        run(given)
 
 
 def test_known_images_are_kept_on_demand(

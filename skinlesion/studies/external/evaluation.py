@@ -105,6 +105,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
         require_choice("external.target", config.target, (*predictor.taxonomy.codes, MALIGNANT))
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
     labelled = _read_source(first, config, taxonomy=predictor.taxonomy, cache_dir=cache_dir)
+    target = _find_target(labelled.frame["diagnosis"], predictor.taxonomy, config.target)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
@@ -119,7 +120,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     kept = _without_known(frame, by_hash, config)
     known, rows = pd.concat([by_id, by_hash], ignore_index=True), frame["image_id"].isin(kept["image_id"]).to_numpy()
     predictions = predictor.predict_frame(kept, caches=caches)
-    predictions, before, target = _against_rest(predictions, training.population, predictor, config.target)
+    predictions, before = _against_rest(predictions, training.population, predictor, target)
     counts = {code: int((predictions.actual == code).sum()) for code in predictions.taxonomy.codes}
     return ExternalPredictions(
         predictions=predictions,
@@ -174,27 +175,40 @@ def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxon
     )
 
 
+def _find_target(labels: "pd.Series[str]", taxonomy: Taxonomy, target: str | None) -> str | None:
+    """What is judged against all else, as given, or as labels say that tell no more; None: all diagnoses.
+
+    Raises:
+        DataError: The labels do not tell it.
+    """
+    said = {word.removeprefix("not ") for word in labels}  # "not mel": a column of 0 and 1 tells one diagnosis alone
+    if not {*labels} <= {*taxonomy.codes}:
+        target = target or next(iter(said - {BENIGN}), MALIGNANT)
+        if not said <= {MALIGNANT, BENIGN, target}:
+            raise DataError(f"external.target={target}: the labels say no more than {min(said)} or not")
+    if target not in (None, *taxonomy.codes, *(each.category for each in taxonomy.diagnoses)):
+        raise DataError(f"no diagnosis of {taxonomy.name} is {target}; give external.target=CODE of one that is meant")
+    return target
+
+
 def _against_rest(
     predictions: Predictions, training: Population, predictor: Predictor, target: str | None
-) -> tuple[Predictions, Population, str | None]:
-    """Judge one target against all else, calibrated, where it is given or the labels say no more; and the training."""
+) -> tuple[Predictions, Population]:
+    """Judge one target against all else, calibrated, if there is one; and the training likewise."""
     taxonomy = predictor.taxonomy
-    is_binary = not {*predictions.actual} & {*taxonomy.codes}
-    target = target or (MALIGNANT if is_binary else None)
     if target is None:
-        return predictions, training, None
-    if target not in (*taxonomy.codes, *(each.category for each in taxonomy.diagnoses)):
-        raise DataError(f"no diagnosis of {taxonomy.name} is {target}; give external.target=CODE of one that is meant")
+        return predictions, training
     log.info("Judged: %s against all else; external.target=CODE judges another diagnosis.", target)
-    if is_binary:
-        meanings = dict(zip((MALIGNANT, BENIGN), taxonomy.against_rest(target).codes, strict=True))
-        predictions = replace(predictions, actual=object_array(meanings[word] for word in predictions.actual))
+    if not {*predictions.actual} <= {*taxonomy.codes}:
+        yes, no = taxonomy.against_rest(target).codes
+        answers = object_array(yes if word in (target, MALIGNANT) else no for word in predictions.actual)
+        predictions = replace(predictions, actual=answers)
     scaled = calibrated(predictions.probabilities, predictor.posthoc.calibration)
     predictions = replace(predictions, probabilities=scaled).against_rest(target)
     mask = dict(zip(taxonomy.codes, taxonomy.mask(target), strict=True))
     own = sum(images for code, images in training.diagnoses.items() if mask[code])
     counts = dict(zip(predictions.taxonomy.codes, (own, sum(training.diagnoses.values()) - own), strict=True))
-    return predictions, replace(training, diagnoses=counts), target
+    return predictions, replace(training, diagnoses=counts)
 
 
 def _map_localizations(
@@ -243,6 +257,7 @@ def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -
     data = replace(stored, root=source.root or stored.root, cache_dir=str(cache_dir))
     counts = read_checkpoint(model.path)["skinlesion"]["class_counts"]
     diagnoses = dict(zip(model.taxonomy.codes, counts, strict=True))
+    log.info("Training images, which are looked for among these, from %s:", data.root)
     try:
         frame = read_data(replace(data, missing_images="drop", extra_images="ignore"), taxonomy=model.taxonomy)
     except DataError as error:
