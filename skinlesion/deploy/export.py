@@ -14,7 +14,7 @@ import pandas as pd
 from skinlesion import __version__
 from skinlesion.deploy import manifest
 from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
-from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
+from skinlesion.deploy.manifest import LICENCE, NOTE, OTHER_LICENCE, Graph, Manifest, Member
 from skinlesion.deploy.runtime import OnnxMembers, load_bundle, open_session
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
 from skinlesion.files import escape_markdown, file_digest, replacing_folder
@@ -22,6 +22,7 @@ from skinlesion.inference import ood
 from skinlesion.inference.members import PostHoc
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.specialist import correction_in_words
 from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -137,7 +138,7 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         parity={precision: found.as_dict() for precision, found in parity.items()},
         versions={"skinlesion": __version__, **{package: version(package) for package in _PACKAGES}},
         files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
-        licence=LICENCE,
+        licence=_licence(recipe.models),
         note=NOTE,
         precision=recipe.precision,
         tta=recipe.tta,
@@ -147,6 +148,14 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         conformal=fitted.conformal,
         novelty=novelty,
         specialist=fitted.specialist,
+    )
+
+
+def _licence(models: Sequence[TrainedModel]) -> str:
+    """HAM10000's for models that were trained on its table, else that of the data, which is not known."""
+    tables = {str(model.config.get("data", {}).get("table", "HAM10000_metadata")) for model in models}
+    return (
+        LICENCE if any("HAM10000" in each for each in tables) else OTHER_LICENCE.format(table=", ".join(sorted(tables)))
     )
 
 
@@ -165,6 +174,8 @@ def _member(model: TrainedModel) -> Member:
 
 def model_card(about: Manifest) -> str:
     """Fill in the model card of a bundle, Markdown."""
+    member, rule = about.specialist_member, about.specialist
+    correction = "" if member is None or rule is None else correction_in_words(rule, member.name, about.diagnoses)
     return _CARD.read_text(encoding="utf-8").format(
         note=about.note[0].upper() + about.note[1:],
         count=f"{len(about.members)} members" if len(about.members) > 1 else "one member",
@@ -180,6 +191,7 @@ def model_card(about: Manifest) -> str:
         novelty="not flagged" if about.novelty is None else "flagged",
         members="\n".join(_row(each.name, each.backbone, f"{each.size[0]} x {each.size[1]}") for each in about.members),
         tta=about.tta,
+        specialist=correction,
         agreement="\n".join(sentence(precision, found) for precision, found in about.parity.items()),
         graph=about.graph.file,
         licence=about.licence,

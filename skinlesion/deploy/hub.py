@@ -14,6 +14,7 @@ from skinlesion.errors import ConfigError
 from skinlesion.files import escape_markdown, file_digest, write_json, write_text
 from skinlesion.inference.hub import FILES, SCHEME
 from skinlesion.inference.predictor import Predictor
+from skinlesion.inference.specialist import correction_in_words
 from skinlesion.metrics.estimate import MARK_NOTE, Estimate, is_marked
 from skinlesion.training.checkpoint import read_checkpoint, write_published
 
@@ -118,6 +119,7 @@ def write_card(
         address=f"{SCHEME}{repo}",
         classes="\n".join(_row(each.code, each.name, each.category) for each in diagnoses),
         members="\n".join(_row(*each) for each in members),
+        specialist=_specialist(predictor),
         metrics="None are given." if judged is None else _metrics_table(judged),
     )
     write_text(folder / CARD, text)
@@ -150,6 +152,15 @@ def _header(repo: str, licence: str, datasets: Sequence[str], judged: Judged | N
         model_name=repo.partition("/")[2],
         eval_results=results or None,
     )
+
+
+def _specialist(predictor: Predictor) -> str:
+    """What corrects the vote, as a paragraph; "" where nothing does."""
+    rule = predictor.posthoc.specialist
+    if rule is None:
+        return ""
+    member = predictor.networks.specialist if predictor.about is None else predictor.about.specialist_member
+    return f"{correction_in_words(rule, member.name, predictor.taxonomy)}.\n\n" if member is not None else ""
 
 
 def _members(predictor: Predictor) -> list[tuple[str, str, str]]:

@@ -26,6 +26,7 @@ LICENCE = (
     "CC BY-NC 4.0: weights trained on HAM10000 (Tschandl, Rosendahl & Kittler, doi:10.1038/sdata.2018.161) are for "
     "non-commercial research with attribution, as the data set is"
 )
+OTHER_LICENCE = "licence: that of the data which the weights were trained on ({table})"
 
 
 _Rgb = Annotated[float, Range(0, 1)]

@@ -57,6 +57,15 @@ def roles(specialist: "TrainedModel", taxonomy: Taxonomy) -> dict[str, str]:
     return {target: target, **{code: name for code, name in known.items() if code != target}}
 
 
+def correction_in_words(rule: Mapping[str, Any], name: str, taxonomy: Taxonomy) -> str:
+    """Say for cards and reports what a specialist corrects, and how much it counts."""
+    weight, against = rule["weight"], ", ".join(rule["against"])
+    return (
+        f"The specialist {name} corrects the vote on {taxonomy.title(rule['target'])}: its log-odds against {against} "
+        f"are {1 - weight:.2f} of the vote's and {weight:.2f} of the specialist's, fitted to {rule['images']:,} images"
+    )
+
+
 def check_specialist(specialist: "TrainedModel", members: "Sequence[TrainedModel]") -> None:
     """Refuse a specialist that learned from images held out by the members, or that cannot take their input.
 

@@ -352,6 +352,7 @@ def test_the_model_card(made: Path) -> None:
         "CC BY-NC 4.0",
         UNANSWERED,
         "| sex | female |",
+        "a dermoscopic image; age, sex and localization, each of which may be unknown.",
     ):
         assert said in card
     lines = [line for line in card.splitlines() if line.startswith("|")]

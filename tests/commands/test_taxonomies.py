@@ -111,6 +111,8 @@ def test_two_diagnoses_and_three_go_all_the_way(
 
     bundle = Predictor.load(tmp_path / "bundle")
     assert bundle.taxonomy == Predictor.load(folder).taxonomy
+    assert bundle.about is not None
+    assert bundle.about.licence == "licence: that of the data which the weights were trained on (table.csv)"
     image = next(synthetic_root.glob("HAM10000_images_part_1/*.jpg"))
     answers: list[Any] = [each.predict([image]).probabilities for each in (bundle, Predictor.load(folder))]
     assert answers[0].shape == (1, len(codes))
@@ -131,7 +133,15 @@ def test_diagnoses_without_an_image_are_named_with_the_ways_on(synthetic_root: P
     assert classes == ("akiec", "bcc", "bkl", "mel", "nv", "vasc")
 
 
-@pytest.mark.parametrize(("name", "n", "groups"), [("pad_ufes20", 96, "patient_id"), ("milk10k", 66, "lesion_id")])
+@pytest.mark.parametrize(
+    ("name", "n", "groups"),
+    [
+        ("pad_ufes20", 96, "patient_id"),
+        ("milk10k", 66, "lesion_id"),
+        pytest.param("pad_ufes20", 2298, "patient_id", marks=pytest.mark.exhaustive),  # as many as are published
+        pytest.param("milk10k", 5240, "lesion_id", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_public_layout_trains_by_one_word(name: str, n: int, groups: str, tmp_path: Path) -> None:
     {"pad_ufes20": pad_ufes20, "milk10k": milk10k}[name](tmp_path / "set", n)
     places = (f"data.root={tmp_path / 'set'}", f"data.cache_dir={tmp_path / 'cache'}", f"out={tmp_path / 'run'}")

@@ -118,6 +118,7 @@ def test_the_card_gives_the_judged_metrics(hub: Hub, ensemble: Path) -> None:
     assert (results["dataset"]["name"], results["dataset"]["split"]) == ("mine", "test part")
     assert f"| accuracy | {right:.3f} [{low:.3f}, {high:.3f}]" in text
     assert "hf://me/model" in text
+    assert "\n\nThe specialist nevus corrects the vote on melanocytic nevus: its log-odds against akiec, bcc" in text
 
 
 def test_a_dry_run_writes_what_would_be_sent(hub: Hub, ensemble: Path, tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_all_commands_and_the_service_agree(
         plain = sum(np.array(list(each["probabilities"].values())) for each in members) / len(members)
         assert about["specialist"]["weight"] > 0.1
         uncalibrated = answer.json()["images"][0]["uncalibrated"]
+        card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+        assert "vote: none. The specialist nevus corrects the vote on melanocytic nevus" in card
         assert np.abs(np.array(list(uncalibrated.values())) - plain).max() > 0.01, "the service corrects the vote too"
     for name, probabilities in found.items():
         tolerance = 1e-4 if name in ("bundle", "service") else 2e-6  # onnxruntime adds up in another order

@@ -19,7 +19,7 @@ from skinlesion.inference.ensemble import read_ensemble
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.specialist import check_specialist, correct, corrected, fit_correction, roles
 from skinlesion.metrics.classification import headline
-from skinlesion.studies.report.sources import read_sources
+from skinlesion.studies.report.sources import describe_provenance, read_sources
 from skinlesion.taxonomy import Taxonomy
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
@@ -131,6 +131,13 @@ def test_the_command_stores_prints_and_judges_the_correction(pair: Path, special
     assert {*read_sources(pair, metadata=None).members} == {"first", "second"}, (
         "the report finds vote and members agree"
     )
+    weight, images = about["specialist"]["weight"], about["specialist"]["images"]
+    said = describe_provenance(read_sources(pair, metadata=None))
+    assert said.specialist == (
+        "The specialist nevus corrects the vote on melanocytic nevus: its log-odds against akiec, bcc, bkl, df, mel, "
+        f"vasc are {1 - weight:.2f} of the vote's and {weight:.2f} of the specialist's, fitted to {images} images"
+    )
+    assert said.facts == "age, sex and localization"
     table = pair / "specialist" / "predictions_val.csv"
     shutil.copy(pair / "specialist" / "predictions_test.csv", table)
     with pytest.raises(DataError, match="images"):

@@ -181,7 +181,7 @@ def _find_target(labels: "pd.Series[str]", taxonomy: Taxonomy, target: str | Non
     Raises:
         DataError: The labels do not tell it.
     """
-    said = {word.removeprefix("not ") for word in labels}  # "not mel": a column of 0 and 1 tells one diagnosis alone
+    said = {word.removeprefix("not ") for word in labels}  # a column of 0 and 1 tells one diagnosis alone
     if not {*labels} <= {*taxonomy.codes}:
         target = target or next(iter(said - {BENIGN}), MALIGNANT)
         if not said <= {MALIGNANT, BENIGN, target}:

@@ -12,12 +12,13 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion import __version__
+from skinlesion.data.metadata import DEFAULT_FACTS
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.files import file_digest
 from skinlesion.inference.ledger import LedgerEntry, beside_split, read_ledger
 from skinlesion.inference.posthoc import with_calibration
 from skinlesion.inference.predictions import Predictions
-from skinlesion.inference.specialist import correct
+from skinlesion.inference.specialist import correct, correction_in_words
 from skinlesion.metrics.baselines import BASELINES, predict_without_image
 from skinlesion.studies.report.facts import data_root, facts_of_training, read_facts, with_skin_tones
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -204,6 +205,8 @@ class Provenance:
     ensemble: str  # first 12 digits of the SHA-256 of the ensemble's file
     fingerprint: str  # of the split, or ""
     chosen: list[str]  # names of the members that vote
+    specialist: str  # that corrects the vote, in words; "": none does
+    facts: str  # that the members take, in words; "": none
     members: list[str]  # names of all members
     tta: str  # test-time augmentation
     novelty: dict[str, Any] | None  # detector of out-of-distribution images
@@ -215,11 +218,16 @@ class Provenance:
 def describe_provenance(sources: Sources) -> Provenance:
     """Describe where an ensemble comes from."""
     about, configs = sources.about, sources.configs
+    rule, data = about.get("specialist"), next((each["data"] for each in configs.values()), {})
+    *facts, last = data.get("facts", [fact.name for fact in DEFAULT_FACTS]) or [""]
+    taxonomy = next(iter(sources.vote.values())).taxonomy
     return Provenance(
         version=__version__,
         ensemble=file_digest(sources.path)[:12],
         fingerprint=about.get("fingerprint", ""),
         chosen=sources.chosen,
+        specialist=correction_in_words(rule, about["specialist_member"]["name"], taxonomy) if rule else "",
+        facts=f"{', '.join(facts)} and {last}" if facts else last,
         members=sources.names,
         tta=about.get("tta", "none"),
         novelty=about.get("novelty"),

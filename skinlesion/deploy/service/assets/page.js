@@ -42,7 +42,7 @@ function showModel(model) {
   byId("risk").append(...model.risks.map((risk) => new Option(`${+(100 * risk).toFixed(1)} %`, risk)));
   byId("examples").append(...model.diagnoses.filter(({ code }) => model.examples.includes(code)).map(exampleButton));
   byId("examples").parentElement.hidden = !model.examples.length;
-  byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} models, ${model.precision}. ${model.licence}`;
+  byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} model${model.members.length === 1 ? "" : "s"}, ${model.precision}. ${model.licence}`;
   drawPlaceholder(model);
 }
 

@@ -100,7 +100,7 @@ function drawMembers(image, diagnoses) {
   const agreeing = Math.round(image.agreement * image.members.length);
   const isCalibrated = Object.entries(image.uncalibrated).some(([code, p]) => Math.abs(p - image.probabilities[code]) > 1e-4);
   byId("agreement").textContent =
-    `${agreeing} of ${image.members.length} models have ${diagnoses[image.predicted].name} as their top diagnosis.` +
+    `${agreeing} of ${image.members.length} ${image.members.length === 1 ? "model has" : "models have"} ${diagnoses[image.predicted].name} as ${image.members.length === 1 ? "its" : "their"} top diagnosis.` +
     (isCalibrated ? " Their probabilities are not calibrated; the result above is." : "");
   const rows = image.members.map(({ name, predicted, probabilities }) => [
     name,
