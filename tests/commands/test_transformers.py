@@ -21,17 +21,24 @@ from skinlesion.training.checkpoint import load_model
 SHORT = ("schedule=two_phase", *(f"schedule.phases.{name}.epochs=1" for name in ("head", "high")))
 
 
+@pytest.mark.parametrize("depth", [2, pytest.param(12, marks=pytest.mark.exhaustive)])  # 12: as published
 @pytest.mark.parametrize(("preset", "size", "channels"), [("vit_tiny", (32, 48), 192), ("dinov2_small", (28, 42), 384)])
 def test_train_explain_export(
-    preset: str, size: tuple[int, int], channels: int, small_config: Callable[..., TrainConfig], tmp_path: Path
+    preset: str,
+    size: tuple[int, int],
+    channels: int,
+    depth: int,
+    small_config: Callable[..., TrainConfig],
+    tmp_path: Path,
 ) -> None:
+    last = f"blocks.{depth - 1}"
     network = (f"model={preset}", "model.pretrained=false", f"model.image_size=[{size[0]},{size[1]}]")
-    short = ("+model.backbone_kwargs.depth=2", "model.high=blocks.1", "schedule.phases.high.cached_views=1")
+    short = (f"+model.backbone_kwargs.depth={depth}", f"model.high={last}", "schedule.phases.high.cached_views=1")
     config = small_config(*network, *short, *SHORT, "loader.batch_size=32")
     train(config)
     run = Path(config.out)
     backbone = load_model(run).network.backbone
-    assert (backbone.channels, backbone.stages()[-1][0]) == (channels, "blocks.1.norm1")
+    assert (backbone.channels, backbone.stages()[-1][0]) == (channels, f"{last}.norm1")
 
     image = sorted((Path(config.data.root) / "HAM10000_images_part_1").iterdir())[0]
     explain(composed("explain", ExplainConfig, f"checkpoint={run}", f"image={image}", f"out={tmp_path / 'page'}"))
