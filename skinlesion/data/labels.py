@@ -229,7 +229,7 @@ def _binary_words(
         alone = _one_hot_columns(_free_columns(rows, layout), meanings)
         answers = _answers(rows[alone[0]], meanings) if len(alone) == 1 else None
         if answers is not None and BENIGN in {*answers}:
-            code = meanings(alone[0])
+            code = str(meanings(alone[0]))
             found[alone[0]] = answers.replace({MALIGNANT: code, BENIGN: f"not {code}"})
     for name, answers in found.items():
         counts = Counter(f"{word} as {read or DROP}" for word, read in zip(rows[name], answers, strict=True))
@@ -241,7 +241,7 @@ def _binary_words(
 def _answers(column: "pd.Series[str]", meanings: Meanings) -> "pd.Series[str] | None":
     """Say benign or malignant of each row, "" where it is left out; None where words are others, or all diagnoses."""
     words = pd.Series(normalize_words(column), column.index)
-    answers = words.map(_BINARY).mask([meanings(word) == DROP for word in words], "")
+    answers = words.map(_BINARY).mask(pd.Series([meanings(word) == DROP for word in words], words.index), "")
     return None if answers.isna().any() or all(meanings(word) for word in {*words}) else answers
 
 

@@ -104,8 +104,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     if config.target is not None:
         require_choice("external.target", config.target, (*predictor.taxonomy.codes, MALIGNANT))
     cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
-    labelled = _read_source(first, config, taxonomy=predictor.taxonomy, cache_dir=cache_dir)
-    target = _find_target(labelled.frame["diagnosis"], predictor.taxonomy, config.target)
+    labelled, target = _read_source(first, config, taxonomy=predictor.taxonomy, cache_dir=cache_dir)
     frame, localizations = _map_localizations(labelled.frame, first, config)
     parts = parts_of_training(first.split)
     by_id = find_by_id(frame["image_id"].tolist(), parts)
@@ -156,9 +155,12 @@ def _with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
         return model
 
 
-def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxonomy, cache_dir: Path) -> LabelledData:
+def _read_source(
+    model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxonomy, cache_dir: Path
+) -> tuple[LabelledData, str | None]:
+    """Read the images, and find what is judged against all else."""
     labels = Path(str(config.labels)).expanduser()
-    return read_labelled(
+    labelled = read_labelled(
         next(iter(find_tables(labels.parent, labels.name)), labels),
         images=config.folders,
         metadata=None if config.metadata is None else Path(config.metadata).expanduser(),
@@ -173,6 +175,7 @@ def _read_source(model: TrainedModel, config: ExternalConfig, *, taxonomy: Taxon
         binary=True,
         cache_dir=cache_dir,
     )
+    return labelled, _find_target(labelled.frame["diagnosis"], taxonomy, config.target)
 
 
 def _find_target(labels: "pd.Series[str]", taxonomy: Taxonomy, target: str | None) -> str | None:
