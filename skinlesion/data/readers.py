@@ -234,7 +234,7 @@ def read_labelled(
     meanings = Meanings(taxonomy, classes, f"{key}.classes")
     options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
     rows, form = read_labels(labels, meanings, **options)
-    if form and table is None and (table := headerless_labels(labels, images or [])) is not None:
+    if form and table is None and not absent and (table := headerless_labels(labels, images or [])) is not None:
         rows, form = read_labels(labels, meanings, **{**options, "table": table})
     tables = [path for path in (None if table is not None else labels, metadata) if path is not None]
     facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
@@ -249,9 +249,8 @@ def read_labelled(
         options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
         files, problems = match_files(ids, images, root=images[0], dropped=every, **options)
     frame = checked_frame(kept, facts, files, layout, groups=groups)
-    dropped = rows.loc[rows["diagnosis"] == "", "image_id"].tolist()
     frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)
-    dropped += torn_ids
+    dropped = [*rows.loc[rows["diagnosis"] == "", "image_id"], *torn_ids]
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
     unread = [name for path in tables for name in unread_columns(path, meanings, layout)]

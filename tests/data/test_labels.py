@@ -395,7 +395,11 @@ def test_a_column_of_diagnoses_with_an_unusual_name_is_named_not_guessed(read: C
     [(("benign", "malignant", "benign"), "malignant"), (("nv", "melanoma", "nv"), "mel")],
 )
 def test_a_table_of_two_columns_may_lack_the_header(
-    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture, words: tuple[str, ...], code: str
+    read: Callable[..., LabelledData],
+    caplog: pytest.LogCaptureFixture,
+    words: tuple[str, ...],
+    code: str,
+    tmp_path: Path,
 ) -> None:
     """ISIC 2016's form; where the first line is no image of the folder, the table is refused."""
     caplog.set_level(logging.INFO)
@@ -404,6 +408,8 @@ def test_a_table_of_two_columns_may_lack_the_header(
     assert "labels.csv has no header: image and diagnosis of each line are read" in caplog.text
     with pytest.raises(DataError, match="no column of image ids"):
         read("\n".join(["x;benign", *rows]), binary=True)
+    with pytest.raises(DataError, match=r"no image folder .*/none; external\.images names it"):
+        read("\n".join(rows), binary=True, folders=[tmp_path / "none"])
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,8 @@ class Provenance:
 def describe_provenance(sources: Sources) -> Provenance:
     """Describe where an ensemble comes from."""
     about, configs = sources.about, sources.configs
-    rule, data = about.get("specialist"), next((each["data"] for each in configs.values()), {})
+    rule = about.get("specialist")
+    data: dict[str, Any] = next((each["data"] for each in configs.values()), {})
     *facts, last = data.get("facts", [fact.name for fact in DEFAULT_FACTS]) or [""]
     taxonomy = next(iter(sources.vote.values())).taxonomy
     return Provenance(
