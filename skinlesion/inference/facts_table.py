@@ -40,8 +40,9 @@ def read_facts(table: Path, images: Sequence[Path], encoder: MetadataEncoder) ->
     columns = {fact: name for fact, name in layout.fact_columns(rows).items() if fact in encoder.names}
     log.info("%s: %s.", table.name, ", ".join(f"{fact} from {name}" for fact, name in columns.items()) or "no facts")
     if lost := [name for name in encoder.names if name not in columns]:
-        used = {*layout.fact_columns(rows).values(), layout.find(rows, "image_id")}
-        unread = [name for name in column_names(table) if name not in used]
+        names = column_names(table)
+        used = {*layout.fact_columns(names).values(), layout.find(names, "image_id")}
+        unread = [name for name in names if name not in used]
         others = f"; not read: {first_five(unread)}" if unread else ""
         log.warning("%s: no column of %s, unknown for all images%s.", table.name, ", ".join(lost), others)
     known = facts_by_image(rows, layout)
