@@ -64,7 +64,8 @@ def write(frame: pd.DataFrame, facts: pd.DataFrame, path: Path) -> None:
     """Write a table as `verify` reads it; the same predictions give the same bytes."""
     known = facts.loc[frame["image_id"]]
     about = {"source": known["dataset"].to_numpy(), "confirmation": known["dx_type"].to_numpy()}
-    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *HAM10000.codes]]
+    decided = ["predicted", "likeliest"] if "likeliest" in frame else []  # where they differ
+    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *decided, *HAM10000.codes]]
     text = (
         table.reset_index(drop=True)
         .sort_values("image_id")
