@@ -111,13 +111,16 @@ class Predictions:
         return made.sorted()
 
     @classmethod
-    def read(cls, path: Path, *, taxonomy: Taxonomy | None = None) -> Self:
+    def read(cls, path: Path, *, taxonomy: Taxonomy | None = None, like: "Predictions | None" = None) -> Self:
         """Read and check a table that `write` wrote, or one of another program; see `table_columns`.
+
+        `like` gives lesions and actual diagnoses of the same images to a table without them.
 
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
-        return cls.from_frame(*read_columns(path, taxonomy), source=str(path))
+        known = like and {row[0]: row[1:] for row in zip(like.image_id, like.lesion_id, like.actual, strict=True)}
+        return cls.from_frame(*read_columns(path, taxonomy, like=known), source=str(path))
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", taxonomy: Taxonomy = HAM10000, *, source: str) -> Self:
