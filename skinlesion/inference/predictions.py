@@ -119,7 +119,9 @@ class Predictions:
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
-        known = like and {row[0]: row[1:] for row in zip(like.image_id, like.lesion_id, like.actual, strict=True)}
+        known = None
+        if like is not None:
+            known = dict(zip(like.image_id, zip(like.lesion_id, like.actual, strict=True), strict=True))
         return cls.from_frame(*read_columns(path, taxonomy, like=known), source=str(path))
 
     @classmethod
