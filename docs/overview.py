@@ -190,11 +190,12 @@ def _cells(values: Array, x: float, y: float, side: float, colours: str) -> list
     """A map (h, w) of values in 0..1 as squares."""
     shade = colormaps[colours]
     hexes = [["#" + bytes(shade(float(value), bytes=True)[:3]).hex() for value in row] for row in values]
-    return [
+    cells = [
         f'<rect x="{x + column * side:g}" y="{y + row * side:g}" width="{side}" height="{side}" fill="{colour}"/>'
         for row, line in enumerate(hexes)
         for column, colour in enumerate(line)
     ]
+    return ['<g shape-rendering="crispEdges">', *cells, "</g>"]
 
 
 def _stack(maps: Array, x: float, y: float) -> list[str]:

@@ -37,6 +37,11 @@ def on_page_markdown(text: str, page: Any, **_: Any) -> str:
     return re.sub(rf"(?<!!)\[([^\]]+)\]\({re.escape(up)}([^)]+)\)", _named, text)
 
 
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Mark the reference, whose tables are laid out otherwise on a phone."""
+    return f'<div class="keys">{html}</div>' if page.file.src_uri.startswith("reference/") else html
+
+
 def _named(found: re.Match[str]) -> str:
     words, place = found[1], found[2].rstrip("/")
     return f"`{place}`" if words.strip("`/") in place else f"{words} (`{place}`)"
