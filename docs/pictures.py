@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from overview import overview
 from PIL import Image
 
-from skinlesion.commands.console import HEADLINE
 from skinlesion.inference.predictions import Predictions
+from skinlesion.metrics.classification import HEADLINE_NAMES
 from skinlesion.metrics.compare import metric_differences
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
 from skinlesion.metrics.summary import metrics_with_ci
@@ -34,8 +34,8 @@ def vote_gain(tables: Mapping[str, Predictions], config: BootstrapConfig) -> Fig
     gains = {name: metric_differences(tables[vote], tables[name], config, bins=10) for name in members}
     figure = canvas(height=3.2)
     for row, found in enumerate((measured, {f"vote − {name}": gain for name, gain in gains.items()})):
-        for column, (metric, title) in enumerate(HEADLINE.items()):
-            axes = figure.add_subplot(2, len(HEADLINE), row * len(HEADLINE) + column + 1)
+        for column, (metric, title) in enumerate(HEADLINE_NAMES.items()):
+            axes = figure.add_subplot(2, len(HEADLINE_NAMES), row * len(HEADLINE_NAMES) + column + 1)
             _rows(axes, {name: each[metric] for name, each in found.items()}, labelled=column == 0)
             axes.set_title(title if row == 0 else "", fontsize=9)
             if row:

@@ -101,9 +101,11 @@ def _check_seeds(pattern: str) -> None:
 
 
 def _show_differences(reference: str, differences: "Mapping[str, Estimates]", test: str) -> None:
-    from skinlesion.commands.console import HEADLINE, show_table, with_interval
+    from skinlesion.commands.console import show_table, with_interval
+    from skinlesion.metrics.classification import HEADLINE_NAMES
 
     rows = [
-        (name, *(with_interval(each[metric], sign=True) for metric in HEADLINE)) for name, each in differences.items()
+        (name, *(with_interval(each[metric], sign=True) for metric in HEADLINE_NAMES))
+        for name, each in differences.items()
     ]
-    show_table(f"Differences from {reference} ({test})", ("against it", *HEADLINE.values()), rows)
+    show_table(f"Differences from {reference} ({test})", ("against it", *HEADLINE_NAMES.values()), rows)

@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.table import Table
 
 from skinlesion.errors import printable
+from skinlesion.metrics.classification import HEADLINE_NAMES
 from skinlesion.metrics.decision import FlagMetrics
 from skinlesion.metrics.estimate import MARK_NOTE, Estimate, Estimates, is_marked
 
-HEADLINE = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 
 
 def show_metrics(title: str, rows: Sequence[tuple[str, Estimates]], *, heading: str = "model") -> None:
     """Print the headline metrics of each model: rows of its name, under `heading`, and metrics."""
-    cells = [(name, *(with_interval(metrics[metric]) for metric in HEADLINE)) for name, metrics in rows]
-    show_table(title, (heading, *HEADLINE.values()), cells)
+    cells = [(name, *(with_interval(metrics[metric]) for metric in HEADLINE_NAMES)) for name, metrics in rows]
+    show_table(title, (heading, *HEADLINE_NAMES.values()), cells)
 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

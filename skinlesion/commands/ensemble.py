@@ -33,7 +33,6 @@ def run(config: EnsembleConfig) -> None:
     from skinlesion.files import write_json
     from skinlesion.inference.ensemble import check_count, check_together, describe, find_members, unique_names
     from skinlesion.inference.posthoc import with_calibration
-    from skinlesion.inference.predictions import Predictions
     from skinlesion.metrics.compare import ensemble_metrics
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.training.checkpoint import load_model
@@ -50,15 +49,17 @@ def run(config: EnsembleConfig) -> None:
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
     own: Part = "calibration" if "calibration" in models[0].split else "val"
-    correction = None if specialist is None else _Correction.fit(specialist, models[0], val, chosen, config)
-    fitting = val if own == "val" else _predict(models, own, config)
-    fitted = _fit(fitting, _vote(fitting, chosen, correction, own), names, config, part=own)
+
+    plain = {"val": _mean(val, chosen)}
+    correction = None if specialist is None else _Correction.fit(specialist, models[0], plain["val"], config)
+    fitting = plain["val"] if own == "val" else _mean(_predict(models, own, config), chosen)
+    fitted = _fit(fitting if correction is None else correction.apply(fitting, own), config, part=own)
     fitted["specialist"] = None if correction is None else correction.rule
     fitted["novelty"] = _fit_ood([models[k] for k in chosen], folder, config)
     _write_ensemble(describe(models, chosen, folder, tta=config.tta, fitted=fitted, specialist=specialist), folder)
     _open_test([models[k] for k in chosen], folder, config)
     tables = {"val": val, **({"test": _predict(models, "test", config)} if config.split == "test" else {})}
-    plain = {part: Predictions.soft_vote([each[k] for k in chosen]) for part, each in tables.items()}
+    plain |= {part: _mean(each, chosen) for part, each in tables.items() if part not in plain}
     vote = _write_tables(tables, plain, names, folder, fitted=fitted, correction=correction)
     members = {name: {part: each[k] for part, each in tables.items()} for k, name in enumerate(names)}
     found = ensemble_metrics(
@@ -168,16 +169,13 @@ class _Correction:
         cls,
         specialist: "TrainedModel",
         first: "TrainedModel",
-        val: "Sequence[Predictions]",
-        chosen: Sequence[int],
+        vote: "Predictions",
         config: EnsembleConfig,
     ) -> Self:
-        from skinlesion.inference.predictions import Predictions
         from skinlesion.inference.specialist import fit_correction, roles
 
         tables: dict[Part, Predictions] = {}
         own = cls(specialist, first, config, {"target": "", "against": [], "weight": 0, "images": 0}, tables)
-        vote = Predictions.soft_vote([val[k] for k in chosen])
         return replace(own, rule=fit_correction(vote, own.table("val"), roles(specialist, first.taxonomy)))
 
     def table(self, part: "Part") -> "Predictions":
@@ -230,23 +228,17 @@ def _choose(val: "Sequence[Predictions]", config: EnsembleConfig) -> list[int]:
     return list(search(stacked, val[0].targets, smallest=smallest, largest=largest)[0].members)
 
 
-def _vote(
-    tables: "Sequence[Predictions]", chosen: Sequence[int], correction: "_Correction | None", part: "Part"
-) -> "Predictions":
-    """The mean of the chosen members, corrected where there is a specialist."""
+def _mean(tables: "Sequence[Predictions]", chosen: Sequence[int]) -> "Predictions":
     from skinlesion.inference.predictions import Predictions
 
-    mean = Predictions.soft_vote([tables[k] for k in chosen])
-    return mean if correction is None else correction.apply(mean, part)
+    return Predictions.soft_vote([tables[k] for k in chosen])
 
 
-def _fit(
-    val: "Sequence[Predictions]", vote: "Predictions", names: Sequence[str], config: EnsembleConfig, *, part: "Part"
-) -> dict[str, Any]:
+def _fit(vote: "Predictions", config: EnsembleConfig, *, part: "Part") -> dict[str, Any]:
     """Fit on a part what ensemble.json keeps of the vote: calibration, decision, operating points, prediction sets."""
     import numpy as np
 
-    from skinlesion.inference.calibration import FITS, prior_of
+    from skinlesion.inference.calibration import prior_of
     from skinlesion.inference.posthoc import (
         better_scaling,
         cross_fitted,
@@ -264,11 +256,6 @@ def _fit(
             "and consider calibration=%s",
             *(config.calibration, better, better),
         )
-    pairs = [] if "note" in calibration else list(zip(names, val, strict=True))
-    members: list[dict[str, Any]] = [{"name": name} for name, _ in pairs]
-    for found, (_, own) in zip(members, pairs, strict=True):
-        for kind in ("temperature", "vector"):
-            found |= FITS[kind](own.probabilities, own.targets)
     decisions = fit_decisions(
         with_calibration(vote, calibration),
         sensitivities=config.sensitivities,
@@ -279,7 +266,7 @@ def _fit(
     prior = prior_of(np.bincount(vote.targets, minlength=len(vote.taxonomy)).tolist(), vote.taxonomy.codes)
     decision = {"rule": config.decision, "prior": prior}
     return {
-        "calibration": {**calibration, "members": members, "part": part},
+        "calibration": {**calibration, "part": part},
         "decision": decision,
         "operating_points": decisions["operating_points"],
         "conformal": [{**each, "part": part} for each in decisions["conformal"]],
@@ -312,7 +299,8 @@ def _fit_ood(models: "list[TrainedModel]", folder: Path, config: EnsembleConfig)
 
 
 def _show(found: "EnsembleMetrics", part: str, *, over: str) -> None:
-    from skinlesion.commands.console import HEADLINE, show_metrics, show_table, with_interval
+    from skinlesion.commands.console import show_metrics, show_table, with_interval
+    from skinlesion.metrics.classification import HEADLINE_NAMES
 
     rows = [(name, parts[part].metrics) for name, parts in found.members.items()]
     if several := len(rows) > 1:
@@ -321,16 +309,19 @@ def _show(found: "EnsembleMetrics", part: str, *, over: str) -> None:
     title = "Test part" if part == "test" else "Validation, which chose the members: too high"
     show_metrics(f"{title}, {found.config.level:.0%} intervals over {over} ({found.config.method})", rows)
     if part == "test" and several:
-        gains = [(title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE.items()]
+        gains = [
+            (title, with_interval(found.gains[part][metric], sign=True)) for metric, title in HEADLINE_NAMES.items()
+        ]
         show_table(f"{title}, gain over {found.best_member}, the best member on validation", ("metric", "gain"), gains)
 
 
 def _show_correction(found: "EnsembleMetrics", rule: "Correction") -> None:
-    from skinlesion.commands.console import HEADLINE, show_table, with_interval
+    from skinlesion.commands.console import show_table, with_interval
+    from skinlesion.metrics.classification import HEADLINE_NAMES
 
     target, against = rule["target"], ", ".join(rule["against"])
     log.info("Specialist: %s against %s, weight %.3f of its log-odds", target, against, rule["weight"])
-    shown = {**HEADLINE, f"auroc_{target}": f"AUROC of {target}", f"recall_{target}": f"sensitivity to {target}"}
+    shown = {**HEADLINE_NAMES, f"auroc_{target}": f"AUROC of {target}", f"recall_{target}": f"sensitivity to {target}"}
     shown |= {"nll": "log-loss"}
     for part, metrics in found.correction.items():
         title = "Test part" if part == "test" else "Validation, which chose the weight: too good"

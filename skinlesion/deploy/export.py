@@ -13,7 +13,7 @@ import pandas as pd
 
 from skinlesion import __version__
 from skinlesion.deploy import manifest
-from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
+from skinlesion.deploy.graph import VotingModule, quantize_int8, store_narrow, write_graph
 from skinlesion.deploy.manifest import LICENCE, NOTE, Graph, Manifest, Member
 from skinlesion.deploy.runtime import OnnxMembers, load_bundle, open_session
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
@@ -98,7 +98,7 @@ def build(recipe: Recipe, folder: Path, *, val: pd.DataFrame, train: pd.DataFram
     parity = {"fp32": _agreement(recipe, folder, graph, val, expected)}
     require_parity(parity["fp32"])
     if recipe.precision == "fp16":
-        store_fp16(folder / graph.file)
+        store_narrow(folder / graph.file)
     elif recipe.precision == "int8" and train is not None:
         everyone = [*recipe.models, *([] if recipe.specialist is None else [recipe.specialist])]
         quantize_int8(folder / graph.file, everyone, train)

@@ -223,14 +223,15 @@ def merge(model: Any) -> Any:
     return merging(model).model
 
 
-def store_fp16(path: Path, *, dense: bool = True) -> None:
-    """Store the large weights of a graph as float16; they are widened to float32 when the graph is loaded.
+def store_narrow(path: Path, *, int8: bool = False) -> None:
+    """Store the large float32 weights of a graph in fewer bits; they are widened when the graph is loaded.
 
-    The file is half as large. Arithmetic stays in float32, and as fast: onnxruntime has no float16 kernels for the CPU.
+    As float16 the file is half as large. Arithmetic stays in float32, and as fast: onnxruntime has no float16 kernels
+    for the CPU.
 
     Args:
         path: The ONNX file; it is replaced.
-        dense: The weights of dense layers too; else they are stored as int8, one scale for each output.
+        int8: Whether those of dense layers are stored as int8, with a scale for each output, and not as float16.
     """
     import onnx_ir
 
@@ -240,7 +241,7 @@ def store_fp16(path: Path, *, dense: bool = True) -> None:
         if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < _SMALL or len(tensor.shape) < 2:
             continue
         weight = tensor.numpy()
-        if dense or weight.ndim != 2:
+        if not int8 or weight.ndim != 2:
             stored: list[npt.NDArray[Any]] = [weight.astype(np.float16)]
         else:
             scale = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / 127  # (outputs,)
@@ -301,7 +302,7 @@ def quantize_int8(path: Path, models: Sequence[TrainedModel], frame: pd.DataFram
             )
         finally:
             folded.unlink(missing_ok=True)
-    store_fp16(path, dense=False)
+    store_narrow(path, int8=True)
 
 
 def _multiplications(path: Path) -> tuple[list[str], list[str]]:

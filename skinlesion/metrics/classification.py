@@ -100,6 +100,9 @@ HEADLINE: Mapping[str, Callable[[npt.ArrayLike], Floats]] = MappingProxyType(
 )
 """The metrics by which models are compared: each takes confusion matrices."""
 
+HEADLINE_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+"""What tables and figures call them."""
+
 
 def headline(predictions: Predictions) -> dict[str, float]:
     """Accuracy, macro-F1 and balanced accuracy of predictions, each in 0..1."""

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.calibration import expected_calibration_error, reliability_bins
+from skinlesion.metrics.classification import HEADLINE_NAMES
 from skinlesion.metrics.decision import SetCoverage
 from skinlesion.metrics.estimate import Estimate, Estimates
 from skinlesion.metrics.summary import Subgroups
@@ -33,8 +34,6 @@ from skinlesion.plots.style import (
 _SCORES = {"confidence": (BLUE, "-"), "entropy": (ORANGE, "--"), "disagreement": (GREEN, "-.")}
 FACTS = {"dataset": "image source", "dx_type": "confirmation", "skin_tone": "lightness of the skin"}
 """Names of facts that are called otherwise in the table."""
-
-_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 
 
 def before_and_after(before: Predictions, after: Predictions, *, bins: int) -> Figure:
@@ -144,7 +143,7 @@ def models(rows: Mapping[str, Estimates], *, metrics: tuple[str, ...]) -> Figure
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         intervals(axes, list(rows), [numbers[metric] for numbers in rows.values()])
-        axes.set(xlabel=_METRICS[metric], xlim=(-0.02, 1.02))
+        axes.set(xlabel=HEADLINE_NAMES[metric], xlim=(-0.02, 1.02))
     return figure
 
 
@@ -163,7 +162,7 @@ def groups(found: Subgroups, overall: Estimates) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, metric in zip(panels, ("accuracy", "balanced_accuracy"), strict=True):
         intervals(axes, labels, [each.metrics[metric] for _, _, each in rows])
-        axes.set(xlabel=_METRICS[metric], xlim=(-0.02, 1.02))
+        axes.set(xlabel=HEADLINE_NAMES[metric], xlim=(-0.02, 1.02))
         axes.tick_params(axis="y", labelsize=7)
         if (value := overall[metric].value) is not None:
             axes.axvline(value, color=BLACK, linestyle=":", linewidth=1)

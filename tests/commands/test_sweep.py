@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands.slurm_double import slurm
@@ -20,23 +21,48 @@ from skinlesion.errors import DataError
 
 pytestmark = pytest.mark.slow
 
+Sweep = Callable[..., subprocess.CompletedProcess[str]]
 MEMBERS = ("tiny_resnet-a06_g19", "tiny_resnet-a05_g20", "tiny_resnet-a04_g21")
 
 
+@pytest.fixture
 def sweep(
-    synthetic_root: Path, folder: Path, *overrides: str, out: bool = True, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    places = [f"data.root={synthetic_root}", f"data.cache_dir={folder / 'cache'}"]
-    places += [f"out={folder / 'runs'}"] if out else []
-    few = ("schedule=head_only", "schedule.phases.head.epochs=1")
-    return subprocess.run(
-        [sys.executable, "-m", "skinlesion", "train", *overrides, *SMALL, *few, *places],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    synthetic_root: Path,
+    tmp_path: Path,
+    run_here: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Train by the command line in `tmp_path`: in this process, or with `apart` or `env` in one of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(
+        *overrides: str,
+        folder: Path = tmp_path,
+        out: bool = True,
+        apart: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        words = ["train", *overrides, *SMALL, "schedule=head_only", "schedule.phases.head.epochs=1"]
+        words += [f"data.root={synthetic_root}", f"data.cache_dir={folder / 'cache'}"]
+        words += [f"out={folder / 'runs'}"] if out else []
+        if apart or env:
+            return subprocess.run(
+                [sys.executable, "-m", "skinlesion", *words],
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+        status = 0
+        try:
+            run_here(*words)
+        except SystemExit as error:
+            status = int(error.code or 0)
+        return subprocess.CompletedProcess(words, status, *capsys.readouterr())
+
+    return run
 
 
 def finished(folder: Path) -> list[str]:
@@ -52,9 +78,9 @@ def occupied(folder: Path, member: str) -> Path:
     return taken
 
 
-def test_a_member_that_fails_does_not_lose_the_others(synthetic_root: Path, tmp_path: Path) -> None:
+def test_a_member_that_fails_does_not_lose_the_others(sweep: Sweep, tmp_path: Path) -> None:
     taken = occupied(tmp_path, MEMBERS[1])
-    answer = sweep(synthetic_root, tmp_path, "sweep=six")
+    answer = sweep("sweep=six")
     assert answer.returncode == 1
     assert finished(tmp_path) == sorted({*MEMBERS} - {MEMBERS[1]})
     assert "1 failed (" in answer.stderr
@@ -63,7 +89,7 @@ def test_a_member_that_fails_does_not_lose_the_others(synthetic_root: Path, tmp_
     (taken / "config.yaml").unlink()
     (taken / "last.ckpt").unlink()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/best.ckpt")}
-    answer = sweep(synthetic_root, tmp_path, "sweep=six")
+    answer = sweep("sweep=six")
     assert answer.returncode == 0, answer.stderr
     assert finished(tmp_path) == sorted(MEMBERS)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -78,10 +104,10 @@ LAUNCHERS = {
 }
 
 
-def three_members(root: Path, folder: Path, *overrides: str, env: dict[str, str] | None = None) -> None:
+def three_members(sweep: Sweep, folder: Path, *overrides: str, **how: Any) -> None:
     """Two that train, and one that fails since another run has its folder."""
     occupied(folder, "tiny_resnet-a05_g20-seed_3")
-    answer = sweep(root, folder, "-m", "seed=1,3,2", *overrides, env=env)
+    answer = sweep("-m", "seed=1,3,2", *overrides, folder=folder, **how)
     assert answer.returncode == 1
     assert finished(folder) == [f"tiny_resnet-a05_g20-seed_{seed}" for seed in (1, 2)], answer.stderr
     assert "skinlesion train: 1 failed (seed=3):\n  out=" in answer.stderr
@@ -89,32 +115,26 @@ def three_members(root: Path, folder: Path, *overrides: str, env: dict[str, str]
     assert not (folder / "runs/.failures").exists()
 
 
-@pytest.fixture(scope="module")
-def basic(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("basic")
-    three_members(synthetic_root, folder)
-    return folder
-
-
 @pytest.mark.parametrize("launcher", [pytest.param("local", marks=pytest.mark.exhaustive), "slurm", "ray"])
-def test_each_launcher_trains_what_the_basic_one_trains(
-    launcher: str, basic: Path, synthetic_root: Path, tmp_path: Path
-) -> None:
+def test_each_launcher_trains_what_the_basic_one_trains(launcher: str, sweep: Sweep, tmp_path: Path) -> None:
     """To the byte, and says why a member failed, though workers see no variable and no TMPDIR of the submitter's."""
     if launcher != "local":
         pytest.importorskip({"slurm": "submitit", "ray": "hydra_plugins.hydra_ray_launcher"}[launcher])
-    three_members(synthetic_root, tmp_path, *LAUNCHERS[launcher], env=slurm(tmp_path) if launcher == "slurm" else None)
+    basic = tmp_path / "basic"
+    three_members(sweep, basic)
+    env = slurm(tmp_path) if launcher == "slurm" else None
+    three_members(sweep, tmp_path, *LAUNCHERS[launcher], apart=True, env=env)
     for path in ("metrics.csv", "predictions_val.csv", "predictions_test.csv"):
         for member in finished(basic):
             assert (tmp_path / "runs" / member / path).read_bytes() == (basic / "runs" / member / path).read_bytes()
     assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
 
 
-def test_a_sweep_by_hand_can_be_extended(synthetic_root: Path, tmp_path: Path) -> None:
+def test_a_sweep_by_hand_can_be_extended(sweep: Sweep, tmp_path: Path) -> None:
     """Members keep their folders when values are put before and after, and lie together without `out`."""
     folder = tmp_path / "runs" / "sweep"
     for seeds, skipped in (("2", 0), ("1,2,3", 1)):
-        answer = sweep(synthetic_root, tmp_path, "-m", f"seed={seeds},4", out=False)
+        answer = sweep("-m", f"seed={seeds},4", out=False)
         assert answer.returncode == 0, answer.stderr
         assert answer.stderr.count("already finished") == skipped * 2
     names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
@@ -124,15 +144,15 @@ def test_a_sweep_by_hand_can_be_extended(synthetic_root: Path, tmp_path: Path) -
 
 
 @pytest.mark.exhaustive
-def test_slurm_starts_a_task_for_each_device(synthetic_root: Path, tmp_path: Path) -> None:
+def test_slurm_starts_a_task_for_each_device(sweep: Sweep, tmp_path: Path) -> None:
     """A member is as if this program had started its processes; one whose first task fails ends as a whole."""
     pytest.importorskip("submitit")
     two = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-    answer = sweep(synthetic_root, tmp_path, *two, f"out={tmp_path / 'alone'}", out=False)
+    answer = sweep(*two, f"out={tmp_path / 'alone'}", out=False)
     assert answer.returncode == 0, answer.stderr
     occupied(tmp_path, "tiny_resnet-a05_g20-seed_3")
     words = ("-m", "seed=1,3", *two, "hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2")
-    answer = sweep(synthetic_root, tmp_path, *words, env=slurm(tmp_path))
+    answer = sweep(*words, env=slurm(tmp_path))
     assert finished(tmp_path) == ["tiny_resnet-a05_g20-seed_1"], answer.stderr
     for name in ("metrics.csv", "predictions_val.csv"):
         assert (tmp_path / "runs" / finished(tmp_path)[0] / name).read_bytes() == (
@@ -143,16 +163,16 @@ def test_slurm_starts_a_task_for_each_device(synthetic_root: Path, tmp_path: Pat
     assert "Traceback" not in answer.stderr.partition("1 failed")[2]
 
 
-def test_more_than_one_device_is_refused(synthetic_root: Path, tmp_path: Path) -> None:
-    answer = sweep(synthetic_root, tmp_path, "-m", "seed=1,2", "trainer.accelerator=cpu", "trainer.devices=2")
+def test_more_than_one_device_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+    answer = sweep("-m", "seed=1,2", "trainer.accelerator=cpu", "trainer.devices=2")
     assert answer.returncode == 1
     assert "trainer.devices=2: the members of a sweep take one device each" in answer.stderr
     assert not finished(tmp_path)
 
 
 @pytest.mark.exhaustive
-def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(synthetic_root: Path, tmp_path: Path) -> None:
-    answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=-1,1")
+def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(sweep: Sweep, tmp_path: Path) -> None:
+    answer = sweep("-m", "model.feature_level=-1,1")
     assert answer.returncode == 0, answer.stderr
     assert finished(tmp_path) == [f"tiny_resnet-a05_g20-model.feature_level_{level}" for level in (-1, 1)]
     assert "Next: skinlesion ensemble members=" in answer.stderr
@@ -161,7 +181,7 @@ def test_folders_differ_by_a_sign_and_a_restart_deletes_no_other_member(syntheti
     folder.rename(
         tmp_path / "runs" / "tiny_resnet-a05_g20-model.feature_level_1"
     )  # of another value than its name says
-    answer = sweep(synthetic_root, tmp_path, "-m", "model.feature_level=1,-1", "resume=restart")
+    answer = sweep("-m", "model.feature_level=1,-1", "resume=restart")
     assert answer.returncode == 1
     assert "1 failed (model.feature_level=1)" in answer.stderr
     assert "holds a run with model.feature_level=-1" in answer.stderr

@@ -31,7 +31,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.skin import remove_hair
 from skinlesion.deploy import export as building
 from skinlesion.deploy.export import Recipe, build, model_card, replacing_bundle, require_one_encoder
-from skinlesion.deploy.graph import VotingModule, quantize_int8, store_fp16, write_graph
+from skinlesion.deploy.graph import VotingModule, quantize_int8, store_narrow, write_graph
 from skinlesion.deploy.manifest import Graph, Manifest
 from skinlesion.deploy.runtime import load_bundle
 from skinlesion.errors import BundleError, CheckpointError, ConfigError
@@ -209,7 +209,7 @@ def answers_of(graph: Path, made: Made) -> npt.NDArray[np.float32]:
 def test_half_precision_halves_the_file(made: Made, tmp_path: Path) -> None:
     whole, graph = made.folder / "model.onnx", tmp_path / "half.onnx"
     shutil.copy(whole, graph)
-    store_fp16(graph)
+    store_narrow(graph)
     assert graph.stat().st_size < 0.65 * whole.stat().st_size  # the nodes, of which a tiny net has many, stay
     difference = np.abs(answers_of(graph, made) - answers_of(whole, made)).max()
     assert 0 < difference < 0.01
