@@ -112,17 +112,12 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, *, taxonomy: Taxonomy | None = None, like: "Predictions | None" = None) -> Self:
-        """Read and check a table that `write` wrote, or one of another program; see `table_columns`.
-
-        `like` gives lesions and actual diagnoses of the same images to a table without them.
+        """Read and check a table of `write` or of another program; `like` gives what it may lack, see `read_columns`.
 
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
-        known = None
-        if like is not None:
-            known = dict(zip(like.image_id, zip(like.lesion_id, like.actual, strict=True), strict=True))
-        return cls.from_frame(*read_columns(path, taxonomy, like=known), source=str(path))
+        return cls.from_frame(*read_columns(path, taxonomy, like=like), source=str(path))
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", taxonomy: Taxonomy = HAM10000, *, source: str) -> Self:

@@ -1,7 +1,7 @@
 """Predictions tables of other programs: their columns under the names of this package."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +44,7 @@ _UNREAD = (
 )
 
 
-def read_columns(
-    path: Path, taxonomy: Taxonomy | None, *, like: Mapping[str, tuple[str, str]] | None = None
-) -> "tuple[pd.DataFrame, Taxonomy]":
+def read_columns(path: Path, taxonomy: Taxonomy | None, *, like: Any = None) -> "tuple[pd.DataFrame, Taxonomy]":
     """Read a table with its columns renamed to those of `Predictions.write`, and its diagnoses to codes.
 
     Columns may come in any order and case, a class column with a prefix such as `prob_MEL`; diagnoses may be codes in
@@ -55,7 +53,7 @@ def read_columns(
     Args:
         path: A CSV file, packed by gzip where its name ends in .gz.
         taxonomy: The K diagnoses; None: those that the table has columns of probabilities for.
-        like: Lesion and actual diagnosis by image, for a table without these columns; "" for other images.
+        like: `Predictions` of the same images, whose lesions and diagnoses stand where the table has no such column.
 
     Returns:
         (N, C) strings: image_id, lesion_id, the K codes, actual, and what else there is of `_OPTIONAL`; and
@@ -78,10 +76,11 @@ def read_columns(
     taxonomy = taxonomy or _taxonomy_of(table)
     names = {name: _standard(str(name), taxonomy) for name in table}
     image = next((name for name, known in names.items() if known == "image_id"), None)
-    for place, name in enumerate(("lesion_id", "actual")):
+    for name in ("lesion_id", "actual"):
         if like is not None and image is not None and name not in names.values():
             log.info("%s: no column %s: taken from the first table", path, name)
-            table[name] = [like.get(each, ("", ""))[place] for each in table[image]]
+            known = dict(zip(like.image_id, getattr(like, name), strict=True))
+            table[name] = table[image].map(known).fillna("")
             names[name] = name
     expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]
     missing = [name for name in expected if name not in names.values() and name not in _OPTIONAL]
