@@ -39,7 +39,7 @@ def on_page_markdown(text: str, page: Any, **_: Any) -> str:
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
     """Mark the reference, whose tables are laid out otherwise on a phone."""
-    return f'<div class="keys">{html}</div>' if page.file.src_uri.startswith("reference/") else html
+    return f'<div class="reference">{html}</div>' if page.file.src_uri.startswith("reference/") else html
 
 
 def _named(found: re.Match[str]) -> str:

@@ -166,6 +166,7 @@ def test_the_reference_has_every_key(command: str) -> None:
         (row,) = re.findall(rf"^\| `{re.escape(name)}` \| .*\|$", text, re.MULTILINE)
         assert len(re.findall(r"(?<!\\)\|", row)) == 4, row
         assert key.meaning.replace("|", "\\|") in row
+        assert not re.search(r"(?<!\w)_\w+_(?!\w)|<", re.sub("`[^`]*`", "", key.meaning)), "Markdown would change it"
 
 
 def test_links_between_pages_lead_somewhere() -> None:
