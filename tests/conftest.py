@@ -1,5 +1,6 @@
 """What several tests share: one thread, a synthetic data set, composed configurations, one small trained run."""
 
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,13 @@ torch.set_num_threads(1)
 
 CODES, DIAGNOSES, NEVUS = HAM10000.codes, HAM10000.diagnoses, "nv"
 Schema = TypeVar("Schema")
+
+
+def pytest_collection_finish() -> None:
+    """Spare each garbage collection the modules that stay: a tenth of the tests' time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
 
 SMALL = (
     "model=tiny_resnet",
