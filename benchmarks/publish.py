@@ -2,9 +2,7 @@
 
 RUNS/fold0 and so on, as far as they are finished, hold one folder a member, as `skinlesion folds` makes them; each
 member gives a table of its name, all of them together `vote`. The baselines know no image: `camera` the source alone,
-`metadata` age, sex and localization, each a
-logistic regression fitted to the other folds. `--suffix _flips` writes the vote alone, as vote_flips: for folders with
-what `skinlesion evaluate checkpoint=RUN tta=flips calibrated=false out=FOLDER` leaves of each member and part.
+`metadata` age, sex and localization, each a logistic regression fitted to the other folds.
 """
 
 import argparse
@@ -31,7 +29,6 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of fold0, fold1, ...")
     parser.add_argument("data", help="folder of HAM10000")
     parser.add_argument("--out", type=Path, default=Path("docs/predictions"))
-    parser.add_argument("--suffix", default="", help="of the vote's table; members and baselines are not written then")
     arguments = parser.parse_args()
     audit = configuration("audit", AuditConfig, f"data.root={arguments.data}")
     facts = read_data(audit.data).set_index("image_id", drop=False)
@@ -56,14 +53,12 @@ def main() -> None:
         }
         if len(members) > 1:
             pooled["vote"] = [Predictions.soft_vote(each) for each in zip(*pooled.values(), strict=True)]
-        for name, tables in ({f"vote{arguments.suffix}": pooled["vote"]} if arguments.suffix else pooled).items():
+        for name, tables in pooled.items():
             of_image = np.repeat(numbers, [len(table) for table in tables])
             frame = pd.concat([table.to_frame() for table in tables]).assign(fold=of_image)
             write(frame, facts, arguments.out / f"{name}{suffix}.csv.gz")
             if part == "test":
                 judged = dict(zip(frame["image_id"], frame["fold"], strict=True))
-    if arguments.suffix:
-        return
     folds_of = facts["image_id"].map(judged).fillna(-1).to_numpy(dtype=np.int64)
     about = facts[["image_id", "lesion_id"]].assign(actual=facts["diagnosis"], fold=folds_of)
     for name, columns in BASELINES.items():
