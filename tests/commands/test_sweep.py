@@ -50,7 +50,7 @@ def sweep(
             return subprocess.run(
                 [sys.executable, "-m", "skinlesion", *words],
                 cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0", **(env or {})},
                 capture_output=True,
                 text=True,
                 timeout=300,
