@@ -112,8 +112,9 @@ dist: $(RELEASE)/.installed ## build sdist and wheel into dist/, and again to se
 
 site: $(BIN)/.docs ## build the documentation into build/site, without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html; with search: $(PYTHON) -m http.server --directory build/site"
 
-pictures: $(BIN)/.installed ## draw docs/images from docs/predictions
+pictures: $(BIN)/.installed ## draw docs/images from the published numbers and data/bundle
 	$(BIN)/python docs/pictures.py
 
 sbom: $(BIN)/.installed $(RELEASE)/.installed ## list the environment's packages as CycloneDX, in dist/sbom.json

@@ -17,7 +17,7 @@ from skinlesion.terminal import quiet
 
 Measure = Callable[[Setting], Outcome]
 
-CPU = ("input_pipeline", "head_calibration", "subset_search", "memory", "bundle", "sweep")
+CPU = ("input_pipeline", "head_calibration", "subset_search", "memory", "scale", "bundle", "sweep")
 GPU = ("mobilenetv2_100", "resnet50", "efficientnet_b1")
 TOY_GPU = ("tiny_resnet",)
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 def cpu_rows(names: tuple[str, ...] | list[str]) -> dict[str, Measure]:
     """The rows that need no GPU."""
-    from benchmarks import bundle, head_calibration, input_pipeline, memory, subset_search, sweep
+    from benchmarks import bundle, head_calibration, input_pipeline, memory, scale, subset_search, sweep
 
     known: dict[str, Measure] = {
         "input_pipeline": input_pipeline.measure,
@@ -56,6 +56,7 @@ def cpu_rows(names: tuple[str, ...] | list[str]) -> dict[str, Measure]:
         "subset_search": subset_search.measure,
         "sweep": sweep.measure,
         "memory": memory.measure,
+        "scale": scale.measure,
         "bundle": bundle.measure,
     }
     return _chosen(known, names)

@@ -24,7 +24,7 @@ _DIGITS = "%.6g"
 
 
 def main() -> None:
-    """Write NAME.csv.gz for each member, and for each baseline, and NAME_val.csv.gz of the validation parts."""
+    """Write NAME.csv.gz for each member and baseline, NAME_val.csv.gz of the validation parts, and epochs.csv."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
     parser.add_argument("runs", type=Path, help="folder of fold0, fold1, ...")
     parser.add_argument("data", help="folder of HAM10000")
@@ -40,6 +40,12 @@ def main() -> None:
         )
     numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
     members = sorted({path.parent.name for path in folds[0].glob("*/predictions_test.csv")} - {"ensemble"})
+    histories = [
+        pd.read_csv(fold / name / "metrics.csv").assign(member=name, fold=number)
+        for name in members
+        for fold, number in zip(folds, numbers, strict=True)
+    ]
+    pd.concat(histories).to_csv(arguments.out / "epochs.csv", index=False)
     judged: dict[str, str] = {}
     for part, suffix in (("test", ""), ("val", "_val")):
         pooled = {
@@ -64,7 +70,8 @@ def write(frame: pd.DataFrame, facts: pd.DataFrame, path: Path) -> None:
     """Write a table as `verify` reads it; the same predictions give the same bytes."""
     known = facts.loc[frame["image_id"]]
     about = {"source": known["dataset"].to_numpy(), "confirmation": known["dx_type"].to_numpy()}
-    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *HAM10000.codes]]
+    decided = ["predicted", "likeliest"] if "likeliest" in frame else []  # where they differ
+    table = frame.assign(**about)[["image_id", "lesion_id", "fold", *about, "actual", *decided, *HAM10000.codes]]
     text = (
         table.reset_index(drop=True)
         .sort_values("image_id")

@@ -15,9 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are impo
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.measuring import machine
+from benchmarks.publish import write
 from skinlesion.config.studies import AuditConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.image_io import Image, read
@@ -47,10 +49,12 @@ def main() -> None:
     parser.add_argument("data", help="folder of HAM10000")
     parser.add_argument("--part", choices=("val", "test"), default="val")
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
+    parser.add_argument("--predictions", type=Path, help="shipped table of the squares in their own shape, balanced")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     frame = read_data(configuration("audit", AuditConfig, f"data.root={arguments.data}").data).set_index("image_id")
     found: dict[str, list[Predictions]] = {}
+    folds: list[int] = []
     for path in sorted(arguments.runs.glob("fold*/ensemble/ensemble.json")):
         predictor = Predictor.load(path, accelerator="cpu")
         prior = list((predictor.posthoc.decision or {})["prior"].values())
@@ -68,6 +72,7 @@ def main() -> None:
                 made = Predictions.build(ids, lesions, probabilities=table.probabilities, actual=actual)
                 scores = scores[np.argsort(ids)]  # as `build` sorts
                 found.setdefault(f"{shape}, {rule}", []).append(replace(made, scores=scores))
+        folds += [int(path.parent.parent.name.removeprefix("fold"))] * len(ids)
         print(path.parent.parent.name, flush=True)
     pooled = {name: Predictions.concatenate(each).sorted() for name, each in found.items()}
     comparison = compare_tables(pooled, BootstrapConfig(), bins=10)
@@ -77,6 +82,9 @@ def main() -> None:
         [f"{name} minus {comparison.reference}", *(each[metric].text("+.3f") for metric in SHOWN)]
         for name, each in comparison.differences.items()
     ]
+    if arguments.predictions:
+        own = pd.concat([table.to_frame() for table in found["own shape, balanced"]])
+        write(own.assign(fold=folds), frame, arguments.predictions)
     print(markdown(["pictures", *SHOWN.values()], rows_of))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.measuring import Outcome
 from skinlesion.files import write_json, write_text
-from skinlesion.studies.verify.pages import replaced
+from skinlesion.studies.verify.pages import markdown, replaced
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -38,7 +38,20 @@ def page(names: list[str], text: str) -> str:
     head = ("| what | against | goal | ratio, median (spread) | medians |", "|---|---|---|---|---|")
     paths = [RESULTS / f"{name}.json" for name in names]
     rows = [line(json.loads(path.read_text())) if path.exists() else _missing(path.stem) for path in paths]
-    return replaced(text, {"bench": "\n".join((*head, *rows))})
+    return replaced(text, {"bench": "\n".join((*head, *rows)), **_sizes()})
+
+
+def _sizes() -> dict[str, str]:
+    """The table of sizes, where they were measured."""
+    path = RESULTS / "scale.json"
+    if not path.exists():
+        return {}
+    cells = [
+        [f"{each['rows']:,}", *(f"{each[name]:.1f}" for name in ("processor_s", "peak_gb"))]
+        for each in json.loads(path.read_text())["notes"]["sizes"]
+    ]
+    cells[-1][0] += " (extrapolated)"
+    return {"scale": markdown(("images", "processor time, s", "peak memory, GB"), cells)}
 
 
 def rewrite(names: list[str]) -> None:

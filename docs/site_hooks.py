@@ -11,14 +11,12 @@ from skinlesion.cli import COMMANDS
 from skinlesion.commands.help import markdown
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"cluster.md": "Clusters", "tune.md": "Search hyper-parameters"}  # in the navigation where they are
 
 
 def on_config(config: Any) -> Any:
-    """Add what is not in mkdocs.yml: the commands, and pages of the how-to that may not be there."""
-    sections = {next(iter(each)): next(iter(each.values())) for each in config["nav"]}
-    sections["Reference"] += [{name: f"reference/{name}.md"} for name in COMMANDS]
-    sections["How-to"] += [{title: page} for page, title in PAGES.items() if (ROOT / "docs" / page).exists()]
+    """Add the commands' pages to the navigation."""
+    (reference,) = (each["Reference"] for each in config["nav"] if "Reference" in each)
+    reference += [{name: f"reference/{name}.md"} for name in COMMANDS]
     return config
 
 
@@ -33,9 +31,15 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(text: str, page: Any, **_: Any) -> str:
-    """Name what lies in the repository outside the site, instead of linking to it."""
+    """Name what lies in the repository outside the site, instead of linking to it; the first page has no side bar."""
+    page.meta |= {"hide": ["navigation", "toc"]} if page.is_homepage else {}
     up = "../" * (page.file.src_uri.count("/") + 1)
     return re.sub(rf"(?<!!)\[([^\]]+)\]\({re.escape(up)}([^)]+)\)", _named, text)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Mark the reference, whose tables are laid out otherwise on a phone."""
+    return f'<div class="reference">{html}</div>' if page.file.src_uri.startswith("reference/") else html
 
 
 def _named(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks import reliability, subset_search, tables
+from benchmarks import reliability, scale, subset_search, tables
 from benchmarks.__main__ import all_names, cpu_rows
 from benchmarks.measuring import Outcome, in_turn, ratios
 from skinlesion.config.train import TrainConfig
@@ -50,6 +50,12 @@ def test_the_page_says_what_the_files_say() -> None:
     text = tables.PAGE.read_text(encoding="utf-8")
     assert tables.page(all_names(), text) == text
     assert tables.page(all_names(), tables.page(all_names(), text)) == text
+
+
+def test_what_was_not_measured_lies_on_the_line_through_two_sizes() -> None:
+    sizes = ({"rows": 10.0, "processor_s": 3.0, "peak_gb": 1.0}, {"rows": 20.0, "processor_s": 5.0, "peak_gb": 1.5})
+    found = scale.extrapolated(*sizes, rows=110)
+    assert found == {"rows": 110, "processor_s": 23.0, "peak_gb": 6.0, "extrapolated": True}
 
 
 def test_a_row_that_was_not_measured_says_so() -> None:

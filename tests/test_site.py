@@ -5,12 +5,17 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree.ElementTree import fromstring
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 from test_readme import FENCE
 
+import skinlesion
 from skinlesion.cli import COMMANDS
+from skinlesion.commands import help
 from skinlesion.commands.help import markdown
 from skinlesion.config.reference import keys
 from skinlesion.inference.predictions import Predictions
@@ -97,6 +102,62 @@ def test_the_picture_of_the_vote_shows_what_is_measured(monkeypatch: pytest.Monk
     assert gains == pytest.approx([right[2] - right[0], right[2] - right[1]])
 
 
+def test_the_picture_of_the_path_shows_what_the_bundle_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.syspath_prepend(str(DOCS))
+    from overview import FACTS, draw, photograph_of, stages
+
+    bundle, image = DOCS.parent / "data" / "bundle", photograph_of("mel")
+    found, table = stages(bundle, image), skinlesion.load(bundle).predict(image, FACTS)
+    gated = found.feature_map * (1 + found.alpha * found.gates[:, None, None])
+    assert np.abs(gated - found.gated).max() < 0.02 * np.abs(gated).max()  # 8 bits
+    assert found.gates.shape == (1280,)
+    assert np.abs(found.gates).max() < 1
+    assert [layer.size for layer in found.funnel] == [512, 256, 128]
+    picture = draw(image, found, table)
+    shares = re.findall(r">(\d+) %</text>", picture)
+    assert shares == [f"{share:.0f}" for share in 100 * table.probabilities[0]]
+    assert len(re.findall('height="14" rx="2" fill="var\\(--up\\)"', picture)) == 1  # the predicted diagnosis
+    fromstring(picture)  # well formed
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)|<image|<script", picture)
+
+
+def test_the_learning_curves_are_those_of_the_published_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best epoch of a fold has the macro-F1 of the published predictions of its validation part."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    from pictures import learning_curves
+
+    epochs = pd.read_csv(DOCS / "predictions" / "epochs.csv")
+    for member in ("lite0", "lite0_restart"):
+        table = pd.read_csv(DOCS / "predictions" / f"{member}_val.csv.gz")
+        predicted = table[["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]].idxmax(axis=1)
+        for fold, rows in table.assign(predicted=predicted).groupby("fold"):
+            best = epochs[(epochs["member"] == member) & (epochs["fold"] == fold)]["val/macro_f1"].max()
+            assert f1_score(rows["actual"], rows["predicted"], average="macro") == pytest.approx(best, abs=1e-4)
+    panel = learning_curves(epochs).axes[-1]
+    thick = [line.get_ydata() for line in panel.lines if line.get_linewidth() > 2]
+    for member, drawn in zip(("lite0", "lite0_restart"), thick, strict=True):
+        of_member = epochs[epochs["member"] == member]
+        assert list(drawn) == pytest.approx(list(of_member.groupby("epoch")["val/macro_f1"].mean()))
+    assert len(panel.lines) == 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_names_the_page(command: str) -> None:
+    about = COMMANDS[command]
+    said = help.page(command, about.load_schema(), about=about.help, examples=about.examples)
+    assert said.splitlines()[-1].startswith("Documentation: ")
+    assert f"reference/{command}.html" in said.splitlines()[-1]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in sorted(DOCS.rglob("*.md")):
+        assert f": {page.relative_to(DOCS)}\n" in text, page
+    for notebook in (DOCS.parent / "notebooks").glob("*.ipynb"):
+        assert f": notebooks/{notebook.stem}.md\n" in text, notebook
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_reference_has_every_key(command: str) -> None:
     about = COMMANDS[command]
@@ -105,6 +166,7 @@ def test_the_reference_has_every_key(command: str) -> None:
         (row,) = re.findall(rf"^\| `{re.escape(name)}` \| .*\|$", text, re.MULTILINE)
         assert len(re.findall(r"(?<!\\)\|", row)) == 4, row
         assert key.meaning.replace("|", "\\|") in row
+        assert not re.search(r"(?<!\w)_\w+_(?!\w)|<", re.sub("`[^`]*`", "", key.meaning)), "Markdown would change it"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

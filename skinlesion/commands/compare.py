@@ -38,11 +38,12 @@ def _compare_tables(config: CompareConfig) -> dict[str, Any]:
     bootstrap = BootstrapConfig.of(config)
     divided = divide(config.tables)
     patterns = dict(zip(names_of(divided), divided, strict=True))
-    tables = {name: read_pooled(pattern) for name, pattern in patterns.items()}
+    first = read_pooled(divided[0])
+    others = {name: read_pooled(pattern, like=first) for name, pattern in list(patterns.items())[1:]}
+    tables = {next(iter(patterns)): first, **others}
     found = compare_tables(tables, bootstrap, bins=config.bins)
     pooled = {name: pooled_points(paths_of(pattern), bootstrap) for name, pattern in patterns.items()}
     pooled = {name: points for name, points in pooled.items() if points}
-    first = next(iter(tables.values()))
     over = resampled(first.lesion_id, first.group_id)
     show_metrics(f"{config.level:.0%} intervals over {over}", list(found.tables.items()), heading="table")
     _show_differences(found.reference, found.differences, "paired permutation test; accuracy: McNemar's")

@@ -49,9 +49,17 @@ def page(command: str, schema: type, *, about: str, examples: Sequence[str], wor
         *keys,
         *_groups(command),
         "\n".join(("Examples:", *(f"  skinlesion {example}" for example in examples))),
-        f"This page in the documentation: reference/{command} (make site).",
+        f"Documentation: {_documentation(command)}",
     )
     return "\n\n".join(lines)
+
+
+def _documentation(command: str) -> str:
+    """Address of the command's page, once the site is built."""
+    built = config_dir().parent / "build" / "site" / "reference" / f"{command}.html"
+    return (
+        built.as_uri() if built.exists() else f"`make site` in the repository, then build/site/reference/{command}.html"
+    )
 
 
 def markdown(command: str, schema: type, *, about: str, examples: Sequence[str]) -> str:

@@ -106,13 +106,20 @@ def start(command: str, schema: type, words: Sequence[str]) -> None:
         _refuse(command, "stopped by Ctrl-C", status=130)
     except Exception as error:
         composing = isinstance(error, HydraException | OmegaConfBaseException) or not started
+        is_lost = type(error).__name__ == "UncompletedJobError"  # submitit's, which may not be installed
         if wants_traces or not composing:
             raise
-        _refuse(command, explain(error, schema))
+        _refuse(command, _lost(error) if is_lost else explain(error, schema))
     finally:
         failed = any(_report_members(command, Path(sweep.failures)) for sweep in PassToJobs.sweeps)
     if failed:
         raise SystemExit(1)
+
+
+def _lost(error: Exception) -> str:
+    """Name a job of Slurm that ended without a result: killed, out of memory, or with a task that failed."""
+    job = " ".join(str(error).splitlines()[:2])
+    return f"{job}; what it printed lies in .submitit in the sweep's folder, and the same command goes on"
 
 
 def multirun() -> bool:

@@ -176,7 +176,7 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     check_image_size(options)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
-    datamodule.check_cache()
+    datamodule.source.check()
     module = LesionClassifier.for_data(
         datamodule,
         **options,

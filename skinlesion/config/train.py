@@ -192,7 +192,7 @@ class TrainConfig:
         Annotated[str, OneOf(("val", "test"))]
     ]  # parts to predict and measure in the end; a reading of test is recorded
     logger: Annotated[Any, OneOf(LOGGERS)]  # tracker beside metrics.csv, or a list such as [csv,wandb]
-    callbacks: Any  # Lightning's or your own, such as [{_target_: my.Callback, key: 1}], or a mapping; null: none
+    callbacks: Any  # Lightning's or your own, such as `[{_target_: my.Callback, key: 1}]`, or a mapping; null: none
     taxonomy: TaxonomyConfig
     data: TrainingDataConfig
     split: SplitConfig

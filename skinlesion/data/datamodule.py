@@ -19,7 +19,7 @@ from skinlesion.data.batch_augment import BatchAugment
 from skinlesion.data.columns import fact_specs
 from skinlesion.data.dataset import EvenBatches, InOrder, LesionDataset, Share, Shuffled, loader
 from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
-from skinlesion.data.image_cache import ImageCache, check_cache, image_key, open_cache
+from skinlesion.data.image_cache import ImageCache, ImageSource
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data
@@ -170,21 +170,18 @@ class LesionDataModule(LightningDataModule):
         return MetadataEncoder.fit(self.part_frame("train"), fact_specs(self._data.facts))
 
     @cached_property
+    def source(self) -> ImageSource:
+        """The image files of the whole table."""
+        return ImageSource(self.frame, self.spec.size, self.cache_dir, self.spec.hair)
+
+    @cached_property
     def cache(self) -> ImageCache:
         """The decoded images of the whole table, decoded on first use."""
-        return open_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
+        return self.source.open()
 
     def prepare_data(self) -> None:
         """Decode the images that are not decoded yet."""
         self.cache  # noqa: B018
-
-    def check_cache(self) -> None:
-        """Refuse now a cache folder that cannot take the images that are not decoded yet."""
-        check_cache(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
-
-    def image_key(self) -> str:
-        """The key of the decoded images, whether or not they are decoded."""
-        return image_key(self.frame, size=self.spec.size, cache_dir=self.cache_dir, hair=self.spec.hair)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the table, and fit the encoder."""

@@ -139,21 +139,16 @@ WHOLE = Share(rank=0, of=1)
 
 
 class InOrder(Sampler[Draw]):
-    """Every item once, in order: for validation, test and feature maps.
+    """Every item once, in order: for validation and test; the length is their number."""
 
-    Args:
-        length: Number of items.
-        draw: Draw number of every item.
-    """
-
-    def __init__(self, length: int, *, draw: int = 0) -> None:
-        self.length, self.draw = length, draw
+    def __init__(self, length: int) -> None:
+        self.length = length
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Draw]:
-        return iter((index, self.draw) for index in range(self.length))
+        return iter((index, 0) for index in range(self.length))
 
 
 class EvenBatches(Sampler[list[Draw]]):
@@ -182,6 +177,24 @@ class EvenBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         own = np.arange(self.share.rank, self.length, self.share.of)
         return iter([(int(index), 0) for index in part] for part in np.array_split(own, len(self)))
+
+
+class GivenBatches(Sampler[list[Draw]]):
+    """Batches of given items, all of one draw: for feature maps that are missing.
+
+    Args:
+        batches: Indices of the items of each.
+        draw: Draw number of every item.
+    """
+
+    def __init__(self, batches: Sequence[npt.NDArray[np.int64]], *, draw: int) -> None:
+        self.batches, self.draw = batches, draw
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter([(index, self.draw) for index in batch.tolist()] for batch in self.batches)
 
 
 class Shuffled(Sampler[Draw]):
@@ -214,7 +227,11 @@ class Shuffled(Sampler[Draw]):
 
 
 def loader(
-    dataset: Dataset[Any], sampler: InOrder | Shuffled | EvenBatches, *, batch_size: int, workers: int = 0
+    dataset: Dataset[Any],
+    sampler: InOrder | Shuffled | EvenBatches | GivenBatches,
+    *,
+    batch_size: int,
+    workers: int = 0,
 ) -> DataLoader[Any]:
     """Make a loader for a dataset that fetches whole batches.
 
@@ -229,7 +246,7 @@ def loader(
     one_left = isinstance(sampler, Shuffled) and len(sampler) % batch_size == 1
     batching: dict[str, Any] = (
         {"batch_sampler": sampler}
-        if isinstance(sampler, EvenBatches)
+        if isinstance(sampler, EvenBatches | GivenBatches)
         else {"sampler": sampler, "batch_size": batch_size, "drop_last": one_left}
     )
     return DataLoader(

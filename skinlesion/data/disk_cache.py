@@ -7,8 +7,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from skinlesion.errors import DataError
-from skinlesion.files import file_digest, locked, replacing, require_writable, sweep, write_json
+from skinlesion.files import locked, replacing, require_writable, sweep, write_json
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 24  # bytes read or written at a time
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system has no posix_fallocate
 
 
@@ -61,7 +60,7 @@ def open_array(path: Path, build: Callable[[], None]) -> npt.NDArray[Any]:
     The checksum (CRC-32, 0.35 s/GB) is computed anew only where size or times of the file differ from those of the
     last check, so that opening does not read the file. A file's time is that of its last use.
     """
-    build_once(path, build, is_intact=_is_intact)
+    build_once(path, build, is_intact=is_intact)
     array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     return array
 
@@ -90,16 +89,16 @@ def new_array(
             array = np.lib.format.open_memmap(beside, mode="w+", dtype=np.dtype(dtype), shape=shape)
             _reserve(beside, beside.stat().st_size - size, size)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             os.truncate(beside, 0)  # so that what is free is what was
-            raise _full(path.parent, size, what=what, advice=advice, reason=f" ({error.strerror})") from error
+            raise full_disk(path.parent, size, what=what, advice=advice, reason=f" ({error.strerror})") from error
         yield array
         array.flush()
-        if _is_intact(path):
+        if is_intact(path):
             raise _LostRaceError  # to a machine that the lock did not reach: theirs is mapped already, and stays
         write_json(_sums(path), {"crc32": _crc32(beside)})
-    _note(path, _read_json(_sums(path))["crc32"])
+    _note(path, read_json(_sums(path))["crc32"])
 
 
 def require_room(folder: Path, size: int, *, what: str, advice: str = "") -> None:
@@ -110,37 +109,17 @@ def require_room(folder: Path, size: int, *, what: str, advice: str = "") -> Non
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     if size > shutil.disk_usage(there).free:
-        raise _full(there, size, what=what, advice=advice)
-
-
-def content_digests(paths: Sequence[Path], folder: Path) -> list[str]:
-    """SHA-256 of files, which are read only where size or times have changed since the last call (0.6 s/GB).
-
-    Args:
-        paths: The files.
-        folder: Where digests are remembered, if it can be written.
-    """
-    names = [os.path.abspath(path) for path in paths]
-    memo = folder / f"contents-{zlib.crc32(repr(sorted({os.path.dirname(name) for name in names})).encode()):08x}.json"
-    known = _read_json(memo)
-    stamps = [_stamp(path) for path in paths]
-    new = [place for place, name in enumerate(names) if known.get(name, [])[1:] != stamps[place]]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda place: file_digest(paths[place]), new)
-        known |= {names[place]: [digest, *stamps[place]] for place, digest in zip(new, found, strict=True)}
-    if new:
-        with suppress(OSError):  # a cache that cannot be written works without
-            write_json(memo, known)
-    return [known[name][0] for name in names]
+        raise full_disk(there, size, what=what, advice=advice)
 
 
 def load_arrays(path: Path, build: Callable[[], None]) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays of a small .npz file, made by `build` if it is missing or damaged (each has a CRC-32)."""
-    build_once(path, build, is_intact=lambda path: _read_arrays(path) is not None)
-    return _read_arrays(path) or {}
+    build_once(path, build, is_intact=lambda path: read_arrays(path) is not None)
+    return read_arrays(path) or {}
 
 
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """Read the arrays of an .npz file; None where it is missing or damaged."""
     damaged = suppress(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
     with damaged, path.open("rb") as file, np.load(file) as stored:
         return {name: stored[name] for name in stored.files}
@@ -167,7 +146,8 @@ def _write_zeros(descriptor: int, start: int, size: int) -> None:
     os.fsync(descriptor)  # some file systems tell only now that they are full
 
 
-def _full(folder: Path, size: int, *, what: str, advice: str, reason: str = "") -> DataError:
+def full_disk(folder: Path, size: int, *, what: str, advice: str, reason: str = "") -> DataError:
+    """The error of a disk that cannot take some more bytes."""
     free = shutil.disk_usage(folder).free
     return DataError(
         f"data.cache_dir={folder}: {what} need {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free{reason}; "
@@ -179,16 +159,18 @@ def _sums(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _stamp(path: Path) -> list[int]:
+def file_stamp(path: Path) -> list[int]:
+    """Size and times of modification and of change of a file, which differ once it is another."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # no program can set the last
 
 
-def _is_intact(path: Path) -> bool:
-    sums = _read_json(_sums(path))
+def is_intact(path: Path) -> bool:
+    """Whether an array of `new_array` is there and what its checksum says; notes that it has been used."""
+    sums = read_json(_sums(path))
     if not path.exists() or "crc32" not in sums:
         return False
-    if sums.get("checked") != _stamp(path) and sums["crc32"] != _crc32(path):
+    if sums.get("checked") != file_stamp(path) and sums["crc32"] != _crc32(path):
         return False
     _note(path, sums["crc32"])
     return True
@@ -198,10 +180,10 @@ def _note(path: Path, checksum: int) -> None:
     """Note that a file has been used, and that it is what its checksum says."""
     with suppress(OSError):  # of a cache that others own, or that is read-only
         path.touch()
-        write_json(_sums(path), {"crc32": checksum, "checked": _stamp(path)})
+        write_json(_sums(path), {"crc32": checksum, "checked": file_stamp(path)})
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A file's object; empty where there is none."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -93,7 +93,7 @@ class RawDataset(PartDataset[RawBatch]):
         """Return rows of the cache, and pixels and random numbers where they are wanted."""
         found = {"row": torch.tensor([row for _, row, _ in drawn])}
         if self.with_pixels:
-            found["pixels"] = torch.from_numpy(np.stack([self.cache.images[row] for _, row, _ in drawn]))
+            found["pixels"] = torch.from_numpy(self.cache.images.take([row for _, row, _ in drawn]))
         if self.seed is not None:
             numbers = [draw_of(image_id, draw) for image_id, _, draw in drawn]
             found["random"] = torch.from_numpy(random_integers(numbers, seed=self.seed, count=RANDOM_NUMBERS))
@@ -146,7 +146,8 @@ def upload(
             room / 1e9,
         )
         return None
-    images = torch.empty(cache.images.shape, dtype=torch.uint8, device=device)
+    images = torch.empty((len(cache.images), *cache.images.shape), dtype=torch.uint8, device=device)
     for start in range(0, len(images), _AT_ONCE):
-        images[start : start + _AT_ONCE] = torch.from_numpy(np.array(cache.images[start : start + _AT_ONCE]))
+        rows = range(start, min(start + _AT_ONCE, len(images)))
+        images[start : start + _AT_ONCE] = torch.from_numpy(cache.images.take(rows))
     return images

@@ -42,11 +42,11 @@ def group_ids(frame: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
     Returns:
         N names: the first patient of the group by name, else its first lesion.
     """
-    files = (groups.get(image, "") for image in frame["image_id"])
-    rows = zip(frame["patient_id"], frame["lesion_id"], files, strict=True)
+    files = (groups.get(image, "") for image in frame["image_id"].tolist())
+    rows = zip(frame["patient_id"].tolist(), frame["lesion_id"].tolist(), files, strict=True)
     members = [[(kind, name) for kind, name in zip("abc", each, strict=True) if name] for each in rows]
     first = connected(members)  # patients sort before lesions, lesions before groups of a file
-    patients = {*frame["patient_id"]}
+    patients = {*frame["patient_id"].unique()}
     named = [first[own[0]] for own in members]
     return [f"lesion {name}" if kind == "b" and name in patients else name for kind, name in named]
 

@@ -1,42 +1,40 @@
-"""Decoded images on disk: one memory-mapped uint8 array at the working size, made once, shared by all runs."""
+"""Decoded images on disk: uint8 arrays at the working size, each decoded once, shared by all runs and tables."""
 
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.data.disk_cache import content_digests, new_array, open_array, require_room
+from skinlesion.data.disk_cache import is_intact
 from skinlesion.data.image_io import Image, decode
+from skinlesion.data.manifest import content_digests
+from skinlesion.data.shards import Keys, Rows, ShardStore
 from skinlesion.errors import DataError
-from skinlesion.files import require_writable
 from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 2  # raise it when `decode` or `fit` change what they give
-_WHAT = "decoded images"
+_AT_ONCE = 64  # images decoded, then written, at a time: the most that a killed process loses
 
 
 @dataclass(frozen=True)
 class ImageCache:
     """Decoded images of a data set, by image id."""
 
-    path: Path  # the .npy file, (N, H, W, 3) uint8
+    path: Path  # in `data.cache_dir`
     key: str  # digest of the files it was made from
     image_ids: tuple[str, ...]  # of its rows
-
-    @cached_property
-    def images(self) -> Image:
-        """All images, (N, H, W, 3) uint8, mapped read-only into memory."""
-        return cast(Image, np.load(self.path, mmap_mode="r"))
+    images: Rows  # N times (H, W, 3) uint8, mapped read-only into memory
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -51,73 +49,115 @@ class ImageCache:
         return cast(Image, self.images[self._rows[image_id]])
 
     def __getstate__(self) -> dict[str, object]:
-        # A worker process maps the file itself instead of receiving the pixels.
-        return {"path": self.path, "key": self.key, "image_ids": self.image_ids}
+        return {name: value for name, value in vars(self).items() if name != "_rows"}
 
 
-def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> ImageCache:
-    """Open the decoded images of a checked frame; decode them if they are not there or the files have changed.
+@dataclass(frozen=True)
+class ImageSource:
+    """The image files of a checked frame, and where their decoded images are kept.
+
+    Each image is kept by its content, so that one that is changed or added is decoded alone; where it lies and when
+    it was copied plays no part.
 
     Args:
         frame: Columns `image_id` and `path`.
         size: (height, width) in pixels.
-        cache_dir: The folder of caches. The file's name holds the key, so a changed image, list of images or size
-            leads to a new one; where the images lie and when they were copied plays no part.
-        hair: "keep" or "remove", see `fit`; each has a file of its own.
-
-    Raises:
-        ConfigError: The images are not there yet, and the folder cannot be written.
-        DataError: Images cannot be decoded, of which all are named, or the disk is full; no file is left behind.
+        cache_dir: The folder of caches.
+        hair: "keep" or "remove", see `fit`; each has a folder of its own.
     """
-    key = image_key(frame, size=size, cache_dir=cache_dir, hair=hair)
-    path = _path(key, size, cache_dir)
-    files = [Path(file) for file in frame["path"]]
-    open_array(path, lambda: _build(path, files, size, hair))
-    return ImageCache(path, key, tuple(frame["image_id"]))
 
+    frame: pd.DataFrame
+    size: tuple[int, int]
+    cache_dir: Path
+    hair: str = "keep"
 
-def check_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> None:
-    """Refuse now, before weights are looked for, a cache that is not there and cannot be made.
+    @cached_property
+    def contents(self) -> npt.NDArray[np.bytes_]:
+        """SHA-256 of each file, in hexadecimal."""
+        return content_digests(self.frame["path"].tolist(), self.cache_dir)
 
-    Raises:
-        ConfigError: The folder cannot be written.
-        DataError: The disk is too small.
-    """
-    if not _path(image_key(frame, size=size, cache_dir=cache_dir, hair=hair), size, cache_dir).exists():
-        require_writable(cache_dir, "data.cache_dir")
-        require_room(cache_dir, 3 * len(frame) * size[0] * size[1], what=_WHAT)
+    @cached_property
+    def key(self) -> str:
+        """A digest of ids, size, the files' contents and removed hair, whether or not they are decoded."""
+        digest = hashlib.sha256(f"{_FORMAT} {self.size}{'' if self.hair == 'keep' else f' {self.hair}'}".encode())
+        for image_id, content in zip(self.frame["image_id"].tolist(), self.contents.tolist(), strict=True):
+            digest.update(b"%b %b\n" % (image_id.encode(), content))
+        return digest.hexdigest()
 
+    def check(self) -> None:
+        """Refuse now, before weights are looked for, a cache that is not there and cannot be made.
 
-def image_key(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> str:
-    """The key of a frame's images, decoded or not: a digest of ids, size, the files' contents and removed hair."""
-    digest = hashlib.sha256(f"{_FORMAT} {size}{'' if hair == 'keep' else f' {hair}'}".encode())
-    contents = content_digests([Path(path) for path in frame["path"]], cache_dir)
-    for image_id, content in zip(frame["image_id"], contents, strict=True):
-        digest.update(f"{image_id} {content}\n".encode())
-    return digest.hexdigest()
+        Raises:
+            ConfigError: The folder cannot be written.
+            DataError: The disk is too small.
+        """
+        if not self._of_earlier_version.exists() and len(missing := self._store.missing(self._keys)):
+            self._store.check_room(len(missing))
 
+    def open(self) -> ImageCache:
+        """Open the decoded images; decode those that are not there.
 
-def _path(key: str, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> Path:
-    return cache_dir / f"images-{size[0]}x{size[1]}-{key[:16]}.npy"
+        Raises:
+            ConfigError: Images are not there yet, and the folder cannot be written.
+            DataError: Images cannot be decoded, of which all are named, or the disk is full; the others are kept.
+        """
+        path, rows = self._store.folder, None
+        if is_intact(self._of_earlier_version):
+            path, rows = self._of_earlier_version, Rows.of_file(self._of_earlier_version)
+        rows = rows or self._store.rows(self._keys)
+        while rows is None:
+            self._decode()
+            rows = self._store.rows(self._keys)
+        return ImageCache(path, self.key, tuple(self.frame["image_id"].tolist()), rows)
 
+    @property
+    def _keys(self) -> Keys:
+        return self.contents.astype("S32")
 
-def _build(path: Path, paths: Sequence[Path], size: tuple[int, int], hair: str) -> None:
-    log.info("Decoding %d images at %dx%d, once: %s", len(paths), size[1], size[0], path)
-    broken: list[str] = []
-    shape = (len(paths), *size, 3)
-    with new_array(path, shape, np.uint8, what=_WHAT) as images, ThreadPoolExecutor(os.cpu_count()) as pool:
+    @property
+    def _store(self) -> ShardStore:
+        removed = "" if self.hair == "keep" else f"-{self.hair}-hair"
+        folder = self.cache_dir / f"images-{self.size[0]}x{self.size[1]}{removed}-v{_FORMAT}"
+        return ShardStore(folder, (*self.size, 3), np.dtype(np.uint8), what="decoded images")
 
-        def fill(row: int) -> None:
-            try:
-                images[row] = decode(paths[row], size, hair=hair)
-            except DataError as error:
-                broken.append(str(error))
+    @property
+    def _of_earlier_version(self) -> Path:
+        return self.cache_dir / f"images-{self.size[0]}x{self.size[1]}-{self.key[:16]}.npy"
 
-        for _ in track(pool.map(fill, range(len(paths))), "decoding images", len(paths)):
-            pass
+    def _decode(self) -> None:
+        broken: list[str] = []
+        self.check()
+        with self._store.locked():
+            missing = self._store.missing(self._keys)  # by now, another process may have decoded some
+            if len(missing):
+                log.info("Decoding %d images at %dx%d, once: %s", len(missing), *self.size[::-1], self._store.folder)
+                self._store.add(self._decoded(missing, broken))
         if broken:
             listed = "\n  ".join(sorted(broken))
             raise DataError(
                 f"{len(broken)} images cannot be read; restore them, or delete them and use data.missing_images=drop:"
                 f"\n  {listed}"
             )
+
+    def _decoded(self, missing: npt.NDArray[np.int64], broken: list[str]) -> Iterator[tuple[Keys, npt.NDArray[Any]]]:
+        paths, keys = self.frame["path"].tolist(), self._keys
+
+        def image(row: int) -> Image | None:
+            try:
+                return decode(Path(paths[row]), self.size, hair=self.hair)
+            except DataError as error:
+                broken.append(str(error))
+                return None
+
+        blocks = np.split(missing, range(_AT_ONCE, len(missing), _AT_ONCE))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for block in track(blocks, "decoding images", len(blocks)):
+                found = {row: pixels for row, pixels in zip(block, pool.map(image, block), strict=True)
+                         if pixels is not None}  # fmt: skip
+                if found:
+                    yield keys[[*found]], np.stack([*found.values()])
+
+
+def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> ImageCache:
+    """Open the decoded images of a checked frame, see `ImageSource`."""
+    return ImageSource(frame, size, cache_dir, hair).open()

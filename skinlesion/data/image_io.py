@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -234,34 +234,24 @@ def unpadded_area(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice,
     return slice(top, top + height), slice(left, left + width)
 
 
-def file_faults(paths: Iterable[Path]) -> dict[Path, str]:
-    """Probe image files without decoding them.
+def probe(path: Path) -> None:
+    """Refuse an image file that is not whole, as far as that shows without decoding it.
 
     Empty files, files of other formats or depths, and files cut off before their end are found; transparent parts and
     damage inside the pixel data are not (decoding finds them). 10,000 files take a second or two once the disk
     has them.
 
-    Returns:
-        The fault of each faulty file, e.g. "truncated JPEG (no end marker)"; whole files are left out.
+    Raises:
+        ImageError: The file is refused.
     """
-    faults = {}
-    for path in paths:
-        try:
-            with _regular_file(path) as file:
-                _probe(file)
-        except ImageError as error:
-            faults[path] = str(error)
-    return faults
-
-
-def _probe(file: BinaryIO) -> None:
-    with _translated(FORMATS, file.read(HEAD)), _peeked(file) as image:
-        _check_header(image)
-        kind = str(image.format)
-    # Inside JPEG data 0xFF is always followed by 0x00 or a restart marker, so 0xFFD9 can only be the end.
-    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-    if _END_MARKERS.get(kind, b"") not in file.read():
-        raise ImageError(f"truncated {kind} (no end marker)")
+    with _regular_file(path) as file:
+        with _translated(FORMATS, file.read(HEAD)), _peeked(file) as image:
+            _check_header(image)
+            kind = str(image.format)
+        # Inside JPEG data 0xFF is always followed by 0x00 or a restart marker, so 0xFFD9 can only be the end.
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        if _END_MARKERS.get(kind, b"") not in file.read():
+            raise ImageError(f"truncated {kind} (no end marker)")
 
 
 def _open(file: BinaryIO, formats: tuple[str, ...], head: bytes) -> PillowImage.Image:

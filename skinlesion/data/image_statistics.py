@@ -4,7 +4,6 @@ Everything is computed from the decoded images at the working size, without thei
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +11,8 @@ import pandas as pd
 
 from skinlesion.data.disk_cache import load_arrays
 from skinlesion.data.image_cache import ImageCache
-from skinlesion.data.image_io import Image, dimensions, unpadded_area
+from skinlesion.data.image_io import Image, unpadded_area
+from skinlesion.data.manifest import image_shapes
 from skinlesion.data.near_duplicates import Hashes, ImageDescriptors, hash_images
 from skinlesion.data.skin import skin_tone
 from skinlesion.files import replacing
@@ -37,11 +37,11 @@ def describe_images(frame: pd.DataFrame, cache: ImageCache, *, label: str) -> It
         DataError: A file cannot be read as an image.
     """
     starts = range(0, len(frame), _BLOCK)
+    shapes = image_shapes(frame["path"].tolist(), cache.path.parent).tolist()
     for start in track(starts, label, len(starts)):
         rows = frame.iloc[start : start + _BLOCK]
         images, statistics = [], []
-        for image_id, path in zip(rows["image_id"], rows["path"], strict=True):
-            height, width = dimensions(Path(path))
+        for image_id, (height, width) in zip(rows["image_id"], shapes[start : start + _BLOCK], strict=True):
             padded = cache.image(image_id)
             image = np.ascontiguousarray(padded[unpadded_area((height, width), (padded.shape[0], padded.shape[1]))])
             images.append(image)

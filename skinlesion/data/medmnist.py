@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image as PillowImage
 
-from skinlesion.data.disk_cache import content_digests
+from skinlesion.data.manifest import content_digests
 from skinlesion.data.skin import Image
 from skinlesion.errors import DataError
 from skinlesion.files import replacing_folder, write_text
@@ -38,7 +38,7 @@ def unpack(path: Path, cache_dir: Path) -> Path:
         DataError: The file is not such a file.
     """
     rows = split_rows(path)
-    folder = cache_dir / f"{path.stem}-{content_digests([path], cache_dir)[0][:16]}"
+    folder = cache_dir / f"{path.stem}-{content_digests([path], cache_dir)[0].decode()[:16]}"
     if folder.is_dir():
         return folder
     log.info("Unpacking %d images of %s, once: %s", len(rows), path.name, folder)

@@ -51,6 +51,8 @@ def normalize_words(values: Iterable[object]) -> list[str]:
         One word per entry; "unknown" for None, NaN, "", "NA" and their like.
     """
     words = _Words()
+    if hasattr(values, "to_numpy"):  # pandas goes through a column of text twenty times as slowly
+        values = values.to_numpy(dtype=object)
     return [words[str(value)] for value in values]
 
 

@@ -77,6 +77,7 @@ def read_data(
     named = {fact: each.column for fact, each in config.facts.items()}
     policies["layout"] = Layout.of(config.columns, fact_specs(config.facts), named, key="data")
     policies["groups"] = None if config.groups is None else Path(config.groups).expanduser()
+    policies["cache_dir"] = Path(config.cache_dir)
     if config.classes is None and _has_words(root, config):
         given: dict[str, Any] = {"table": config.table, "images": config.images, "taxonomy": taxonomy}
         return read_ham10000(root, only=only, **given, **policies)
@@ -87,7 +88,6 @@ def read_data(
         classes=config.classes or {},
         key="data",
         taxonomy=taxonomy,
-        cache_dir=Path(config.cache_dir),
         only=only,
         **policies,
     ).frame
@@ -104,6 +104,7 @@ def read_ham10000(
     groups: Path | None = None,
     taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
+    cache_dir: Path | None = None,
 ) -> pd.DataFrame:
     """Read and check a data set laid out as HAM10000 (doi:10.7910/DVN/DBW86T).
 
@@ -118,6 +119,7 @@ def read_ham10000(
         groups: CSV of images that stay together, see `read_groups`. None: those of a patient, else of a lesion.
         taxonomy: What the words of dx mean.
         only: Image ids; all other rows and images are skipped. None: all count.
+        cache_dir: Folder of caches, where whole image files are remembered; None: nowhere.
 
     Returns:
         Columns `COLUMNS` and those of further facts, sorted by image_id.
@@ -151,6 +153,7 @@ def read_ham10000(
         only=only,
         absent=absent,
         dropped=rows["image_id"].tolist(),
+        cache_dir=cache_dir,
     )
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
@@ -200,7 +203,7 @@ def read_labelled(
     taxonomy: Taxonomy = HAM10000,
     only: Collection[str] | None = None,
     binary: bool = False,
-    cache_dir: Path = Path("cache"),
+    cache_dir: Path | None = None,
 ) -> LabelledData:
     """Read and check a data set of image folders, a label file and, where there is one, a metadata file.
 
@@ -219,14 +222,16 @@ def read_labelled(
         taxonomy: What the other words mean.
         only: Image ids; all other rows and images are skipped. None: all count.
         binary: Whether the labels may say no more than benign or malignant, see `read_labels`.
-        cache_dir: Folder of caches, where an .npz is unpacked.
+        cache_dir: Folder of caches, where an .npz is unpacked and whole image files are remembered; None: `cache` and
+            nowhere.
 
     Raises:
         ConfigError: `missing_images` or `extra_images` is not one of its choices.
         DataError: Files or images cannot be used; the message has a line for each problem.
     """
     if labels.suffix == ".npz":
-        labels, images = unpack(labels, cache_dir) / LABELS, images and [unpack(labels, cache_dir) / "images"]
+        unpacked = unpack(labels, cache_dir or Path("cache"))
+        labels, images = unpacked / LABELS, images and [unpacked / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
     problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
@@ -247,7 +252,7 @@ def read_labelled(
     if images is not None:
         ids, every = kept["image_id"].tolist(), rows["image_id"].tolist()
         options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
-        files, problems = match_files(ids, images, root=images[0], dropped=every, **options)
+        files, problems = match_files(ids, images, root=images[0], dropped=every, cache_dir=cache_dir, **options)
     frame = checked_frame(kept, facts, files, layout, groups=groups)
     frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)
     dropped = [*rows.loc[rows["diagnosis"] == "", "image_id"], *torn_ids]

@@ -32,7 +32,8 @@ def assign(
     frame: pd.DataFrame, *, taxonomy: Taxonomy = HAM10000, calibration_fraction: float | None = None, **options: Any
 ) -> pd.DataFrame:
     """Split a checked frame as the options of `SplitConfig` say: image_id, lesion_id, split."""
-    if absent := [code for code in taxonomy.codes if code not in {*frame["diagnosis"]}]:
+    found = {*frame["diagnosis"].unique()}
+    if absent := [code for code in taxonomy.codes if code not in found]:
         log.warning("No image of %s: training needs images of all %d diagnoses.", ", ".join(absent), len(taxonomy))
     seed, thinned = options["seed"], taxonomy.majority
     is_published = options["policy"] == "published"
@@ -54,9 +55,13 @@ def set_apart(frame: pd.DataFrame, split: pd.DataFrame, *, fraction: float, seed
         raise _unusable(origin, ["it has a calibration part already; give split.calibration_fraction=null."])
     own = _by_group(frame[frame["image_id"].isin(split.loc[split["split"] == "val", "image_id"])])
     part_of = assign_evenly(images_by_lesion(own, seed=seed), [1 - fraction, fraction])
-    moved = {image for image, lesion in zip(own["image_id"], own["lesion_id"], strict=True) if part_of[lesion]}
+    moved = {
+        image
+        for image, lesion in zip(own["image_id"].tolist(), own["lesion_id"].tolist(), strict=True)
+        if part_of[lesion]
+    }
     names = split["split"].mask(split["image_id"].isin(moved), CALIBRATION)
-    codes = split["image_id"].map(dict(zip(frame["image_id"], frame["diagnosis"], strict=True)))
+    codes = split["image_id"].map(_by_image(frame, "diagnosis"))
     found = split.assign(split=names)
     if problems := list(_problems(frame, found.assign(diagnosis=codes))):
         raise _unusable(origin, problems)
@@ -100,7 +105,7 @@ def published(frame: pd.DataFrame, *, seed: int, thinned: str | None = HAM10000.
     for code, found in single.items():  # what stays at "train" from above are the lesions with several images
         parts = ["train"] * trained[code] + ["val"] * validated[code]
         split_of |= dict(zip_longest(found, parts, fillvalue="test"))
-    names = [split_of.get(lesion) for lesion in frame["lesion_id"]]
+    names = [split_of.get(lesion) for lesion in frame["lesion_id"].tolist()]
     return _checked(frame, names, origin=f"split.policy=published, seed {seed}")
 
 
@@ -152,7 +157,7 @@ def from_file(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if problems:
         raise _unusable(str(path), problems)
     split_of = dict(zip(rows["image_id"], rows["split"].str.lower(), strict=True))
-    names = [split_of.get(image_id) for image_id in frame["image_id"]]
+    names = [split_of.get(image_id) for image_id in frame["image_id"].tolist()]
     return _checked(frame, names, origin=str(path))
 
 
@@ -176,8 +181,8 @@ def from_folds(frame: pd.DataFrame, path: Path, *, fold: int, seed: int, val_fra
     problems = problems or list(_fold_problems(frame, rows, fold))
     if problems:
         raise _unusable(str(path), problems)
-    fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
-    others = frame[[int(fold_of[image_id]) != fold for image_id in frame["image_id"]]]
+    fold_of = _by_image(rows, "fold")
+    others = frame[[int(fold_of[image_id]) != fold for image_id in frame["image_id"].tolist()]]
     names = _validate_on_share(frame, images_by_lesion(others, seed=seed), val_fraction)
     return _checked(frame, names, origin=f"{path}, fold {fold}, seed {seed}")
 
@@ -189,9 +194,13 @@ def write_split(split: pd.DataFrame, path: Path) -> None:
 
 def fingerprint(split: pd.DataFrame) -> str:
     """Return the SHA-256 of the sorted lines "image_id,split" in hexadecimal: equal for equal assignments."""
-    pairs = zip(split["image_id"], split["split"], strict=True)
+    pairs = zip(split["image_id"].tolist(), split["split"].tolist(), strict=True)
     lines = sorted(f"{image_id},{name}\n" for image_id, name in pairs)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _by_image(frame: pd.DataFrame, column: str) -> dict[str, str]:
+    return dict(zip(frame["image_id"].tolist(), frame[column].tolist(), strict=True))
 
 
 def _by_group(frame: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +214,7 @@ def _validate_on_share(
     """Name the part of each image: a share of the lesions in `rest` is val, the others train; all else is test."""
     part_of = assign_evenly(rest, [val_fraction, 1 - val_fraction])
     split_of = {lesion: ("val", "train")[part] for lesion, part in part_of.items()}
-    return [split_of.get(lesion, "test") for lesion in frame["lesion_id"]]
+    return [split_of.get(lesion, "test") for lesion in frame["lesion_id"].tolist()]
 
 
 def _id_problems(frame: pd.DataFrame, ids: "pd.Series[str]") -> Iterator[str]:
@@ -220,7 +229,7 @@ def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
     if not (known := rows["split"].str.lower().isin((*SPLITS, CALIBRATION))).all():
         yield f"unknown split: {by_line(rows.loc[~known, 'split'])}; expected {', '.join(SPLITS)}."
     if "lesion_id" in rows:
-        lesions = ids.map(dict(zip(frame["image_id"], frame["lesion_id"], strict=True)))
+        lesions = ids.map(_by_image(frame, "lesion_id"))
         if (differs := lesions.notna() & (rows["lesion_id"] != lesions)).any():
             yield f"another lesion_id than the table's: {by_line(ids[differs])}; is it a split of this table?"
 
@@ -237,7 +246,7 @@ def _fold_problems(frame: pd.DataFrame, rows: pd.DataFrame, fold: int) -> Iterat
         yield f"fold that is not a whole number: {by_line(folds[~whole])}; expected 0, 1, 2 ..."
     elif fold not in (found := sorted(set(folds.astype(int)))):
         yield f"no fold {fold}; the file has {', '.join(map(str, found))}: give one of these as split.fold."
-    lesions = ids.map(dict(zip(frame["image_id"], frame["lesion_id"], strict=True)))
+    lesions = ids.map(_by_image(frame, "lesion_id"))
     if several := conflicts(folds, lesions):
         yield f"lesions in more than one fold: {first_five(several)}; put all images of a lesion into one."
 
@@ -260,7 +269,7 @@ def _warn(frame: pd.DataFrame, split: pd.DataFrame) -> None:
     """Say which patients or other groups are in several parts."""
     if "group_id" not in frame:
         return
-    groups = split["image_id"].map(dict(zip(frame["image_id"], frame["group_id"], strict=True)))
+    groups = split["image_id"].map(_by_image(frame, "group_id"))
     if several := conflicts(split["split"], groups):
         images = groups.isin([name.rpartition(" (")[0] for name in several]).sum()
         log.warning(
@@ -276,12 +285,13 @@ def _warn(frame: pd.DataFrame, split: pd.DataFrame) -> None:
 def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
     if several := conflicts(split["split"], split["lesion_id"]):
         yield f"lesions in more than one split: {first_five(several)}; put all images of a lesion into one."
-    empty = [name for name in SPLITS if name not in set(split["split"])]
+    there = {*split["split"].unique()}
+    empty = [name for name in SPLITS if name not in there]
     if empty:
         yield f"no image in {' and '.join(empty)}; expected images in {', '.join(SPLITS)}."
         return
     for code, lesions in frame.groupby("diagnosis")["lesion_id"].nunique().items():
-        found = set(split.loc[split["diagnosis"] == code, "split"])
+        found = {*split.loc[split["diagnosis"] == code, "split"].unique()}
         if lacking := [name for name in SPLITS if name not in found]:
             yield (
                 f"diagnosis {code} ({lesions} lesions in all): none in {' and '.join(lacking)}; add lesions, "

@@ -111,13 +111,13 @@ class Predictions:
         return made.sorted()
 
     @classmethod
-    def read(cls, path: Path, *, taxonomy: Taxonomy | None = None) -> Self:
-        """Read and check a table that `write` wrote, or one of another program; see `table_columns`.
+    def read(cls, path: Path, *, taxonomy: Taxonomy | None = None, like: "Predictions | None" = None) -> Self:
+        """Read and check a table of `write` or of another program; `like` gives what it may lack, see `read_columns`.
 
         Raises:
             DataError: The file is missing, is no CSV, or holds other columns or a row that cannot be right.
         """
-        return cls.from_frame(*read_columns(path, taxonomy), source=str(path))
+        return cls.from_frame(*read_columns(path, taxonomy, like=like), source=str(path))
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", taxonomy: Taxonomy = HAM10000, *, source: str) -> Self:

@@ -1,5 +1,6 @@
 """Predictions tables of other programs: their columns under the names of this package."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from skinlesion.taxonomy import HAM10000, Taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 NAMED = 5  # offending rows that a message names
 Ids = Sequence[str] | npt.NDArray[np.object_]
@@ -41,7 +44,7 @@ _UNREAD = (
 )
 
 
-def read_columns(path: Path, taxonomy: Taxonomy | None) -> "tuple[pd.DataFrame, Taxonomy]":
+def read_columns(path: Path, taxonomy: Taxonomy | None, *, like: Any = None) -> "tuple[pd.DataFrame, Taxonomy]":
     """Read a table with its columns renamed to those of `Predictions.write`, and its diagnoses to codes.
 
     Columns may come in any order and case, a class column with a prefix such as `prob_MEL`; diagnoses may be codes in
@@ -50,6 +53,7 @@ def read_columns(path: Path, taxonomy: Taxonomy | None) -> "tuple[pd.DataFrame, 
     Args:
         path: A CSV file, packed by gzip where its name ends in .gz.
         taxonomy: The K diagnoses; None: those that the table has columns of probabilities for.
+        like: `Predictions` of the same images, whose lesions and diagnoses stand where the table has no such column.
 
     Returns:
         (N, C) strings: image_id, lesion_id, the K codes, actual, and what else there is of `_OPTIONAL`; and
@@ -71,6 +75,13 @@ def read_columns(path: Path, taxonomy: Taxonomy | None) -> "tuple[pd.DataFrame, 
         raise DataError(f"{path}: no predictions table ({error}). {hint}") from error
     taxonomy = taxonomy or _taxonomy_of(table)
     names = {name: _standard(str(name), taxonomy) for name in table}
+    image = next((name for name, known in names.items() if known == "image_id"), None)
+    for name in ("lesion_id", "actual"):
+        if like is not None and image is not None and name not in names.values():
+            log.info("%s: no column %s: taken from the first table", path, name)
+            known = dict(zip(like.image_id, getattr(like, name), strict=True))
+            table[name] = table[image].map(known).fillna("")
+            names[name] = name
     expected = [*KNOWN[:2], *taxonomy.codes, *KNOWN[2:]]
     missing = [name for name in expected if name not in names.values() and name not in _OPTIONAL]
     unknown = [str(name) for name, known in names.items() if known is None]

@@ -19,7 +19,10 @@ from skinlesion.metrics.estimate import EXACT, FEW_LESIONS, BootstrapConfig, Est
 
 Replicates = dict[str, Floats]  # by name of the number: one value a resample, NaN where it cannot be computed
 
-AT_ONCE = 256  # resamples computed at a time: bounds the memory
+AT_ONCE = 256  # resamples computed at a time, fewer of very many lesions: bounds the memory
+_MOST_COUNTS = 1 << 25  # how often a lesion counts in a resample: such numbers at a time
+ONE_BY_ONE = 20_000  # lesions that are left out of a jackknife one by one at most
+GROUPS = 2_000  # of more
 FEW = 0.9  # a number that fewer than this share of the resamples can compute gets no bootstrap interval
 NO_WIDTH = 1e-12  # a narrower interval has only the width of rounding
 
@@ -32,7 +35,7 @@ class Statistic(Protocol):
         ...
 
     def jackknife(self) -> Replicates:
-        """The numbers without one lesion, for each of the L lesions."""
+        """The numbers without one lesion, for each of the L lesions, or without each of many groups of them."""
         ...
 
 
@@ -104,13 +107,22 @@ def sums_of(columns: npt.ArrayLike, group: Integers) -> Floats:
 
 
 def without_each(statistic: Statistic, lesions: int) -> Replicates:
-    """The jackknife of a statistic that knows no shortcut, in blocks of lesions."""
-    blocks = []
-    for start in range(0, lesions, AT_ONCE):
-        weights = np.ones((min(AT_ONCE, lesions - start), lesions))
-        weights[np.arange(len(weights)), start + np.arange(len(weights))] = 0
-        blocks.append(statistic.resampled(weights))
+    """The jackknife of a statistic that knows no shortcut: the numbers without each lesion, in blocks.
+
+    More than `ONE_BY_ONE` lesions are left out in `GROUPS` random groups of equal size: acceleration and variance that
+    follow from these are estimates of the same (Kott, J. Off. Stat. 17:521-526, 2001), in linear time.
+    """
+    groups = lesions if lesions <= ONE_BY_ONE else GROUPS
+    group = np.arange(lesions) if groups == lesions else np.random.default_rng(0).permutation(lesions) % groups
+    numbers = np.arange(groups)[:, None]
+    starts, rows = range(0, groups, at_once(lesions)), at_once(lesions)
+    blocks = [statistic.resampled((group != numbers[start : start + rows]).astype(np.float64)) for start in starts]
     return joined(blocks)
+
+
+def at_once(lesions: int) -> int:
+    """Number of resamples that are computed at a time."""
+    return min(AT_ONCE, max(1, _MOST_COUNTS // lesions))
 
 
 def bootstrap(
@@ -197,10 +209,10 @@ def bca_tails(value: float, replicates: Floats, jackknife: Floats, *, level: flo
 
 
 def lesion_draws(lesions: int, config: BootstrapConfig) -> Iterator[Floats]:
-    """Yield (at most `AT_ONCE`, L) counts of how often each of L lesions is drawn."""
+    """Yield (at most `at_once`, L) counts of how often each of L lesions is drawn."""
     generator = np.random.default_rng(config.seed)
-    for start in range(0, config.resamples, AT_ONCE):
-        rows = min(AT_ONCE, config.resamples - start)
+    for start in range(0, config.resamples, at_once(lesions)):
+        rows = min(at_once(lesions), config.resamples - start)
         drawn = generator.integers(0, lesions, (rows, lesions)) + np.arange(rows)[:, None] * lesions
         yield np.bincount(drawn.ravel(), minlength=rows * lesions).reshape(rows, lesions).astype(np.float64)
 

@@ -167,14 +167,16 @@ def divide(patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def read_pooled(pattern: str) -> Predictions:
+def read_pooled(pattern: str, *, like: Predictions | None = None) -> Predictions:
     """One table of all files that a pattern names, such as the test parts of all folds: runs/*/predictions_test.csv.
+
+    `like` gives lesions and actual diagnoses to tables without them.
 
     Raises:
         DataError: There is no such file, one cannot be read, or an image is in two of them.
     """
     paths = paths_of(pattern)
-    pooled = Predictions.concatenate([Predictions.read(path) for path in paths]).sorted()
+    pooled = Predictions.concatenate([Predictions.read(path, like=like) for path in paths]).sorted()
     twice = [first for first, second in pairwise(pooled.image_id) if first == second]
     if twice:
         listed = ", ".join(map(str, paths))

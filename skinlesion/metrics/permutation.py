@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import object_array, refuse_other_images
-from skinlesion.metrics.bootstrap import AT_ONCE, FEW, NO_WIDTH, Difference, Statistic, joined
+from skinlesion.metrics.bootstrap import FEW, NO_WIDTH, Difference, Statistic, at_once, joined
 from skinlesion.metrics.classification import Floats, Integers
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
 
@@ -47,12 +47,12 @@ def paired_differences(
     lesions, difference = pair[0].groups, Difference(*(statistic(each, 1) for each in pair))
     values, jackknife = difference.resampled(np.ones((1, lesions))), difference.jackknife()
     both, generator, blocks = statistic(_stacked(*pair), 2), np.random.default_rng(config.seed), []
-    for start in range(0, config.resamples, AT_ONCE):
-        kept = generator.integers(0, 2, (min(AT_ONCE, config.resamples - start), lesions)).astype(np.float64)
+    for start in range(0, config.resamples, at_once(lesions)):
+        kept = generator.integers(0, 2, (min(at_once(lesions), config.resamples - start), lesions)).astype(np.float64)
         one, two = (both.resampled(np.hstack(weights)) for weights in ((kept, 1 - kept), (1 - kept, kept)))
         blocks.append({name: values - two[name] for name, values in one.items()})
     found = {
-        name: _monte_carlo(float(values[name][0]), swapped, jackknife[name], level=config.level)
+        name: _monte_carlo(float(values[name][0]), swapped, jackknife[name], lesions=lesions, level=config.level)
         for name, swapped in joined(blocks).items()
     }
     right = [np.bincount(each.group, each.predicted_targets == each.targets).astype(np.int64) for each in pair]
@@ -112,8 +112,8 @@ def _stacked(*tables: Predictions) -> Predictions:
     )
 
 
-def _monte_carlo(value: float, swapped: Floats, jackknife: Floats, *, level: float) -> Estimate:
-    known, lesions = np.sort(np.abs(swapped[~np.isnan(swapped)]))[::-1], len(jackknife)
+def _monte_carlo(value: float, swapped: Floats, jackknife: Floats, *, lesions: int, level: float) -> Estimate:
+    known = np.sort(np.abs(swapped[~np.isnan(swapped)]))[::-1]
     if np.isnan(value):
         return Estimate(None, n=lesions, method="permutation", note="not computable")
     if len(known) < FEW * len(swapped):
@@ -125,7 +125,7 @@ def _monte_carlo(value: float, swapped: Floats, jackknife: Floats, *, level: flo
         note = "too few swaps: no interval" if fewer < 0 else "no swap changes it: no interval"
         return Estimate(value, n=lesions, method="permutation", note=note, p=p)
     usable, swaps = jackknife[~np.isnan(jackknife)], float((known**2).mean())
-    own = (lesions - 1) * float(usable.var()) if len(usable) > 1 else swaps
+    own = (len(jackknife) - 1) * float(usable.var()) if len(usable) > 1 else swaps
     half = _half_width(value, float(known[fewer]) + NO_WIDTH, swaps=swaps, own=own)
     return Estimate(value, value - half, value + half, n=lesions, method="permutation", p=p)
 

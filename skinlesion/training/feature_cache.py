@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -17,8 +19,10 @@ from torch.utils.data import DataLoader
 
 from skinlesion.config.train import ScheduleConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
-from skinlesion.data.dataset import InOrder, LesionDataset, PartDataset, loader
-from skinlesion.data.disk_cache import new_array, open_array
+from skinlesion.data.dataset import WHOLE, GivenBatches, InOrder, LesionDataset, PartDataset, Share, loader
+from skinlesion.data.disk_cache import is_intact, read_json
+from skinlesion.data.shards import Keys, Rows, ShardStore, keys_of
+from skinlesion.files import write_json
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import groups_of_frame
 from skinlesion.model.backbone import Backbone
@@ -28,6 +32,7 @@ from skinlesion.terminal import track
 log = logging.getLogger(__name__)
 
 _CPU_CHUNK = 8  # images
+_PATIENCE = 60.0  # seconds without a new map of other processes
 _FORMAT = 2  # of the files; raise it when the maps or their layout change
 
 
@@ -44,28 +49,28 @@ class FeatureDataset(PartDataset[FeatureBatch]):
     """One part of a split as feature maps.
 
     Args:
-        views: Feature maps of the whole table, each (images, h, w, C), channels last, in the order of the source's
-            image cache; a draw takes view `draw % len(views)`.
+        views: Feature maps of the whole table, each images times (h, w, C), channels last, in the order of the
+            source's image cache; a draw takes view `draw % len(views)`.
         source: Gives metadata, targets, ids, and where each image stands in the cache.
     """
 
-    def __init__(self, views: Sequence[npt.NDArray[np.floating]], source: LesionDataset) -> None:
+    def __init__(self, views: Sequence[Rows], source: LesionDataset) -> None:
         super().__init__(source.items)
         self.views = views
 
     def inputs(self, drawn: list[tuple[str, int, int]]) -> dict[str, Tensor]:
         """Read the maps of some draws, all of one epoch."""
         view = self.views[drawn[0][2] % len(self.views)]
-        maps = torch.from_numpy(view[[row for _, row, _ in drawn]]).float()  # (B, h, w, C)
+        maps = torch.from_numpy(view.take([row for _, row, _ in drawn])).float()  # (B, h, w, C)
         return {"feature_map": maps.permute(0, 3, 1, 2)}  # (B, C, h, w)
 
 
 class FeatureStore:
     """Feature maps of a data module's images under the frozen part of one backbone: all of it, or what stands below.
 
-    A file holds one view of every image of the table, so that all splits, folds and members share it. View 0 is the
-    image as it is, in float32, so that evaluation is exact. The others are augmented, only trained on, and float16, so
-    that several of them fit on a disk. A file's time is that of its last use.
+    A folder holds one view of every image, so that all splits, folds and members share it. View 0 is the image as it
+    is, in float32, so that evaluation is exact. The others are augmented, only trained on, and float16, so that several
+    of them fit on a disk. Of several processes each computes a share of the batches that one would compute.
 
     Args:
         backbone: Its frozen part, as it is now, is used and put into evaluation mode.
@@ -92,52 +97,81 @@ class FeatureStore:
         dataset = self.dataset("val", 1)
         return loader(dataset, self.datamodule.in_order(len(dataset)), batch_size=self.datamodule.batch_size)
 
-    def _path(self, view: int) -> Path:
-        data = self.datamodule
-        made_from = (
-            _FORMAT,
-            self._fingerprint,
-            data.cache.key,
-            {name: value for name, value in asdict(data.spec).items() if name != "hair"},  # is in the cache's key
-            view,
-            (asdict(data.augment_options), data.seed) if view else None,
-            self.device.type,  # a GPU rounds otherwise
-        )
+    def _path(self, view: int, images: str | None = None) -> Path:
+        """Folder of a view; or, given the key of all images, the file of earlier versions."""
+        data, spec = self.datamodule, asdict(self.datamodule.spec)
+        if images is not None:
+            spec.pop("hair")  # is in the key
+        device = self.device.type  # a GPU rounds otherwise
+        changes = (asdict(data.augment_options), data.seed) if view else None
+        made_from = (_FORMAT, self._fingerprint, *([images] if images else []), spec, view, changes, device)
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-        return data.cache_dir / f"features-{self.name}-view{view}-{key}.npy"
+        return data.cache_dir / f"features-{self.name}-view{view}-{key}{'.npy' if images else ''}"
 
-    def _maps(self, view: int, views: int) -> npt.NDArray[np.floating]:
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        """Shape of a map, (h, w, C), noted beside those of view 0."""
+        memo, (height, width) = self._path(0) / "shape.json", self.datamodule.spec.size
+        if shape := read_json(memo).get("shape"):
+            return tuple(shape)
+        with torch.inference_mode():
+            found = self.backbone.to(self.device).eval()(torch.zeros(1, 3, height, width, device=self.device))
+        channels, *size = found.shape[1:]
+        with suppress(OSError):
+            write_json(memo, {"shape": [*size, channels]})
+        return (*size, channels)
+
+    @cached_property
+    def _keys(self) -> Keys:
+        source = self.datamodule.source
+        pairs = zip(source.frame["image_id"].tolist(), source.contents.tolist(), strict=True)
+        return keys_of(image_id.encode() + content for image_id, content in pairs)
+
+    def _maps(self, view: int, views: int) -> Rows:
         """The maps of a view, one of several that will be asked for."""
-        path = self._path(view)
-        return open_array(path, lambda: self._compute(path, view, views))
+        if is_intact(old := self._path(view, self.datamodule.cache.key)):
+            return Rows.of_file(old)
+        dtype = np.dtype(np.float16 if view else np.float32)
+        advice = ", or take fewer views (schedule.phases.NAME.cached_views)"
+        store = ShardStore(self._path(view), self._shape, dtype, what="feature maps", advice=advice)
+        later = [self._path(other) for other in range(view + 1, views)]
+        share, left, since, pause = Share.current(), 0, time.monotonic(), 0.1
+        while (rows := store.rows(self._keys)) is None:
+            self._compute(store, view, share, later=sum(not path.exists() for path in later))
+            count = len(store.missing(self._keys))
+            if count != left:
+                left, since = count, time.monotonic()
+            if left and time.monotonic() - since > _PATIENCE:
+                share = WHOLE  # the others' maps do not come: they lie on another machine's disk
+            elif left:
+                time.sleep(pause)
+                pause = min(2 * pause, 10)
+        return rows
 
-    def _compute(self, path: Path, view: int, views: int) -> None:
+    def _compute(self, store: ShardStore, view: int, share: Share, *, later: int) -> None:
+        """Compute a share of the maps that are missing, before so many views of float16."""
+        size = self.datamodule.batch_size
+
+        def missing() -> npt.NDArray[np.int64]:
+            rows = store.missing(self._keys)
+            return np.compress(rows // size % share.of == share.rank, rows)
+
+        if not len(rows := missing()):
+            return
+        store.check_room(len(rows), later=later * len(self._keys) * int(np.prod(store.shape)) * 2)
+        with store.locked(f"{share.rank}-of-{share.of}"):
+            rows = missing()  # by now, another process may have computed some
+            log.info("Computing feature maps of %d images, once: %s", len(rows), store.folder)
+            batches = np.split(rows, np.flatnonzero(np.diff(rows // size)) + 1) if len(rows) else []
+            store.add(zip((self._keys[each] for each in batches), self._batches(batches, view), strict=True))
+
+    def _batches(self, batches: Sequence[npt.NDArray[np.int64]], view: int) -> Iterator[npt.NDArray[np.floating]]:
+        """Maps of some rows, a batch at a time, (B, h, w, C)."""
         data = self.datamodule
-        source = data.whole(data.augment() if view else None)
-        log.info("Computing feature maps of %d images, once: %s", len(source), path)
-        batches = self._batches(source, view)
-        first = next(batches)
-        shape = (len(source), *first.shape[1:])
-        later = sum(not self._path(other).exists() for other in range(view + 1, views))
-        with new_array(
-            path,
-            shape,
-            np.float16 if view else np.float32,
-            what="feature maps",
-            advice=", or take fewer views (schedule.phases.NAME.cached_views)",
-            later=later * int(np.prod(shape)) * 2,
-        ) as maps:
-            row = 0
-            for features in chain([first], batches):
-                maps[row : row + len(features)] = features
-                row += len(features)
-
-    def _batches(self, source: LesionDataset, view: int) -> Iterator[npt.NDArray[np.floating]]:
-        """Maps of all images in order, a batch at a time, (B, h, w, C)."""
-        data, sampler = self.datamodule, InOrder(len(source), draw=view)
-        batches = loader(source, sampler, batch_size=data.batch_size, workers=data.num_workers)
+        source, sampler = data.whole(data.augment() if view else None), GivenBatches(batches, draw=view)
         net = self.backbone.to(self.device).eval()
-        for batch in track(batches, f"feature maps, view {view}", len(batches)):
+        made = loader(source, sampler, batch_size=data.batch_size, workers=data.num_workers)
+        for batch in track(made, f"feature maps, view {view}", len(batches)):
             with torch.inference_mode():
                 feature_map = backbone_maps(net, batch["image"].to(self.device))  # (B, C, h, w)
             yield feature_map.permute(0, 2, 3, 1).cpu().numpy()

@@ -130,7 +130,7 @@ def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[s
         return hashlib.sha256(repr(frame[["image_id", *columns]].to_numpy().tolist()).encode()).hexdigest()
 
     return {
-        "images": datamodule.image_key(),
+        "images": datamodule.source.key,
         "diagnoses": digest("diagnosis"),
         "facts": digest(*datamodule.encoder.names),
         "fingerprint": datamodule.record()["fingerprint"],

@@ -12,7 +12,8 @@ file="$1"
   for task in $(seq 0 "$(limit array)"); do
     env -i PATH="$PATH" HOME="$HOME" PYTHONPATH="$PYTHONPATH" OMP_NUM_THREADS=1 SLURM_JOB_NAME=train \\
       SLURM_ARRAY_JOB_ID=4242 SLURM_ARRAY_TASK_ID="$task" SLURM_JOB_ID=$((4242 + task)) SLURM_NNODES=1 SLURM_NODEID=0 \\
-      SLURM_NODELIST=localhost SLURM_NTASKS="$(limit ntasks-per-node)" bash "$file" && state=COMPLETED || state=FAILED
+      SLURM_NODELIST=localhost SLURM_NTASKS="$(limit ntasks-per-node)" \\
+      SLURM_NTASKS_PER_NODE="$(limit ntasks-per-node)" bash "$file" && state=COMPLETED || state=FAILED
     echo "4242_$task|$state|localhost" >>"@/states"
   done
 ) </dev/null >/dev/null 2>&1 &

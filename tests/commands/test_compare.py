@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import CODES, composed
 
@@ -41,6 +42,22 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
     paths = ",".join(str(tmp_path / name / "predictions_val.csv") for name in ("full", "other"))
     with pytest.raises(DataError, match="hold 70 and 70 images, 2 in one table only"):
         run(composed("compare", CompareConfig, f"tables=[{paths}]"))
+
+
+def test_a_table_of_another_program_needs_neither_lesions_nor_diagnoses(tmp_path: Path) -> None:
+    """As with those columns, in any order of rows and columns and any case."""
+    for name, right in (("ours", 0.9), ("whole", 0.6)):
+        table(range(140), right=right).write(tmp_path / f"{name}.csv")
+    whole = pd.read_csv(tmp_path / "whole.csv").sample(frac=1, random_state=0)
+    bare = whole[["image_id", *reversed(CODES)]].rename(columns={"image_id": "image", **{k: k.upper() for k in CODES}})
+    bare.to_csv(tmp_path / "theirs.csv", index=False)
+    found = {}
+    for name in ("whole", "theirs"):
+        words = f"tables=[{tmp_path / 'ours.csv'},{tmp_path / name}.csv]", f"out={tmp_path / 'c.json'}"
+        run(composed("compare", CompareConfig, *words, "resamples=100"))
+        found[name] = json.loads((tmp_path / "c.json").read_text())["differences"][f"{name}.csv"]
+    assert found["theirs"] == found["whole"]
+    assert found["theirs"]["accuracy"]["value"] < 0
 
 
 def test_the_files_of_a_pattern_are_compared_where_they_hold_the_same_images(tmp_path: Path) -> None:

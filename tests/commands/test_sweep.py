@@ -15,7 +15,7 @@ from commands.slurm_double import slurm
 from conftest import SMALL, composed
 from filelock import FileLock
 
-from skinlesion.commands import folds
+from skinlesion.commands import folds, launch
 from skinlesion.config.inference import FoldsConfig
 from skinlesion.errors import DataError
 
@@ -50,7 +50,7 @@ def sweep(
             return subprocess.run(
                 [sys.executable, "-m", "skinlesion", *words],
                 cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0", **(env or {})},
                 capture_output=True,
                 text=True,
                 timeout=300,
@@ -127,7 +127,7 @@ def test_each_launcher_trains_what_the_basic_one_trains(launcher: str, sweep: Sw
     for path in ("metrics.csv", "predictions_val.csv", "predictions_test.csv"):
         for member in finished(basic):
             assert (tmp_path / "runs" / member / path).read_bytes() == (basic / "runs" / member / path).read_bytes()
-    assert len(list((tmp_path / "cache").glob("images-*.npy"))) == 1
+    assert len(list((tmp_path / "cache").glob("images-*"))) == 1
 
 
 def test_a_sweep_by_hand_can_be_extended(sweep: Sweep, tmp_path: Path) -> None:
@@ -161,6 +161,22 @@ def test_slurm_starts_a_task_for_each_device(sweep: Sweep, tmp_path: Path) -> No
     assert answer.returncode == 1
     assert "skinlesion train: 1 failed (seed=3):\n  out=" in answer.stderr
     assert "Traceback" not in answer.stderr.partition("1 failed")[2]
+
+
+def test_a_job_that_slurm_kills_is_a_line(
+    run_here: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utils = pytest.importorskip("submitit.core.utils")
+    said = "Job 7_1 (task: 0) with path /x/7_1_0_result.pkl\nhas not produced any output (state: OUT_OF_MEMORY)"
+
+    def sweep() -> None:
+        raise utils.UncompletedJobError(f"{said}\nError stream produced:\nTraceback ...")
+
+    monkeypatch.setattr(launch.hydra, "main", lambda **_: lambda _task: sweep)
+    with pytest.raises(SystemExit, match="1"):
+        run_here("synthetic", "data.root=nowhere")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"skinlesion synthetic: {said.replace(chr(10), ' ')}; what it printed lies in .submitit")
 
 
 def test_more_than_one_device_is_refused(sweep: Sweep, tmp_path: Path) -> None:

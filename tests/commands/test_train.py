@@ -444,7 +444,7 @@ def test_high_stages_from_cached_maps_are_as_from_images(small_config: Config, t
         assert histories[0][column].tolist() == pytest.approx(histories[1][column].tolist(), rel=5e-3)
     tables = [pd.read_csv(folder / "predictions_test.csv")[list(CODES)] for folder in folders]
     assert abs(tables[0] - tables[1]).max().max() < 0.01
-    names = sorted(path.name.split("-")[2] for path in (tmp_path / "cache").glob("features-*.npy"))
+    names = sorted(path.name.split("-")[2] for path in (tmp_path / "cache").glob("features-*"))
     assert names == ["view0", "view0"]  # of the whole table: frozen throughout, and below layer3
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from skinlesion.data.dicom import dicom_facts
 from skinlesion.data.image_formats import ImageError
-from skinlesion.data.image_io import dimensions, file_faults, read
+from skinlesion.data.image_io import dimensions, read
+from skinlesion.data.manifest import file_faults
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 

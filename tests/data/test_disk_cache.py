@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from skinlesion.data import disk_cache
-from skinlesion.data.disk_cache import content_digests, load_arrays, new_array, open_array, require_room
+from skinlesion.data.disk_cache import load_arrays, new_array, open_array, require_room
 from skinlesion.errors import ConfigError, DataError
 
 MEGABYTE = 1_000_000
@@ -185,30 +185,6 @@ def test_small_archives_are_mended_too(tmp_path: Path, caplog: pytest.LogCapture
     data[3000] ^= 1
     path.write_bytes(data)
     np.testing.assert_array_equal(load_arrays(path, build)["numbers"], np.arange(2000))
-
-
-def test_contents_are_read_again_only_where_they_may_have_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = [tmp_path / f"{name}.png" for name in "abc"]
-    for file in files:
-        file.write_text(file.stem)
-    read: list[str] = []
-    digest = disk_cache.file_digest
-    monkeypatch.setattr(disk_cache, "file_digest", lambda path: read.append(path.stem) or digest(path))
-    first = content_digests(files, tmp_path / "cache")
-    assert content_digests(files[::-1], tmp_path / "cache") == first[::-1]
-    assert sorted(read) == ["a", "b", "c"]
-    settle()
-    stat = files[1].stat()
-    files[1].write_text("x")
-    os.utime(files[1], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    later = content_digests(files, tmp_path / "cache")
-    assert [one == other for one, other in zip(first, later, strict=True)] == [True, False, True]
-    assert read[3:] == ["b"]
-    (memo,) = (tmp_path / "cache").iterdir()
-    memo.write_text("{]")
-    assert content_digests(files, tmp_path / "cache") == later
 
 
 def test_a_builder_that_waits_takes_what_the_other_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

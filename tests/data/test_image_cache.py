@@ -1,5 +1,6 @@
 """Images are decoded once, shared, rebuilt when the files change, and never half written."""
 
+import hashlib
 import os
 import pickle
 import time
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion.data.image_cache import check_cache, image_key, open_cache
+from skinlesion.data.disk_cache import new_array
+from skinlesion.data.image_cache import ImageSource, open_cache
 from skinlesion.data.image_io import decode
 from skinlesion.errors import ConfigError, DataError
 
@@ -63,7 +65,7 @@ def test_images_that_were_moved_or_copied_are_the_same(frame: pd.DataFrame, tmp_
     (tmp_path / "images").rename(tmp_path / "moved")
     frame = frame.assign(path=[path.replace("/images/", "/moved/") for path in frame["path"]])
     os.utime(frame["path"][0], ns=(1, 1))
-    assert image_key(frame, size=SIZE, cache_dir=tmp_path / "cache") == before.key
+    assert ImageSource(frame, SIZE, tmp_path / "cache").key == before.key
 
 
 def test_a_place_that_cannot_take_the_images_is_refused_early(
@@ -71,40 +73,97 @@ def test_a_place_that_cannot_take_the_images_is_refused_early(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"data\.cache_dir=.*file"):
-        check_cache(frame, size=SIZE, cache_dir=tmp_path / "file")
+        ImageSource(frame, SIZE, tmp_path / "file").check()
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2879})())
     with pytest.raises(DataError, match=r"decoded images need 0\.0 MB"):
-        check_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+        ImageSource(frame, SIZE, tmp_path / "cache").check()
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2880})())
-    check_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    ImageSource(frame, SIZE, tmp_path / "cache").check()
 
 
 def test_sizes_do_not_mix(frame: pd.DataFrame, tmp_path: Path) -> None:
     small = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
     large = open_cache(frame, size=(24, 32), cache_dir=tmp_path / "cache")
     assert small.path != large.path
-    assert large.images.shape == (5, 24, 32, 3)
+    assert large.images.shape == (24, 32, 3)
 
 
-def test_names_all_broken_images_and_leaves_nothing(frame: pd.DataFrame, tmp_path: Path) -> None:
-    for number in (1, 4):
-        path = Path(frame["path"][number])
-        path.write_bytes(path.read_bytes()[:60])
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images that are decoded from now on."""
+    names: list[str] = []
+
+    def noting(path: Path, size: tuple[int, int], *, hair: str) -> np.ndarray:
+        names.append(path.stem)
+        return decode(path, size, hair=hair)
+
+    monkeypatch.setattr("skinlesion.data.image_cache.decode", noting)
+    return names
+
+
+def test_one_more_image_costs_one(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_cache(frame.iloc[1:], size=SIZE, cache_dir=tmp_path / "cache")
+    names = decoded(monkeypatch)
+    cache = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    assert names == ["ISIC_0"]
+    for image_id, path in zip(frame["image_id"], frame["path"], strict=True):
+        np.testing.assert_array_equal(cache.image(image_id), np.asarray(Image.open(path)))
+
+
+def test_a_build_that_was_stopped_goes_on(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopping(path: Path, size: tuple[int, int], *, hair: str) -> np.ndarray:
+        if path.stem == "ISIC_3":
+            raise KeyboardInterrupt
+        return decode(path, size, hair=hair)
+
+    monkeypatch.setattr("skinlesion.data.image_cache._AT_ONCE", 2)
+    monkeypatch.setattr("skinlesion.data.image_cache.decode", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    names = decoded(monkeypatch)
+    open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    assert sorted(names) == ["ISIC_2", "ISIC_3", "ISIC_4"]
+
+
+def test_a_file_of_an_earlier_version_is_read(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name holds the key, whose formula has stayed: checkpoints note it."""
+    contents = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in frame["path"]]
+    lines = [f"{image_id} {content}\n" for image_id, content in zip(frame["image_id"], contents, strict=True)]
+    key = hashlib.sha256(("2 (12, 16)" + "".join(lines)).encode()).hexdigest()
+    with new_array(tmp_path / "cache" / f"images-12x16-{key[:16]}.npy", (5, *SIZE, 3), np.uint8, what="") as array:
+        array[:] = np.arange(5)[:, None, None, None]
+    names = decoded(monkeypatch)
+    cache = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    assert (cache.key, names) == (key, [])
+    assert [int(cache.image(image_id).max()) for image_id in frame["image_id"]] == [0, 1, 2, 3, 4]
+
+
+def test_names_all_broken_images_and_keeps_the_others(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {number: Path(frame["path"][number]).read_bytes() for number in (1, 4)}
+    for number, content in whole.items():
+        Path(frame["path"][number]).write_bytes(content[:60])
     with pytest.raises(DataError) as caught:
         open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
     assert "2 images" in str(caught.value)
     assert "ISIC_1.png" in str(caught.value)
     assert "ISIC_4.png" in str(caught.value)
     assert "missing_images=drop" in str(caught.value)
-    assert not list((tmp_path / "cache").glob("*.npy"))
+    for number, content in whole.items():
+        Path(frame["path"][number]).write_bytes(content)
+    names = decoded(monkeypatch)
+    open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
+    assert sorted(names) == ["ISIC_1", "ISIC_4"]
 
 
 def test_travels_without_its_pixels(frame: pd.DataFrame, tmp_path: Path) -> None:
     cache = open_cache(frame, size=SIZE, cache_dir=tmp_path / "cache")
-    cache.images  # noqa: B018  mapped now
+    pixels = cache.images.take(range(5))  # mapped now
     sent = pickle.dumps(cache)
-    assert len(sent) < 1000
-    np.testing.assert_array_equal(pickle.loads(sent).images, cache.images)
+    assert len(sent) < 1500
+    np.testing.assert_array_equal(pickle.loads(sent).images.take(range(5)), pixels)
 
 
 def test_decode_turns_upright_and_takes_any_mode(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from skinlesion.data.image_files import (
     match_files,
     relative_names,
 )
-from skinlesion.data.image_io import file_faults
+from skinlesion.data.manifest import file_faults
 
 
 def encoded(kind: str, *, side: int = 48, mode: str = "RGB") -> bytes:

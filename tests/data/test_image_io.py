@@ -15,7 +15,8 @@ from PIL import ExifTags, Image
 
 from skinlesion.data import image_io
 from skinlesion.data.image_formats import ImageError
-from skinlesion.data.image_io import dimensions, file_faults, read, upright
+from skinlesion.data.image_io import dimensions, read, upright
+from skinlesion.data.manifest import file_faults
 from skinlesion.errors import DataError
 
 

@@ -447,7 +447,7 @@ def test_images_in_folders_by_diagnosis_need_no_table(tmp_path: Path, caplog: py
 def test_dicom_files_fill_in_facts_that_the_table_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"a": {"age": 40.0, "sex": "male"}, "b": {"age": 30.0}}
     monkeypatch.setattr("skinlesion.data.dicom.dicom_facts", lambda path: said[path.stem])
-    monkeypatch.setattr("skinlesion.data.image_files.file_faults", lambda paths: {})
+    monkeypatch.setattr("skinlesion.data.image_files.file_faults", lambda *_: {})
     for name in "ab":
         (tmp_path / f"{name}.dcm").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("image,dx,age\na.dcm,mel,\nb,nv,61\n")

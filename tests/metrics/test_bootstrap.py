@@ -10,7 +10,15 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from skinlesion.inference.predictions import Predictions
-from skinlesion.metrics.bootstrap import SumStatistic, bca_tails, bootstrap
+from skinlesion.metrics.bootstrap import (
+    GROUPS,
+    ONE_BY_ONE,
+    SumStatistic,
+    bca_tails,
+    bootstrap,
+    lesion_draws,
+    without_each,
+)
 from skinlesion.metrics.challenge import challenge_scores
 from skinlesion.metrics.decision import flag_metrics, set_coverage
 from skinlesion.metrics.estimate import BootstrapConfig, Estimate
@@ -215,3 +223,41 @@ def test_rates_sets_risks_and_challenge_scores_are_never_certain() -> None:
     assert all(each.low is None or each.high - each.low > 1e-6 for each in rates)
     assert sets["size"].low is None
     assert sets["coverage"].low == pytest.approx(0.025 ** (1 / 12))
+
+
+def test_very_many_lesions_are_left_out_in_groups() -> None:
+    """In a number of computations that does not grow, to the acceleration and the variance that theory knows."""
+    lesions, calls = ONE_BY_ONE + 10_000, 0
+    values = np.random.default_rng(2).lognormal(size=lesions)
+
+    class Mean(SumStatistic):
+        def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+            nonlocal calls
+            calls += len(weights)
+            return super().resampled(weights)
+
+    mean = Mean(np.stack([values, np.ones(lesions)], axis=1), lambda sums: {"mean": sums[:, 0] / sums[:, 1]})
+    found = without_each(mean, lesions)["mean"]
+    assert calls == len(found) == GROUPS
+    assert (GROUPS - 1) * found.var() == pytest.approx(values.var() / lesions, rel=0.1)
+    replicates = np.random.default_rng(3).normal(values.mean(), 1, 2000)
+    tails = (found, mean.jackknife()["mean"], np.arange(3.0))  # the last one has no acceleration
+    grouped, exact, plain = (bca_tails(values.mean(), replicates, each, level=0.95) for each in tails)
+    assert grouped == pytest.approx(exact, abs=2e-4)
+    assert np.abs(np.subtract(plain, exact)).min() > 1e-3
+
+
+def test_fewer_lesions_are_left_out_one_by_one() -> None:
+    values = np.random.default_rng(2).normal(size=700)
+    mean = SumStatistic(np.stack([values, np.ones(700)], axis=1), lambda sums: {"mean": sums[:, 0] / sums[:, 1]})
+    expected = [np.delete(values, lesion).mean() for lesion in range(700)]
+    np.testing.assert_allclose(without_each(mean, 700)["mean"], expected, atol=1e-12)
+
+
+def test_draws_are_the_same_however_many_are_computed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = BootstrapConfig(resamples=50)
+    whole = np.concatenate([*lesion_draws(70, config)])
+    monkeypatch.setattr("skinlesion.metrics.bootstrap._MOST_COUNTS", 7 * 70)
+    blocks = [*lesion_draws(70, config)]
+    assert [len(block) for block in blocks] == [7] * 7 + [1]
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)

@@ -132,14 +132,14 @@ def test_a_wrong_row_is_named(tmp_path: Path, rows: str, message: str) -> None:
         run(command(tmp_path, rows=rows))
 
 
-@pytest.mark.parametrize("paired", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
-def test_the_published_tables_agree_with_the_shipped_predictions(paired: bool, tmp_path: Path) -> None:
-    """The table of differences, whose permutations take most of the time, apart."""
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+def test_the_published_tables_agree_with_the_shipped_predictions(quick: bool, tmp_path: Path) -> None:
+    """Those with many rows, and that of differences with its permutations, which take most of the time, apart."""
     root = Path(__file__).parent.parent.parent
     shipped = root / "docs" / "predictions"
     tables = yaml.safe_load((shipped / "tables.yaml").read_text())["tables"]
-    kept = {name: each for name, each in tables.items() if any("minus" in row for row in each["rows"]) is paired}
-    assert kept
+    kept = {name: each for name, each in tables.items() if (name in ("headline", "squares")) is quick}
+    assert len(kept) >= 2
     (tmp_path / "tables.yaml").write_text(yaml.safe_dump({"tables": kept}, sort_keys=False))
     places = f"root={root}", f"folder={shipped}", f"tables={tmp_path / 'tables.yaml'}"
     run(composed("verify", VerifyConfig, *places))

@@ -1,7 +1,12 @@
 """Feature maps: computed once, shared, keyed by what they are made from, and equal to what the network gives."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +15,13 @@ import torch
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import HELD_OUT, LesionDataModule
+from skinlesion.data.dataset import Share
+from skinlesion.data.disk_cache import new_array
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.surgery import Halves
 from skinlesion.training.build import architecture, build_backbone, image_input
-from skinlesion.training.feature_cache import FeatureStore, backbone_maps, trained_maps
+from skinlesion.training.feature_cache import FeatureStore, backbone_maps, trained_maps, weights_digest
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
@@ -29,7 +36,7 @@ def store(config: TrainConfig, *, seed: int = 0) -> FeatureStore:
 
 
 def files(config: TrainConfig) -> set[str]:
-    return {path.name for path in Path(config.data.cache_dir).glob("features-*.npy")}
+    return {path.name for path in Path(config.data.cache_dir).glob("features-*")}
 
 
 def test_maps_are_the_backbones_own(small_config: Config) -> None:
@@ -100,10 +107,10 @@ def test_what_is_judged_is_kept_exactly_and_views_are_kept_small(small_config: C
     assert changed.dtype == np.float16
 
 
-def test_use_renews_a_file(small_config: Config) -> None:
+def test_use_renews_a_folder(small_config: Config) -> None:
     config = small_config()
     store(config).dataset("val", 1)
-    (path,) = Path(config.data.cache_dir).glob("features-*.npy")
+    (path,) = Path(config.data.cache_dir).glob("features-*")
     os.utime(path, (0, 0))
     store(config).dataset("val", 1)
     assert path.stat().st_mtime > 0
@@ -113,7 +120,7 @@ def test_other_weights_make_other_maps(small_config: Config) -> None:
     config = small_config()
     one, other = (store(config, seed=seed).dataset("val", 1) for seed in (0, 1))
     assert len(files(config)) == 2
-    assert not np.array_equal(one.views[0], other.views[0])
+    assert not np.array_equal(one.views[0].take([0]), other.views[0].take([0]))
 
 
 def test_a_full_disk_is_said_before_it_is_full(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,16 +142,100 @@ def test_all_views_must_fit_before_the_first_is_computed(small_config: Config, m
     assert len(files(config)) == 3
 
 
-@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 200), lambda path: path.write_bytes(b"x" * 500)])
-def test_damaged_maps_are_computed_again(
-    damage: Callable[[Path], None], small_config: Config, caplog: pytest.LogCaptureFixture
-) -> None:
+def maps(config: TrainConfig, views: int = 1) -> list[np.ndarray]:
+    """All maps of each view of a part."""
+    dataset = store(config).dataset("val", views)
+    return [view.take(range(len(view))) for view in dataset.views]
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 200), lambda path: path.write_bytes(b"x" * 5000)])
+def test_damaged_maps_are_computed_again(damage: Callable[[Path], None], small_config: Config) -> None:
     config = small_config()
-    before = np.array(store(config).dataset("val", 1).views[0])
-    (name,) = files(config)
-    damage(Path(config.data.cache_dir) / name)
-    np.testing.assert_array_equal(store(config).dataset("val", 1).views[0], before)
-    assert f"{name}: damaged" in caplog.text
+    before = maps(config)
+    (path,) = Path(config.data.cache_dir).glob("features-*/*.bin")
+    damage(path)
+    np.testing.assert_array_equal(maps(config), before)
+
+
+def test_two_processes_compute_a_share_each(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the batches that one would compute, to the last digit; and wait for each other."""
+    alone = maps(small_config(f"data.cache_dir={tmp_path / 'alone'}", "loader.batch_size=8"), 2)
+    config = small_config(f"data.cache_dir={tmp_path / 'together'}", "loader.batch_size=8")
+    shares: dict[int, list[int]] = {0: [], 1: []}
+
+    stores = [store(config), store(config)]
+
+    def run(rank: int) -> list[np.ndarray]:
+        made = stores[rank]
+        compute = made._batches
+
+        def noting(batches: list[np.ndarray], view: int) -> Iterator[np.ndarray]:
+            shares[rank] += [int(batch[0]) // 8 for batch in batches]
+            return compute(batches, view)
+
+        monkeypatch.setattr(made, "_batches", noting)
+        dataset = made.dataset("val", 2)
+        return [view.take(range(len(view))) for view in dataset.views]
+
+    rank = ContextVar[int]("rank")
+    monkeypatch.setattr("skinlesion.training.feature_cache.Share.current", lambda: Share(rank.get(), 2))
+    monkeypatch.setattr("skinlesion.training.feature_cache.track", lambda items, *_: items)
+
+    def of(number: int) -> list[np.ndarray]:
+        rank.set(number)
+        return run(number)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(of, range(2)))
+    for views in found:
+        for one, other in zip(views, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert {number % 2 for number in shares[0]} == {0}
+    assert {number % 2 for number in shares[1]} == {1}
+
+
+def test_maps_that_no_other_process_brings_are_computed_here(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each machine has a cache on a disk of its own."""
+    alone = maps(small_config(f"data.cache_dir={tmp_path / 'alone'}"))
+    monkeypatch.setattr("skinlesion.training.feature_cache.Share.current", lambda: Share(1, 2))
+    monkeypatch.setattr("skinlesion.training.feature_cache._PATIENCE", 0.0)
+    np.testing.assert_array_equal(maps(small_config(f"data.cache_dir={tmp_path / 'own'}")), alone)
+
+
+def test_one_more_image_costs_one(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    before = maps(config)[0]
+    made = store(config)
+    keys = made._keys
+    computed: list[int] = []
+    compute = FeatureStore._batches
+
+    def noting(self: FeatureStore, batches: list[np.ndarray], view: int) -> Iterator[np.ndarray]:
+        computed.extend(np.concatenate(batches).tolist())
+        return compute(self, batches, view)
+
+    monkeypatch.setattr(FeatureStore, "_batches", noting)
+    monkeypatch.setattr(made, "_keys", np.where(np.arange(len(keys)) == 5, b"x" * 32, keys))
+    (view,) = made.dataset("val", 1).views
+    assert computed == [5]
+    np.testing.assert_allclose(view.take(range(len(view))), before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_of_an_earlier_version_is_read(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = store(small_config())
+    data, spec = made.datamodule, asdict(made.datamodule.spec)
+    del spec["hair"]
+    made_from = (2, weights_digest(made.backbone), data.cache.key, spec, 0, None, "cpu")
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    path = data.cache_dir / f"features-{made.name}-view0-{key}.npy"
+    with new_array(path, (len(data.frame), 2, 2, 3), np.float32, what="") as array:
+        array[:] = np.arange(len(data.frame))[:, None, None, None]
+    (view,) = made.dataset("val", 1).views
+    np.testing.assert_array_equal(view.take([3, 1])[:, 0, 0, 0], [3, 1])
 
 
 def test_a_few_images_at_a_time_change_nothing() -> None:

@@ -122,8 +122,9 @@ class Embedder:
 
         def build() -> None:
             log.info("Embedding %d images by %s, once: %s", len(frame), self.name, path)
-            images, starts = cache.images, range(0, len(frame), _BATCH)
-            batches = (self.embed(images[start : start + _BATCH], device) for start in starts)
+            starts = range(0, len(frame), _BATCH)
+            blocks = (range(start, min(start + _BATCH, len(frame))) for start in starts)
+            batches = (self.embed(cache.images.take(block), device) for block in blocks)
             found = np.concatenate([*track(batches, f"embedding by {self.name}", len(starts))])
             with new_array(path, found.shape, np.float32, what="embeddings") as array:
                 array[:] = found
