@@ -198,7 +198,7 @@ def _files_inside(folders: Iterable[Path], ids: Collection[str], beside: Collect
 
 
 def _files_of(ids: Collection[str], folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """List the files of folders by id, and those of ids with a folder, such as patient_1/left, inside or beside them."""
+    """List the files of folders by id, and those of ids that have a folder, such as patient_1/left."""
     named = {image_id for image_id in ids if "/" in image_id}
     every = [(top, inner) for top in folders for inner in (top, *folders_inside(top))] if named else []
     found = find_files(folders)

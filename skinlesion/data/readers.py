@@ -243,23 +243,22 @@ def read_labelled(
         rows, form = read_labels(labels, meanings, **{**options, "table": table})
     tables = [path for path in (None if table is not None else labels, metadata) if path is not None]
     facts, columns, more = joined_facts(rows, labels, metadata, layout) if "word" in rows else (pd.DataFrame(), {}, [])
-    if "word" in rows and not more:
-        more = list(layout.problems(*map(column_names, tables)))
+    more = more or list(layout.problems(*map(column_names, tables)) if "word" in rows else ())
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
     files: dict[str, list[Path]] | None = None
     if images is not None:
-        ids, every = kept["image_id"].tolist(), rows["image_id"].tolist()
         options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
-        files, problems = match_files(ids, images, root=images[0], dropped=every, cache_dir=cache_dir, **options)
+        options |= {"root": images[0], "dropped": rows["image_id"].tolist(), "cache_dir": cache_dir}
+        files, problems = match_files(kept["image_id"].tolist(), images, **options)
     frame = checked_frame(kept, facts, files, layout, groups=groups)
     frame, torn_ids, more = _without_torn(frame, torn=torn, key=key)
     dropped = [*rows.loc[rows["diagnosis"] == "", "image_id"], *torn_ids]
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    unread = [name for path in tables for name in unread_columns(path, meanings, layout)]
-    report_columns(frame, facts, columns, layout, unread)
+    unread = (name for path in tables for name in unread_columns(path, meanings, layout))
+    report_columns(frame, facts, columns, layout, [*unread])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
 
