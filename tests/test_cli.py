@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,13 +69,21 @@ def test_errors_are_messages(arguments: list[str], said: str, tmp_path: Path) ->
     assert not any(tmp_path.iterdir()), "nothing is written"
 
 
-def test_a_sweep_names_its_failed_members(tmp_path: Path) -> None:
-    answer = run_cli("train", "sweep=six", "model=tiny_resnet", "data.root=nowhere", folder=tmp_path)
-    assert answer.returncode == 1
-    assert "3 failed" in answer.stderr
-    assert "loss=a06_g19 model=tiny_resnet" in answer.stderr
-    assert "nowhere" in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_a_sweep_names_its_failed_members(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_here: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run_here("train", "sweep=six", "model=tiny_resnet", "data.root=nowhere")
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert "3 failed" in said
+    assert "loss=a06_g19 model=tiny_resnet" in said
+    assert "nowhere" in said
+    assert "Traceback" not in said
     log = (tmp_path / "runs" / "six" / "tiny_resnet-a06_g19" / "run.log").read_text()
     assert "INFO skinlesion train loss=a06_g19 model=tiny_resnet" in log
     assert "ERROR" in log

@@ -42,7 +42,7 @@ def test_audit_of_synthetic_data(synthetic_root: Path, tmp_path: Path, capsys: p
 
 
 @pytest.mark.real_data
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(SHARED is None, reason="SKINLESION_SHARED is not set: real HAM10000 needed")
 def test_the_real_data(tmp_path: Path) -> None:
     found = audit(Path(str(SHARED)) / "ham10000", tmp_path)

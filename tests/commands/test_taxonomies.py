@@ -60,7 +60,10 @@ def training(root: Path, folder: Path, *overrides: str) -> TrainConfig:
     ("make", "overrides", "codes", "targets"),
     [
         (isic2020, ("taxonomy=isic2020", "data.classes={}"), ["mel", "other"], {"mel"}),
-        (three_kinds, ("taxonomy=infer",), ["angioma", "mole", "old_age_wart"], set()),
+        pytest.param(
+            *(three_kinds, ("taxonomy=infer",), ["angioma", "mole", "old_age_wart"], set()),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_two_diagnoses_and_three_go_all_the_way(

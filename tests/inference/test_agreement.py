@@ -26,7 +26,9 @@ from skinlesion.inference.predictor import Predictor
 FAST = ("resamples=100", "interval=percentile")
 
 
-@pytest.fixture(scope="module", params=["checkpoint", "ensemble", "specialist"])
+@pytest.fixture(
+    scope="module", params=["checkpoint", "ensemble", pytest.param("specialist", marks=pytest.mark.exhaustive)]
+)
 def model(request: pytest.FixtureRequest, sweep_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "checkpoint":
         return f"checkpoint={sweep_folder / 'second' / 'best.ckpt'}"

@@ -166,7 +166,7 @@ def _focal(table: pd.DataFrame, folder: Path) -> float:
     return float(np.mean(-weights[actual] * (1 - seen) ** 2 * np.log(seen)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_process_takes_the_other_along_and_the_run_goes_on(runs: Runs, whole: Path) -> None:
     """Killed in the second phase, gone on with under torchrun, it ends where the uninterrupted run ended."""
     with runs.started("skinlesion", "train", out="killed") as process:
