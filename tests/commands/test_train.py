@@ -189,7 +189,7 @@ def test_phases_unfreeze_from_the_top(small_config: Config, tmp_path: Path) -> N
 def test_a_killed_run_continues_as_if_nothing_had_happened(
     small_config: Config, synthetic_root: Path, tmp_path: Path
 ) -> None:
-    """Killed in the first and the last phase (SIGKILL: nothing can be tidied up) and moved, it ends as if it were not."""
+    """Killed in the first and the last phase (SIGKILL: nothing is tidied up) and moved, it ends as if never killed."""
     overrides = [
         *SMALL,
         "loader.workers=2",
