@@ -191,7 +191,7 @@ def model_card(about: Manifest) -> str:
         novelty="not flagged" if about.novelty is None else "flagged",
         members="\n".join(_row(each.name, each.backbone, f"{each.size[0]} x {each.size[1]}") for each in about.members),
         tta=about.tta,
-        specialist=correction,
+        specialist=f" {correction}" if correction else "",
         agreement="\n".join(sentence(precision, found) for precision, found in about.parity.items()),
         graph=about.graph.file,
         licence=about.licence,
