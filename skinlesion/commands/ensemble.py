@@ -49,7 +49,6 @@ def run(config: EnsembleConfig) -> None:
     val = _predict(models, "val", config)
     chosen = _choose(val, config)
     own: Part = "calibration" if "calibration" in models[0].split else "val"
-
     plain = {"val": _mean(val, chosen)}
     correction = None if specialist is None else _Correction.fit(specialist, models[0], plain["val"], config)
     fitting = plain["val"] if own == "val" else _mean(_predict(models, own, config), chosen)
@@ -166,11 +165,7 @@ class _Correction:
 
     @classmethod
     def fit(
-        cls,
-        specialist: "TrainedModel",
-        first: "TrainedModel",
-        vote: "Predictions",
-        config: EnsembleConfig,
+        cls, specialist: "TrainedModel", first: "TrainedModel", vote: "Predictions", config: EnsembleConfig
     ) -> Self:
         from skinlesion.inference.specialist import fit_correction, roles
 

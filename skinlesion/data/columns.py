@@ -32,18 +32,8 @@ alike for images that splits and intervals keep together: of a patient, else of 
 USUAL_NAMES = {
     "image_id": (
         *("image_id", "image", "isic_id", "image_name", "img_id", "md5hash", "ddi_file", "bcn_filename", "derm"),
-        *(
-            "filename",
-            "file_name",
-            "image_path",
-            "image_file",
-            "image_filename",
-            "file",
-            "path",
-            "img",
-            "photo",
-            "picture",
-        ),
+        *("filename", "file_name", "image_path", "image_file", "image_filename"),
+        *("file", "path", "img", "photo", "picture"),
     ),
     "lesion_id": ("lesion_id", "lesion", "case_num", "case_id"),
     "patient_id": (

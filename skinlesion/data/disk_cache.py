@@ -159,9 +159,9 @@ def _sums(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def file_stamp(path: Path) -> list[int]:
+def file_stamp(path: Path | str) -> list[int]:
     """Size and times of modification and of change of a file, which differ once it is another."""
-    stat = path.stat()
+    stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # no program can set the last
 
 

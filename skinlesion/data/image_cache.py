@@ -152,8 +152,8 @@ class ImageSource:
         blocks = np.split(missing, range(_AT_ONCE, len(missing), _AT_ONCE))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for block in track(blocks, "decoding images", len(blocks)):
-                found = {row: pixels for row, pixels in zip(block, pool.map(image, block), strict=True)
-                         if pixels is not None}  # fmt: skip
+                decoded = zip(block, pool.map(image, block), strict=True)
+                found = {row: pixels for row, pixels in decoded if pixels is not None}
                 if found:
                     yield keys[[*found]], np.stack([*found.values()])
 

@@ -155,9 +155,9 @@ def match_files(
     for name, value, other in zip(("missing_images", "extra_images"), policies, ("drop", "ignore"), strict=True):
         if value not in ("error", other):
             raise ConfigError(f"{key}.{name}={value}: expected error or {other}.")
-    found, only = _files_of(ids, folders) if located is None else dict(located), None if only is None else {*only}
+    found = _files_of(ids, folders) if located is None else dict(located)
     if only is not None:
-        ids = [image_id for image_id in ids if image_id in only]
+        ids = list(filter({*only}.__contains__, ids))
         found = {image_id: found[image_id] for image_id in ids if image_id in found}
     if inner := _files_inside(folders, [image_id for image_id in ids if image_id not in found], beside=found):
         log.info("%d of %d images lie in folders inside %s.", len(inner), len(ids), first_five(folders))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.data.disk_cache import read_arrays
+from skinlesion.data.disk_cache import file_stamp, read_arrays
 from skinlesion.data.image_formats import ImageError
 from skinlesion.data.image_io import dimensions, probe
 from skinlesion.files import file_digest, replacing
@@ -24,7 +24,7 @@ from skinlesion.files import file_digest, replacing
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # files handed to the threads: a future each
-_ABSENT = (-1, -1, -1)
+_ABSENT = [-1, -1, -1]
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,8 @@ def _read(memo: Path) -> _Files:
     return _Files.of([])
 
 
-def _stamp(path: Path | str) -> tuple[int, int, int]:
+def _stamp(path: Path | str) -> list[int]:
     try:
-        found = os.stat(path)
+        return file_stamp(path)
     except OSError:
         return _ABSENT
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns  # no program can set the last
