@@ -1,6 +1,7 @@
 """What several tests share: one thread, a synthetic data set, composed configurations, one small trained run."""
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -78,7 +79,8 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Run a command line in this process, which has imported all it needs and is left as it was."""
     monkeypatch.setattr(launch, "_COMMAND", [])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
 
     def run(*words: str) -> None:
         monkeypatch.setattr(sys, "argv", ["skinlesion", *words])
@@ -86,6 +88,8 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     yield run
     signal.signal(signal.SIGTERM, handler)
+    root.setLevel(level)
+    root.handlers[:] = [each for each in root.handlers if each in handlers]
 
 
 @pytest.fixture

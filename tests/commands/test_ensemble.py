@@ -28,7 +28,7 @@ from skinlesion.metrics.classification import headline
 from skinlesion.training.checkpoint import TrainedModel, load_model
 
 BEFORE = ("members", "chosen", "tta", "classes", "fingerprint")  # keys of the first ensemble.json
-FAST = ("split=test", "resamples=100", "interval=percentile", "data.cache_dir=unused")
+FAST = ("split=test", "resamples=100", "interval=percentile", "data.cache_dir=/dev/null")
 
 
 def ensemble(*overrides: str) -> EnsembleConfig:

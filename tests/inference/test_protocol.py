@@ -28,7 +28,7 @@ def sweep(sweep_folder: Path, tmp_path: Path) -> Path:
 def vote(sweep: Path, *overrides: str) -> None:
     words = (
         "resamples=100",
-        "data.cache_dir=unused",
+        "data.cache_dir=/dev/null",
         "id_pass_rate=null",
         "sensitivities=[0.5]",
         "calibration=temperature",
