@@ -106,7 +106,7 @@ def train(trial: Trial, config: TrainConfig) -> Predictions:
     options, (phase,) = architecture(config.model), config.schedule.phases.values()
     data = Images.from_config(config, image_input(options))
     data.trial = trial
-    loss = {"alpha": config.loss.alpha, "gamma": config.loss.gamma, "smoothing": config.loss.smoothing}
+    loss: Any = {"alpha": config.loss.alpha, "gamma": config.loss.gamma, "smoothing": config.loss.smoothing}
     module = Classifier.for_data(data, **options, **loss, weight_decay=config.schedule.weight_decay)
     module.cutmix = trial.cutmix
     module.start_phase(phase)
@@ -135,7 +135,8 @@ class Images(LesionDataModule):
     def cache(self) -> ImageCache:
         """The decoded images, their colours as the trial has them."""
         images: Any = super().cache.images
-        return replace(super().cache, images=_ShadesOfGray(images) if self.trial.shades_of_gray else images)
+        balanced: Any = _ShadesOfGray(images) if self.trial.shades_of_gray else images
+        return replace(super().cache, images=balanced)
 
     def augment(self) -> Augment:
         """The random changes of training images."""

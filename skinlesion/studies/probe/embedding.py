@@ -111,7 +111,7 @@ class Embedder:
 
     def width(self, device: torch.device) -> int:
         """C, the length of a vector."""
-        return self.embed(np.zeros((1, *self.spec.size, 3), np.uint8), device).shape[1]
+        return len(self.embed(np.zeros((1, *self.spec.size, 3), np.uint8), device)[0])
 
     def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path, device: torch.device) -> Vectors:
         """Vectors (N, C) of a checked frame's images, from `cache_dir` as far as they are there.
