@@ -42,7 +42,7 @@ def main() -> None:
             "each fold with judge=[val,test], or skinlesion evaluate checkpoint=RUN split=test out=RUN"
         )
     numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
-    members = sorted({path.parent.name for path in folds[0].glob("*/predictions_test.csv")} - {"ensemble"})
+    members = members_of(folds[0])
     histories = [
         pd.read_csv(fold / name / "metrics.csv").assign(member=name, fold=number)
         for name in members
@@ -50,7 +50,7 @@ def main() -> None:
     ]
     pd.concat(histories).to_csv(arguments.out / "epochs.csv", index=False)
     for seed in sorted(arguments.runs.glob("seed*")):
-        for name, (table,) in voted([seed], members, "test").items():
+        for name, (table,) in voted([seed], members_of(seed), "test").items():
             write(table.to_frame().assign(fold=0), facts, arguments.out / f"{seed.name}_{name}.csv.gz")
     judged: dict[str, str] = {}
     for part, suffix in (("test", ""), ("val", "_val")):
@@ -65,6 +65,11 @@ def main() -> None:
     for name, columns in BASELINES.items():
         values = pd.DataFrame(cross_fitted(facts, folds_of, columns), columns=list(HAM10000.codes), index=facts.index)
         write(about.join(values)[folds_of >= 0], facts, arguments.out / f"{name}.csv.gz")
+
+
+def members_of(folder: Path) -> list[str]:
+    """Names of the members that were judged on the test part."""
+    return sorted({path.parent.name for path in folder.glob("*/predictions_test.csv")} - {"ensemble"})
 
 
 def voted(folders: Sequence[Path], members: Sequence[str], part: str) -> dict[str, list[Predictions]]:
