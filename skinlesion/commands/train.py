@@ -208,7 +208,7 @@ def _train(
     refuse_separate_folders(fabric, folder)
     if fabric.is_global_zero:
         write_split(datamodule.split, folder / "split.csv")
-    with open_loggers(config, folder, is_first=fabric.is_global_zero) as loggers:
+    with open_loggers(config, folder, is_first=fabric.is_global_zero, step=logged_steps(folder)) as loggers:
         run_phases(
             module, datamodule, config=config, folder=folder, fabric=fabric, loggers=loggers, callbacks=callbacks
         )

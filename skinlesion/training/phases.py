@@ -255,9 +255,10 @@ def _time_up(folder: Path) -> TimeLimitError:
 
 def logged_steps(folder: Path) -> int:
     """Optimizer steps of all phases of a run so far."""
-    steps: int = read_checkpoint(folder / "last.ckpt")["loops"]["fit_loop"]["epoch_loop.state_dict"][
-        "_batches_that_stepped"
-    ]
+    if not (folder / "last.ckpt").exists():
+        return 0
+    loops = read_checkpoint(folder / "last.ckpt")["loops"]
+    steps: int = loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
     return steps
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -102,6 +103,62 @@ class Recorder(DummyLogger):
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         self.rows.append((step, metrics))
+
+
+class Fault(Exception):
+    """Stands in for a killed process."""
+
+
+class Dies(Callback):
+    """Ends the run at the second batch of an epoch, of which trackers have been told by then."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1 and trainer.current_epoch == self.epoch:
+            raise Fault
+
+
+def test_trackers_are_told_each_step_once_by_a_run_that_was_killed(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by one that was not; a tracker on the network, from which nothing can be taken back, among them."""
+    told: dict[str, list[tuple[int, list[str]]]] = {"whole": [], "killed": []}
+
+    class Network(DummyLogger):
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            told[self.told_file.parent.name].append((step, sorted(metrics)))
+
+        def log_hyperparams(self, params: dict[str, Any]) -> None:
+            pass
+
+    class Once(loggers._Once, Network):
+        pass
+
+    def opened(folder: Path, *_: object) -> Once:
+        logger = Once()
+        logger.told_file = folder / "tracking.mlflow.txt"
+        return logger
+
+    monkeypatch.setitem(loggers._BUILDERS, "mlflow", opened)
+    monkeypatch.setattr(loggers, "find_spec", lambda name: True)
+    words = ("logger=[csv,tensorboard,mlflow]", "schedule.phases.high.warmup_epochs=1")
+    run(two_phases(small_config, tmp_path / "whole", *words))
+    killed = two_phases(small_config, tmp_path / "killed", *words)
+    for epoch in (0, 1, 1):  # before any checkpoint, in the first phase and in the second
+        with pytest.raises(Fault):
+            run(killed, callbacks=[Dies(epoch)])
+    run(killed)
+    assert told["killed"] == told["whole"]
+    rows = [(tmp_path / name / "csv/metrics.csv").read_bytes() for name in told]
+    assert rows[0] == rows[1]
+    events = [EventAccumulator(str(tmp_path / name / "tensorboard")).Reload() for name in told]
+    for tag in events[0].Tags()["scalars"]:
+        first, second = ([(each.step, each.value) for each in found.Scalars(tag)] for found in events)
+        assert first == second, tag
+    epochs = pd.read_csv(tmp_path / "killed/csv/metrics.csv").dropna(subset="val/loss")["epoch"]
+    assert epochs.tolist() == [0, 1, 2, 3], "over both phases"
 
 
 def test_a_tracker_is_told_of_all_phases_as_one_run(
@@ -197,14 +254,26 @@ def test_mlflow_keeps_one_run_over_sittings(
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = two_phases(small_config, tmp_path / "run", "trainer.max_time=00:00:00:00", "logger=mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
+    states = []
+
+    class State(Callback):
+        def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+            known = json.loads((tmp_path / "run/tracking.json").read_text())["mlflow"]
+            states.append(client.get_run(known).info.status)
+
     for _ in range(3):
         with pytest.raises(TimeLimitError):
-            run(config)
+            run(config, callbacks=[State()])
+    with pytest.raises(Fault):
+        run(replace(config, trainer=replace(config.trainer, max_time=None)), callbacks=[Dies(1)])
     run(config)
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'skinlesion'")
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
+    assert {*states} == {"RUNNING"}, "not ended by a phase"
+    rates = client.get_metric_history(found.info.run_id, "lr-AdamW/head")
+    assert [each.step for each in rates] == [k * steps_of_an_epoch(tmp_path / "run") for k in range(4)]
     assert found.data.params["loss/gamma"] == "2.0"
     assert [each.value for each in client.get_metric_history(found.info.run_id, "val/macro_f1")] == [
         pytest.approx(score, rel=1e-5) for score in pd.read_csv(tmp_path / "run/metrics.csv")["val/macro_f1"]
