@@ -25,6 +25,7 @@ from skinlesion.training.callbacks import EpochSeed
 from skinlesion.training.phases import logged_steps
 
 Config = Callable[..., TrainConfig]
+LIGHTNINGS = "lightning.pytorch.callbacks"
 
 SLURM = {"NTASKS": "1", "JOB_NAME": "train", "JOB_ID": "4242", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
 
@@ -105,7 +106,18 @@ class Recorder(DummyLogger):
         self.rows.append((step, metrics))
 
 
-class Fault(Exception):
+def test_a_phase_that_the_users_callback_stops_stays_stopped(small_config: Config, tmp_path: Path) -> None:
+    """Also where the run's time ran out in the same epoch."""
+    stops = f"{{_target_: {LIGHTNINGS}.EarlyStopping, monitor: val/macro_f1, mode: max, patience: 1, min_delta: 2}}"
+    words = ("schedule=head_only", "schedule.phases.head.epochs=4", f"callbacks=[{stops}]", f"out={tmp_path / 'run'}")
+    config = small_config(*words, "trainer.max_time=00:00:00:00")
+    with pytest.raises(TimeLimitError, match="head, epoch 1"):
+        run(config)
+    run(config)
+    assert pd.read_csv(tmp_path / "run/metrics.csv")["epoch"].tolist() == [0, 1]
+
+
+class FaultError(Exception):
     """Stands in for a killed process."""
 
 
@@ -117,7 +129,7 @@ class Dies(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1 and trainer.current_epoch == self.epoch:
-            raise Fault
+            raise FaultError
 
 
 def test_trackers_are_told_each_step_once_by_a_run_that_was_killed(
@@ -143,11 +155,11 @@ def test_trackers_are_told_each_step_once_by_a_run_that_was_killed(
 
     monkeypatch.setitem(loggers._BUILDERS, "mlflow", opened)
     monkeypatch.setattr(loggers, "find_spec", lambda name: True)
-    words = ("logger=[csv,tensorboard,mlflow]", "schedule.phases.high.warmup_epochs=1")
-    run(two_phases(small_config, tmp_path / "whole", *words))
-    killed = two_phases(small_config, tmp_path / "killed", *words)
-    for epoch in (0, 1, 1):  # before any checkpoint, in the first phase and in the second
-        with pytest.raises(Fault):
+    words = ("logger=[csv,tensorboard,mlflow]", "schedule=head_only")
+    run(small_config(*words, f"out={tmp_path / 'whole'}"))
+    killed = small_config(*words, f"out={tmp_path / 'killed'}")
+    for epoch in (0, 1):  # before there is a checkpoint, and after
+        with pytest.raises(FaultError):
             run(killed, callbacks=[Dies(epoch)])
     run(killed)
     assert told["killed"] == told["whole"]
@@ -157,8 +169,6 @@ def test_trackers_are_told_each_step_once_by_a_run_that_was_killed(
     for tag in events[0].Tags()["scalars"]:
         first, second = ([(each.step, each.value) for each in found.Scalars(tag)] for found in events)
         assert first == second, tag
-    epochs = pd.read_csv(tmp_path / "killed/csv/metrics.csv").dropna(subset="val/loss")["epoch"]
-    assert epochs.tolist() == [0, 1, 2, 3], "over both phases"
 
 
 def test_a_tracker_is_told_of_all_phases_as_one_run(
@@ -172,6 +182,7 @@ def test_a_tracker_is_told_of_all_phases_as_one_run(
     (parameters,) = recorder.parameters
     assert parameters["loss"]["gamma"] == config.loss.gamma
     assert [name for step, row in recorder.rows for name in row if name == "val/loss"] == ["val/loss"] * 4
+    assert [row["epoch"] for _, row in recorder.rows if "val/loss" in row] == [0, 1, 2, 3], "over both phases"
     steps = [step for step, _ in recorder.rows]
     assert steps == sorted(steps)
     assert [row for _, row in recorder.rows if "final/val/macro_f1" in row] == [recorder.rows[-1][1]]
@@ -201,8 +212,9 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
     config = small_config("trainer.fast_dev_run=true")
     with caplog.at_level(logging.INFO):
         run(config)
-    assert not Path(config.out).exists()
+    assert not [*Path(config.out).parent.glob("run*")]
     assert "trainer.fast_dev_run=1: all phases run; nothing is kept" in caplog.text
+    assert "Next: " not in caplog.text, "there is nothing to go on with"
     assert "phase middle, 1 epochs" in caplog.text
 
 
@@ -213,10 +225,37 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
             "callbacks=[{key: 1}]",
             "callbacks=[{'key': 1}]: expected a list of classes, such as [{_target_: my.Callback}]",
         ),
-        ("callbacks=[{_target_: lightning.Nothing}]", "callbacks: lightning.Nothing: Error locating target"),
+        (
+            "callbacks=[{_target_: lightning.Nothing}]",
+            "callbacks: lightning.Nothing: No module named 'lightning.Nothing'",
+        ),
         ("callbacks=[{_target_: pathlib.Path}]", "callbacks: pathlib.Path: expected a lightning.pytorch.Callback"),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.EarlyStopping, monitor: val/los}}]",
+            f"callbacks: {LIGHTNINGS}.EarlyStopping: monitor=val/los: expected one of train/loss, val/loss",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.EarlyStopping, monitor: val/loss}}]",
+            "callbacks: EarlyStopping: phases stop by val/loss",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.EarlyStopping}}]",
+            f"callbacks: {LIGHTNINGS}.EarlyStopping: EarlyStopping.__init__() missing 1",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.LearningRateMonitor}}]",
+            "trainer, callbacks: Lightning refuses it: Cannot use `LearningRateM",
+        ),
         ("logger=[csv,none]", "logger=['csv', 'none']: expected one of tensorboard, csv"),
         ("logger=comet", "logger=comet: expected one of tensorboard, csv"),
+        ("trainer.fast_dev_run=-1", "trainer.fast_dev_run=-1: expected a number of batches, or true"),
+        ("trainer.overfit_batches=1.5", "trainer.overfit_batches=1.5: expected a number of batches, or a fraction"),
+        (
+            "trainer.overfit_batches=0.01",
+            "trainer.overfit_batches=0.01: less than one of the 5 batches of train; give a",
+        ),
+        ("trainer.limit_val_batches=0.1", "trainer.limit_val_batches=0.1: less than one of the 1 batches of val; give"),
+        ("trainer.val_check_interval=6", "trainer.val_check_interval=6: an epoch has 5 batches; give as many or fewer"),
         ("trainer.max_time=90", "trainer.max_time=90: expected DD:HH:MM:SS"),
         ("trainer.check_val_every_n_epoch=5", "trainer.check_val_every_n_epoch=5: phase head ends after 2 epochs"),
     ],
@@ -265,7 +304,7 @@ def test_mlflow_keeps_one_run_over_sittings(
     for _ in range(3):
         with pytest.raises(TimeLimitError):
             run(config, callbacks=[State()])
-    with pytest.raises(Fault):
+    with pytest.raises(FaultError):
         run(replace(config, trainer=replace(config.trainer, max_time=None)), callbacks=[Dies(1)])
     run(config)
     (experiment,) = client.search_experiments(filter_string="name = 'skinlesion'")
