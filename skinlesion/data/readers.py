@@ -247,7 +247,7 @@ def read_labelled(
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
-    files: dict[str, list[Path]] | None = None
+    files: dict[str, list[str]] | None = None
     if images is not None:
         options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
         options |= {"root": images[0], "dropped": rows["image_id"].tolist(), "cache_dir": cache_dir}
