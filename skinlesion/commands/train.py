@@ -96,8 +96,8 @@ def _try_out(config: TrainConfig) -> None:
     trainer = replace(config.trainer, fast_dev_run=None, limit_train_batches=count, limit_val_batches=count)
     phases = {name: replace(each, epochs=1, cached_views=0) for name, each in config.schedule.phases.items()}
     schedule = replace(config.schedule, phases=phases)
-    place = {"out": f"{config.out}.trial", "resume": "restart"}  # the same for all processes that train together
-    trial = replace(config, **place, trainer=trainer, schedule=schedule, logger="none", judge=["val"])
+    own = replace(config, out=f"{config.out}.trial", resume="restart")  # the same for all that train together
+    trial = replace(own, trainer=trainer, schedule=schedule, logger="none", judge=["val"])
     is_first = True
     try:
         is_first = _run(trial, ()) is not None

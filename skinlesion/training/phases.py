@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 
 from skinlesion.config.train import PhaseConfig, TrainConfig, TrainerConfig
-from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, ConfigError, TimeLimitError
 from skinlesion.files import replacing, write_json
@@ -169,7 +169,8 @@ def check_batches(datamodule: LesionDataModule, trainer: TrainerConfig) -> None:
         ConfigError: It names what fits.
     """
     batches = 0
-    for key, part in (("limit_val_batches", "val"), ("overfit_batches", "train"), ("limit_train_batches", "train")):
+    parts: dict[str, Part] = {"limit_val_batches": "val", "overfit_batches": "train", "limit_train_batches": "train"}
+    for key, part in parts.items():
         share, images = getattr(trainer, key), len(datamodule.part_frame(part))
         batches = math.ceil(images / datamodule.batch_size)
         if isinstance(share, float) and share and share * batches < 1:
