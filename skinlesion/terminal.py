@@ -91,10 +91,13 @@ def quiet(rank: int) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)  # devices found, seeds set, tips of the day
+    if logging.getLogger().handlers:
+        logging.getLogger("lightning").handlers.clear()  # each warning would come twice
     for message in (
         ".*does not have many workers.*",  # images come decoded out of a cache, or as feature maps
         ".*number of training batches.*smaller than the logging interval.*",  # epochs are logged, not steps
         ".*Checkpoint directory .* exists and is not empty.*",  # a run is continued on purpose
+        ".*callbacks used to create the checkpoint need to be provided.*",  # an earlier version's
         ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen stages, on purpose
         ".*Grad strides do not match bucket view strides.*",  # of 1x1 kernels: a matter of speed
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 on newer torch

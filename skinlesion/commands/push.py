@@ -26,6 +26,7 @@ def run(config: PushConfig) -> None:
     from skinlesion import __version__
     from skinlesion.deploy.hub import upload, write_card, write_model
     from skinlesion.files import replacing_folder
+    from skinlesion.inference.predictor import Predictor
 
     repo, path = str(config.repo), Path(str(config.checkpoint or config.ensemble or config.bundle)).expanduser()
     out = None if config.out is None else Path(config.out).expanduser()
@@ -33,11 +34,11 @@ def run(config: PushConfig) -> None:
         raise ConfigError(f"out={out}: there is something else; give an empty folder or a new one")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        predictor = write_model(path, folder)
+        source = Predictor.load(path, accelerator="cpu")
+        predictor = write_model(source, path, folder)
         judged = _judge(predictor, path, config)
-        write_card(
-            predictor, folder, repo=repo, licence=config.licence, datasets=_datasets(predictor, config), judged=judged
-        )
+        licence, datasets = _origin(source, config)
+        write_card(predictor, folder, repo=repo, licence=licence, datasets=datasets, judged=judged)
         files = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
         log.info("%d files, %.1f MB: %s", len(files), _size(folder) / 1e6, ", ".join(files))
         if out is not None:
@@ -65,12 +66,18 @@ def _size(folder: Path) -> int:
     return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
 
 
-def _datasets(predictor: "Predictor", config: PushConfig) -> list[str]:
-    """The data sets that are named, or HAM10000 of a model that was trained on its table."""
-    if config.datasets is not None or predictor.about is not None:
-        return config.datasets or []
-    tables = {model.config.get("data", {}).get("table") for model in predictor.networks.models}
-    return ["HAM10000"] if tables == {"HAM10000_metadata"} else []
+def _origin(model: "Predictor", config: PushConfig) -> tuple[str, list[str]]:
+    """Licence and data sets, as given, or as HAM10000 has them where it trained the model."""
+    from skinlesion.deploy.manifest import LICENCE
+
+    if model.about is not None:
+        of_ham10000 = model.about.licence == LICENCE
+    else:
+        of_ham10000 = any(each.is_of_ham10000 for each in model.networks.models)
+    if config.licence is None and not of_ham10000:
+        log.warning("The card says licence: other, since HAM10000 did not train it; licence=NAME gives the data's own")
+    licence = config.licence or ("cc-by-nc-4.0" if of_ham10000 else "other")
+    return licence, config.datasets if config.datasets is not None else ["HAM10000"] * of_ham10000
 
 
 def _judge(predictor: "Predictor", path: Path, config: PushConfig) -> "Judged | None":

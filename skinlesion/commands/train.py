@@ -1,11 +1,11 @@
 """`skinlesion train`: one run, from a table and images to an evaluated checkpoint."""
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -44,14 +44,22 @@ def run(config: TrainConfig, *, callbacks: "Sequence[Callback]" = ()) -> "Outcom
     Raises:
         SkinlesionError: The data, the weights, the devices or the folder cannot be used.
     """
-    from skinlesion.training.distributed import is_launched, joined, make_fabric
     from skinlesion.training.loggers import check_loggers
-    from skinlesion.training.run_folder import Outcome, claimed, is_finished
 
     check_loggers(config.loggers)
     if config.trainer.fast_dev_run:
         _try_out(config)
         return None
+    outcome = _run(config, callbacks)
+    if outcome is not None and not callbacks:
+        _say_what_is_next(config, outcome.folder)
+    return outcome
+
+
+def _run(config: TrainConfig, callbacks: "Sequence[Callback]") -> "Outcome | None":
+    from skinlesion.training.distributed import is_launched, joined, make_fabric
+    from skinlesion.training.run_folder import Outcome, claimed, is_finished
+
     fabric = make_fabric(config.trainer)
     quiet(fabric.global_rank)
     if multirun() and fabric.world_size > 1 and not (is_launched(fabric) and starts_tasks()):
@@ -78,8 +86,6 @@ def run(config: TrainConfig, *, callbacks: "Sequence[Callback]" = ()) -> "Outcom
         state = "already finished" if finished else "finished"
         outcome = Outcome.read(folder, list(config.schedule.phases))
         log.info("%s: %s; best.ckpt holds %s", folder, state, outcome.best_epoch)
-        if not callbacks:
-            _say_what_is_next(config, folder)
         return outcome
     return None
 
@@ -90,8 +96,16 @@ def _try_out(config: TrainConfig) -> None:
     trainer = replace(config.trainer, fast_dev_run=None, limit_train_batches=count, limit_val_batches=count)
     phases = {name: replace(each, epochs=1, cached_views=0) for name, each in config.schedule.phases.items()}
     schedule = replace(config.schedule, phases=phases)
-    with TemporaryDirectory() as out:
-        run(replace(config, out=out, trainer=trainer, schedule=schedule, logger="none", judge=["val"], resume="auto"))
+    own = replace(config, out=f"{config.out}.trial", resume="restart")  # the same for all that train together
+    trial = replace(own, trainer=trainer, schedule=schedule, logger="none", judge=["val"])
+    is_first = True
+    try:
+        is_first = _run(trial, ()) is not None
+    finally:
+        if is_first:
+            shutil.rmtree(run_folder(trial), ignore_errors=True)
+            with suppress(OSError):  # of a sweep, whose other members go on
+                Path(trial.out).rmdir()
     log.info("trainer.fast_dev_run=%s: all phases run; nothing is kept in %s", count, run_folder(config))
 
 
@@ -169,13 +183,14 @@ def _prepare(config: TrainConfig, folder: Path, fabric: "Fabric") -> "tuple[Lesi
     from skinlesion.data.datamodule import LesionDataModule
     from skinlesion.training.build import architecture, check_image_size, image_input
     from skinlesion.training.module import LesionClassifier
-    from skinlesion.training.phases import check_phases
+    from skinlesion.training.phases import check_batches, check_phases
 
     lightning.seed_everything(config.seed, verbose=False)
     options = architecture(config.model)
     check_image_size(options)
     datamodule = LesionDataModule.from_config(config, image_input(options))
     datamodule.setup("fit")
+    check_batches(datamodule, config.trainer)
     datamodule.source.check()
     module = LesionClassifier.for_data(
         datamodule,
@@ -208,7 +223,7 @@ def _train(
     refuse_separate_folders(fabric, folder)
     if fabric.is_global_zero:
         write_split(datamodule.split, folder / "split.csv")
-    with open_loggers(config, folder, is_first=fabric.is_global_zero) as loggers:
+    with open_loggers(config, folder, is_first=fabric.is_global_zero, step=logged_steps(folder)) as loggers:
         run_phases(
             module, datamodule, config=config, folder=folder, fabric=fabric, loggers=loggers, callbacks=callbacks
         )

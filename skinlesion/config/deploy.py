@@ -51,8 +51,8 @@ class PushConfig(BootstrapKeys):
     out: PathText | None  # folder in which the files are left too, which holds nothing else; null: they are not
     dry_run: bool  # true: the files are written to out, and nothing is sent
     private: bool  # whether a repository that is made can be seen by its owner alone
-    licence: str  # licence of the weights, as the hub spells it; of HAM10000's images it is cc-by-nc-4.0
-    datasets: list[str] | None  # data sets it was trained on; null: HAM10000 if its table was HAM10000's, else none
+    licence: str | None  # of the weights, as the hub spells it; null: cc-by-nc-4.0 if HAM10000 trained them, else other
+    datasets: list[str] | None  # data sets it was trained on; null: HAM10000 if it was that, else none
     predictions: PathText | None  # table whose metrics the card shows; null: predictions_test.csv (or _val) beside it
     message: str | None  # message of the commit; null: "skinlesion VERSION"
     bins: Annotated[int, Range(2)]  # number of bins of the calibration errors

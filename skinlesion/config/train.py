@@ -154,10 +154,14 @@ class TrainerConfig:
         expected = "a number from 1, or auto, or a list of GPUs, such as [0,1]"
         require(several or counted or named, "trainer.devices", self.devices, expected)
         require_choice("trainer.precision", str(self.precision), PRECISIONS)
-        for key in ("limit_train_batches", "limit_val_batches"):
+        for key in ("limit_train_batches", "limit_val_batches", "overfit_batches"):
             value = getattr(self, key)
-            fits = value >= 1 if isinstance(value, int) else 0 < value <= 1
+            is_off = key == "overfit_batches" and not value
+            fits = is_off or (value >= 1 if isinstance(value, int) else 0 < value <= 1)
             require(fits, f"trainer.{key}", value, "a number of batches, or a fraction above 0, at most 1.0")
+        require(
+            (self.fast_dev_run or 0) >= 0, "trainer.fast_dev_run", self.fast_dev_run, "a number of batches, or true"
+        )
         is_time = re.fullmatch(r"\d+(:\d\d){3}", self.max_time or "0:00:00:00")
         require(is_time is not None, "trainer.max_time", self.max_time, "DD:HH:MM:SS, such as 00:08:00:00")
 

@@ -138,7 +138,7 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
         parity={precision: found.as_dict() for precision, found in parity.items()},
         versions={"skinlesion": __version__, **{package: version(package) for package in _PACKAGES}},
         files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
-        licence=_licence(recipe.models),
+        licence=_licence([*recipe.models, *([] if recipe.specialist is None else [recipe.specialist])]),
         note=NOTE,
         precision=recipe.precision,
         tta=recipe.tta,
@@ -152,11 +152,10 @@ def describe(recipe: Recipe, folder: Path, graph: Graph, *, parity: Mapping[str,
 
 
 def _licence(models: Sequence[TrainedModel]) -> str:
-    """HAM10000's for models that were trained on its table, else that of the data, which is not known."""
-    tables = {str(model.config.get("data", {}).get("table", "HAM10000_metadata")) for model in models}
-    return (
-        LICENCE if any("HAM10000" in each for each in tables) else OTHER_LICENCE.format(table=", ".join(sorted(tables)))
-    )
+    """HAM10000's for models that were trained on it, else that of the data, which is not known."""
+    if any(model.is_of_ham10000 for model in models):
+        return LICENCE
+    return OTHER_LICENCE.format(table=", ".join(sorted({model.table for model in models})))
 
 
 def _member(model: TrainedModel) -> Member:

@@ -52,18 +52,18 @@ class Judged:
         return {name: self.metrics[name] for name in names if self.metrics[name].value is not None}
 
 
-def write_model(path: Path, folder: Path) -> Predictor:
+def write_model(predictor: Predictor, path: Path, folder: Path) -> Predictor:
     """Write the files of a model as the hub gets them, without its card, and load it from there.
 
     Args:
-        path: As `Predictor.load` takes it.
+        predictor: The model.
+        path: Where it is, as `Predictor.load` takes it.
         folder: Empty.
 
     Raises:
         CheckpointError: The model cannot be used.
         BundleError: The bundle cannot.
     """
-    predictor = Predictor.load(path, accelerator="cpu")
     file = path / ENSEMBLE if path.is_dir() else path
     if predictor.about is not None:
         for name in (manifest.FILE, *predictor.about.files):

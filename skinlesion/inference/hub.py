@@ -1,5 +1,6 @@
 """Models on the Hugging Face hub: `hf://user/name` or `hf://user/name@revision` in the place of a path."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ ABOUT = "config.json"
 FILES = ("*.json", "*.safetensors", "*.onnx", "*.npz", "*.md")  # nothing that could run code
 _ADDRESS = re.compile(rf"{SCHEME}(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 _TIMEOUT = 5.0  # seconds in which the hub must answer
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each of the client's requests
 
 
 def local_path(path: str | Path) -> Path:

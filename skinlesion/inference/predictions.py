@@ -213,7 +213,7 @@ class Predictions:
         return len(self.image_id)
 
     def __repr__(self) -> str:
-        title = f"{type(self).__name__} of {len(self)} images, {self.taxonomy.name}"
+        title = f"{type(self).__name__} of {len(self)} image{'s' * (len(self) != 1)}, {self.taxonomy.name}"
         return f"{title}\n{self._shown().to_string(max_rows=20, float_format='{:.3f}'.format)}"
 
     def _repr_html_(self) -> str:

@@ -40,6 +40,7 @@ _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError),
 )
 _log = logging.getLogger(__name__)
+logging.getLogger("timm.models._helpers").setLevel(logging.WARNING)  # "Loaded  from checkpoint", of each file
 
 Missing = Literal["error", "initialise"]
 

@@ -24,7 +24,7 @@ LR = "lr-AdamW/head"
 
 
 class EpochSeed(Callback):
-    """Seeds every epoch on its own, so that a resumed epoch draws what it would have drawn.
+    """Seeds every epoch on its own, so that a resumed epoch draws what it would have drawn; trackers get its number.
 
     Args:
         seed: Of the run.
@@ -39,6 +39,12 @@ class EpochSeed(Callback):
         if batch_idx == 0:
             rank = (trainer.global_rank,) if trainer.global_rank else ()  # no two processes draw alike
             torch.manual_seed(hash((self.seed, self.first_epoch + trainer.current_epoch, *rank)))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Number epochs over all phases, while Lightning would begin again."""
+        pl_module.log("epoch", float(self.first_epoch + trainer.current_epoch), sync_dist=True)
+
+    on_train_epoch_end = on_validation_epoch_end
 
 
 class ExponentialMovingAverage(WeightAveraging):

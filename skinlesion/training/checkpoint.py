@@ -53,6 +53,22 @@ class TrainedModel:
         """Whether it is a published model, which counts the images of each part and does not name them."""
         return bool(self.split) and not any(self.split.values())
 
+    @property
+    def table(self) -> str:
+        """The table that it was trained on, of a checkpoint that does not say HAM10000's."""
+        return str(self.config.get("data", {}).get("table", "HAM10000_metadata"))
+
+    @property
+    def is_of_ham10000(self) -> bool:
+        """Whether its table has HAM10000's name, and its images, where it names them, those of HAM10000."""
+        named = [image for part in self.split.values() for image in part]
+        return "HAM10000" in self.table and (not named or any(map(_is_of_ham10000, named)))
+
+
+def _is_of_ham10000(image: str) -> bool:
+    """Whether an image has one of HAM10000's ids, ISIC_0024306 to ISIC_0034320."""
+    return "ISIC_0024306" <= image <= "ISIC_0034320" and len(image) == len("ISIC_0024306")
+
 
 class _Published(BaseModel):
     """Contents of the JSON beside published weights."""

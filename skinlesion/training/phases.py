@@ -14,11 +14,12 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 
-from skinlesion.config.train import PhaseConfig, TrainConfig
-from skinlesion.data.datamodule import LesionDataModule
+from skinlesion.config.train import PhaseConfig, TrainConfig, TrainerConfig
+from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.errors import CheckpointError, ConfigError, TimeLimitError
 from skinlesion.files import replacing, write_json
@@ -161,6 +162,30 @@ def refuse_changed_inputs(inputs: Mapping[str, Any], checkpoint: Path) -> None:
         )
 
 
+def check_batches(datamodule: LesionDataModule, trainer: TrainerConfig) -> None:
+    """Refuse now, not after maps have been computed, a fraction that leaves no batch, or an interval beyond the last.
+
+    Raises:
+        ConfigError: It names what fits.
+    """
+    batches = 0
+    parts: dict[str, Part] = {"limit_val_batches": "val", "overfit_batches": "train", "limit_train_batches": "train"}
+    for key, part in parts.items():
+        share, images = getattr(trainer, key), len(datamodule.part_frame(part))
+        batches = math.ceil(images / datamodule.batch_size)
+        if isinstance(share, float) and share and share * batches < 1:
+            raise ConfigError(
+                f"trainer.{key}={share}: less than one of the {batches} batches of {part}; give a whole number of "
+                f"batches, or {1 / batches:.2g} or more"
+            )
+    interval, few = trainer.val_check_interval, trainer.overfit_batches or trainer.limit_train_batches
+    batches = min(few, batches) if isinstance(few, int) else int(few * batches)
+    if isinstance(interval, int) and interval > batches:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give as many or fewer"
+        )
+
+
 def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) -> None:
     """Refuse now, not hours later, a phase that cannot run.
 
@@ -203,7 +228,10 @@ def _run_phase(
             source["val_dataloaders"] = store.val_dataloader()
         trainer.fit_loop.epoch_loop._batches_that_stepped = last.steps  # the step that loggers are told
         module.train()  # computing feature maps has put the backbone into evaluation mode; its frozen stages stay so
-        trainer.fit(module, **source, ckpt_path=last.resumed, weights_only=True)
+        try:
+            trainer.fit(module, **source, ckpt_path=last.resumed, weights_only=True)
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer, callbacks: Lightning refuses it: {str(error).splitlines()[0]}") from error
         if limit.has_stopped and not _last(folder, name, phase).is_complete:
             raise _time_up(folder)
     rows_now = _rows(read_checkpoint(folder / "last.ckpt"))
@@ -255,9 +283,10 @@ def _time_up(folder: Path) -> TimeLimitError:
 
 def logged_steps(folder: Path) -> int:
     """Optimizer steps of all phases of a run so far."""
-    steps: int = read_checkpoint(folder / "last.ckpt")["loops"]["fit_loop"]["epoch_loop.state_dict"][
-        "_batches_that_stepped"
-    ]
+    if not (folder / "last.ckpt").exists():
+        return 0
+    loops = read_checkpoint(folder / "last.ckpt")["loops"]
+    steps: int = loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
     return steps
 
 
@@ -278,8 +307,9 @@ def _last(folder: Path, name: str, phase: PhaseConfig) -> _Last:
     steps = logged_steps(folder)
     if checkpoint["skinlesion"]["phase"] != name:
         return _Last(None, is_complete=False, steps=steps)
-    waits = [state["wait_count"] for key, state in checkpoint["callbacks"].items() if key.startswith("EarlyStopping")]
-    return _Last(path, waits[0] >= phase.patience or checkpoint["epoch"] + 1 >= phase.epochs, steps)
+    stoppers = [state for state in checkpoint["callbacks"].values() if "wait_count" in (state or {})]  # the user's too
+    has_stopped = any(state["wait_count"] >= state["patience"] for state in stoppers)
+    return _Last(path, has_stopped or checkpoint["epoch"] + 1 >= phase.epochs, steps)
 
 
 def _rows(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:

@@ -55,6 +55,8 @@ _FILES = (
     "split.csv",
     "tensorboard",
     "tracking.json",
+    "tracking.mlflow.txt",
+    "tracking.wandb.txt",
     "wandb",
 )
 

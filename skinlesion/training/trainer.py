@@ -12,13 +12,13 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from skinlesion.config.train import PhaseConfig, TrainConfig
 from skinlesion.errors import ConfigError
-from skinlesion.training.callbacks import SameBatches
+from skinlesion.training.callbacks import MEASURED, SameBatches
 from skinlesion.training.checkpoint import AtomicCheckpointIO
 
 _OUR_OWN = {
@@ -55,11 +55,12 @@ def make_trainer(
     own = [_callback(spec) for spec in config.callback_specs()]
     bar = [RichProgressBar(console_kwargs={"stderr": True})] if shows_bar(config) else []
     bar = [] if any(isinstance(each, ProgressBar) for each in own) else bar
-    monitor = [LearningRateMonitor("epoch")] if loggers else []
+    wants_rates = loggers and not any(isinstance(each, LearningRateMonitor) for each in own)
+    monitor = [LearningRateMonitor("epoch")] if wants_rates else []
     profiler = config.trainer.profiler and _PROFILERS[config.trainer.profiler](folder / "profile", name)
     given = {key: value for key, value in asdict(config.trainer).items() if value is not None and key not in _OUR_OWN}
     if few := config.trainer.overfit_batches:
-        given |= {"limit_train_batches": few, "limit_val_batches": few}
+        given |= {"limit_train_batches": few, **({"limit_val_batches": few} if isinstance(few, int) else {})}
         own.append(SameBatches())
     try:
         return Trainer(
@@ -84,9 +85,19 @@ def _callback(spec: dict[str, Any]) -> Callback:
     try:
         made = instantiate(spec)
     except Exception as error:  # a class of the user's may raise anything
-        raise ConfigError(f"callbacks: {spec['_target_']}: {str(error).splitlines()[0]}") from error
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # Hydra's own words tell less
+            reason = reason.__cause__
+        raise ConfigError(f"callbacks: {spec['_target_']}: {' '.join(str(reason).split())}") from error
     if not isinstance(made, Callback):
         raise ConfigError(f"callbacks: {spec['_target_']}: expected a lightning.pytorch.Callback")
+    if type(made) is EarlyStopping and made.monitor == "val/loss":
+        raise ConfigError(
+            "callbacks: EarlyStopping: phases stop by val/loss already: give schedule.phases.NAME.patience"
+        )
+    monitor, is_own = getattr(made, "monitor", None), not type(made).__module__.startswith("lightning.")
+    if monitor is not None and monitor not in MEASURED and not is_own:  # which may log what it monitors
+        raise ConfigError(f"callbacks: {spec['_target_']}: monitor={monitor}: expected one of {', '.join(MEASURED)}")
     return made
 
 

@@ -22,12 +22,13 @@ from skinlesion.config.data import SourceConfig
 from skinlesion.config.deploy import PushConfig
 from skinlesion.config.inference import EnsembleConfig, EvaluateConfig
 from skinlesion.config.train import TrainConfig
+from skinlesion.deploy.export import _licence
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.hub import local_path, localize
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part, with_split
-from skinlesion.training.checkpoint import load_model
+from skinlesion.training.checkpoint import AtomicCheckpointIO, load_model, read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "data" / "bundle"
@@ -119,6 +120,29 @@ def test_the_card_gives_the_judged_metrics(hub: Hub, ensemble: Path) -> None:
     assert f"| accuracy | {right:.3f} [{low:.3f}, {high:.3f}]" in text
     assert "hf://me/model" in text
     assert "\n\nThe specialist nevus corrects the vote on melanocytic nevus: its log-odds against akiec, bcc" in text
+
+
+def test_weights_of_other_data_do_not_get_the_licence_of_ham10000(
+    hub: Hub, trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the table has another name, or the images of a table of that name have other ids."""
+    model = load_model(Path(trained.out))
+    own = {part: [f"clinic_{image}" for image in images] for part, images in model.split.items()}
+    assert model.is_of_ham10000
+    assert not replace(model, split=own).is_of_ham10000
+    content = read_checkpoint(Path(trained.out) / "best.ckpt")
+    content["skinlesion"]["config"]["data"]["table"] = "clinic.csv"
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "own.ckpt")
+    assert _licence([load_model(tmp_path / "own.ckpt")]).endswith("(clinic.csv)")
+    pushed(f"checkpoint={tmp_path / 'own.ckpt'}", "repo=me/model")
+    card = hub.commits["me/model"][-1]["README.md"].decode()
+    about = yaml.safe_load(card.split("---\n", 2)[1])
+    assert (about["license"], about.get("datasets")) == ("other", None)
+    assert "HAM10000" not in card
+    assert "The card says licence: other" in caplog.text
+    pushed(f"checkpoint={trained.out}", "repo=me/model")
+    about = yaml.safe_load(hub.commits["me/model"][-1]["README.md"].decode().split("---\n", 2)[1])
+    assert (about["license"], about["datasets"]) == ("cc-by-nc-4.0", ["HAM10000"])
 
 
 def test_a_dry_run_writes_what_would_be_sent(hub: Hub, ensemble: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_a_table_by_hand() -> None:
     assert tuple(table.to_frame().columns) == COLUMNS
     assert len(table) == 2
     assert "2 images" in repr(table)
+    assert "Predictions of 1 image, " in repr(Predictions.build(["b"], [""], probabilities=values[:1], actual=[""]))
     assert table.image_id.tolist() == ["a", "b"]
     assert table.lesion_id.tolist() == ["H", ""]
     assert table.actual.tolist() == ["vasc", ""]

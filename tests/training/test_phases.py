@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,6 +25,7 @@ from skinlesion.training.callbacks import EpochSeed
 from skinlesion.training.phases import logged_steps
 
 Config = Callable[..., TrainConfig]
+LIGHTNINGS = "lightning.pytorch.callbacks"
 
 SLURM = {"NTASKS": "1", "JOB_NAME": "train", "JOB_ID": "4242", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
 
@@ -104,6 +106,71 @@ class Recorder(DummyLogger):
         self.rows.append((step, metrics))
 
 
+def test_a_phase_that_the_users_callback_stops_stays_stopped(small_config: Config, tmp_path: Path) -> None:
+    """Also where the run's time ran out in the same epoch."""
+    stops = f"{{_target_: {LIGHTNINGS}.EarlyStopping, monitor: val/macro_f1, mode: max, patience: 1, min_delta: 2}}"
+    words = ("schedule=head_only", "schedule.phases.head.epochs=4", f"callbacks=[{stops}]", f"out={tmp_path / 'run'}")
+    config = small_config(*words, "trainer.max_time=00:00:00:00")
+    with pytest.raises(TimeLimitError, match="head, epoch 1"):
+        run(config)
+    run(config)
+    assert pd.read_csv(tmp_path / "run/metrics.csv")["epoch"].tolist() == [0, 1]
+
+
+class FaultError(Exception):
+    """Stands in for a killed process."""
+
+
+class Dies(Callback):
+    """Ends the run at the second batch of an epoch, of which trackers have been told by then."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1 and trainer.current_epoch == self.epoch:
+            raise FaultError
+
+
+def test_trackers_are_told_each_step_once_by_a_run_that_was_killed(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by one that was not; a tracker on the network, from which nothing can be taken back, among them."""
+    told: dict[str, list[tuple[int, list[str]]]] = {"whole": [], "killed": []}
+
+    class Network(DummyLogger):
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            told[self.told_file.parent.name].append((step, sorted(metrics)))
+
+        def log_hyperparams(self, params: dict[str, Any]) -> None:
+            pass
+
+    class Once(loggers._Once, Network):
+        pass
+
+    def opened(folder: Path, *_: object) -> Once:
+        logger = Once()
+        logger.told_file = folder / "tracking.mlflow.txt"
+        return logger
+
+    monkeypatch.setitem(loggers._BUILDERS, "mlflow", opened)
+    monkeypatch.setattr(loggers, "find_spec", lambda name: True)
+    words = ("logger=[csv,tensorboard,mlflow]", "schedule=head_only")
+    run(small_config(*words, f"out={tmp_path / 'whole'}"))
+    killed = small_config(*words, f"out={tmp_path / 'killed'}")
+    for epoch in (0, 1):  # before there is a checkpoint, and after
+        with pytest.raises(FaultError):
+            run(killed, callbacks=[Dies(epoch)])
+    run(killed)
+    assert told["killed"] == told["whole"]
+    rows = [(tmp_path / name / "csv/metrics.csv").read_bytes() for name in told]
+    assert rows[0] == rows[1]
+    events = [EventAccumulator(str(tmp_path / name / "tensorboard")).Reload() for name in told]
+    for tag in events[0].Tags()["scalars"]:
+        first, second = ([(each.step, each.value) for each in found.Scalars(tag)] for found in events)
+        assert first == second, tag
+
+
 def test_a_tracker_is_told_of_all_phases_as_one_run(
     small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +182,7 @@ def test_a_tracker_is_told_of_all_phases_as_one_run(
     (parameters,) = recorder.parameters
     assert parameters["loss"]["gamma"] == config.loss.gamma
     assert [name for step, row in recorder.rows for name in row if name == "val/loss"] == ["val/loss"] * 4
+    assert [row["epoch"] for _, row in recorder.rows if "val/loss" in row] == [0, 1, 2, 3], "over both phases"
     steps = [step for step, _ in recorder.rows]
     assert steps == sorted(steps)
     assert [row for _, row in recorder.rows if "final/val/macro_f1" in row] == [recorder.rows[-1][1]]
@@ -144,8 +212,9 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
     config = small_config("trainer.fast_dev_run=true")
     with caplog.at_level(logging.INFO):
         run(config)
-    assert not Path(config.out).exists()
+    assert not [*Path(config.out).parent.glob("run*")]
     assert "trainer.fast_dev_run=1: all phases run; nothing is kept" in caplog.text
+    assert "Next: " not in caplog.text, "there is nothing to go on with"
     assert "phase middle, 1 epochs" in caplog.text
 
 
@@ -156,10 +225,37 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
             "callbacks=[{key: 1}]",
             "callbacks=[{'key': 1}]: expected a list of classes, such as [{_target_: my.Callback}]",
         ),
-        ("callbacks=[{_target_: lightning.Nothing}]", "callbacks: lightning.Nothing: Error locating target"),
+        (
+            "callbacks=[{_target_: lightning.Nothing}]",
+            "callbacks: lightning.Nothing: No module named 'lightning.Nothing'",
+        ),
         ("callbacks=[{_target_: pathlib.Path}]", "callbacks: pathlib.Path: expected a lightning.pytorch.Callback"),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.EarlyStopping, monitor: val/los}}]",
+            f"callbacks: {LIGHTNINGS}.EarlyStopping: monitor=val/los: expected one of train/loss, val/loss",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.EarlyStopping, monitor: val/loss}}]",
+            "callbacks: EarlyStopping: phases stop by val/loss",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.EarlyStopping}}]",
+            f"callbacks: {LIGHTNINGS}.EarlyStopping: EarlyStopping.__init__() missing 1",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.LearningRateMonitor}}]",
+            "trainer, callbacks: Lightning refuses it: Cannot use `LearningRateM",
+        ),
         ("logger=[csv,none]", "logger=['csv', 'none']: expected one of tensorboard, csv"),
         ("logger=comet", "logger=comet: expected one of tensorboard, csv"),
+        ("trainer.fast_dev_run=-1", "trainer.fast_dev_run=-1: expected a number of batches, or true"),
+        ("trainer.overfit_batches=1.5", "trainer.overfit_batches=1.5: expected a number of batches, or a fraction"),
+        (
+            "trainer.overfit_batches=0.01",
+            "trainer.overfit_batches=0.01: less than one of the 5 batches of train; give a",
+        ),
+        ("trainer.limit_val_batches=0.1", "trainer.limit_val_batches=0.1: less than one of the 1 batches of val; give"),
+        ("trainer.val_check_interval=6", "trainer.val_check_interval=6: an epoch has 5 batches; give as many or fewer"),
         ("trainer.max_time=90", "trainer.max_time=90: expected DD:HH:MM:SS"),
         ("trainer.check_val_every_n_epoch=5", "trainer.check_val_every_n_epoch=5: phase head ends after 2 epochs"),
     ],
@@ -197,14 +293,26 @@ def test_mlflow_keeps_one_run_over_sittings(
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = two_phases(small_config, tmp_path / "run", "trainer.max_time=00:00:00:00", "logger=mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
+    states = []
+
+    class State(Callback):
+        def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+            known = json.loads((tmp_path / "run/tracking.json").read_text())["mlflow"]
+            states.append(client.get_run(known).info.status)
+
     for _ in range(3):
         with pytest.raises(TimeLimitError):
-            run(config)
+            run(config, callbacks=[State()])
+    with pytest.raises(FaultError):
+        run(replace(config, trainer=replace(config.trainer, max_time=None)), callbacks=[Dies(1)])
     run(config)
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'skinlesion'")
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
+    assert {*states} == {"RUNNING"}, "not ended by a phase"
+    rates = client.get_metric_history(found.info.run_id, "lr-AdamW/head")
+    assert [each.step for each in rates] == [k * steps_of_an_epoch(tmp_path / "run") for k in range(4)]
     assert found.data.params["loss/gamma"] == "2.0"
     assert [each.value for each in client.get_metric_history(found.info.run_id, "val/macro_f1")] == [
         pytest.approx(score, rel=1e-5) for score in pd.read_csv(tmp_path / "run/metrics.csv")["val/macro_f1"]
