@@ -1,12 +1,14 @@
 """A specialist corrects the vote: the rule and its weight, what is refused, and the command from end to end."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import CODES, composed
@@ -14,7 +16,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from skinlesion.commands.ensemble import run as ensemble
+from skinlesion.commands.report import run as report
 from skinlesion.config.inference import EnsembleConfig
+from skinlesion.config.studies import ReportConfig
 from skinlesion.data.metadata import CATEGORY, FactSpec, MetadataEncoder
 from skinlesion.data.transforms import normalise
 from skinlesion.deploy.graph import VotingModule
@@ -110,6 +114,19 @@ def test_the_weight_is_that_of_the_least_log_loss(seed: int, truth: float) -> No
         assert fitted["weight"] < 0.35
     if truth < 0:
         assert fitted["weight"] == 0, "a specialist that misleads is left out"
+
+
+def test_the_report_shows_what_the_specialist_changes(pair: Path) -> None:
+    out = pair.parent / "report"
+    report(composed("report", ReportConfig, f"ensemble={pair}", f"out={out}", *FAST[:2]))
+    expected = json.loads((pair / "metrics.json").read_text())["against_plain_vote"]["test"]
+    rows = pd.read_csv(out / "tables" / "correction.csv").set_index("metric")["difference"]
+    for name, key in (("macro-F1", "macro_f1"), ("AUROC of nv", "auroc_nv"), ("sensitivity to nv", "recall_nv")):
+        ends = [expected[key][end] for end in ("value", "low", "high")]
+        assert [float(each) for each in re.findall(r"[+-]\d\.\d+", rows[name])] == pytest.approx(ends, abs=6e-4)
+    page = (out / "report.html").read_text()
+    assert "Corrected minus plain vote (paired, test part)" in page
+    assert "The specialist changes the macro-F1 of the vote by" in page
 
 
 def test_the_command_stores_prints_and_judges_the_correction(pair: Path, specialist: Path, sweep_folder: Path) -> None:
