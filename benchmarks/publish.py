@@ -1,12 +1,15 @@
 """`python -m benchmarks.publish RUNS DATA`: pool the predictions of folds into the tables that are shipped.
 
 RUNS/fold0 and so on, as far as they are finished, hold one folder a member, as `skinlesion folds` makes them; each
-member gives a table of its name, all of them together `vote`. The baselines know no image: `camera` the source alone,
-`metadata` age, sex and localization, each a logistic regression fitted to the other folds.
+member gives a table of its name, all of them together `vote`. RUNS/seed666 and so on hold the same of the published
+split at other split seeds; each gives tables of its own, since their test parts share images. The baselines know no
+image: `camera` the source alone, `metadata` age, sex and localization, each a logistic regression fitted to the other
+folds.
 """
 
 import argparse
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +49,12 @@ def main() -> None:
         for fold, number in zip(folds, numbers, strict=True)
     ]
     pd.concat(histories).to_csv(arguments.out / "epochs.csv", index=False)
+    for seed in sorted(arguments.runs.glob("seed*")):
+        for name, (table,) in voted([seed], members, "test").items():
+            write(table.to_frame().assign(fold=0), facts, arguments.out / f"{seed.name}_{name}.csv.gz")
     judged: dict[str, str] = {}
     for part, suffix in (("test", ""), ("val", "_val")):
-        pooled = {
-            name: [Predictions.read(fold / name / f"predictions_{part}.csv") for fold in folds] for name in members
-        }
-        if len(members) > 1:
-            pooled["vote"] = [Predictions.soft_vote(each) for each in zip(*pooled.values(), strict=True)]
-        for name, tables in pooled.items():
+        for name, tables in voted(folds, members, part).items():
             of_image = np.repeat(numbers, [len(table) for table in tables])
             frame = pd.concat([table.to_frame() for table in tables]).assign(fold=of_image)
             write(frame, facts, arguments.out / f"{name}{suffix}.csv.gz")
@@ -64,6 +65,14 @@ def main() -> None:
     for name, columns in BASELINES.items():
         values = pd.DataFrame(cross_fitted(facts, folds_of, columns), columns=list(HAM10000.codes), index=facts.index)
         write(about.join(values)[folds_of >= 0], facts, arguments.out / f"{name}.csv.gz")
+
+
+def voted(folders: Sequence[Path], members: Sequence[str], part: str) -> dict[str, list[Predictions]]:
+    """The predictions of each member in each folder, and the means of all members as `vote`."""
+    found = {name: [Predictions.read(each / name / f"predictions_{part}.csv") for each in folders] for name in members}
+    if len(members) > 1:
+        found["vote"] = [Predictions.soft_vote(each) for each in zip(*found.values(), strict=True)]
+    return found
 
 
 def write(frame: pd.DataFrame, facts: pd.DataFrame, path: Path) -> None:

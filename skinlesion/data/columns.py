@@ -247,7 +247,7 @@ def fact_problems(rows: pd.DataFrame, layout: Layout) -> Iterator[str]:
 def checked_frame(
     rows: pd.DataFrame,
     facts: pd.DataFrame,
-    files: Mapping[str, Sequence[Path]] | None,
+    files: Mapping[str, Sequence[str]] | None,
     layout: Layout,
     *,
     groups: Path | None,
@@ -269,7 +269,7 @@ def checked_frame(
             "dx_type": known["dx_type"].replace(_CONFIRMATIONS).tolist(),
             **values,
             "dataset": known["dataset"].tolist(),
-            "path": ["" if files is None else str(files[image_id][0]) for image_id in ids],
+            "path": ["" if files is None else files[image_id][0] for image_id in ids],
             "patient_id": np.where(is_known(known["patient_id"]), known["patient_id"], "").tolist(),
         }
     )

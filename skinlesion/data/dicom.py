@@ -86,10 +86,10 @@ def dicom_facts(path: Path) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def with_dicom_facts(facts: "pd.DataFrame", files: Mapping[str, Sequence[Path]]) -> "pd.DataFrame":
+def with_dicom_facts(facts: "pd.DataFrame", files: Mapping[str, Sequence[str]]) -> "pd.DataFrame":
     """Fill in what DICOM files say about their patients where a table says nothing; text by image id."""
-    known = {image_id: paths[0] for image_id, paths in files.items() if paths[0].suffix.lower() in SUFFIXES}
-    found = {image_id: said for image_id, path in known.items() if (said := dicom_facts(path))}
+    known = {image_id: paths[0] for image_id, paths in files.items() if paths[0].lower().endswith(SUFFIXES)}
+    found = {image_id: said for image_id, path in known.items() if (said := dicom_facts(Path(path)))}
     if not found:
         return facts
     filled = facts.copy()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -42,6 +43,8 @@ def group_ids(frame: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
     Returns:
         N names: the first patient of the group by name, else its first lesion.
     """
+    if not groups and not frame["patient_id"].any():  # a tenth of the time of what follows
+        return cast("list[str]", frame["lesion_id"].tolist())
     files = (groups.get(image, "") for image in frame["image_id"].tolist())
     rows = zip(frame["patient_id"].tolist(), frame["lesion_id"].tolist(), files, strict=True)
     members = [[(kind, name) for kind, name in zip("abc", each, strict=True) if name] for each in rows]

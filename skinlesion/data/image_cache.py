@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from skinlesion.data.disk_cache import is_intact
 from skinlesion.data.image_io import Image, decode
 from skinlesion.data.manifest import content_digests
 from skinlesion.data.shards import Keys, Rows, ShardStore
@@ -91,7 +90,7 @@ class ImageSource:
             ConfigError: The folder cannot be written.
             DataError: The disk is too small.
         """
-        if not self._of_earlier_version.exists() and len(missing := self._store.missing(self._keys)):
+        if len(missing := self._store.missing(self._keys)):
             self._store.check_room(len(missing))
 
     def open(self) -> ImageCache:
@@ -101,14 +100,9 @@ class ImageSource:
             ConfigError: Images are not there yet, and the folder cannot be written.
             DataError: Images cannot be decoded, of which all are named, or the disk is full; the others are kept.
         """
-        path, rows = self._store.folder, None
-        if is_intact(self._of_earlier_version):
-            path, rows = self._of_earlier_version, Rows.of_file(self._of_earlier_version)
-        rows = rows or self._store.rows(self._keys)
-        while rows is None:
+        while (rows := self._store.rows(self._keys)) is None:
             self._decode()
-            rows = self._store.rows(self._keys)
-        return ImageCache(path, self.key, tuple(self.frame["image_id"].tolist()), rows)
+        return ImageCache(self._store.folder, self.key, tuple(self.frame["image_id"].tolist()), rows)
 
     @property
     def _keys(self) -> Keys:
@@ -119,10 +113,6 @@ class ImageSource:
         removed = "" if self.hair == "keep" else f"-{self.hair}-hair"
         folder = self.cache_dir / f"images-{self.size[0]}x{self.size[1]}{removed}-v{_FORMAT}"
         return ShardStore(folder, (*self.size, 3), np.dtype(np.uint8), what="decoded images")
-
-    @property
-    def _of_earlier_version(self) -> Path:
-        return self.cache_dir / f"images-{self.size[0]}x{self.size[1]}-{self.key[:16]}.npy"
 
     def _decode(self) -> None:
         broken: list[str] = []

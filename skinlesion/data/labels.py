@@ -171,11 +171,11 @@ def diagnosis_codes(rows: pd.DataFrame, taxonomy: Taxonomy) -> list[str] | None:
     return None if column is None or words is None else [taxonomy.meaning(word) or word for word in words]
 
 
-def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[Path]]]:
+def folder_labels(images: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Label images by the names of their folders: the table for `read_labels`, and the file of each image."""
     found = class_folders(images)
     table = pd.DataFrame([row[:2] for row in found], columns=["image_id", "dx"], dtype=object)
-    return table, {image_id: [path] for image_id, _, path in found}
+    return table, {image_id: [str(path)] for image_id, _, path in found}
 
 
 def _free_columns(rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:

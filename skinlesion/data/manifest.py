@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # files handed to the threads: a future each
 _ABSENT = [-1, -1, -1]
+_File = TypeVar("_File", Path, str)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class _Files:
         return self.whole, self.shapes, self.digests
 
 
-def file_faults(paths: Sequence[Path], folder: Path | None = None) -> dict[Path, str]:
+def file_faults(paths: Sequence[_File], folder: Path | None = None) -> dict[_File, str]:
     """Probe image files without decoding them, see `image_io.probe`; those that were whole and are the same are not.
 
     Args:
@@ -80,7 +81,7 @@ def file_faults(paths: Sequence[Path], folder: Path | None = None) -> dict[Path,
     with _known(paths, folder) as known:
         for place in np.flatnonzero(~known.whole).tolist():
             try:
-                probe(paths[place])
+                probe(Path(paths[place]))
                 known.whole[place] = True
             except ImageError as error:
                 faults[paths[place]] = str(error)

@@ -162,8 +162,7 @@ def read_ham10000(
     frame = checked_frame(rows, facts, files, layout, groups=groups)
     unread = unread_columns(tables[0], meanings, layout)
     report_columns(frame, facts, layout.fact_columns(rows), layout, unread)
-    _note_left_out(frame, rows, only)
-    return frame
+    return _with_left_out(frame, rows, only)
 
 
 def _has_words(root: Path, config: DataConfig) -> bool:
@@ -249,7 +248,7 @@ def read_labelled(
     if problems := [*problems, *named_by_file(labels, form), *more]:
         raise DataError.listing(title, problems)
     kept = rows[rows["diagnosis"] != ""]
-    files: dict[str, list[Path]] | None = None
+    files: dict[str, list[str]] | None = None
     if images is not None:
         options = {"policies": (missing_images, extra_images), "key": key, "only": only, "located": located}
         options |= {"root": images[0], "dropped": rows["image_id"].tolist(), "cache_dir": cache_dir}
@@ -262,13 +261,15 @@ def read_labelled(
     unread = (name for path in tables for name in unread_columns(path, meanings, layout))
     report_columns(frame, facts, columns, layout, [*unread])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
-    _note_left_out(frame, rows, only)
-    return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
+    return LabelledData(_with_left_out(frame, rows, only), label_counts(rows), alone, tuple(dropped), columns)
 
 
-def _note_left_out(frame: pd.DataFrame, rows: pd.DataFrame, only: Collection[str] | None) -> None:
-    if only is None:  # the rest of a table is many ids, which pandas copies with each new frame
-        frame.attrs[LEFT_OUT] = frozenset(rows["image_id"]) - frozenset(frame["image_id"])
+def _with_left_out(frame: pd.DataFrame, rows: pd.DataFrame, only: Collection[str] | None) -> pd.DataFrame:
+    if only is not None:  # the rest of a table is many ids, which pandas copies with each new frame
+        return frame
+    found = frame.copy(deep=False)
+    found.attrs[LEFT_OUT] = frozenset(rows["image_id"]) - frozenset(frame["image_id"])
+    return found
 
 
 def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str], list[str]]:

@@ -41,13 +41,6 @@ class Rows:
     shape: tuple[int, ...]  # of one array
     dtype: np.dtype[Any]
 
-    @classmethod
-    def of_file(cls, path: Path) -> "Rows":
-        """The rows of an .npy file, as caches of earlier versions have them."""
-        whole = np.load(path, mmap_mode="r")
-        numbers = np.arange(len(whole), dtype=np.int32)
-        return cls((path,), np.zeros_like(numbers), numbers, whole.shape[1:], whole.dtype)
-
     def __len__(self) -> int:
         return len(self.place)
 
@@ -184,8 +177,6 @@ def keys_of(texts: Iterable[bytes]) -> Keys:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, mmap_mode="r"))
     count = path.stat().st_size // (int(np.prod(shape)) * dtype.itemsize)
     return np.asarray(np.memmap(path, dtype, "r", shape=(count, *shape)))
 

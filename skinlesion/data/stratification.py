@@ -54,17 +54,19 @@ def assign_evenly(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[flo
     assigned = {code: [0] * len(shares) for code in lesions}
     totals = {code: sum(found.values()) for code, found in lesions.items()}
 
-    def fullness(part: int, code: str, lesion: str) -> tuple[float, float, float]:
-        others = sum(assigned[other][part] / totals[other] for other in held[lesion] if other != code)
-        return assigned[code][part] / shares[part], others / shares[part], images[part] / shares[part]
+    def fullness(part: int, code: str, others: Sequence[str]) -> tuple[float, float, float]:
+        lacking = sum(assigned[other][part] / totals[other] for other in others) if others else 0.0
+        return assigned[code][part] / shares[part], lacking / shares[part], images[part] / shares[part]
 
     for code, found in lesions.items():
         # big ones first, small ones even out
         for lesion in sorted(found, key=lambda name: (-found[name], -len(held[name]))):
             if lesion in part_of:  # a group, by a rarer diagnosis
                 continue
-            part_of[lesion] = min(range(len(shares)), key=lambda part: fullness(part, code, lesion))
+            others = [other for other in held[lesion] if other != code]
+            filled = [fullness(part, code, others) for part in range(len(shares))]
+            part_of[lesion] = part = filled.index(min(filled))
             for other, number in held[lesion].items():
-                assigned[other][part_of[lesion]] += number
-                images[part_of[lesion]] += number
+                assigned[other][part] += number
+                images[part] += number
     return part_of

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from skinlesion.config.train import ScheduleConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.dataset import WHOLE, GivenBatches, InOrder, LesionDataset, PartDataset, Share, loader
-from skinlesion.data.disk_cache import is_intact, read_json
+from skinlesion.data.disk_cache import read_json
 from skinlesion.data.shards import Keys, Rows, ShardStore, keys_of
 from skinlesion.files import write_json
 from skinlesion.inference.predictions import Predictions
@@ -85,7 +85,8 @@ class FeatureStore:
 
     def dataset(self, part: Part, views: int) -> FeatureDataset:
         """One part as feature maps, computed now if they are not on disk."""
-        return FeatureDataset([self._maps(view, views) for view in range(views)], self.datamodule.dataset(part, None))
+        images = self.datamodule.dataset(part, None)  # first, so that a disk too small for them is said first
+        return FeatureDataset([self._maps(view, views) for view in range(views)], images)
 
     def train_dataloader(self, views: int) -> DataLoader[FeatureBatch]:
         """Training maps in the order in which the images would come."""
@@ -97,16 +98,14 @@ class FeatureStore:
         dataset = self.dataset("val", 1)
         return loader(dataset, self.datamodule.in_order(len(dataset)), batch_size=self.datamodule.batch_size)
 
-    def _path(self, view: int, images: str | None = None) -> Path:
-        """Folder of a view; or, given the key of all images, the file of earlier versions."""
-        data, spec = self.datamodule, asdict(self.datamodule.spec)
-        if images is not None:
-            spec.pop("hair")  # is in the key
-        device = self.device.type  # a GPU rounds otherwise
+    def _path(self, view: int) -> Path:
+        """Folder of a view."""
+        data = self.datamodule
         changes = (asdict(data.augment_options), data.seed) if view else None
-        made_from = (_FORMAT, self._fingerprint, *([images] if images else []), spec, view, changes, device)
+        device = self.device.type  # a GPU rounds otherwise
+        made_from = (_FORMAT, self._fingerprint, asdict(data.spec), view, changes, device)
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-        return data.cache_dir / f"features-{self.name}-view{view}-{key}{'.npy' if images else ''}"
+        return data.cache_dir / f"features-{self.name}-view{view}-{key}"
 
     @cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -129,8 +128,6 @@ class FeatureStore:
 
     def _maps(self, view: int, views: int) -> Rows:
         """The maps of a view, one of several that will be asked for."""
-        if is_intact(old := self._path(view, self.datamodule.cache.key)):
-            return Rows.of_file(old)
         dtype = np.dtype(np.float16 if view else np.float32)
         advice = ", or take fewer views (schedule.phases.NAME.cached_views)"
         store = ShardStore(self._path(view), self._shape, dtype, what="feature maps", advice=advice)

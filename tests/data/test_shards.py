@@ -3,7 +3,7 @@
 import errno
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +149,19 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(store: ShardStore, monke
     store.check_room(2)
     with pytest.raises(DataError, match="numbers need"):
         store.check_room(3)
+
+
+def test_a_disk_that_fills_up_keeps_what_fitted(mount: Callable[[str], Path]) -> None:
+    disk = mount("size=1m")
+    store = ShardStore(disk / "store", (100_000,), np.dtype(np.uint8), what="numbers")
+
+    def batches() -> Iterator[tuple[Keys, np.ndarray]]:
+        for number in range(12):
+            yield keys(number), np.full((1, 100_000), number, np.uint8)
+
+    with store.locked(), pytest.raises(DataError, match=r"numbers need 0\.1 MB, .* free \(No space left") as caught:
+        store.add(batches())
+    assert "\n" not in str(caught.value)
+    kept = 12 - len(store.missing(keys(*range(12))))
+    assert 5 <= kept < 12
+    assert held(store.rows(keys(*range(kept)))) == [*range(kept)]

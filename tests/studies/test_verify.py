@@ -100,6 +100,18 @@ def test_rows_can_be_some_of_the_images_or_a_difference(tmp_path: Path) -> None:
     assert f"| {100 * (accuracy(frame) - accuracy(frame_of(seed=1))):+.1f} [" in less
 
 
+def test_a_mean_of_tables_is_that_of_their_metrics(tmp_path: Path) -> None:
+    frames = [frame_of(seed=seed) for seed in (0, 1)]
+    for seed, frame in enumerate(frames):
+        ship(frame, tmp_path / f"seed{seed}.csv.gz")
+    run(command(tmp_path, "write=true", rows='[{label: "mean of two", mean_of: [seed0, seed1]}]'))
+    predicted = [np.asarray(CODES)[frame[list(CODES)].to_numpy().argmax(axis=1)] for frame in frames]
+    pairs = list(zip(frames, predicted, strict=True))
+    accuracy = np.mean([(frame["actual"] == codes).mean() for frame, codes in pairs])
+    macro_f1 = np.mean([f1_score(frame["actual"], codes, average="macro") for frame, codes in pairs])
+    assert f"| mean of two | {100 * accuracy:.1f} [–] | {macro_f1:.3f} [–] |" in (tmp_path / "page.md").read_text()
+
+
 def test_flags_use_the_threshold_of_their_own_folds_validation_part(tmp_path: Path) -> None:
     frame, validation = frame_of(), frame_of(seed=2)
     ship(frame, tmp_path / "ours.csv.gz")
@@ -121,7 +133,7 @@ def test_flags_use_the_threshold_of_their_own_folds_validation_part(tmp_path: Pa
     [
         ("[{label: a, predictions: ours, only: {source: here}}]", "ours has no here; it has"),
         ("[{label: a, predictions: ours, only: {clinic: near}}]", "no such column in ours"),
-        ("[{label: a}]", "expected predictions, or cells"),
+        ("[{label: a}]", "expected one of predictions, mean_of"),
         ("[{label: a, prediction: ours}]", r"tables.yaml: .*prediction: unknown key"),
         ("[{label: a, predictions: absent}]", "absent.csv.gz: no predictions table"),
     ],

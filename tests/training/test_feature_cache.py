@@ -1,12 +1,9 @@
 """Feature maps: computed once, shared, keyed by what they are made from, and equal to what the network gives."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +13,11 @@ import torch
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.datamodule import HELD_OUT, LesionDataModule
 from skinlesion.data.dataset import Share
-from skinlesion.data.disk_cache import new_array
 from skinlesion.errors import ConfigError, DataError
 from skinlesion.model.backbone import Backbone
 from skinlesion.model.surgery import Halves
 from skinlesion.training.build import architecture, build_backbone, image_input
-from skinlesion.training.feature_cache import FeatureStore, backbone_maps, trained_maps, weights_digest
+from skinlesion.training.feature_cache import FeatureStore, backbone_maps, trained_maps
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
@@ -223,19 +219,6 @@ def test_one_more_image_costs_one(small_config: Config, monkeypatch: pytest.Monk
     (view,) = made.dataset("val", 1).views
     assert computed == [5]
     np.testing.assert_allclose(view.take(range(len(view))), before, rtol=1e-5, atol=1e-6)
-
-
-def test_a_file_of_an_earlier_version_is_read(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = store(small_config())
-    data, spec = made.datamodule, asdict(made.datamodule.spec)
-    del spec["hair"]
-    made_from = (2, weights_digest(made.backbone), data.cache.key, spec, 0, None, "cpu")
-    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-    path = data.cache_dir / f"features-{made.name}-view0-{key}.npy"
-    with new_array(path, (len(data.frame), 2, 2, 3), np.float32, what="") as array:
-        array[:] = np.arange(len(data.frame))[:, None, None, None]
-    (view,) = made.dataset("val", 1).views
-    np.testing.assert_array_equal(view.take([3, 1])[:, 0, 0, 0], [3, 1])
 
 
 def test_a_few_images_at_a_time_change_nothing() -> None:

@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from skinlesion.data.disk_cache import new_array, open_array
-from skinlesion.data.image_cache import open_cache
+from skinlesion.data.image_cache import ImageSource
 from skinlesion.data.image_io import Image, ImageInput, fit
+from skinlesion.data.shards import ShardStore
 from skinlesion.data.transforms import normalise
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.model.pretrained import load_pretrained, resolve_hub_name
@@ -111,27 +111,29 @@ class Embedder:
         """Vectors (B, C) of images (B, H, W, 3) of its size."""
         return np.asarray(self.vectors(normalise(pixels, self.spec).to(device)).float().cpu())
 
+    def width(self, device: torch.device) -> int:
+        """C, the length of a vector."""
+        return len(self.embed(np.zeros((1, *self.spec.size, 3), np.uint8), device)[0])
+
     def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path, device: torch.device) -> Vectors:
-        """Vectors (N, C) of a checked frame's images, from `cache_dir` if they are there.
+        """Vectors (N, C) of a checked frame's images, from `cache_dir` as far as they are there.
 
         Raises:
             DataError: Images cannot be decoded, or the disk is full.
         """
-        cache = open_cache(frame, size=self.spec.size, cache_dir=cache_dir, hair=self.spec.hair)
-        made_from = json.dumps((_FORMAT, self.digest, cache.key, asdict(self.spec), device.type))
-        key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
-        path = cache_dir / f"embedding-{self.name.replace('/', '_')}-{key}.npy"
-
-        def build() -> None:
-            log.info("Embedding %d images by %s, once: %s", len(frame), self.name, path)
-            starts = range(0, len(frame), _BATCH)
-            blocks = (range(start, min(start + _BATCH, len(frame))) for start in starts)
-            batches = (self.embed(cache.images.take(block), device) for block in blocks)
-            found = np.concatenate([*track(batches, f"embedding by {self.name}", len(starts))])
-            with new_array(path, found.shape, np.float32, what="embeddings") as array:
-                array[:] = found
-
-        return open_array(path, build)
+        source = ImageSource(frame, self.spec.size, cache_dir, self.spec.hair)
+        made_from = json.dumps((_FORMAT, self.digest, asdict(self.spec), device.type)).encode()
+        folder = f"embedding-{self.name.replace('/', '_')}-{hashlib.sha256(made_from).hexdigest()[:16]}"
+        store = ShardStore(cache_dir / folder, (self.width(device),), np.dtype(np.float32), what="embeddings")
+        keys = source.contents.astype("S32")
+        while (rows := store.rows(keys)) is None:
+            with store.locked():
+                missing = store.missing(keys)  # by now, another process may have computed some
+                log.info("Embedding %d images by %s, once: %s", len(missing), self.name, store.folder)
+                images, blocks = source.open().images, np.split(missing, range(_BATCH, len(missing), _BATCH))
+                tracked = track(blocks, f"embedding by {self.name}", len(blocks))
+                store.add((keys[block], self.embed(images.take(block), device)) for block in tracked)
+        return rows.take(range(len(rows)))
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Embedders:
     @property
     def widths(self) -> list[int]:
         """Length of each network's vectors."""
-        return [each.embed(np.zeros((1, *each.spec.size, 3), np.uint8), self.device).shape[1] for each in self.each]
+        return [each.width(self.device) for each in self.each]
 
     @classmethod
     def load(

@@ -37,18 +37,19 @@ class PublishedThreshold:
 
 @dataclass
 class PublishedRow:
-    """A row of a published table: predictions and which of them, the difference of two, or others' numbers as cells."""
+    """A row of a published table: predictions and which of them, a difference, a mean, or cells of others."""
 
     label: str = MISSING
     predictions: str | None = None  # name of a predictions table
+    mean_of: list[str] = field(default_factory=list)  # names of tables, such as of several split seeds; no interval
     minus: str | None = None  # name of the table whose metrics are subtracted
     only: dict[str, str] = field(default_factory=dict)  # column and its value, or `not VALUE`
     threshold: PublishedThreshold | None = None
     cells: list[str] | None = None  # of a row that others published
 
     def __post_init__(self) -> None:
-        if (self.predictions is None) == (self.cells is None):
-            raise ConfigError(f"{self.label}: expected predictions, or cells that others published, and not both")
+        if sum((self.predictions is not None, self.cells is not None, bool(self.mean_of))) != 1:
+            raise ConfigError(f"{self.label}: expected one of predictions, mean_of, and cells that others published")
 
 
 @dataclass
@@ -112,7 +113,7 @@ def recompute(
     """
     rows = [[table.heading, *table.metrics.values()]]
     for row in table.rows:
-        key = (folder, row.predictions, row.minus, *sorted(row.only.items()), str(row.threshold), config)
+        key = (folder, row.predictions, *row.mean_of, row.minus, *sorted(row.only.items()), str(row.threshold), config)
         if not row.cells and key not in known:
             known[key] = _measured(row, folder, config)
         found = known.get(key, {})
@@ -124,6 +125,11 @@ def recompute(
 
 
 def _measured(row: PublishedRow, folder: Path, config: BootstrapConfig) -> Estimates:
+    if row.mean_of:
+        tables = [_rows(row, name, folder)[0] for name in row.mean_of]
+        statistics = [metrics_statistic(each, bins=BINS).resampled(np.ones((1, each.lesions))) for each in tables]
+        means = {name: Estimate(float(np.mean([each[name] for each in statistics]))) for name in statistics[0]}
+        return {**means, "images": Estimate(round(np.mean([len(each) for each in tables])))}
     own, about = _rows(row, row.predictions, folder)
     found = {"images": Estimate(len(own)), "lesions": Estimate(own.lesions), **_estimates(own, row, folder, config)}
     if row.threshold is not None:
