@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from skinlesion.config.studies import ProbeConfig
 
@@ -38,7 +38,7 @@ def run(config: ProbeConfig) -> None:
     taxonomy = given.found_in(frame["diagnosis"])
     splits = splits_of(frame, config.split, taxonomy=taxonomy)
     device = device_of(config.accelerator)
-    options = {"pretrained": config.pretrained, "image_size": config.image_size, "hair": config.hair}
+    options: dict[str, Any] = {"pretrained": config.pretrained, "image_size": config.image_size, "hair": config.hair}
     embedders = Embedders.load(config.backbones, **options, device=device)
     refuse_leakage(embedders, splits)
     started = time.monotonic()
