@@ -76,6 +76,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(old)  # Windows cannot rename onto a folder
         beside.rename(folder)
+    except OSError as error:
+        error.filename = error.filename or str(folder)  # a full disk does not name the file
+        raise
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)

@@ -53,7 +53,7 @@ def milk10k(root: Path, n: int = 3) -> None:
     for k in range(n):
         lesion = f"IL_{k:07d}"
         truth.append([lesion, *("1.0" if code == chosen[k % len(chosen)] else "0.0" for code in codes)])
-        for kind, image in (("clinical: close-up", f"ISIC_{800 + k:07d}"), ("dermoscopic", f"ISIC_{5000 + k:07d}")):
+        for kind, image in (("clinical: close-up", f"ISIC_{800 + k:07d}"), ("dermoscopic", f"ISIC_{9000 + k:07d}")):
             about = ["A, clinic", "CC-BY-NC", "instrument only", 45, "female", k % 6, "lower_extremity", 0.1, 0.2]
             rows.append([lesion, kind, image, *about])
             write_images(root / "MILK10k_Training_Input" / lesion, [f"{image}.jpg"])

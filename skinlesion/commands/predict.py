@@ -148,18 +148,24 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
     shown = Table(title=f"Probabilities ({NOTE})", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     shown.add_column("image", overflow="fold", min_width=12)
-    shown.add_column("likeliest", min_width=9)
+    shown.add_column("diagnosis", min_width=9)
     for code in rows[0]["probabilities"]:
         shown.add_column(code, justify="right", no_wrap=True)
     wanted = rows[0].get("coverage_wanted")
     if wanted is not None:
         shown.add_column(f"set ({wanted:.0%})")
-    if any(row.get("out_of_distribution", {}).get("flag") for row in rows):
-        shown.caption = "! unlike the training images: do not rely on its probabilities"
+    notes = ["! unlike the training images: do not rely on its probabilities"] if any(map(_is_ood, rows)) else []
+    if any(row["probabilities"][row["predicted"]] < max(row["probabilities"].values()) for row in rows):
+        notes.append("the vote decides the diagnosis; after calibration another one can be more probable")
+    shown.caption = "\n".join(notes) or None
     for row in rows:
-        is_ood = row.get("out_of_distribution", {}).get("flag", False)
         values = [f"{value:.3f}" for value in row["probabilities"].values()]
         sets = [] if wanted is None else [" ".join(row["prediction_set"])]
-        name = printable(f"{'! ' if is_ood else ''}{Path(row['image']).name}")
-        shown.add_row(name, f"{row['name']} ({row['category']})", *values, *sets)
+        name = printable(f"{'! ' if _is_ood(row) else ''}{Path(row['image']).name}")
+        category = "" if row["category"] == "unknown" else f" ({row['category']})"
+        shown.add_row(name, f"{row['name']}{category}", *values, *sets)
     Console(markup=False, highlight=False, emoji=False).print(shown)
+
+
+def _is_ood(row: dict[str, Any]) -> bool:
+    return bool(row.get("out_of_distribution", {}).get("flag", False))

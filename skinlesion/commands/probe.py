@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinlesion.config.studies import ProbeConfig
 
@@ -38,9 +38,8 @@ def run(config: ProbeConfig) -> None:
     taxonomy = given.found_in(frame["diagnosis"])
     splits = splits_of(frame, config.split, taxonomy=taxonomy)
     device = device_of(config.accelerator)
-    embedders = Embedders.load(
-        config.backbones, pretrained=config.pretrained, image_size=config.image_size, device=device
-    )
+    options: dict[str, Any] = {"pretrained": config.pretrained, "image_size": config.image_size, "hair": config.hair}
+    embedders = Embedders.load(config.backbones, **options, device=device)
     refuse_leakage(embedders, splits)
     started = time.monotonic()
     vectors = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
@@ -56,8 +55,7 @@ def run(config: ProbeConfig) -> None:
         taxonomy=taxonomy,
     )
     log.info("Embedding took %.1f s, the classifiers %.1f s", embedded - started, time.monotonic() - embedded)
-    recipe = {"sources": config.backbones, "pretrained": config.pretrained, "image_size": config.image_size}
-    Cases.of(frame, vectors, embedders, recipe).write(out / NAME)
+    Cases.of(frame, vectors, embedders, {"sources": config.backbones, **options}).write(out / NAME)
     _judge(tables, config, embedders, folds=len(splits), dimensions=vectors.shape[1])
     _list_errors(tables, frame, out)
     log.info("Tables, numbers and cases: %s", out)

@@ -48,7 +48,7 @@ def build_once(path: Path, build: Callable[[], None], *, is_intact: Callable[[Pa
             build()
 
 
-def require_room(folder: Path, size: int, *, what: str, advice: str = "") -> None:
+def require_room(folder: Path, size: int, *, what: str, advice: str = "", key: str = "data.cache_dir") -> None:
     """Refuse now what a disk cannot hold: a mapped file that outgrows it kills the process without a word.
 
     Raises:
@@ -56,7 +56,7 @@ def require_room(folder: Path, size: int, *, what: str, advice: str = "") -> Non
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     if size > shutil.disk_usage(there).free:
-        raise full_disk(there, size, what=what, advice=advice)
+        raise full_disk(there, size, what=what, advice=advice, key=key)
 
 
 def load_arrays(path: Path, build: Callable[[], None]) -> dict[str, npt.NDArray[Any]]:
@@ -73,12 +73,14 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:
     return None
 
 
-def full_disk(folder: Path, size: int, *, what: str, advice: str, reason: str = "") -> DataError:
-    """The error of a disk that cannot take some more bytes."""
+def full_disk(
+    folder: Path, size: int, *, what: str, advice: str, reason: str = "", key: str = "data.cache_dir"
+) -> DataError:
+    """The error of a disk that cannot take some more bytes; `key` names the folder in the configuration."""
     free = shutil.disk_usage(folder).free
     return DataError(
-        f"data.cache_dir={folder}: {what} need {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free{reason}; "
-        f"make room, or set data.cache_dir elsewhere{advice}"
+        f"{key}={folder}: {what} need {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free{reason}; "
+        f"make room, or set {key} elsewhere{advice}"
     )
 
 

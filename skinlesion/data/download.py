@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from skinlesion import __version__
 from skinlesion.config.data import DownloadConfig, RemoteFileConfig
-from skinlesion.data.disk_cache import require_room
+from skinlesion.data.disk_cache import FULL, require_room
 from skinlesion.data.image_formats import SUFFIXES
 from skinlesion.errors import DataError
 from skinlesion.files import replacing_folder
@@ -86,6 +86,17 @@ def fetch(file: RemoteFileConfig, root: Path, config: DownloadConfig) -> None:
             target.unlink()
 
 
+def room(file: RemoteFileConfig, root: Path) -> int:
+    """Bytes that a file still needs, as far as its size is known: what is to come of it, and its images."""
+    part = root / f"{file.name}.part"
+    whole = file.bytes or 0
+    return _room(file, whole, whole if (root / file.name).exists() else part.stat().st_size if part.exists() else 0)
+
+
+def _room(file: RemoteFileConfig, size: int, have: int) -> int:
+    return max(0, size - have) + size * (file.unpack is not None)
+
+
 def _fault(file: RemoteFileConfig, path: Path) -> str:
     """Say how a file differs from the published one; "" where it does not, as far as that is known."""
     if file.bytes is not None and path.stat().st_size != file.bytes:
@@ -110,10 +121,14 @@ def _receive(file: RemoteFileConfig, part: Path, config: DownloadConfig) -> None
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in _PASSING or tries >= config.retries:
-                answer = f"the host answers {error.code} ({error.reason})"
+                answer = f"the host answers {error.code} ({' '.join(str(error.reason).split())})"
                 raise DataError(f"{file.url}: {answer}; {_by_hand(config)}") from error
             reason = f"status {error.code}"
         except _BROKEN as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise DataError(
+                    f"{part}: {error.strerror}; make room, and run this again, which goes on there"
+                ) from error
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             tries = 0 if part.exists() and part.stat().st_size > before else tries
             if isinstance(cause, socket.gaierror) or tries >= config.retries:
@@ -137,15 +152,19 @@ def _receive_once(file: RemoteFileConfig, part: Path, config: DownloadConfig) ->
         if error.code != 416:
             raise
         error.close()
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # it ended between the last byte and the new name
         part.unlink()  # longer than the file: not a part of it
         raise ConnectionError("the part that was there does not belong to the file") from error
     with answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise DataError(f"{file.url}: the host sends a web page, not the file; {_by_hand(config)}")
         gone_on = _GONE_ON.fullmatch(answer.headers.get("Content-Range", "")) if answer.status == 206 else None
         if gone_on is None or int(gone_on[1]) != have:
             have = 0  # the whole file comes
         length = answer.headers.get("Content-Length")
         total = int(gone_on[2]) if gone_on else int(length) if length else file.bytes
-        require_room(part.parent, ((total or 0) - have) + (total or 0) * (file.unpack is not None), what=file.name)
+        require_room(part.parent, _room(file, total or 0, have), what=file.name, key="data.root")
         with part.open("ab" if have else "wb") as beside:
             count = math.ceil(((total or 0) - have) / _CHUNK)
             for chunk in track(_chunks(answer), f"{file.name} (MiB)", count):
@@ -187,7 +206,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with source.open(info) as content, place.open("wb") as written:
                     shutil.copyfileobj(content, written, _CHUNK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); delete it, and run this again") from error
 
 

@@ -168,6 +168,18 @@ class FactSpec:
         unknown = np.isnan(found)
         return np.column_stack([np.where(unknown, 0.0, (found - self.mean) / self.std), unknown])
 
+    def translation(self, other: Self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Matrix (own columns, other's columns) and shift (other's columns) from own encoding to that of `other`.
+
+        Args:
+            other: The same fact, as learned from other images.
+        """
+        if self.kind == CATEGORY:
+            words = np.array([word if word in other.categories else UNKNOWN for word in self.categories])
+            return (words[:, None] == other.categories).astype(float), np.zeros(len(other.categories))
+        shift = (self.mean - other.mean) / other.std  # of a known number alone
+        return np.array([[self.std / other.std, 0.0], [-shift, 1.0]]), np.array([shift, 0.0])
+
     @property
     def is_sound(self) -> bool:
         """Whether what was learned can be right."""
@@ -239,6 +251,21 @@ class MetadataEncoder:
         """
         self._require(facts)
         return np.concatenate([fact.encode(facts[fact.name]) for fact in self.facts], axis=1).astype(np.float32)
+
+    def translation(self, other: Self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Matrix (M, M') and shift (M',): `encode(facts) @ matrix + shift` is `other.encode(facts)`.
+
+        Values that this encoder does not know are unknown to the other one too.
+
+        Args:
+            other: An encoder of facts that this one knows too, as learned from other images.
+        """
+        matrix, shift = np.zeros((self.width, other.width)), np.zeros(other.width)
+        for place, fact in enumerate(other.facts):
+            own = self.names.index(fact.name)
+            rows, columns = (np.equal(each.fact_of_column, at) for each, at in ((self, own), (other, place)))
+            matrix[np.ix_(rows, columns)], shift[columns] = self.facts[own].translation(fact)
+        return matrix, shift
 
     def encode_patient(self, facts: Mapping[str, float | str | None]) -> npt.NDArray[np.float32]:
         """Turn the facts of one patient into numbers, as `encode` does.

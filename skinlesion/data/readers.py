@@ -38,6 +38,7 @@ from skinlesion.data.labels import (
 )
 from skinlesion.data.medmnist import LABELS, unpack
 from skinlesion.data.metadata import UNKNOWN, normalize_words
+from skinlesion.data.splits import LEFT_OUT
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -161,7 +162,7 @@ def read_ham10000(
     frame = checked_frame(rows, facts, files, layout, groups=groups)
     unread = unread_columns(tables[0], meanings, layout)
     report_columns(frame, facts, layout.fact_columns(rows), layout, unread)
-    return frame
+    return _with_left_out(frame, rows, only)
 
 
 def _has_words(root: Path, config: DataConfig) -> bool:
@@ -260,7 +261,15 @@ def read_labelled(
     unread = (name for path in tables for name in unread_columns(path, meanings, layout))
     report_columns(frame, facts, columns, layout, [*unread])
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
-    return LabelledData(frame, label_counts(rows), alone, tuple(dropped), columns)
+    return LabelledData(_with_left_out(frame, rows, only), label_counts(rows), alone, tuple(dropped), columns)
+
+
+def _with_left_out(frame: pd.DataFrame, rows: pd.DataFrame, only: Collection[str] | None) -> pd.DataFrame:
+    if only is not None:  # the rest of a table is many ids, which pandas copies with each new frame
+        return frame
+    found = frame.copy(deep=False)
+    found.attrs[LEFT_OUT] = frozenset(rows["image_id"]) - frozenset(frame["image_id"])
+    return found
 
 
 def _without_torn(frame: pd.DataFrame, *, torn: str, key: str) -> tuple[pd.DataFrame, list[str], list[str]]:

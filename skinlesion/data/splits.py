@@ -24,6 +24,8 @@ from skinlesion.taxonomy import HAM10000, Taxonomy
 SPLITS = ("train", "val", "test")
 CALIBRATION = "calibration"  # an optional part, on which nothing but what is fitted after the vote is fitted
 COLUMNS = ("image_id", "lesion_id", "split")
+LEFT_OUT = "left_out"
+"""Key of `frame.attrs`: the ids of the table's images that are not in the frame, such as those of dropped diagnoses."""
 
 log = logging.getLogger(__name__)
 
@@ -219,8 +221,11 @@ def _validate_on_share(
 
 def _id_problems(frame: pd.DataFrame, ids: "pd.Series[str]") -> Iterator[str]:
     yield from repeated_ids(ids)
-    if not (known := ids.isin(frame["image_id"])).all():
+    left_out = ids.isin(frame.attrs.get(LEFT_OUT, ()))
+    if not (known := ids.isin(frame["image_id"]) | left_out).all():
         yield f"image_id that is not in the table: {by_line(ids[~known])}; remove these lines."
+    if left_out.any():
+        log.info("%d of the file's %d images are left out of the table, and so of the split.", left_out.sum(), len(ids))
 
 
 def _file_problems(frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:

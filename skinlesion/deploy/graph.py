@@ -23,6 +23,7 @@ from skinlesion.deploy.manifest import Graph
 from skinlesion.deploy.runtime import SPECIALIST, image_input, pooled_output
 from skinlesion.errors import BundleError
 from skinlesion.files import replacing
+from skinlesion.inference.torch_members import translation
 from skinlesion.inference.tta import views
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -77,6 +78,7 @@ class VotingModule(nn.Module):
         everyone = [*models, *([] if specialist is None else [specialist])]
         self.members = nn.ModuleList(MemberModule(model, tta=tta) for model in models)
         self.specialist = None if specialist is None else MemberModule(specialist, tta=tta)
+        self.translated = None if specialist is None else translation(models[0].encoder, specialist)
         self.target = 0 if specialist is None else specialist.classes.index(target)
         self.sizes = list(dict.fromkeys(model.spec.size for model in everyone))
         self.padded = any(model.spec.padded for model in everyone)
@@ -102,8 +104,8 @@ class VotingModule(nn.Module):
         members = torch.stack([vote for vote, _, _ in outputs])  # (N, B, K)
         logits = torch.stack([logits for _, logits, _ in outputs])  # (N, B, K)
         scores = []
-        if self.specialist is not None:
-            scores = [self.specialist(images[self._size_of[-1]], metadata)[0][:, self.target]]
+        if self.specialist is not None and self.translated is not None:
+            scores = [self.specialist(images[self._size_of[-1]], self.translated(metadata))[0][:, self.target]]
         return members, members.mean(dim=0), logits, [pooled for _, _, pooled in outputs], scores
 
     def inputs(self) -> dict[str, str]:

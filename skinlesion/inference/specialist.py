@@ -83,10 +83,12 @@ def check_specialist(specialist: "TrainedModel", members: "Sequence[TrainedModel
         )
     if specialist.spec.hair != first.spec.hair:
         raise CheckpointError(f"{path}: data.hair={specialist.spec.hair}; its members have {first.spec.hair}")
-    if specialist.network.head.fusion != "none" and specialist.encoder != first.encoder:
+    kinds = {fact.name: (fact.kind, fact.unit) for fact in first.encoder.facts}
+    facts = () if specialist.network.head.fusion == "none" else specialist.encoder.facts
+    if others := [fact.name for fact in facts if kinds.get(fact.name) != (fact.kind, fact.unit)]:
         raise CheckpointError(
-            f"{path}: learned other facts, or other values of them, than {first.path}; train it on the same images, "
-            "or with model.fusion=none"
+            f"{path}: takes {', '.join(others)}, which {first.path} does not; train it on the members' facts, or with "
+            "model.fusion=none"
         )
 
 

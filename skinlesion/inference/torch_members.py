@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.transforms import normalise
@@ -53,6 +53,7 @@ class TorchMembers:
         self.hair = models[0].spec.hair
         for model in everyone:
             model.network.to(self.device).eval()
+        self.translated = None if specialist is None else translation(self.encoder, specialist).to(self.device)
 
     @property
     def encoder(self) -> MetadataEncoder:
@@ -73,8 +74,9 @@ class TorchMembers:
         made = [self._forward(model, stacked[model.spec.size], facts) for model in self.models]
         votes, logits, pooled = zip(*made, strict=True)
         score = None
-        if self.specialist is not None:
-            found = self._forward(self.specialist, stacked[self.specialist.spec.size], facts)[0]  # (B, 2)
+        if self.specialist is not None and self.translated is not None:
+            own = self.translated(facts)
+            found = self._forward(self.specialist, stacked[self.specialist.spec.size], own)[0]  # (B, 2)
             score = found[:, self.specialist.classes.index(self.target)]
         return Outputs(np.stack(votes), logits if embed else [], pooled if embed else [], score)
 
@@ -88,6 +90,16 @@ class TorchMembers:
         vote = torch.stack([logits.float().softmax(dim=1) for logits, _ in outputs]).mean(dim=0)
         logits, pooled = outputs[0]  # of the image as it is
         return vote.cpu().numpy(), logits.float().cpu().numpy(), pooled.float().cpu().numpy()
+
+
+def translation(encoder: MetadataEncoder, model: TrainedModel) -> nn.Module:
+    """Turn facts that an encoder encoded, (B, M), into those of a model that learned from other images."""
+    if model.encoder == encoder or model.network.head.fusion == "none":
+        return nn.Identity()
+    matrix, shift = (torch.from_numpy(each).float() for each in encoder.translation(model.encoder))
+    layer = nn.Linear(*matrix.shape)
+    layer.load_state_dict({"weight": matrix.T, "bias": shift})
+    return layer.requires_grad_(False)
 
 
 def device_of(accelerator: str) -> torch.device:

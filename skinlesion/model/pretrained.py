@@ -125,6 +125,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                     raise ValueError(f"{damaged} in it is damaged: its CRC-32 is another")
         content = load_state_dict(str(path), weights_only=True)
     except _UNREADABLE as error:
+        if found := re.search(r"Unsupported globals: ([\w.]+(?:, [\w.]+)*)\.", str(error)):
+            alone = f"torch.save(torch.load({str(path)!r}, weights_only=False)['state_dict'], 'weights.pth')"
+            raise CheckpointError(
+                f"{path}: not a readable weight file (weights_only=True blocked {found[1]}, code that is not run); if "
+                f"you trust the file, save its weights alone, {alone}, and set model.pretrained=weights.pth"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a readable weight file ({reason}); {OTHER_WAYS}") from error
     except AttributeError:

@@ -164,6 +164,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a checkpoint is that of another program: its pickled part does not name this one."""
+    if not zipfile.is_zipfile(path):
+        return False  # a damaged one of ours, or what nobody reads
+    with zipfile.ZipFile(path) as archive:
+        pickled = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return bool(pickled) and all(b"skinlesion" not in archive.read(name) for name in pickled)
+
+
 def load_model(path: Path) -> TrainedModel:
     """Load the trained model of a checkpoint, in evaluation mode.
 

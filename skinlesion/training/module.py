@@ -27,7 +27,7 @@ from skinlesion.model.network import Head
 from skinlesion.model.pretrained import Missing, load_pretrained, read_weights
 from skinlesion.taxonomy import HAM10000, Taxonomy
 from skinlesion.training.build import HeadOptions, build_backbone, build_network, image_input
-from skinlesion.training.checkpoint import read_checkpoint, read_intact
+from skinlesion.training.checkpoint import is_foreign, read_checkpoint, read_intact
 from skinlesion.training.feature_cache import FeatureBatch, logits
 from skinlesion.training.losses import FocalLoss, mixup_loss
 from skinlesion.training.optimizer import lr_factor, parameter_groups
@@ -309,7 +309,7 @@ def _refuse_leakage(path: Path, datamodule: LesionDataModule) -> None:
     """Refuse a checkpoint of a run whose training or validation part holds lesions that are held out now."""
     if path.suffix == ".safetensors" and path.with_name(ABOUT).is_file():
         log.warning("%s: a published model names no images: lesions that trained it may be held out now", path)
-    if not path.is_file() or path.suffix != ".ckpt":
+    if not path.is_file() or path.suffix != ".ckpt" or is_foreign(path):
         return
     split, now = read_checkpoint(path)["skinlesion"].get("split", {}), datamodule.split
     parts = {"val": ("train",), "test": ("train", "val"), "calibration": ("train", "val")}

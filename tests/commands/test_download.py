@@ -1,8 +1,10 @@
 """Data sets from a local stand-in of their hosts: ranges, breaks, wrong digests, refusals, no network, kills."""
 
+import errno
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -21,7 +24,7 @@ from skinlesion.commands.download import run
 from skinlesion.config.data import DownloadConfig
 from skinlesion.data import download
 from skinlesion.errors import ConfigError, DataError
-from skinlesion.files import config_dir
+from skinlesion.files import config_dir, disk_faults
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Host:
     cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break
     statuses: list[int] = field(default_factory=list)  # of the next answers
     ranges: list[str | None] = field(default_factory=list)  # asked for
+    content_type: str = "application/octet-stream"
 
 
 @pytest.fixture
@@ -50,11 +54,14 @@ def host() -> Iterator[Host]:
                 return
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and stand_in.knows_ranges else 0
             if start >= len(content):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.end_headers()
                 return
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Type", stand_in.content_type)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             cut = stand_in.cuts.pop(0) if stand_in.cuts else len(content)
@@ -204,6 +211,28 @@ def test_a_file_that_is_gone_is_refused_at_once(host: Host, tmp_path: Path) -> N
     assert len(host.ranges) == 1
 
 
+def test_a_web_page_is_not_taken_for_the_file(host: Host, tmp_path: Path) -> None:
+    """As a network that wants a log-in sends it, where no digest would tell."""
+    whole = config(host, tmp_path, "dataset.files.table.md5=null", "dataset.files.table.bytes=null")
+    host.content_type = "text/html; charset=utf-8"
+    with pytest.raises(DataError, match="the host sends a web page, not the file; by hand: download"):
+        run(whole)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_part_that_is_whole_is_not_fetched_again(host: Host, tmp_path: Path) -> None:
+    whole = config(host, tmp_path, "dataset.files.table.bytes=null")
+    (tmp_path / "HAM10000_metadata.csv.part").write_bytes(TABLE)
+    run(whole)
+    assert host.ranges[:2] == [f"bytes={len(TABLE)}-", None], "the second one is that of the next file"
+    assert (tmp_path / "HAM10000_metadata.csv").read_bytes() == TABLE
+
+
+def test_an_archive_with_too_few_images_is_refused_when_it_comes(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="part_2: holds 2 of 3 images"):
+        run(config(host, tmp_path, "dataset.files.part_2.images=3"))
+
+
 def test_a_busy_host_is_asked_again(host: Host, tmp_path: Path) -> None:
     host.statuses = [503, 503]
     run(config(host, tmp_path))
@@ -235,7 +264,7 @@ def test_archives_that_were_put_there_by_hand_are_checked_unpacked_and_kept(host
         run(whole)
 
 
-def test_a_damaged_archive_and_one_that_leaves_its_folder(tmp_path: Path) -> None:
+def test_a_damaged_publishedand_one_that_leaves_its_folder(tmp_path: Path) -> None:
     content = bytearray(PARTS[0])
     content[45] ^= 255  # in the first image
     (tmp_path / "a.zip").write_bytes(content)
@@ -267,11 +296,47 @@ def test_a_small_disk_is_found_out_before(host: Host, tmp_path: Path, monkeypatc
     whole = config(host, tmp_path)
     needed = len(TABLE) + 2 * sum(map(len, PARTS))
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed - 1})())
-    with pytest.raises(DataError, match="HAM10000"):
+    with pytest.raises(DataError, match=r"^data\.root=.*: the files of HAM10000 need .*set data\.root elsewhere$"):
         run(whole)
     assert host.ranges == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed})())
     run(whole)
+
+
+def test_archives_that_are_there_need_no_room_but_for_their_images(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = config(host, tmp_path)
+    (tmp_path / "HAM10000_images_part_1.zip").write_bytes(PARTS[0])
+    (tmp_path / "HAM10000_images_part_2.zip.part").write_bytes(PARTS[1][:100])
+    needed = len(TABLE) + len(PARTS[0]) + 2 * len(PARTS[1]) - 100
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed - 1})())
+    with pytest.raises(DataError, match="the files of HAM10000 need"):
+        run(whole)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed})())
+    run(whole)
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "asked"),
+    [
+        ((download, "_chunks"), "metadata.csv.part: No space left on device; make room", 1),
+        ((shutil, "copyfileobj"), "part_1: No space left on device", 2),
+    ],
+)
+def test_a_disk_that_fills_up_is_named_and_is_not_taken_for_the_network(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[ModuleType, str], said: str, asked: int
+) -> None:
+    """The system's own error, as of write(2), while a file is received and while it is unpacked."""
+    whole = config(host, tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*place, full)
+    with pytest.raises(DataError, match=said), disk_faults():
+        run(whole)
+    assert len(host.ranges) == asked, "no further try"
 
 
 def test_a_collection_goes_through_isic_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,8 +344,13 @@ def test_a_collection_goes_through_isic_cli(tmp_path: Path, monkeypatch: pytest.
     package.mkdir(parents=True)
     (package.parent / "__init__.py").write_text("")
     (package / "__init__.py").write_text("")
-    script = "import sys; from pathlib import Path; words = sys.argv[1:]; Path(words[-1]).mkdir()\n"
-    (package / "__main__.py").write_text(script + "(Path(words[-1]) / 'words.txt').write_text(' '.join(words[:-1]))")
+    (published := tmp_path / "archive").mkdir()
+    script = (
+        "import shutil, sys; from pathlib import Path; *words, root = sys.argv[1:]\n"
+        f"shutil.copytree({str(published)!r}, root, dirs_exist_ok=True)\n"
+        "(Path(root) / 'words.txt').write_text(' '.join(words)); sys.exit((Path(root) / 'broken').exists())"
+    )
+    (package / "__main__.py").write_text(script)
     words = ["dataset=isic", "dataset.collection=249", f"data.root={tmp_path / 'isic'}", "accept_licence=true"]
     whole = composed("download", DownloadConfig, *words)
     monkeypatch.setattr("skinlesion.commands.download.find_spec", lambda _: None)
@@ -288,10 +358,18 @@ def test_a_collection_goes_through_isic_cli(tmp_path: Path, monkeypatch: pytest.
         run(whole)
     monkeypatch.setattr("skinlesion.commands.download.find_spec", lambda _: True)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
-    run(whole)
+    with pytest.raises(DataError, match=r"isic-cli ended without metadata\.csv"):
+        run(whole)
     assert (tmp_path / "isic" / "words.txt").read_text() == "image download --collections 249"
+    (published / "metadata.csv").write_text('isic_id,text\nISIC_1,"two\nlines"\nISIC_2,\n')
+    (published / "ISIC_1.jpg").write_bytes(jpeg(1))
+    with pytest.raises(DataError, match=r"holds 1 of 2 images of metadata\.csv; run this again"):
+        run(whole)  # as where the archive refused one of them
+    (published / "ISIC_2.JPG").write_bytes(jpeg(2))
+    run(whole)
+    (published / "broken").touch()
     with pytest.raises(DataError, match="isic-cli ended with status 1"):
-        run(whole)  # the stand-in finds its folder there
+        run(whole)
 
 
 SOURCES = sorted((config_dir() / "dataset").glob("*.yaml"))

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -403,3 +404,22 @@ def test_pixels_and_facts_need_neither_torch_nor_pandas() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_what_one_encoder_encodes_becomes_what_another_one_would_have() -> None:
+    known = {"age": [61, None, 20], "sex": ["female", "male", None], "localization": ["back", None, "face"]}
+    age, sex, place = AGE, FactSpec("sex", CATEGORY), FactSpec("localization", CATEGORY)
+    own = MetadataEncoder(
+        (
+            replace(age, mean=50.0, std=17.0),
+            replace(sex, categories=("female", "male", "unknown")),
+            replace(place, categories=("back", "face", "unknown")),
+        )
+    )
+    fewer = replace(place, categories=("back", "unknown"))
+    for other in (
+        MetadataEncoder((replace(own.facts[0], mean=43.0, std=9.0), own.facts[1], fewer)),
+        MetadataEncoder((fewer, own.facts[0])),  # in another order, and less
+    ):
+        matrix, shift = own.translation(other)
+        npt.assert_allclose(own.encode(known) @ matrix + shift, other.encode(known), atol=1e-6)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from skinlesion.data.readers import read_ham10000
 from skinlesion.data.splits import (
     assign,
     fingerprint,
@@ -27,6 +28,7 @@ from skinlesion.data.splits import (
     write_split,
 )
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.taxonomy import Taxonomy
 
 Policy = Callable[[pd.DataFrame, int], pd.DataFrame]
 Made = tuple[pd.DataFrame, pd.DataFrame, Path]
@@ -345,6 +347,31 @@ def test_files_that_do_not_fit_are_refused(
         from_file(frame, path)
     assert str(path) in str(caught.value)
     assert all(text in str(caught.value) for text in expected), caught.value
+
+
+def test_images_that_the_reader_leaves_out_may_stand_in_a_file(
+    synthetic_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model of some diagnoses is trained on the split of one of all, and no other id passes for such an image."""
+    options = {"table": "HAM10000_metadata", "missing_images": "error", "extra_images": "error"}
+    images = ["HAM10000_images_part_1", "HAM10000_images_part_2"]
+    whole, kept = (
+        read_ham10000(synthetic_root, images=images, taxonomy=Taxonomy.load(name), **options)
+        for name in ("ham10000", "ham10000_melanoma_lookalikes")
+    )
+    split = published(whole, seed=1)
+    path = tmp_path / "split.csv"
+    write_split(split, path)
+    part_of = dict(zip(split["image_id"], split["split"], strict=True))
+    expected = whole.loc[whole["diagnosis"].isin(["mel", "nv", "bkl"]), "image_id"]
+    with caplog.at_level("INFO"):
+        found = from_file(kept, path)
+    assert found["image_id"].tolist() == [each for each in expected if each in part_of]
+    assert found["split"].tolist() == [part_of[each] for each in found["image_id"]]
+    assert f"{len(split) - len(found)} of the file's {len(split)} images are left out" in caplog.text
+    pd.concat([split, split.head(1).assign(image_id="ISIC_9")]).to_csv(path, index=False)
+    with pytest.raises(DataError, match="not in the table: 'ISIC_9'"):
+        from_file(kept, path)
 
 
 def test_a_file_that_tears_a_lesion_apart_is_refused(made: Made) -> None:

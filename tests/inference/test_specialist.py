@@ -1,23 +1,32 @@
 """A specialist corrects the vote: the rule and its weight, what is refused, and the command from end to end."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import CODES, composed
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from skinlesion.commands.ensemble import run as ensemble
+from skinlesion.commands.report import run as report
 from skinlesion.config.inference import EnsembleConfig
+from skinlesion.config.studies import ReportConfig
+from skinlesion.data.metadata import CATEGORY, FactSpec, MetadataEncoder
+from skinlesion.data.transforms import normalise
+from skinlesion.deploy.graph import VotingModule
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.ensemble import read_ensemble
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.specialist import check_specialist, correct, corrected, fit_correction, roles
+from skinlesion.inference.torch_members import TorchMembers
 from skinlesion.metrics.classification import headline
 from skinlesion.studies.report.sources import describe_provenance, read_sources
 from skinlesion.taxonomy import Taxonomy
@@ -107,6 +116,19 @@ def test_the_weight_is_that_of_the_least_log_loss(seed: int, truth: float) -> No
         assert fitted["weight"] == 0, "a specialist that misleads is left out"
 
 
+def test_the_report_shows_what_the_specialist_changes(pair: Path) -> None:
+    out = pair.parent / "report"
+    report(composed("report", ReportConfig, f"ensemble={pair}", f"out={out}", *FAST[:2]))
+    expected = json.loads((pair / "metrics.json").read_text())["against_plain_vote"]["test"]
+    rows = pd.read_csv(out / "tables" / "correction.csv").set_index("metric")["difference"]
+    for name, key in (("macro-F1", "macro_f1"), ("AUROC of nv", "auroc_nv"), ("sensitivity to nv", "recall_nv")):
+        ends = [expected[key][end] for end in ("value", "low", "high")]
+        assert [float(each) for each in re.findall(r"[+-]\d\.\d+", rows[name])] == pytest.approx(ends, abs=6e-4)
+    page = (out / "report.html").read_text()
+    assert "Corrected minus plain vote (paired, test part)" in page
+    assert "The specialist changes the macro-F1 of the vote by" in page
+
+
 def test_the_command_stores_prints_and_judges_the_correction(pair: Path, specialist: Path, sweep_folder: Path) -> None:
     about = json.loads((pair / "ensemble.json").read_text())
     assert about["format"] == 2
@@ -164,13 +186,36 @@ def test_a_specialist_that_cannot_be_used_is_refused(sweep_folder: Path, special
         CheckpointError, match=r"tells akiec, .* apart; expected one of akiec, .* and a class of others"
     ):
         check_specialist(first, [first])
-    facts = replace(model.encoder, facts=(replace(model.encoder.facts[0], mean=1.0), *model.encoder.facts[1:]))
-    with pytest.raises(CheckpointError, match=r"learned other facts, .* or with model.fusion=none"):
-        check_specialist(edited(specialist, encoder=facts), [first])
+    itch = replace(model.encoder, facts=(*model.encoder.facts, FactSpec("itch", CATEGORY)))
+    with pytest.raises(CheckpointError, match=r"takes itch, which .* does not; .* or with model.fusion=none"):
+        check_specialist(edited(specialist, encoder=itch), [first])
     given = edited(specialist, config={"data": {"classes": {"bcc": "drop"}}})
     assert "bcc" not in roles(given, first.taxonomy), "data.classes counts too"
     with pytest.raises(CheckpointError, match=r"data.hair=remove; its members have keep"):
         check_specialist(edited(specialist, spec=replace(model.spec, hair="remove")), [first])
+
+
+def test_a_specialist_encodes_facts_as_it_learned_them(sweep_folder: Path, specialist: Path) -> None:
+    """Its mean and words are those of its own images: with the members, and in the graph, as alone."""
+    first, model = load_model(sweep_folder / "first"), load_model(specialist)
+    age, sex, place = model.encoder.facts
+    assert model.encoder == first.encoder
+    place = replace(place, categories=(*place.categories[:-1][::-1], "unknown"))  # in another order
+    model = edited(specialist, encoder=MetadataEncoder((replace(age, mean=age.mean - 7, std=age.std * 2), sex, place)))
+    check_specialist(model, [first])
+    pixels = np.random.default_rng(1).integers(0, 256, (3, *model.spec.size, 3), dtype=np.uint8)
+    facts = {"age": [61, None, 20], "sex": ["female", "male", None], "localization": ["back", None, "face"]}
+    with torch.inference_mode():
+        logits = model.network(normalise(pixels, model.spec), torch.from_numpy(model.encoder.encode(facts)))
+    expected = logits.softmax(dim=1)[:, model.classes.index("nv")].numpy()
+    encoded = first.encoder.encode(facts)
+    members = TorchMembers([first], specialist=model, target="nv", accelerator="cpu")
+    found = members.run([[each] for each in pixels], encoded, embed=False)
+    np.testing.assert_allclose(found.specialist, expected, atol=1e-5)
+    graph = VotingModule([first], tta="none", specialist=model, target="nv").eval()
+    with torch.inference_mode():
+        (score,) = graph(torch.from_numpy(encoded), [torch.from_numpy(pixels)])[-1]
+    np.testing.assert_allclose(score, expected, atol=1e-5)
 
 
 def test_an_ensemble_file_with_a_damaged_specialist_is_refused(pair: Path, tmp_path: Path) -> None:

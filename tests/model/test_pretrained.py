@@ -170,6 +170,8 @@ class Sprung:
 def test_code_in_a_file_is_not_run(backbone, source, tmp_path):
     path = saved(tmp_path / "evil.pt", {"state_dict": source, "extra": Sprung(tmp_path / "trap")})
     assert_refused(backbone, path, r"evil.pt: not a readable weight file \(weights_only=True blocked")
+    path = saved(tmp_path / "other.ckpt", {"state_dict": source, "folder": tmp_path})
+    assert_refused(backbone, path, r"blocked .*Path.*, code that is not run.*save its weights alone")
     path.write_bytes(pickle.dumps(Sprung(tmp_path / "trap"), protocol=2))
     assert_refused(backbone, path, "not a readable weight file")
     assert not (tmp_path / "trap").exists()

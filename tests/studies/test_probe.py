@@ -21,7 +21,7 @@ from skinlesion.config.data import SplitConfig
 from skinlesion.config.inference import CompareConfig
 from skinlesion.config.studies import ExplainConfig, ProbeConfig
 from skinlesion.config.train import TrainConfig
-from skinlesion.data.image_io import decode
+from skinlesion.data.image_io import decode, read
 from skinlesion.data.readers import read_data
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
@@ -92,6 +92,22 @@ def test_embeddings_are_those_of_timm(config: ProbeConfig) -> None:
     np.testing.assert_allclose(found, torch.cat(parts, dim=1).numpy(), rtol=1e-3, atol=1e-4)
     again = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
     assert np.array_equal(again, found)
+
+
+def test_hairs_are_painted_over_before_images_are_embedded(config: ProbeConfig) -> None:
+    frame = read_data(config.data).head(12)
+    keep, remove = (
+        Embedders.load(NETWORKS[:1], pretrained=False, image_size=[64, 64], hair=hair, device=CPU)
+        for hair in ("keep", "remove")
+    )
+    pixels = np.stack([decode(Path(path), (64, 64), hair="remove") for path in frame["path"]])
+    expected = keep.each[0].embed(pixels, CPU)
+    found = remove.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    plain = keep.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
+    (hairy, *_) = np.flatnonzero(np.abs(plain - expected).max(axis=1) > 1e-3)
+    image = read(Path(frame["path"].iloc[hairy]))
+    np.testing.assert_allclose(remove.directions(image), directions(expected, [expected.shape[1]])[hairy], atol=1e-5)
 
 
 def sample(count: int, seed: int) -> Sample:

@@ -13,7 +13,7 @@ import torch
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
 from skinlesion.errors import CheckpointError
-from skinlesion.training.checkpoint import load_model, read_checkpoint
+from skinlesion.training.checkpoint import is_foreign, load_model, read_checkpoint
 from skinlesion.training.module import LesionClassifier
 
 FLIPS = 60
@@ -82,3 +82,21 @@ def test_a_damaged_checkpoint_is_not_resumed(folder: Path, trained: TrainConfig)
     flip(folder / "last.ckpt", 80_000)
     with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged.*resume=restart"):
         run(config)
+
+
+def test_a_checkpoint_of_another_program_is_a_file_of_weights(
+    trained: TrainConfig, small_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """As Lightning writes it of any module; its run has no split that could leak."""
+    own = Path(trained.out) / "best.ckpt"
+    assert not is_foreign(own)
+    prefix = "network.backbone.net."
+    weights = {key: value for key, value in read_checkpoint(own)["state_dict"].items() if key.startswith(prefix)}
+    other = {"state_dict": {f"model.{key.removeprefix(prefix)}": value for key, value in weights.items()}, "epoch": 3}
+    path = tmp_path / "other.ckpt"
+    torch.save(other, path)
+    assert is_foreign(path)
+    config = small_config(f"model.pretrained={path}", "schedule=head_only", "schedule.phases.head.epochs=1")
+    run(config)
+    found = read_checkpoint(Path(config.out) / "best.ckpt")["state_dict"]
+    assert all(torch.equal(found[key], value) for key, value in weights.items() if "running" not in key)

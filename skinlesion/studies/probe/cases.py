@@ -91,7 +91,8 @@ class Cases:
             CheckpointError: A network is another one by now.
         """
         options = {key: self.recipe[key] for key in ("pretrained", "image_size")}
-        found = Embedders.load(self.recipe["sources"], **options, device=device)
+        hair = self.recipe.get("hair", "keep")
+        found = Embedders.load(self.recipe["sources"], **options, hair=hair, device=device)
         for each, digest in zip(found.each, self.recipe["digests"], strict=True):
             if each.digest != digest:
                 raise CheckpointError(

@@ -60,6 +60,7 @@ class Embedder:
         *,
         pretrained: bool | str = True,
         image_size: Sequence[int] | None = None,
+        hair: str = "keep",
         device: torch.device,
     ) -> Self:
         """Load a network of timm by its name, or a checkpoint by its path.
@@ -69,6 +70,7 @@ class Embedder:
             pretrained: Of a network of timm: True: timm's own weights; False: random ones; a weight file, or a folder
                 of files called NAME.safetensors.
             image_size: (height, width) in pixels; None: the network's own.
+            hair: "keep", or "remove" where hairs are painted over first; a checkpoint keeps to what trained it.
             device: Where it runs.
 
         Raises:
@@ -79,7 +81,7 @@ class Embedder:
         if path.suffix == ".ckpt" or path.is_dir():
             return cls._of_checkpoint(path, device)
         name, kwargs = resolve_hub_name(source, {})
-        hparams = {"backbone": name, "backbone_kwargs": kwargs, "image_size": image_size}
+        hparams = {"backbone": name, "backbone_kwargs": kwargs, "image_size": image_size, "hair": hair}
         torch.manual_seed(0)  # of random weights
         backbone = build_backbone(hparams)
         load_pretrained(backbone, _weights(source, pretrained))
@@ -119,7 +121,7 @@ class Embedder:
         Raises:
             DataError: Images cannot be decoded, or the disk is full.
         """
-        source = ImageSource(frame, self.spec.size, cache_dir)
+        source = ImageSource(frame, self.spec.size, cache_dir, self.spec.hair)
         made_from = json.dumps((_FORMAT, self.digest, asdict(self.spec), device.type)).encode()
         folder = f"embedding-{self.name.replace('/', '_')}-{hashlib.sha256(made_from).hexdigest()[:16]}"
         store = ShardStore(cache_dir / folder, (self.width(device),), np.dtype(np.float32), what="embeddings")
@@ -158,6 +160,7 @@ class Embedders:
         *,
         pretrained: bool | str,
         image_size: Sequence[int] | None,
+        hair: str = "keep",
         device: torch.device,
     ) -> Self:
         """Load each; see `Embedder.load`.
@@ -170,7 +173,7 @@ class Embedders:
                 f"pretrained={pretrained}: one file for {len(sources)} networks; give the folder that holds a "
                 "NAME.safetensors of each"
             )
-        load = partial(Embedder.load, pretrained=pretrained, image_size=image_size, device=device)
+        load = partial(Embedder.load, pretrained=pretrained, image_size=image_size, hair=hair, device=device)
         return cls([load(source) for source in sources], device)
 
     def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path) -> Vectors:
@@ -180,7 +183,7 @@ class Embedders:
 
     def directions(self, image: Image) -> Vectors:
         """The direction (D,) of an image (h, w, 3) of any size; see `directions`."""
-        found = [each.embed(fit(image, each.spec.size)[None], self.device) for each in self.each]
+        found = [each.embed(fit(image, each.spec.size, hair=each.spec.hair)[None], self.device) for each in self.each]
         return np.asarray(directions(np.concatenate(found, axis=1), [each.shape[1] for each in found])[0])
 
 

@@ -31,7 +31,7 @@ from skinlesion.taxonomy import HAM10000
 HERE = Path(__file__).parent
 UNANSWERED = "to be answered by the author"
 CHECKLISTS = ("claim", "clear_derm", "tripod_ai")
-_FILTERS = ("decimal", "percent", "ranged", "ranged_percent", "unbroken", "listed")
+_FILTERS = ("decimal", "percent", "ranged", "ranged_percent", "unbroken", "listed", "change")
 _SAMPLE_SIZE = (150, 200)  # height and width of a photograph in pixels
 
 

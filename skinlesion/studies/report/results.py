@@ -103,6 +103,7 @@ class Results:
     confusion: npt.NDArray[np.int64]  # (K, K) images of the test part by actual (row) and predicted diagnosis
     counts: dict[str, PartCounts]  # by part
     taxonomy: Taxonomy
+    corrected: str | None  # code of the diagnosis on which a specialist corrects the vote
 
     @property
     def test(self) -> Estimates:
@@ -153,7 +154,7 @@ def compute_results(
     strata = strata_of(test, groups or {})
     steps: dict[str, Callable[[], Any]] = {
         "performance": lambda: ensemble_metrics(
-            vote, calibrated, sources.members, config, chosen=sources.chosen, bins=bins
+            vote, calibrated, sources.members, config, chosen=sources.chosen, bins=bins, plain=sources.plain
         ),
         "calibration": lambda: CalibrationResult(about.get("calibration"), scores(vote), scores(calibrated)),
         "rejection": lambda: _rejection(sources, calibrated, config),
@@ -173,7 +174,7 @@ def compute_results(
         "counts": lambda: {part: _counts(each) for part, each in vote.items()},
     }
     found = {name: step() for name, step in track(steps.items(), "computing results", len(steps))}
-    return Results(**found, taxonomy=test.taxonomy)
+    return Results(**found, taxonomy=test.taxonomy, corrected=(about.get("specialist") or {}).get("target"))
 
 
 def _stratum(

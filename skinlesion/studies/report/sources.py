@@ -52,6 +52,13 @@ class Sources:
         """Names of the members that vote."""
         return [self.names[index] for index in self.about["chosen"]]
 
+    @property
+    def plain(self) -> dict[str, Predictions] | None:
+        """The vote before a specialist corrects it, by part; None without a specialist, or where a table is missing."""
+        if not self.members or self.about.get("specialist") is None:
+            return None
+        return {part: Predictions.soft_vote([self.members[name][part] for name in self.chosen]) for part in self.vote}
+
     @cached_property
     def baselines(self) -> dict[str, Predictions]:
         """Predictions for the test part that know no image, by name, fitted to all other lesions of the metadata table.

@@ -7,7 +7,7 @@ from typing import Any
 
 from skinlesion.inference.posthoc import Decisions
 from skinlesion.metrics.decision import SetMetrics
-from skinlesion.metrics.estimate import Estimate
+from skinlesion.metrics.estimate import Estimate, Estimates
 from skinlesion.metrics.selective import KeptShare
 from skinlesion.metrics.summary import ALL, Subgroups
 from skinlesion.studies.report.formats import Cell, Rows, Table, change, decimal, ranged
@@ -155,12 +155,21 @@ def _members(results: Results) -> Iterator[Table]:
     rows: Rows = [[*model, *_cells(metrics, shown)] for model, metrics in models.items()]
     headings = ("model", "in the ensemble", *(HEADLINE[name] for name in shown))
     yield Table("members", "Members, test part", headings, rows)
-    gains = performance.gains["test"]
-    yield Table(
-        "gain",
-        f"Ensemble minus {performance.best_member}, the best member on validation (paired, test part)",
+    title = f"Ensemble minus {performance.best_member}, the best member on validation"
+    yield _differences("gain", title, performance.gains["test"], {})
+    if performance.correction:
+        code = results.corrected
+        named = {f"auroc_{code}": f"AUROC of {code}", f"recall_{code}": f"sensitivity to {code}"}
+        yield _differences("correction", "Corrected minus plain vote", performance.correction["test"], named)
+
+
+def _differences(name: str, title: str, found: Estimates, more: Mapping[str, str]) -> Table:
+    """Table of paired differences on the test part."""
+    return Table(
+        name,
+        f"{title} (paired, test part)",
         ("metric", "difference"),
-        [[title, change(gains[name])] for name, title in {**HEADLINE, **SCORES}.items()],
+        [[label, change(found[metric])] for metric, label in {**HEADLINE, **more, **SCORES}.items()],
         [
             "Intervals and p values come from one paired permutation test over lesions (of accuracy: McNemar's exact "
             "test): zero is outside where p is below 1 - level. For log-likelihood, Brier score and ECE, lower is "

@@ -112,6 +112,31 @@ def test_what_will_stand_there_is_shown_before_an_answer(page: Any) -> None:
     assert "< 0.1 %" not in page.inner_text("#bars li:last-child"), "none is none"
 
 
+def test_what_the_vote_decides_and_classes_of_no_known_category(page: Any) -> None:
+    """A calibration may put another diagnosis first; a researcher's own classes need not be benign or malignant."""
+
+    def changed(route: Any) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        for each in found.get("diagnoses", []):
+            each["category"] = "unknown" if each["code"] == "nv" else each["category"]
+        for each in found.get("images", []):
+            each["predicted"] = "nv"
+        route.fulfill(response=answer, json=found)
+
+    page.route(re.compile("v1/(model|predict)"), changed)
+    page.reload()
+    says(page, "status", "Choose an image.")
+    assert page.locator("#empty-bars li").all_inner_texts()[5].split() == ["melanocytic", "nevus", "–"]
+    give(page, coloured(200))
+    answered(page)
+    assert page.inner_text("#headline").splitlines() == [
+        "melanocytic nevus, 37 %",
+        "The models' vote decides; after calibration melanoma is more probable (63 %).",
+    ]
+    assert page.locator("#bars li").all_inner_texts()[1].startswith("melanocytic nevus (not ruled out)")
+
+
 def test_the_set_at_the_chosen_risk(page: Any) -> None:
     give(page, coloured(40))
     answered(page)
@@ -192,7 +217,7 @@ def test_all_of_it_by_keyboard(page: Any) -> None:
             page.keyboard.press("Enter")
             answered(page)
     assert reached[0] == "file"
-    assert {"age", "sex", "localization", "risk"} <= set(reached)
+    assert {"fact-age", "fact-sex", "fact-localization", "risk"} <= set(reached)
     page.focus("#fact-age")
     page.keyboard.type("66")
     page.keyboard.press("Enter")

@@ -42,7 +42,7 @@ function showModel(model) {
   byId("risk").append(...model.risks.map((risk) => new Option(`${+(100 * risk).toFixed(1)} %`, risk)));
   byId("examples").append(...model.diagnoses.filter(({ code }) => model.examples.includes(code)).map(exampleButton));
   byId("examples").parentElement.hidden = !model.examples.length;
-  byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} model${model.members.length === 1 ? "" : "s"}, ${model.precision}. ${model.licence}`;
+  byId("about").textContent = `Bundle ${model.bundle}, ${model.members.length} model${model.members.length === 1 ? "" : "s"}, ${model.precision}. ${model.licence[0].toUpperCase()}${model.licence.slice(1)}`;
   drawPlaceholder(model);
 }
 
@@ -113,7 +113,7 @@ async function explain() {
     byId("map").alt = byId("legend").textContent;
     byId("map").hidden = byId("legend").hidden = byId("opacity-label").hidden = false;
     setOpacity();
-    setStatus("The overlay shows the regions that the result rests on.");
+    setStatus("The map is drawn over the image.");
   } catch (error) {
     if (number === state.explanation) setStatus(error.message, true);
   } finally {

@@ -31,8 +31,10 @@ export function drawResult(answer, model) {
   byId("warning").textContent = image.out_of_distribution?.flag
     ? "This image is unlike the training images. Disregard the result below."
     : "";
-  byId("headline").replaceChildren(
-    element("strong", {}, top.name), `, ${percent(image.probabilities[top.code])}, `, category(top));
+  const [[likeliest, most]] = ranked(image);
+  byId("headline").replaceChildren(element("strong", {}, top.name), `, ${percent(image.probabilities[top.code])}`,
+    ...category(top, ", "), most === image.probabilities[top.code] ? "" : element("small", {},
+      `The models' vote decides; after calibration ${diagnoses[likeliest].name} is more probable (${percent(most)}).`));
   byId("prediction-set").textContent = image.prediction_set
     ? `Not ruled out, at an error rate of ${percent(image.risk)}: ${image.prediction_set.map((code) => diagnoses[code].name).join(", ")}.`
     : "This bundle has no prediction sets; only the probabilities tell how certain the result is.";
@@ -55,24 +57,29 @@ export function drawLegend(legend, headers, model) {
   );
 }
 
+function ranked(image) {
+  return Object.entries(image.probabilities).sort((a, b) => b[1] - a[1]);
+}
+
 function drawBars(image, diagnoses) {
-  const ranked = Object.entries(image.probabilities).sort((a, b) => b[1] - a[1]);
-  byId("bars").replaceChildren(...ranked.map(([code, p]) => {
-    const note = image.prediction_set?.includes(code) ? ", not ruled out" : "";
+  byId("bars").replaceChildren(...ranked(image).map(([code, p]) => {
+    const note = image.prediction_set?.includes(code) ? "not ruled out" : "";
     return barRow(diagnoses[code], p, note, percent(p));
   }));
 }
 
 function barRow(diagnosis, p, note, value) {
-  const tag = element("span", { className: "note" }, "(", category(diagnosis), `${note})`);
+  const words = [...category(diagnosis, ""), note].filter((word) => word);
+  const tag = words.length ? element("span", { className: "note" }, "(", ...words.flatMap((word, k) => (k ? [", ", word] : word)), ")") : "";
   const filled = element("span");
   filled.style.setProperty("--share", p);
   return element("li", {}, element("span", {}, diagnosis.name, " ", tag), element("span", {}, value),
     element("div", { className: "bar", ariaHidden: "true" }, filled));
 }
 
-function category(diagnosis) {
-  return element("span", { className: diagnosis.category }, diagnosis.category);
+function category(diagnosis, before) {
+  if (diagnosis.category === "unknown") return [];
+  return [before, element("span", { className: diagnosis.category }, diagnosis.category)];
 }
 
 function drawEffects(image, facts, top) {
