@@ -29,9 +29,8 @@ def read_rows(
     try:
         lines = list(_numbered_lines(path.read_bytes().decode("utf-8-sig")))
     except FileNotFoundError:
-        return pd.DataFrame(), [
-            f"No such file in {path.parent}; is it called otherwise, or to be fetched (docs/data.md)?"
-        ]
+        reason = f"No such file in {path.parent}"
+        return pd.DataFrame(), [f"cannot be read as text ({reason}); correct its name, or fetch it (docs/data.md)."]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return pd.DataFrame(), [f"cannot be read as text ({error}); save it again as CSV in UTF-8."]
     if not lines:
