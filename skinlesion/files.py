@@ -77,7 +77,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             folder.rename(old)  # Windows cannot rename onto a folder
         beside.rename(folder)
     except OSError as error:
-        error.filename = error.filename or str(folder)  # a full disk does not name the file
+        if error.errno is not None and error.filename is None:
+            error.filename = str(folder)  # a full disk does not name the file
         raise
     finally:
         if old.exists() and not folder.exists():
