@@ -23,33 +23,8 @@ log = logging.getLogger(__name__)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def build_once(path: Path, build: Callable[[], None], *, is_intact: Callable[[Path], bool]) -> None:
-    """Call `build`, which makes `path`, if it is not there or damaged; one process does so while the others wait.
-
-    A warm cache is only read, so that it may lie on a read-only file system.
-
-    Args:
-        path: The file. What killed builders left in its folder is deleted first.
-        build: Makes it with `replacing`.
-        is_intact: Whether the file is there and as it was made.
-
-    Raises:
-        ConfigError: The file must be made, and its folder cannot be written.
-    """
-    if is_intact(path):
-        return
-    if path.exists():
-        log.warning("%s: damaged, or changed since it was made; it is made again.", path)
-    require_writable(path.parent, "data.cache_dir")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock")):
-        if not is_intact(path):  # no other process has made it while this one waited
-            sweep(path.parent)
-            build()
-
-
 def require_room(folder: Path, size: int, *, what: str, advice: str = "", key: str = "data.cache_dir") -> None:
-    """Refuse now what a disk cannot hold: a mapped file that outgrows it kills the process without a word.
+    """Refuse now what a disk cannot hold.
 
     Raises:
         DataError: Less than `size` bytes are free where `folder` is or will be.
@@ -60,9 +35,29 @@ def require_room(folder: Path, size: int, *, what: str, advice: str = "", key: s
 
 
 def load_arrays(path: Path, build: Callable[[], None]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of a small .npz file, made by `build` if it is missing or damaged (each has a CRC-32)."""
-    build_once(path, build, is_intact=lambda path: read_arrays(path) is not None)
-    return read_arrays(path) or {}
+    """Read the arrays of a small .npz file; one process makes it, if it is missing or damaged, while the others wait.
+
+    A warm cache is only read, so that it may lie on a read-only file system.
+
+    Args:
+        path: The file. What killed builders left in its folder is deleted first.
+        build: Makes it with `replacing`.
+
+    Raises:
+        ConfigError: The file must be made, and its folder cannot be written.
+    """
+    if (arrays := read_arrays(path)) is not None:
+        return arrays
+    if path.exists():
+        log.warning("%s: damaged, or changed since it was made; it is made again.", path)
+    require_writable(path.parent, "data.cache_dir")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock")):
+        if (arrays := read_arrays(path)) is None:  # no other process has made it while this one waited
+            sweep(path.parent)
+            build()
+            arrays = read_arrays(path)
+    return arrays or {}
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:
