@@ -26,7 +26,7 @@ class PartImages:
     def caches(self, members: Members) -> dict[Size, ImageCache]:
         """Decode the images as the members take them, those that are not in the cache."""
         return {
-            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, hair=members.hair)
+            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, treatment=members.treatment)
             for size in members.sizes
         }
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -97,6 +98,7 @@ class LesionClassifier(LightningModule):
         std: Sequence[float] | None = None,
         padding: bool = True,
         hair: str = "keep",
+        colour_constancy: str = "none",
         alpha: float = 0.5,
         gamma: float = 2.0,
         smoothing: float = 0.1,
@@ -162,7 +164,7 @@ class LesionClassifier(LightningModule):
                 "image_size": list(spec.size),
                 "mean": list(spec.mean),
                 "std": list(spec.std),
-                "hair": spec.hair,
+                **asdict(spec.treatment),
                 **options,
             },
         )
@@ -262,7 +264,7 @@ class LesionClassifier(LightningModule):
             "encoder": dict(self.hparams["encoder"]),
             "class_counts": self.hparams["class_counts"],
             "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
-            | {"padded": spec.padded, "hair": spec.hair},
+            | {"padded": spec.padded, **asdict(spec.treatment)},
             "versions": versions,
             **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
             **checkpoint.get("skinlesion", {}),
