@@ -6,8 +6,8 @@ of the other lesions validate. Each trial changes one thing and has three seeds,
 the split. Intervals are of the mean over seeds, by a bootstrap over lesions; differences are paired.
 
 Shades of Gray is `data.colour_constancy`, of training and validation images alike. CutMix puts a part of another image
-into each (Yun et al., ICCV 2019, arXiv:1905.04899), RandAugment makes two random changes before the recipe's own (Cubuk et al.,
-arXiv:1909.13719).
+into each (Yun et al., ICCV 2019, arXiv:1905.04899). RandAugment makes two random changes before the recipe's own (Cubuk
+et al., arXiv:1909.13719).
 """
 
 import argparse
