@@ -1,4 +1,4 @@
-"""`python -m benchmarks.image_changes DATA FOLDS WEIGHTS KEPT`: what changes of images are worth, on validation.
+"""`python -m benchmarks.image_changes DATA FOLDS WEIGHTS KEPT`: what needs training to be judged, on validation.
 
 The recipe of the public folds, cut down to what two cores can repeat: EfficientNet-Lite0 from its ImageNet weights at
 96x128 pixels, head and stages from `blocks.5` on, four epochs. Fold 0 of FOLDS is not read; three tenths
@@ -7,7 +7,8 @@ the split. Intervals are of the mean over seeds, by a bootstrap over lesions; di
 
 Shades of Gray is `data.colour_constancy`, of training and validation images alike. CutMix puts a part of another image
 into each (Yun et al., ICCV 2019, arXiv:1905.04899). RandAugment makes two random changes before the recipe's own (Cubuk
-et al., arXiv:1909.13719).
+et al., arXiv:1909.13719). "All stages" trains the stem too; with a rate decay of 0.7 each stage learns at that share of
+the rate of the stage above it.
 """
 
 import argparse
@@ -47,22 +48,26 @@ from skinlesion.training.module import LesionClassifier
 RESULT = Path(__file__).parent / "results" / "image_changes.json"
 _RECIPE = ("experiment=ham10000_public_folds", "model.image_size=[96,128]", "model.middle=blocks.5")
 _CUT_DOWN = ("split.fold=0", "split.val_fraction=0.3", "schedule.phases.high.epochs=4", "logger=none")
+_ALL_STAGES = "schedule.phases.high.unfreeze=conv_stem"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is changed; the defaults are the recipe as it is."""
+    """What is changed: keys, and what the package has no key for."""
 
-    shades_of_gray: bool = False
+    overrides: tuple[str, ...] = ()
     cutmix: bool = False
     randaugment: bool = False
 
 
 TRIALS = {
     "as it is": Trial(),  # first: the others are compared with it
-    "Shades of Gray": Trial(shades_of_gray=True),
+    "Shades of Gray": Trial(("data.colour_constancy=shades_of_gray",)),
     "CutMix": Trial(cutmix=True),
     "RandAugment": Trial(randaugment=True),
+    "all stages": Trial((_ALL_STAGES,)),
+    "all stages, rate decay 0.7": Trial((_ALL_STAGES, "schedule.phases.high.layer_decay=0.7")),
+    "twice the epochs": Trial(("schedule.phases.high.epochs=8",)),
 }
 
 
@@ -84,8 +89,7 @@ def main() -> None:
         for name, trial in TRIALS.items():
             kept = arguments.kept / f"{name.replace(' ', '_')}-{seed}.csv"
             if not kept.exists():
-                colours = "shades_of_gray" if trial.shades_of_gray else "none"
-                given = (*_RECIPE, *_CUT_DOWN, *places, f"seed={seed}", f"data.colour_constancy={colours}")
+                given = (*_RECIPE, *_CUT_DOWN, *places, f"seed={seed}", *trial.overrides)
                 cache = f"data.cache_dir={arguments.kept / 'cache'}"
                 train(trial, configuration("train", TrainConfig, *given, cache)).write(kept)
                 print(name, seed, file=sys.stderr, flush=True)

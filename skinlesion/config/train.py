@@ -101,6 +101,7 @@ class PhaseConfig:
     ema_decay: Annotated[float, Range(0, 1, below=True)]  # decay per step of the weights' moving average; 0: none
     mixup: _NotNegative  # concentration of mixup's Beta distribution; 0: no mixup
     cached_views: Annotated[int, Range(0)]  # views of an image with cached frozen maps; 0: new views each epoch
+    layer_decay: Annotated[float, Range(0, 1, above=True)] = 1.0  # learning rate of a stage / that of the one above it
 
 
 @dataclass

@@ -66,6 +66,7 @@ class LesionClassifier(LightningModule):
         unfreeze: None: the backbone stays frozen; stages to train, counted from the top; or the module to begin at.
         lr: Learning rate of the head.
         backbone_lr: Learning rate of the unfrozen stages.
+        layer_decay: Learning rate of a stage divided by that of the stage above it.
         weight_decay: Of AdamW; not on norms, biases and the gate's alpha.
         warmup_epochs: Epochs of linear warm-up.
         final_lr_fraction: Cosine decay ends at this fraction of the rate; 1: no decay.
@@ -105,6 +106,7 @@ class LesionClassifier(LightningModule):
         unfreeze: int | str | None = None,
         lr: float = 1e-3,
         backbone_lr: float = 0.0,
+        layer_decay: float = 1.0,
         weight_decay: float = 1e-4,
         warmup_epochs: float = 0.0,
         final_lr_fraction: float = 1.0,
@@ -191,7 +193,7 @@ class LesionClassifier(LightningModule):
         Raises:
             ConfigError: The backbone has no such stage.
         """
-        keys = ("unfreeze", "lr", "backbone_lr", "warmup_epochs", "final_lr_fraction", "mixup")
+        keys = ("unfreeze", "lr", "backbone_lr", "layer_decay", "warmup_epochs", "final_lr_fraction", "mixup")
         self.hparams.update({key: getattr(phase, key) for key in keys})
         self.network.backbone.unfreeze(phase.unfreeze)
         self.network.to(memory_format=self._layout)
@@ -232,9 +234,8 @@ class LesionClassifier(LightningModule):
         if not math.isfinite(total):
             raise ConfigError("the learning rate needs the number of epochs; give Trainer(max_epochs=...)")
         hparams = self.hparams
-        groups = parameter_groups(
-            self.network, lr=hparams["lr"], backbone_lr=hparams["backbone_lr"], weight_decay=hparams["weight_decay"]
-        )
+        rates = {key: hparams[key] for key in ("lr", "backbone_lr", "weight_decay", "layer_decay")}
+        groups = parameter_groups(self.network, **rates)
         # the fused kernel takes over loss scaling, so that Lightning refuses to clip in mixed precision
         clips_mixed = self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val is not None
         optimizer = AdamW(groups, fused=hparams["fused_optimizer"] and not clips_mixed)

@@ -205,6 +205,7 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     added = {"data.hair": "keep", "data.colour_constancy": "none", "model.padding": True}
     there = {**added, **_flat({**before, **read_config(folder)})}
     here = _flat(asdict(config))
+    there |= {key: 1.0 for key in here.keys() - there.keys() if key.endswith(".layer_decay")}
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
         for key in sorted(there.keys() | here.keys())
