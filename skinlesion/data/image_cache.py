@@ -18,7 +18,7 @@ from skinlesion.data.image_io import Image, decode
 from skinlesion.data.manifest import content_digests
 from skinlesion.data.shards import Keys, Rows, ShardStore
 from skinlesion.data.treatment import UNTREATED, Treatment
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, counted
 from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,8 @@ class ImageSource:
         if broken:
             listed = "\n  ".join(sorted(broken))
             raise DataError(
-                f"{len(broken)} images cannot be read; restore them, or delete them and use data.missing_images=drop:"
-                f"\n  {listed}"
+                f"{counted(len(broken), 'image')} cannot be read; restore what is broken, or delete it and use "
+                f"data.missing_images=drop:\n  {listed}"
             )
 
     def _decoded(self, missing: npt.NDArray[np.int64], broken: list[str]) -> Iterator[tuple[Keys, npt.NDArray[Any]]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from skinlesion.config.schema import Range, Sha256, Tta
 from skinlesion.data.datamodule import Part
-from skinlesion.errors import CheckpointError, ConfigError, DataError
+from skinlesion.errors import CheckpointError, ConfigError, DataError, counted
 from skinlesion.files import file_digest, read_json
 from skinlesion.inference.fitted import MAKE_AGAIN, Fitted
 from skinlesion.inference.members import PostHoc
@@ -131,7 +131,8 @@ def check_count(found: Sequence[Path], expected: int | None) -> None:
     if expected is not None and len(found) != expected:
         names = ", ".join(path.parent.name for path in found)
         raise CheckpointError(
-            f"{len(found)} members ({names}), expected {expected}; train the others, or give expected={len(found)}"
+            f"{counted(len(found), 'member')} ({names}), expected {expected}; train the others, or give "
+            f"expected={len(found)}"
         )
 
 

@@ -22,7 +22,7 @@ from skinlesion.config.train import PhaseConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import Batch
 from skinlesion.data.image_io import ImageInput
-from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.errors import ConfigError, DataError, counted, first_five
 from skinlesion.inference.hub import ABOUT
 from skinlesion.model.network import Head
 from skinlesion.model.pretrained import Missing, load_pretrained, read_weights
@@ -322,6 +322,6 @@ def _refuse_leakage(path: Path, datamodule: LesionDataModule) -> None:
         leaked = sorted({*now.loc[now["split"] == part, "lesion_id"]} & learned)
         if leaked:
             raise DataError(
-                f"model.pretrained={path}: {len(leaked)} lesions of the {part} part helped to train it "
+                f"model.pretrained={path}: {counted(len(leaked), 'lesion')} of the {part} part helped to train it "
                 f"({first_five(leaked)}); give the split of that run, such as split.policy=file with its split.csv"
             )
