@@ -67,7 +67,6 @@ TRIALS = {
     "RandAugment": Trial(randaugment=True),
     "all stages": Trial((_ALL_STAGES,)),
     "all stages, rate decay 0.7": Trial((_ALL_STAGES, "schedule.phases.high.layer_decay=0.7")),
-    "twice the epochs": Trial(("schedule.phases.high.epochs=8",)),
 }
 
 
