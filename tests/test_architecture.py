@@ -1,6 +1,7 @@
 """The house: imports go one way, there is no circle, and files and functions stay small."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,18 @@ def test_files_are_one_idea_and_functions_one_thing() -> None:
 
 def test_nothing_is_called_utils() -> None:
     assert not {path.stem for path in PACKAGE.rglob("*")} & {"utils", "base", "common", "core", "helpers", "manager"}
+
+
+def test_the_tree_of_the_guide_names_what_is_there() -> None:
+    guide = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = re.search(r"```\nskinlesion/\n(.*?)  synthetic/", guide, re.DOTALL)
+    assert tree is not None
+    named = {}
+    for line in tree[1].replace("\n" + " " * 18, " ").splitlines():
+        folder, _, listed = line.strip().partition("/")
+        names = re.sub(r"\(.*?\)|:.*", "", listed).split(",")
+        if len(names) > 2:
+            named[folder] = {name.strip().rstrip("/") for name in names if " " not in name.strip()}
+    assert {"data", "model", "training", "inference", "metrics", "deploy"} <= named.keys()
+    for folder, names in named.items():
+        assert names <= {path.stem for path in (PACKAGE / folder).iterdir()}, folder

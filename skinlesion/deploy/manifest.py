@@ -17,9 +17,9 @@ from skinlesion.inference.fitted import Fitted
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
 FILE = "bundle.json"
-FORMATS = {1: 4, 2: 0}
-"""Minor format by major one: 2 is that of bundles with a specialist. Major: raised when an older program would misread
-a bundle. Minor: raised when keys are added that it may ignore."""
+FORMATS = {1: 5, 2: 1}
+"""Minor format by major one: 2 is that of bundles with a specialist or balanced colours. Major: raised when an older
+program would misread a bundle. Minor: raised when keys are added that it may ignore."""
 
 NOTE = "research use only, not a medical device"
 LICENCE = (
@@ -121,8 +121,10 @@ class Manifest(Fitted):
     @classmethod
     def sealed(cls, **values: Any) -> Self:
         """Make a manifest of this program's format, with its version."""
-        major = 1 if values.get("specialist") is None else 2
-        unsealed = cls.model_validate({**values, "format": f"{major}.{FORMATS[major]}", "version": ""})
+        unsealed = cls.model_validate({**values, "format": "", "version": ""})
+        is_balanced = any(member.colour_constancy != "none" for member in unsealed.members)
+        major = 1 if unsealed.specialist is None and not is_balanced else 2
+        unsealed = unsealed.model_copy(update={"format": f"{major}.{FORMATS[major]}"})
         return unsealed.model_copy(update={"version": _digest(json.loads(unsealed.text()))})
 
     def text(self) -> str:

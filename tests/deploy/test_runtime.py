@@ -150,7 +150,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool
     [
         (lambda about: about.update(format="3.0"), "Use a newer skinlesion, or export the ensemble again"),
         (lambda about: about.update(format="0.3"), "Use skinlesion 0.0.9, or export the ensemble again"),
-        (lambda about: about.update(format="new"), "format is new; expected 1.4: not a bundle"),
+        (lambda about: about.update(format="new"), "format is new; expected 1.5: not a bundle"),
         (lambda about: about.pop("format"), "format is None"),
         (lambda about: about.update(colour=1), "colour: unknown key"),
         (lambda about: about["graph"].update(colour=1), "graph.colour: unknown key"),
