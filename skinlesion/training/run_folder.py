@@ -30,6 +30,7 @@ _FREE = {
     "judge",
     "logger",
     "data.cache_dir",
+    "data.stream_gb",
     "loader.workers",
     "trainer.detect_anomaly",
     "trainer.enable_progress_bar",
@@ -202,7 +203,12 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return {}
     before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it and the next two were keys
-    there = {"data.hair": "keep", "model.padding": True, **_flat({**before, **read_config(folder)})}
+    there = {
+        "data.hair": "keep",
+        "data.stream": None,
+        "model.padding": True,
+        **_flat({**before, **read_config(folder)}),
+    }
     here = _flat(asdict(config))
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
