@@ -11,10 +11,10 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,18 +24,17 @@ import numpy.typing as npt
 
 from skinlesion.data.disk_cache import require_room
 from skinlesion.data.shards import Keys, Rows, ShardStore, locate
-from skinlesion.errors import ConfigError, DataError
-from skinlesion.files import replacing, require_writable, write_json
+from skinlesion.errors import ConfigError, DataError, SkinlesionError
+from skinlesion.files import locked, replacing, require_writable, write_json
 
 if TYPE_CHECKING:
     from litdata import StreamingDataset
-    from litdata.streaming.downloader import Downloader
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 16_000_000  # bytes
 _PER_PART = 64  # chunks: 1 GB, the most that a killed process loses
-_COPIES = "*/*/*.bin"  # size, part, chunk
+_COPIES = "*/*/[!.]*.bin"  # size, part, chunk; not those that are being written
 WINDOW = 128  # chunks that a shuffled order draws from at a time, 2 GB, see `dataset.Shuffled`
 SCHEMES = ("s3", "gs", "r2")
 
@@ -82,7 +81,7 @@ class Stream:
         """Copy a file there."""
         with self._told():
             if self.is_remote:
-                self._provider().upload_file(str(path), f"{self.url}/{name}")
+                _provider(self.url.partition("://")[0], os.getpid()).upload_file(str(path), f"{self.url}/{name}")
             else:
                 with replacing(Path(self.url, name)) as beside:
                     shutil.copyfile(path, beside)
@@ -91,31 +90,44 @@ class Stream:
         """Copy a file from there, if it is there."""
         there = f"{self.url}/{name}"
         with self._told():
-            provider = self._provider() if self.is_remote else None
+            provider = _provider(self.url.partition("://")[0], os.getpid()) if self.is_remote else None
             if not (provider.exists(there) if provider else Path(there).is_file()):
                 return False
             with replacing(path) as beside:
                 provider.download_file(there, str(beside)) if provider else shutil.copyfile(there, beside)
         return True
 
-    def _provider(self) -> Any:
-        from litdata.streaming.fs_provider import _get_fs_provider
-
-        if not self.url.startswith("s3://"):
-            return _get_fs_provider(self.url)
-        from botocore.config import Config
-
-        patience = Config(retries={"max_attempts": 4}, connect_timeout=10, read_timeout=60)  # litdata's own are 1,000
-        return _get_fs_provider(self.url, {"config": patience})
+    def get(self, name: str, path: Path) -> None:
+        """Copy a file from there that must be there."""
+        if not self.fetch(name, path):
+            raise DataError(
+                f"data.stream={self.url}: {name} is not there; restore it, or take its folder's name out of "
+                "parts.json, whose images are then made again"
+            )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except SkinlesionError:
+            raise
         except Exception as error:  # each storage's client has errors of its own
             reason = " ".join(str(error).split())[:200]
             advice = "check the address, the right to read and write there, and the network"
             raise DataError(f"data.stream={self.url}: {type(error).__name__}: {reason}; {advice}") from error
+
+
+@cache
+def _provider(scheme: str, process: int) -> Any:
+    """Litdata's client of a storage, one for each process."""
+    from litdata.streaming.fs_provider import _get_fs_provider
+
+    if scheme != "s3":
+        return _get_fs_provider(f"{scheme}://")
+    from botocore.config import Config
+
+    patience = Config(retries={"max_attempts": 4}, connect_timeout=10, read_timeout=60)  # litdata's own are 1,000
+    return _get_fs_provider("s3://", {"config": patience})
 
 
 @dataclass(frozen=True)
@@ -149,30 +161,28 @@ class _Part:
     most: float  # bytes that copies may take, those of all sizes and parts together
     names: list[str]  # of its chunks
     images: "StreamingDataset"
-    downloader: "Downloader"
+    stream: Stream  # the part, far away
 
     @classmethod
     def open(cls, stream: Stream, folder: Path) -> "_Part":
         from litdata import StreamingDataset
-        from litdata.streaming.downloader import get_downloader
         from litdata.streaming.resolver import Dir
 
-        url = f"{'' if stream.is_remote else 'local:'}{stream.url}/{folder.name}"
+        part = stream.under(folder.name)
         chunks = json.loads((folder / "index.json").read_text())["chunks"]
-        images = StreamingDataset(Dir(str(folder), url))
-        downloader = get_downloader(url, str(folder), chunks)
-        return cls(folder, 1e9 * stream.local_gb, [each["filename"] for each in chunks], images, downloader)
+        images = StreamingDataset(Dir(str(folder), part.url if part.is_remote else f"local:{part.url}"))
+        return cls(folder, 1e9 * stream.local_gb, [each["filename"] for each in chunks], images, part)
 
     def hold(self, chunk: int) -> None:
-        """Copy a chunk to this disk, or wait for the process that does, if it is not there; note that it was used."""
-        copy, pause = self.folder / self.names[chunk], 0.001
-        while True:
-            with suppress(FileNotFoundError):
-                return os.utime(copy)
-            self._make_room()
-            self.downloader.download_chunk_from_index(chunk)  # returns at once while another process does the same
-            if not copy.exists():
-                time.sleep(pause := min(2 * pause, 1))
+        """Copy a chunk to this disk, if it is not there; note that it was used."""
+        copy = self.folder / self.names[chunk]
+        try:
+            os.utime(copy)
+        except FileNotFoundError:
+            with locked(copy.with_suffix(".lock")):
+                if not copy.exists():  # no other process has copied it while this one waited
+                    self._make_room()
+                    self.stream.get(copy.name, copy)
 
     def _make_room(self) -> None:
         """Delete chunks until another has its place, those unused for longest first."""
@@ -253,12 +263,9 @@ class StreamStore(ShardStore):
         folders = [self.folder / name for name in self._parts()]
         for folder in folders:
             for name in ("index.json", "keys.npy"):
-                if not (folder / name).exists() and not self.stream.under(folder.name).fetch(name, folder / name):
-                    raise DataError(f"data.stream={self.stream.url}: {folder.name}/{name} is not there; {_MEND}")
+                if not (folder / name).exists():
+                    self.stream.under(folder.name).get(name, folder / name)
         return locate(keys, [np.load(folder / "keys.npy") for folder in folders]), folders
-
-
-_MEND = "restore it, or take its folder's name out of parts.json, whose images are then made again"
 
 
 def images_per_chunk(shape: Sequence[int]) -> int:

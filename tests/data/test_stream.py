@@ -134,7 +134,7 @@ def test_what_cannot_be_used_is_a_line(frame: pd.DataFrame, tmp_path: Path, monk
     source(frame, tmp_path).open()
     part = next((tmp_path / "far").glob("*/*/keys.npy"))
     part.unlink()
-    with pytest.raises(DataError, match=rf"{part.parent.name}/keys.npy is not there; restore it, or take"):
+    with pytest.raises(DataError, match=rf"{part.parent.name}: keys.npy is not there; restore it, or take"):
         source(frame, tmp_path, cache="other").open()
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"data\.stream=.*file.*: check the address|data\.stream=.*check the address"):
