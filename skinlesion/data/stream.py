@@ -233,7 +233,8 @@ class StreamStore(ShardStore):
         from litdata.streaming.writer import BinaryWriter
 
         per_chunk = images_per_chunk(self.shape)
-        name, keys, whole = secrets.token_hex(8), [], _PER_PART * per_chunk
+        name, whole = secrets.token_hex(8), _PER_PART * per_chunk
+        keys: list[bytes] = []
         part = self.stream.under(name)
         with tempfile.TemporaryDirectory() as folder:
             writer = BinaryWriter(folder, chunk_size=per_chunk)

@@ -12,7 +12,7 @@ from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.readers import read_data
 from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.stream import Stream
-from skinlesion.errors import DataError, first_five
+from skinlesion.errors import DataError, counted, first_five
 from skinlesion.inference.members import Members, Size
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -28,7 +28,9 @@ class PartImages:
     def caches(self, members: Members) -> dict[Size, ImageCache]:
         """Decode the images as the members take them, those that are not in the cache."""
         return {
-            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, hair=members.hair, stream=self.stream)
+            size: open_cache(
+                self.frame, size=size, cache_dir=self.cache_dir, treatment=members.treatment, stream=self.stream
+            )
             for size in members.sizes
         }
 
@@ -57,7 +59,7 @@ def read_part(
     missing = sorted(set(wanted) - set(frame["image_id"]))
     if missing:
         raise DataError(
-            f"{len(missing)} images of the {part} part of {model.path} are not there "
+            f"{counted(len(missing), 'image')} of the {part} part of {model.path} not found "
             f"({first_five(missing)}); give the data it was trained on as data.root=FOLDER"
         )
     return PartImages(frame, Path(data.cache_dir), Stream.of(data.stream, data.stream_gb))
