@@ -156,7 +156,8 @@ def processor_time(read: Reader, workers: int) -> float:
 
 def measured(readers: dict[str, Reader], folders: dict[str, Path], images: Rows, rounds: int) -> dict[str, Any]:
     """What each does, and its time an image in each round, all in turn."""
-    every, found = sorted(zlib.crc32(image.tobytes()) for image in images), {}
+    every = sorted(zlib.crc32(image.tobytes()) for image in images)
+    found: dict[str, Any] = {}
     for name, read in readers.items():
         try:
             with most_on_disk(folders[name]) as most:

@@ -122,16 +122,15 @@ class LesionDataModule(LightningDataModule):
             | {"classes": classes and dict(classes), "columns": columns, "facts": facts, "cache_dir": str(cache_dir)}
             | {"missing_images": missing_images, "extra_images": extra_images, "stream": stream, "stream_gb": stream_gb}
         )
-        self.stream = Stream.of(stream, stream_gb)
         self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, calibration_fraction, split_file)
         self.augment_options = AugmentConfig(**(augment or {}))
         for key, settings in (("data.", self._data), ("split.", self._split), ("augment.", self.augment_options)):
             check_annotations(settings, key)
         self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
-        self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
-        size, treatment = (int(image_size[0]), int(image_size[1])), Treatment(hair, colour_constancy)
-        self.spec = ImageInput(size, tuple(mean), tuple(std), treatment=treatment)
+        self.cache_dir, self.stream = Path(cache_dir), Stream.of(stream, stream_gb)
+        self.first_epoch, self._next_epoch, size = 0, 0, (int(image_size[0]), int(image_size[1]))
+        self.spec = ImageInput(size, tuple(mean), tuple(std), treatment=Treatment(hair, colour_constancy))
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod

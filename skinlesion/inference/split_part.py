@@ -97,5 +97,5 @@ def _data_of(model: TrainedModel, source: SourceConfig) -> DataConfig:
             f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
             "as data.root=FOLDER"
         )
-    places = {"root": source.root or data.root, "cache_dir": source.cache_dir or data.cache_dir}
-    return replace(data, **places, stream=source.stream)
+    root, cache_dir = source.root or data.root, source.cache_dir or data.cache_dir
+    return replace(data, root=root, cache_dir=cache_dir, stream=source.stream)
