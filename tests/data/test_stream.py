@@ -131,6 +131,10 @@ def test_a_killed_build_goes_on(
 def test_what_cannot_be_used_is_a_line(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"data\.stream=ftp://host/x: ftp:// is not known; expected a folder, or"):
         Stream.of("ftp://host/x", 1)
+    with monkeypatch.context() as absent:
+        absent.setattr(streams, "find_spec", lambda _: None)
+        with pytest.raises(ConfigError, match=r"litdata is not installed: pip install 'skinlesion\[stream\]'"):
+            Stream.of("s3://bucket/x", 1)
     source(frame, tmp_path).open()
     part = next((tmp_path / "far").glob("*/*/keys.npy"))
     part.unlink()
