@@ -16,6 +16,7 @@ class Hub(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.commits: dict[str, list[dict[str, bytes]]] = {}
         self.private: dict[str, bool] = {}
+        self.token = "hf_stand_in"  # any other is refused, as by the hub
 
     def revision(self, repo: str, name: str) -> tuple[str, dict[str, bytes]] | None:
         """Id and files of "main" or of a commit's id, which tells its number."""
@@ -48,7 +49,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def _knows_who_asks(self) -> bool:
+        if self.headers.get("Authorization", "").removeprefix("Bearer ") in ("", self.server.token):
+            return True
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer(401, X_Error_Message="Invalid credentials in Authorization header")
+        return False
+
     def do_GET(self) -> None:
+        if not self._knows_who_asks():
+            return
         path = unquote(urlsplit(self.path).path).strip("/").split("/")
         if path[:2] == ["api", "models"]:
             self._describe("/".join(path[2:4]), path[4:])
@@ -79,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, found[1][path], ETag=f'"{_oid(found[1][path])}"', X_Repo_Commit=found[0])
 
     def do_POST(self) -> None:
+        if not self._knows_who_asks():
+            return
         path = unquote(urlsplit(self.path).path).strip("/").split("/")
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if path == ["api", "repos", "create"]:

@@ -32,6 +32,7 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
     from skinlesion.data.readers import read_data
     from skinlesion.data.splits import assign, fingerprint, write_split
+    from skinlesion.data.stream import Stream
     from skinlesion.files import write_csv, write_json
     from skinlesion.metrics.estimate import BootstrapConfig
     from skinlesion.plots.audit import skin_tone_histogram
@@ -46,7 +47,8 @@ def run(config: AuditConfig) -> None:
     taxonomy = given.found_in(frame["diagnosis"])
     split = assign(frame, taxonomy=taxonomy, **asdict(config.split))
     height, width = config.image_size
-    cache = open_cache(frame, size=(height, width), cache_dir=Path(config.data.cache_dir))
+    stream = Stream.of(config.data.stream, config.data.stream_gb)
+    cache = open_cache(frame, size=(height, width), cache_dir=Path(config.data.cache_dir), stream=stream)
     hashes = hash_images(track(cache.images, "hashing images", len(frame)))
     pairs = duplicate_pairs(frame, split, hashes=hashes, distance=config.distance, similarity=config.similarity)
     scores = shortcuts(frame, split, taxonomy=taxonomy)

@@ -24,6 +24,7 @@ def run(config: ProbeConfig) -> None:
         SkinlesionError: The data, the split, a network or its weights cannot be used.
     """
     from skinlesion.data.readers import read_data
+    from skinlesion.data.stream import Stream
     from skinlesion.data.treatment import Treatment
     from skinlesion.files import require_writable
     from skinlesion.inference.torch_members import device_of
@@ -44,7 +45,8 @@ def run(config: ProbeConfig) -> None:
     embedders = Embedders.load(config.backbones, **options, treatment=treatment, device=device)
     refuse_leakage(embedders, splits)
     started = time.monotonic()
-    vectors = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
+    stream = Stream.of(config.data.stream, config.data.stream_gb)
+    vectors = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir), stream=stream)
     embedded = time.monotonic()
     tables = cross_validate(
         frame,

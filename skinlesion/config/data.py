@@ -80,6 +80,8 @@ class DataConfig:
     missing_images: Annotated[str, OneOf(("error", "drop"))]  # what to do with rows of the table that have no image
     extra_images: Annotated[str, OneOf(("error", "ignore"))]  # what to do with images that have no row in the table
     cache_dir: PathText  # folder of decoded images and frozen features; safe to delete
+    stream: PathText | None  # where decoded images are kept that no disk holds: folder, s3://, gs://; null: cache_dir
+    stream_gb: Annotated[float, Range(4)]  # most that copies of them take in data.cache_dir, in GB
     groups: PathText | None  # CSV image_id,group of images to keep together, such as groups.csv of audit
     columns: ColumnsConfig
     facts: dict[str, FactConfig]
@@ -93,7 +95,8 @@ class DataConfig:
 
 def restore_data_config(settings: Mapping[str, Any]) -> DataConfig:
     """The data settings of a training run, of whichever version, without those that only training has."""
-    known = {"metadata": None, "classes": None, "groups": None, **settings}  # there were none in earlier versions
+    earlier = {"metadata": None, "classes": None, "groups": None, "stream": None, "stream_gb": 20.0}  # there were none
+    known = {**earlier, **settings}
     known["columns"] = ColumnsConfig(**known.get("columns") or {})
     facts = known.get("facts") or {}
     known["facts"] = {name: FactConfig(**each) for name, each in facts.items()} or default_facts()
@@ -147,6 +150,7 @@ class SourceConfig:
 
     root: PathText | None  # folder that holds the table and the image folders; null: where the model was trained
     cache_dir: PathText | None  # folder of decoded images, safe to delete; null: where the model was trained
+    stream: PathText | None = None  # where decoded images are kept that no disk holds; null: cache_dir
 
 
 @dataclass

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningDataModule
@@ -24,6 +25,7 @@ from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data
 from skinlesion.data.splits import assign, fingerprint
+from skinlesion.data.stream import Stream, images_per_chunk
 from skinlesion.data.transforms import Augment, Augmentation
 from skinlesion.data.treatment import Treatment
 from skinlesion.errors import DataError
@@ -70,6 +72,8 @@ class LesionDataModule(LightningDataModule):
         batch_size: Batch size of one process, in images.
         num_workers: Processes that prepare batches; 0: the training process itself.
         cache_dir: Folder of decoded images and feature maps; safe to delete.
+        stream: Folder or address of decoded images that no disk holds, instead of `cache_dir`; None: there.
+        stream_gb: Most that copies of them take in `cache_dir`, in GB.
         seed: Seed of shuffles and augmentation.
 
     Raises:
@@ -108,13 +112,15 @@ class LesionDataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         cache_dir: str | Path = "cache",
+        stream: str | None = None,
+        stream_gb: float = 20.0,
         seed: int = 1,
     ) -> None:
         super().__init__()
         self._data = restore_data_config(
             {"root": str(root), "table": table, "metadata": metadata, "images": list(images), "groups": groups}
             | {"classes": classes and dict(classes), "columns": columns, "facts": facts, "cache_dir": str(cache_dir)}
-            | {"missing_images": missing_images, "extra_images": extra_images}
+            | {"missing_images": missing_images, "extra_images": extra_images, "stream": stream, "stream_gb": stream_gb}
         )
         self._split = SplitConfig(policy, split_seed, folds, fold, val_fraction, calibration_fraction, split_file)
         self.augment_options = AugmentConfig(**(augment or {}))
@@ -122,9 +128,9 @@ class LesionDataModule(LightningDataModule):
             check_annotations(settings, key)
         self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
-        self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
-        size, treatment = (int(image_size[0]), int(image_size[1])), Treatment(hair, colour_constancy)
-        self.spec = ImageInput(size, tuple(mean), tuple(std), treatment=treatment)
+        self.cache_dir, self.stream = Path(cache_dir), Stream.of(stream, stream_gb)
+        self.first_epoch, self._next_epoch, size = 0, 0, (int(image_size[0]), int(image_size[1]))
+        self.spec = ImageInput(size, tuple(mean), tuple(std), treatment=Treatment(hair, colour_constancy))
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod
@@ -176,7 +182,7 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def source(self) -> ImageSource:
         """The image files of the whole table."""
-        return ImageSource(self.frame, self.spec.size, self.cache_dir, self.spec.treatment)
+        return ImageSource(self.frame, self.spec.size, self.cache_dir, self.spec.treatment, self.stream)
 
     @cached_property
     def cache(self) -> ImageCache:
@@ -270,7 +276,12 @@ class LesionDataModule(LightningDataModule):
 
     def shuffled(self, length: int) -> Shuffled:
         """The order of training items, or of this process's share of them."""
-        sampler = Shuffled(length, seed=self.seed, first_draw=self.first_epoch, share=Share.current())
+        chunks = None
+        if self.stream is not None:
+            rows = np.flatnonzero(self.frame["image_id"].isin(self.part_frame("train")["image_id"]))
+            chunks = rows // images_per_chunk((*self.spec.size, 3))
+        options: dict[str, Any] = {"share": Share.current(), "chunks": chunks}
+        sampler = Shuffled(length, seed=self.seed, first_draw=self.first_epoch, **options)
         sampler.set_epoch(self._next_epoch)  # workers of a resumed run fetch ahead, before Lightning sets the epoch
         return sampler
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import ImageInput
+from skinlesion.data.stream import WINDOW
 from skinlesion.data.transforms import Augment, normalise
 from skinlesion.errors import ConfigError
 
@@ -206,10 +207,20 @@ class Shuffled(Sampler[Draw]):
         first_draw: Draw of epoch 0: the number of epochs in earlier phases.
         share: Share of this process. All have equally many items, so up to `share.of - 1` are left out, others each
             epoch.
+        chunks: Chunk of each item, (N,), where images come in chunks: if there are more than `WINDOW`, they are
+            shuffled, and a window slides over their order, so that an image comes at random within that many chunks.
     """
 
-    def __init__(self, length: int, *, seed: int, first_draw: int, share: Share = WHOLE) -> None:
-        self.length, self.seed, self.first_draw, self.share = length, seed, first_draw, share
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        first_draw: int,
+        share: Share = WHOLE,
+        chunks: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.length, self.seed, self.first_draw, self.share, self.chunks = length, seed, first_draw, share, chunks
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -221,7 +232,12 @@ class Shuffled(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         draw = self.first_draw + self.epoch
-        order = np.random.default_rng((self.seed, draw)).permutation(self.length)
+        rng = np.random.default_rng((self.seed, draw))
+        if self.chunks is None or self.chunks.max(initial=0) < WINDOW:
+            order = rng.permutation(self.length)
+        else:
+            turn = rng.permutation(self.chunks.max() + 1)  # of each chunk
+            order = np.argsort(turn[self.chunks] + WINDOW * rng.random(self.length), kind="stable")
         order = order[: len(self) * self.share.of][self.share.rank :: self.share.of]
         return iter((int(index), draw) for index in order)
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pandas as pd
 from skinlesion.data.image_io import Image, decode
 from skinlesion.data.manifest import content_digests
 from skinlesion.data.shards import Keys, Rows, ShardStore
+from skinlesion.data.stream import Stream, StreamStore
 from skinlesion.data.treatment import UNTREATED, Treatment
 from skinlesion.errors import DataError, counted
 from skinlesion.terminal import track
@@ -64,12 +66,14 @@ class ImageSource:
         size: (height, width) in pixels.
         cache_dir: The folder of caches.
         treatment: What is done to each image, see `fit`; each treatment has a folder of its own.
+        stream: Where they are kept instead, if no disk holds them.
     """
 
     frame: pd.DataFrame
     size: tuple[int, int]
     cache_dir: Path
     treatment: Treatment = UNTREATED
+    stream: Stream | None = None
 
     @cached_property
     def contents(self) -> npt.NDArray[np.bytes_]:
@@ -111,8 +115,12 @@ class ImageSource:
 
     @property
     def _store(self) -> ShardStore:
-        folder = self.cache_dir / f"images-{self.size[0]}x{self.size[1]}{self.treatment.suffix}-v{_FORMAT}"
-        return ShardStore(folder, (*self.size, 3), np.dtype(np.uint8), what="decoded images")
+        name = f"images-{self.size[0]}x{self.size[1]}{self.treatment.suffix}-v{_FORMAT}"
+        kind: dict[str, Any] = {"shape": (*self.size, 3), "dtype": np.dtype(np.uint8), "what": "decoded images"}
+        if self.stream is None:
+            return ShardStore(self.cache_dir / name, **kind)
+        folder = self.cache_dir / "stream" / f"{name}-{zlib.crc32(self.stream.url.encode()):08x}"
+        return StreamStore(folder, **kind, stream=self.stream.under(name))
 
     def _decode(self) -> None:
         broken: list[str] = []
@@ -149,7 +157,12 @@ class ImageSource:
 
 
 def open_cache(
-    frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, treatment: Treatment = UNTREATED
+    frame: pd.DataFrame,
+    *,
+    size: tuple[int, int],
+    cache_dir: Path,
+    treatment: Treatment = UNTREATED,
+    stream: Stream | None = None,
 ) -> ImageCache:
     """Open the decoded images of a checked frame, see `ImageSource`."""
-    return ImageSource(frame, size, cache_dir, treatment).open()
+    return ImageSource(frame, size, cache_dir, treatment, stream).open()

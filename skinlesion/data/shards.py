@@ -159,16 +159,20 @@ class ShardStore:
     def _find(self, keys: Keys) -> tuple[npt.NDArray[np.int32], list[Path]]:
         """File and place of each key, (N, 2), -1 where it is not there; and the files."""
         files = sorted(self.folder.glob("*.bin"))
-        held = [_checked(path, self.size)["key"] for path in files]
-        known = np.concatenate([*held, np.zeros(1, "S32")])  # b"" at the end stands for a key that is nowhere
-        order = np.argsort(known, kind="stable")
-        at = order[np.searchsorted(known[order], keys).clip(max=len(known) - 1)]
-        there = (known[at] == keys) & (keys != b"")
-        starts = np.cumsum([0, *map(len, held)])
-        file = np.searchsorted(starts, at, side="right") - 1
-        found = np.stack([file, at - starts[file]], axis=1).astype(np.int32)
-        found[~there] = -1
-        return found, files
+        return locate(keys, [_checked(path, self.size)["key"] for path in files]), files
+
+
+def locate(keys: Keys, held: Sequence[Keys]) -> npt.NDArray[np.int32]:
+    """File and place of each key, (N, 2), -1 where no file holds it; `held` are the keys of each file."""
+    known = np.concatenate([*held, np.zeros(1, "S32")])  # b"" at the end stands for a key that is nowhere
+    order = np.argsort(known, kind="stable")
+    at = order[np.searchsorted(known[order], keys).clip(max=len(known) - 1)]
+    there = (known[at] == keys) & (keys != b"")
+    starts = np.cumsum([0, *map(len, held)])
+    file = np.searchsorted(starts, at, side="right") - 1
+    found = np.stack([file, at - starts[file]], axis=1).astype(np.int32)
+    found[~there] = -1
+    return found
 
 
 def keys_of(texts: Iterable[bytes]) -> Keys:

@@ -13,7 +13,8 @@ ABOUT = "config.json"
 FILES = ("*.json", "*.safetensors", "*.onnx", "*.npz", "*.md")  # nothing that could run code
 _ADDRESS = re.compile(rf"{SCHEME}(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 _TIMEOUT = 5.0  # seconds in which the hub must answer
-logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each of the client's requests
+for _client in ("httpx", "httpx2"):  # a line for each of the client's requests
+    logging.getLogger(_client).setLevel(logging.WARNING)
 
 
 def local_path(path: str | Path) -> Path:
@@ -74,6 +75,11 @@ def _fetch(address: str) -> Path:
         ) from error
     except Exception as error:  # whatever the hub's client makes of a network that fails
         reason = str(error.__cause__ or error).strip().splitlines()[0]
+        if getattr(getattr(error.__cause__ or error, "response", None), "status_code", None) in (401, 403):
+            raise CheckpointError(
+                f"{address}: the hub refuses it ({reason}): HF_TOKEN or the token of `hf auth login` is wrong or has "
+                "no right to read this model; log in again"
+            ) from error
         raise CheckpointError(
             f"{address}: not in the hub's cache, and the hub cannot be reached ({reason}); try again with a network, "
             "or give the path of a copy"

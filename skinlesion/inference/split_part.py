@@ -11,6 +11,7 @@ from skinlesion.data.datamodule import Part
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.readers import read_data
 from skinlesion.data.splits import assign, fingerprint
+from skinlesion.data.stream import Stream
 from skinlesion.errors import DataError, counted, first_five
 from skinlesion.inference.members import Members, Size
 from skinlesion.training.checkpoint import TrainedModel
@@ -22,11 +23,14 @@ class PartImages:
 
     frame: pd.DataFrame  # checked rows, sorted by image id
     cache_dir: Path
+    stream: Stream | None = None
 
     def caches(self, members: Members) -> dict[Size, ImageCache]:
         """Decode the images as the members take them, those that are not in the cache."""
         return {
-            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, treatment=members.treatment)
+            size: open_cache(
+                self.frame, size=size, cache_dir=self.cache_dir, treatment=members.treatment, stream=self.stream
+            )
             for size in members.sizes
         }
 
@@ -58,7 +62,7 @@ def read_part(
             f"{counted(len(missing), 'image')} of the {part} part of {model.path} not found "
             f"({first_five(missing)}); give the data it was trained on as data.root=FOLDER"
         )
-    return PartImages(frame, Path(data.cache_dir))
+    return PartImages(frame, Path(data.cache_dir), Stream.of(data.stream, data.stream_gb))
 
 
 def with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
@@ -93,4 +97,5 @@ def _data_of(model: TrainedModel, source: SourceConfig) -> DataConfig:
             f"{model.path}: its images were in data.root={data.root}{relative}, which is not there; give their folder "
             "as data.root=FOLDER"
         )
-    return replace(data, root=source.root or data.root, cache_dir=source.cache_dir or data.cache_dir)
+    root, cache_dir = source.root or data.root, source.cache_dir or data.cache_dir
+    return replace(data, root=root, cache_dir=cache_dir, stream=source.stream)

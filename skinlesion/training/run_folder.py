@@ -30,6 +30,7 @@ _FREE = {
     "judge",
     "logger",
     "data.cache_dir",
+    "data.stream_gb",
     "loader.workers",
     "trainer.detect_anomaly",
     "trainer.enable_progress_bar",
@@ -202,7 +203,7 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return {}
     before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it and the next ones were keys
-    added = {"data.hair": "keep", "data.colour_constancy": "none", "model.padding": True}
+    added = {"data.hair": "keep", "data.colour_constancy": "none", "data.stream": None, "model.padding": True}
     there = {**added, **_flat({**before, **read_config(folder)})}
     here = _flat(asdict(config))
     there |= {key: 1.0 for key in here.keys() - there.keys() if key.endswith(".layer_decay")}

@@ -12,7 +12,13 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import (
+    DeviceStatsMonitor,
+    EarlyStopping,
+    LearningRateMonitor,
+    ProgressBar,
+    RichProgressBar,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
@@ -52,7 +58,7 @@ def make_trainer(
     Raises:
         ConfigError: Lightning refuses the arguments, or a callback cannot be made.
     """
-    own = [_callback(spec) for spec in config.callback_specs()]
+    own = [_callback(spec, has_logger=bool(config.loggers)) for spec in config.callback_specs()]
     bar = [RichProgressBar(console_kwargs={"stderr": True})] if shows_bar(config) else []
     bar = [] if any(isinstance(each, ProgressBar) for each in own) else bar
     wants_rates = loggers and not any(isinstance(each, LearningRateMonitor) for each in own)
@@ -80,7 +86,7 @@ def make_trainer(
         raise ConfigError(f"trainer: Lightning refuses it: {str(error).splitlines()[0]}") from error
 
 
-def _callback(spec: dict[str, Any]) -> Callback:
+def _callback(spec: dict[str, Any], *, has_logger: bool) -> Callback:
     """Make a callback of the user's."""
     try:
         made = instantiate(spec)
@@ -95,6 +101,8 @@ def _callback(spec: dict[str, Any]) -> Callback:
         raise ConfigError(
             "callbacks: EarlyStopping: phases stop by val/loss already: give schedule.phases.NAME.patience"
         )
+    if isinstance(made, DeviceStatsMonitor | LearningRateMonitor) and not has_logger:
+        raise ConfigError(f"callbacks: {spec['_target_']}: has nothing to write to with logger=none; give logger=csv")
     monitor, is_own = getattr(made, "monitor", None), not type(made).__module__.startswith("lightning.")
     if monitor is not None and monitor not in MEASURED and not is_own:  # which may log what it monitors
         raise ConfigError(f"callbacks: {spec['_target_']}: monitor={monitor}: expected one of {', '.join(MEASURED)}")

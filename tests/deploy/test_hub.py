@@ -222,6 +222,20 @@ def test_without_a_network_a_copy_serves_and_else_one_line_says_so(
         assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_token_is_one_line(hub: Hub, trained: TrainConfig) -> None:
+    hub.token = "another"
+    with pytest.raises(
+        CheckpointError, match=r"^hf://me/model: the hub refuses it .*token of `hf auth login` is"
+    ) as read:
+        skinlesion.load("hf://me/model")
+    with pytest.raises(
+        ConfigError, match=r"^repo=me/model: .*401.*; log in by `hf auth login` or set HF_TOKEN"
+    ) as sent:
+        pushed(f"checkpoint={trained.out}", "repo=me/model")
+    assert "\n" not in f"{read.value}{sent.value}"
+    assert hub.commits == {}
+
+
 def test_what_is_not_on_the_hub_is_named(hub: Hub, trained: TrainConfig) -> None:
     with pytest.raises(CheckpointError, match=r"hf://me/none: the hub has no such model, or it is private"):
         skinlesion.load("hf://me/none")

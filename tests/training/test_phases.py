@@ -244,7 +244,11 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
         ),
         (
             f"callbacks=[{{_target_: {LIGHTNINGS}.LearningRateMonitor}}]",
-            "trainer, callbacks: Lightning refuses it: Cannot use `LearningRateM",
+            f"callbacks: {LIGHTNINGS}.LearningRateMonitor: has nothing to write to with logger=none; give logger=csv",
+        ),
+        (
+            f"callbacks=[{{_target_: {LIGHTNINGS}.DeviceStatsMonitor}}]",
+            f"callbacks: {LIGHTNINGS}.DeviceStatsMonitor: has nothing to write to with logger=none; give logger=csv",
         ),
         ("logger=[csv,none]", "logger=['csv', 'none']: expected one of tensorboard, csv"),
         ("logger=comet", "logger=comet: expected one of tensorboard, csv"),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from torch import Tensor
 from skinlesion.data.image_cache import ImageSource
 from skinlesion.data.image_io import Image, ImageInput, fit
 from skinlesion.data.shards import ShardStore
+from skinlesion.data.stream import Stream
 from skinlesion.data.transforms import normalise
 from skinlesion.data.treatment import UNTREATED, Treatment
 from skinlesion.errors import CheckpointError, ConfigError
@@ -117,13 +118,15 @@ class Embedder:
         """C, the length of a vector."""
         return len(self.embed(np.zeros((1, *self.spec.size, 3), np.uint8), device)[0])
 
-    def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path, device: torch.device) -> Vectors:
+    def embed_frame(
+        self, frame: pd.DataFrame, *, cache_dir: Path, device: torch.device, stream: Stream | None = None
+    ) -> Vectors:
         """Vectors (N, C) of a checked frame's images, from `cache_dir` as far as they are there.
 
         Raises:
             DataError: Images cannot be decoded, or the disk is full.
         """
-        source = ImageSource(frame, self.spec.size, cache_dir, self.spec.treatment)
+        source = ImageSource(frame, self.spec.size, cache_dir, self.spec.treatment, stream)
         made_from = json.dumps((_FORMAT, self.digest, asdict(self.spec), device.type)).encode()
         folder = f"embedding-{self.name.replace('/', '_')}-{hashlib.sha256(made_from).hexdigest()[:16]}"
         store = ShardStore(cache_dir / folder, (self.width(device),), np.dtype(np.float32), what="embeddings")
@@ -178,9 +181,10 @@ class Embedders:
         load = partial(Embedder.load, pretrained=pretrained, image_size=image_size, treatment=treatment, device=device)
         return cls([load(source) for source in sources], device)
 
-    def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path) -> Vectors:
+    def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path, stream: Stream | None = None) -> Vectors:
         """Vectors (N, D) of a frame's images, those of all networks side by side."""
-        found = [each.embed_frame(frame, cache_dir=cache_dir, device=self.device) for each in self.each]
+        places: dict[str, Any] = {"cache_dir": cache_dir, "stream": stream}
+        found = [each.embed_frame(frame, **places, device=self.device) for each in self.each]
         return np.concatenate(found, axis=1)
 
     def directions(self, image: Image) -> Vectors:
