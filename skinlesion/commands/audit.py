@@ -30,7 +30,7 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.image_cache import open_cache
     from skinlesion.data.image_statistics import skin_tones
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
-    from skinlesion.data.readers import read_data
+    from skinlesion.data.readers import NAMES, read_data
     from skinlesion.data.splits import assign, fingerprint, write_split
     from skinlesion.files import write_csv, write_json
     from skinlesion.metrics.estimate import BootstrapConfig
@@ -43,7 +43,7 @@ def run(config: AuditConfig) -> None:
     out = Path(config.out)
     given = Taxonomy.configured(asdict(config.taxonomy))
     frame = read_data(config.data, taxonomy=given)
-    taxonomy = given.found_in(frame["diagnosis"])
+    taxonomy = given.found_in(frame["diagnosis"], frame.attrs.get(NAMES, {}))
     split = assign(frame, taxonomy=taxonomy, **asdict(config.split))
     height, width = config.image_size
     cache = open_cache(frame, size=(height, width), cache_dir=Path(config.data.cache_dir))

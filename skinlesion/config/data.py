@@ -113,7 +113,8 @@ class DiagnosisConfig:
     """One diagnosis."""
 
     name: str | None = None  # for people; null: the code
-    category: Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))] = "unknown"  # what it counts as
+    category: Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))] | None = None
+    # what it counts as; null: as conf/words/diagnoses.yaml says of its code or name, or unknown
 
 
 @dataclass

@@ -42,6 +42,9 @@ from skinlesion.data.splits import LEFT_OUT
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
+NAMES = "names"
+"""Attribute of a frame: the most frequent word of the table for each code."""
+
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
 _USUAL = Layout()
@@ -144,7 +147,7 @@ def read_ham10000(
         raise DataError.listing(title, problems)
     words = normalize_words(rows["dx"])
     meanings.report("dx", words)
-    rows = rows.assign(diagnosis=meanings.codes(words))
+    rows = rows.assign(word=words, diagnosis=meanings.codes(words))
     files, more = match_files(
         rows.loc[is_known(rows["image_id"]) & (rows["diagnosis"] != ""), "image_id"].tolist(),
         folders,
@@ -269,6 +272,8 @@ def _with_left_out(frame: pd.DataFrame, rows: pd.DataFrame, only: Collection[str
         return frame
     found = frame.copy(deep=False)
     found.attrs[LEFT_OUT] = frozenset(rows["image_id"]) - frozenset(frame["image_id"])
+    pairs = rows.value_counts(["diagnosis", "word"]).index[::-1]  # the most frequent comes last
+    found.attrs[NAMES] = dict(pairs.to_list())
     return found
 
 

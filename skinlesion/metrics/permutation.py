@@ -10,7 +10,8 @@ McNemar's exact test (Psychometrika 12:153-157 (1947), doi:10.1007/BF02295996) w
 The interval is the test turned round. Where p is 1 - level or more, it holds the differences that swaps alone explain.
 Where p is smaller, it narrows towards the jackknife's error of the difference, since swaps of models that truly differ
 spread by the difference too. For a sum over lesions this is the interval of all shifts that sign flips do not refute;
-other metrics take the same formula. Zero is outside exactly where p is below 1 - level.
+other metrics take the same formula. Zero is outside exactly where p is below 1 - level. An end beyond any possible
+difference, such as 1 of two accuracies, is moved to it, which excludes no difference that could be the true one.
 """
 
 import math
@@ -23,7 +24,7 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import object_array, refuse_other_images
 from skinlesion.metrics.bootstrap import FEW, NO_WIDTH, Difference, Statistic, at_once, joined
 from skinlesion.metrics.classification import Floats, Integers
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, possible
 
 _EXACT = "accuracy"  # the metric whose swaps are counted
 
@@ -56,7 +57,8 @@ def paired_differences(
         for name, swapped in joined(blocks).items()
     }
     right = [np.bincount(each.group, each.predicted_targets == each.targets).astype(np.int64) for each in pair]
-    return found | {_EXACT: mcnemar(right[0] - right[1], images=len(first), level=config.level)}
+    found[_EXACT] = mcnemar(right[0] - right[1], images=len(first), level=config.level)
+    return {name: each.within(possible(name, difference=True)) for name, each in found.items()}
 
 
 def mcnemar(differences: Integers, *, images: int, level: float) -> Estimate:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.columns import COLUMNS
-from skinlesion.data.readers import read_data, read_ham10000, read_labelled
+from skinlesion.data.readers import NAMES, read_data, read_ham10000, read_labelled
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.taxonomy import Taxonomy
 
 FOLDERS = ["HAM10000_images_part_1", "HAM10000_images_part_2"]
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
@@ -407,6 +408,15 @@ def test_a_table_of_0_and_1_or_without_header_is_read_without_a_key(root: Path) 
     config = composed("train", TrainConfig, f"data.root={root}", "data.table=none.csv").data
     with pytest.raises(DataError, match=r"or data\.columns\.diagnosis=NAME \('outcome' holds known words\)"):
         read_data(config)
+
+
+def test_inferred_diagnoses_keep_the_spelling_of_the_table(root: Path) -> None:
+    named = [row.replace(",mel,", ",Non-Melanoma,").replace(",nv,", ",Spitz/Reed nevus,") for row in ROWS]
+    write(root, [HEADER, *named])
+    frame = read(root, taxonomy=(infer := Taxonomy.load("infer")))
+    found = infer.found_in(frame["diagnosis"], frame.attrs[NAMES])
+    spelt = {"bkl": "bkl", "non_melanoma": "non-melanoma", "spitz_reed_nevus": "spitz/reed nevus"}
+    assert {each.code: each.name for each in found.diagnoses} == spelt
 
 
 def test_a_million_rows_take_seconds(tmp_path: Path) -> None:

@@ -111,6 +111,21 @@ def test_zero_is_outside_exactly_where_p_is_small(seed: int, gain: float, level:
         assert back[name].high == pytest.approx(-each.low, abs=1e-9)
 
 
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), lesions=st.sampled_from([8, 14, 20]))
+def test_no_interval_leaves_what_a_difference_can_be(seed: int, lesions: int) -> None:
+    first, second = models(lesions, rng=np.random.default_rng(seed), skill=1.0, gain=1.0)
+    found = metric_differences(first, second, BootstrapConfig(199), bins=10)
+    free = {name for name in found if name.split("_")[0] in ("nll", "intercept", "slope", "oe")}
+    for name, each in found.items():
+        largest = 2 if name == "brier" else 1  # all but these are proportions, areas or mean errors of at most 1
+        assert each.value is None or name in free or abs(each.value) <= largest, name
+        assert each.low is None or name in free or -largest <= each.low <= each.high <= largest, (name, each)
+        assert each.low is None or each.low - 1e-9 <= each.value <= each.high + 1e-9, (name, each)
+    same = metric_differences(*models(12, rng=np.random.default_rng(1)), BootstrapConfig(199), bins=10)
+    assert (same["recall_akiec"].value, same["recall_akiec"].high) == (1, 1)  # of one lesion, half the swaps reach it
+
+
 def test_ranks_within_each_model_keep_the_areas() -> None:
     first, second = models(80, rng=np.random.default_rng(5))
     both = np.concatenate([first.probabilities, second.probabilities])
