@@ -16,6 +16,7 @@ difference, such as 1 of two accuracies, is moved to it, which excludes no diffe
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,7 @@ def paired_differences(
     """
     pair = [each.sorted() for each in (first, second)]
     refuse_other_images(*pair)
+    pair[1] = replace(pair[1], group_id=pair[0].group_id)  # a table of another program may not know patients
     lesions, difference = pair[0].groups, Difference(*(statistic(each, 1) for each in pair))
     values, jackknife = difference.resampled(np.ones((1, lesions))), difference.jackknife()
     both, generator, blocks = statistic(_stacked(*pair), 2), np.random.default_rng(config.seed), []
@@ -99,7 +101,7 @@ def rank_within(scores: npt.NDArray[np.floating], models: int) -> npt.NDArray[np
 
 
 def _stacked(*tables: Predictions) -> Predictions:
-    """The predictions of several models one after the other, each with lesions of its own in the same order."""
+    """The predictions of several models one after the other, each with lesions and groups of its own in the same order."""
 
     def named(key: str) -> npt.NDArray[np.object_]:
         return object_array(each and f"{k}{each}" for k, table in enumerate(tables) for each in getattr(table, key))
@@ -110,6 +112,7 @@ def _stacked(*tables: Predictions) -> Predictions:
         named("lesion_id"),
         np.concatenate([each.actual for each in tables]),
         tables[0].taxonomy,
+        group_id=None if tables[0].group_id is None else named("group_id"),
         scores=np.eye(len(tables[0].taxonomy))[np.concatenate([each.predicted_targets for each in tables])],
     )
 

@@ -1,7 +1,7 @@
 """Recipes against one another, each trained with several seeds: means, and intervals over seeds and lesions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,8 @@ def compare_recipes(
     first = next(iter(recipes.values()))[0]
     for number, run in enumerate((run for runs in recipes.values() for run in runs), start=1):
         refuse_other_images(first, run, number=number)
-    measured = {name: [_measured(run, config, bins=bins) for run in runs] for name, runs in recipes.items()}
+    alike = {name: [replace(run, group_id=first.group_id) for run in runs] for name, runs in recipes.items()}
+    measured = {name: [_measured(run, config, bins=bins) for run in runs] for name, runs in alike.items()}
     reference, *others = measured
     return RecipeComparison(
         reference,

@@ -1,5 +1,6 @@
 """The paired test against every swap of a few lesions, scipy's binomial test, and its errors on equal models."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_the_p_values_are_those_of_all_swaps() -> None:
         reach = found[name].high - found[name].value  # of the swaps a fifth lies beyond
         assert (np.abs(column) > reach + 1e-6).mean() < 0.22
         assert (np.abs(column) >= reach - 1e-6).mean() > 0.18
+
+
+@pytest.mark.parametrize("known_to", [2, 1])
+def test_all_lesions_of_a_patient_are_swapped_together(known_to: int) -> None:
+    """A table with patients gives what the same table gives whose lesions are the patients."""
+    made = models(30, rng=np.random.default_rng(4), skill=1.0)
+    patient = [f"P{int(each[1:]) // 3}" if int(each[1:]) < 24 else "" for each in made[0].lesion_id]
+    patients = np.array([own or lesion for own, lesion in zip(patient, made[0].lesion_id, strict=True)], dtype=object)
+    grouped = [replace(each, group_id=patients) if k < known_to else each for k, each in enumerate(made)]
+    whole = [replace(each, lesion_id=patients) for each in made]
+    found = metric_differences(*grouped, BootstrapConfig(99), bins=10)
+    assert found == metric_differences(*whole, BootstrapConfig(99), bins=10)
+    assert found["accuracy"].n == len(set(patients)) == 14
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 1), (5, 5), (12, 3), (3, 17), (40, 20)])
