@@ -60,8 +60,8 @@ def describe_groups(frame: pd.DataFrame) -> str:
     patients, groups = frame.loc[frame["patient_id"] != "", "patient_id"].nunique(), frame["group_id"].nunique()
     if patients == 0 and groups == lesions:
         return f"{images} images of {lesions} lesions; the table names no patients, so lesions are kept together."
-    kept = "kept together by patient" if patients else "kept together by data.groups"
-    return f"{images} images of {lesions} lesions of {patients} patients, {kept}: {groups} groups."
+    kept = f" of {patients} patients, kept together by patient" if patients else ", kept together by data.groups"
+    return f"{images} images of {lesions} lesions{kept}: {groups} groups."
 
 
 def connected(sets: Sequence[Sequence[tuple[str, str]]]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -101,7 +101,7 @@ def rank_within(scores: npt.NDArray[np.floating], models: int) -> npt.NDArray[np
 
 
 def _stacked(*tables: Predictions) -> Predictions:
-    """The predictions of several models one after the other, each with lesions and groups of its own in the same order."""
+    """The predictions of several models one after the other, each with its own lesions and groups in the same order."""
 
     def named(key: str) -> npt.NDArray[np.object_]:
         return object_array(each and f"{k}{each}" for k, table in enumerate(tables) for each in getattr(table, key))

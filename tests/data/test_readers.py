@@ -142,8 +142,6 @@ def test_the_home_folder_may_be_a_tilde(root: Path, monkeypatch: pytest.MonkeyPa
         ("HAM_3,ISIC_4,wart,histo,0,female,back,x", ["unknown dx 'wart' (line 5)", "akiec, bcc, bkl"]),
         ("HAM_3,ISIC_4,,histo,0,female,back,x", ["images of 'unknown' (line 5)"]),
         ("HAM_3,ISIC_4,mel,histo,0,q,back,x", ["unknown sex: 'q' (line 5)", "female, male, unknown"]),
-        (",ISIC_4,mel,histo,0,female,back,x", ["no lesion_id in line 5"]),
-        ("NA,ISIC_4,mel,histo,0,female,back,x", ["no lesion_id in line 5"]),
         ("HAM_2,ISIC_4,mel,histo,0,female,back,x", ["more than one diagnosis", "HAM_2 (bkl, mel)"]),
         ("HAM_3,ISIC_4,mel,histo,old,female,back,x", ["faulty age: 'old' (line 5)", "0 to 120"]),
         ('HAM_3,ISIC_4,mel,histo,"80,000",female,back,x', ["faulty age: '80,000' (line 5)", "55.0"]),
@@ -164,6 +162,25 @@ def test_a_bad_row_is_named_by_file_and_line(root: Path, row: str, expected: lis
 def test_ages_from_0_to_120_are_taken(root: Path, age: str) -> None:
     write(root, [HEADER, *ROWS[:3], f"HAM_3,ISIC_4,mel,histo,{age},female,back,x"])
     assert read(root)["age"][3] == float(age)
+
+
+@pytest.mark.parametrize("empty", ["", "NA"])
+def test_an_image_without_lesion_is_a_lesion_of_its_own(
+    root: Path, empty: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write(root, [HEADER, *ROWS[:3], f"{empty},ISIC_4,mel,histo,0,female,back,x"])
+    assert read(root)["lesion_id"].tolist() == ["HAM_2", "HAM_1", "HAM_2", "ISIC_4"]
+    assert "1 of 4 images have no lesion_id: each counts as a lesion of its own" in caplog.text
+
+
+def test_the_way_on_is_that_of_the_table_at_hand(root: Path) -> None:
+    """Neither HAM10000's address nor its names stand in the errors of another table."""
+    (root / "photos.zip").write_bytes(b"PK")
+    (root / "mine.csv").write_text("image,diagnosis\nISIC_1,wart\n")
+    folder, word = lines_of_error(root, table="mine", images=["photos"])
+    assert folder == "no image folder photos; data.images names them; unpack photos.zip."
+    assert "unknown diagnosis 'wart' (line 2)" in word
 
 
 def test_duplicate_image_ids(root: Path) -> None:
@@ -204,7 +221,6 @@ def test_everything_wrong_is_said_at_once(root: Path) -> None:
     expected = [
         "no image_id in line 6",
         "image_id in more than one row: 'ISIC_2' (line 3, 4)",
-        "no lesion_id in line 5, 6",
         "unknown dx 'wart' (line 4)",
         "faulty age: '200' (line 2), 'x' (line 3)",
         "unknown sex: 'q' (line 4)",
