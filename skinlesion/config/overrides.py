@@ -151,7 +151,8 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
     if close := difflib.get_close_matches(name, known, n=2, cutoff=0.75):
         return f"{name}: unknown key; did you mean {' or '.join(close)}?"
     beside = [key for key in known if key.rpartition(".")[0] == name.rpartition(".")[0]]
-    return f"{name}: unknown key" + (f"; known here: {', '.join(beside)}" if beside else "")
+    fact = f"; a further fact of the model is fact.{name}={value}" if "fact" in beside else ""
+    return f"{name}: unknown key" + (f"; known here: {', '.join(beside)}" if beside else "") + fact
 
 
 def _example(key: str, value: str) -> str:
