@@ -5,6 +5,7 @@ A taxonomy travels as plain data in every checkpoint, ensemble and bundle. Needs
 
 import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -236,7 +237,7 @@ class Taxonomy:
         found = ", ".join(f"{each.code} ({counts[each.code]:,}, {each.category})" for each in kept)
         log.info("Diagnoses of the table, with images and category: %s.", found)
         if unsaid := [each.code for each in kept if each.category == UNKNOWN]:
-            way = f"'+taxonomy.diagnoses.{unsaid[0]}={{category: malignant}}' (or premalignant, benign)"
+            way = f"'+taxonomy.diagnoses={{{unsaid[0]}: {{category: malignant}}}}' (or premalignant, benign)"
             log.warning("Not known as benign or malignant: %s; say so with %s.", first_five(unsaid), way)
         state = replace(self, diagnoses=(*self.diagnoses, *new)).to_dict()
         state["diagnoses"] = {each.code: {"name": each.name, "category": each.category} for each in kept}
@@ -292,9 +293,13 @@ def _categories(diagnoses: Iterable[Diagnosis], premalignant_as: str) -> set[str
 
 
 def plain(word: str) -> str:
-    """Spell a word in lower case, with single blanks for all but letters and digits; apostrophes are left out."""
-    whole = re.sub(r"^([0-9]+)\.0+$", r"\1", word.strip().lower().replace("'", ""))
-    return " ".join(re.findall(r"[^\W_]+", whole))
+    """Spell a word in lower case, with single blanks for all but letters and digits; apostrophes are left out.
+
+    Latin letters lose their accents, which Hydra does not take in a key.
+    """
+    whole = re.sub(r"^([0-9]+)\.0+$", r"\1", word.strip().casefold().replace("'", ""))
+    letters = "".join(each for each in unicodedata.normalize("NFKD", whole) if not unicodedata.combining(each))
+    return " ".join(re.findall(r"[^\W_]+", letters if letters.isascii() else whole))
 
 
 def _with_broader(word: str) -> Iterator[str]:

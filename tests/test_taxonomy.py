@@ -81,6 +81,14 @@ def test_words_of_the_public_sets_are_known(name: str, words: str) -> None:
         assert str(taxonomy.meaning(word)) == code, word
 
 
+def test_accents_do_not_count_and_other_scripts_stay() -> None:
+    infer = Taxonomy.load("infer")
+    assert [infer.meaning(word) for word in ("Nävus", "NÆVUS", "queratosis actínica", "黑色素瘤", "ไฝ")] == [
+        *("navus", "nævus", "queratosis_actinica", "黑色素瘤", "ไฝ")
+    ]
+    assert Taxonomy.load("ham10000").meaning("Mélanoma") == "mel"
+
+
 def test_the_broader_words_lead_to_no_circle() -> None:
     for word in _broader_words():
         passed = [word]
@@ -145,9 +153,8 @@ def test_what_is_not_known_as_benign_or_malignant_is_said_with_the_way(caplog: p
     caplog.set_level("INFO")
     Taxonomy.load("infer").found_in(["melanoma", "x", "x"], {})
     assert "melanoma (1, malignant), x (2, unknown)" in caplog.text
-    assert (
-        "Not known as benign or malignant: x; say so with '+taxonomy.diagnoses.x={category: malignant}'" in caplog.text
-    )
+    assert "Not known as benign or malignant: x; say so" in caplog.text
+    assert "'+taxonomy.diagnoses={x: {category: malignant}}'" in caplog.text
     said = Taxonomy.configured({**read_taxonomy("infer"), "diagnoses": {"x": {"category": "malignant"}, "mel": {}}})
     assert [each.category for each in said.found_in(["mel", "x"], {}).diagnoses] == ["malignant", "malignant"]
 
