@@ -1,13 +1,14 @@
-"""`python -m benchmarks.image_changes DATA FOLDS WEIGHTS KEPT`: what changes of images are worth, on validation.
+"""`python -m benchmarks.image_changes DATA FOLDS WEIGHTS KEPT`: what needs training to be judged, on validation.
 
 The recipe of the public folds, cut down to what two cores can repeat: EfficientNet-Lite0 from its ImageNet weights at
 96x128 pixels, head and stages from `blocks.5` on, four epochs. Fold 0 of FOLDS is not read; three tenths
 of the other lesions validate. Each trial changes one thing and has three seeds, of weights, batches and changes, not of
 the split. Intervals are of the mean over seeds, by a bootstrap over lesions; differences are paired.
 
-Shades of Gray, here of training and validation images alike, divides each channel by its share of the light's colour
-(Finlayson & Trezzi, CIC 2004; power 6). CutMix puts a part of another image into each (Yun et al., ICCV 2019,
-arXiv:1905.04899), RandAugment makes two random changes before the recipe's own (Cubuk et al., arXiv:1909.13719).
+Shades of Gray is `data.colour_constancy`, of training and validation images alike. CutMix puts a part of another image
+into each (Yun et al., ICCV 2019, arXiv:1905.04899). RandAugment makes two random changes before the recipe's own (Cubuk
+et al., arXiv:1909.13719). "All stages" trains the stem too; with a rate decay of 0.7 each stage learns at that share of
+the rate of the stage above it.
 """
 
 import argparse
@@ -16,14 +17,13 @@ import logging
 import os
 import sys
 import warnings
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported
 
-import cv2
 import numpy as np
 import torch
 from lightning import Trainer, seed_everything
@@ -36,7 +36,6 @@ from benchmarks.source_shortcut import SEEDS, compared, predictions
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.data.image_cache import ImageCache
 from skinlesion.data.image_io import Image
 from skinlesion.data.transforms import Augment
 from skinlesion.files import write_json
@@ -49,23 +48,25 @@ from skinlesion.training.module import LesionClassifier
 RESULT = Path(__file__).parent / "results" / "image_changes.json"
 _RECIPE = ("experiment=ham10000_public_folds", "model.image_size=[96,128]", "model.middle=blocks.5")
 _CUT_DOWN = ("split.fold=0", "split.val_fraction=0.3", "schedule.phases.high.epochs=4", "logger=none")
-_POWERS = (np.arange(256) / 255) ** 6
+_ALL_STAGES = "schedule.phases.high.unfreeze=conv_stem"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is changed; the defaults are the recipe as it is."""
+    """What is changed: keys, and what the package has no key for."""
 
-    shades_of_gray: bool = False
+    overrides: tuple[str, ...] = ()
     cutmix: bool = False
     randaugment: bool = False
 
 
 TRIALS = {
     "as it is": Trial(),  # first: the others are compared with it
-    "Shades of Gray": Trial(shades_of_gray=True),
+    "Shades of Gray": Trial(("data.colour_constancy=shades_of_gray",)),
     "CutMix": Trial(cutmix=True),
     "RandAugment": Trial(randaugment=True),
+    "all stages": Trial((_ALL_STAGES,)),
+    "all stages, rate decay 0.7": Trial((_ALL_STAGES, "schedule.phases.high.layer_decay=0.7")),
 }
 
 
@@ -87,7 +88,7 @@ def main() -> None:
         for name, trial in TRIALS.items():
             kept = arguments.kept / f"{name.replace(' ', '_')}-{seed}.csv"
             if not kept.exists():
-                given = (*_RECIPE, *_CUT_DOWN, *places, f"seed={seed}")
+                given = (*_RECIPE, *_CUT_DOWN, *places, f"seed={seed}", *trial.overrides)
                 cache = f"data.cache_dir={arguments.kept / 'cache'}"
                 train(trial, configuration("train", TrainConfig, *given, cache)).write(kept)
                 print(name, seed, file=sys.stderr, flush=True)
@@ -131,30 +132,10 @@ class Images(LesionDataModule):
 
     trial = Trial()
 
-    @cached_property
-    def cache(self) -> ImageCache:
-        """The decoded images, their colours as the trial has them."""
-        images: Any = super().cache.images
-        balanced: Any = _ShadesOfGray(images) if self.trial.shades_of_gray else images
-        return replace(super().cache, images=balanced)
-
     def augment(self) -> Augment:
         """The random changes of training images."""
         own = super().augment()
         return (lambda image, draw: own(randaugment(image, draw), draw)) if self.trial.randaugment else own
-
-
-class _ShadesOfGray:
-    def __init__(self, images: Any) -> None:
-        self.images = images
-
-    def __getitem__(self, row: int) -> Image:
-        image: Image = self.images[row]
-        light = _POWERS[image].mean(axis=(0, 1)) ** (1 / 6)  # (3,)
-        gains = np.sqrt(np.mean(light**2)) / np.maximum(light, 1e-3)
-        tables = np.clip(np.arange(256)[:, None] * gains, 0, 255).round().astype(np.uint8)  # (256, 3)
-        balanced: Image = cv2.LUT(np.ascontiguousarray(image), tables[None])
-        return balanced
 
 
 def randaugment(image: Image, draw: int) -> Image:

@@ -22,6 +22,7 @@ from skinlesion.config.validation import configuration
 from skinlesion.data.image_io import read
 from skinlesion.data.readers import read_data
 from skinlesion.data.skin import BLUE_CAST, TONES, UNKNOWN, remove_hair, skin_tone
+from skinlesion.data.treatment import Treatment
 from skinlesion.files import write_json
 from skinlesion.inference.predictor import Predictor
 from skinlesion.inference.split_part import read_part
@@ -47,7 +48,9 @@ def main() -> None:
     model = load_model(arguments.checkpoint)
     part = read_part(model, "val", SourceConfig(arguments.data, None), images=arguments.images)
     tables = {
-        hair: Predictor.of([replace(model, spec=replace(model.spec, hair=hair))]).predict_frame(part.frame)
+        hair: Predictor.of([replace(model, spec=replace(model.spec, treatment=Treatment(hair)))]).predict_frame(
+            part.frame
+        )
         for hair in ("keep", "remove")
     }
     same = float((tables["keep"].predicted_targets == tables["remove"].predicted_targets).mean())

@@ -49,6 +49,12 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Spell a number of things for a message: "1 image", "1,200 images"."""
+    plural = noun.replace("batch", "batches") if noun.endswith("batch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def first_five(items: Iterable[object]) -> str:
     """Name the first five of `items` for a message, and how many there are if more."""
     names = [str(item).replace("\n", "\\n") for item in items]

@@ -35,7 +35,7 @@ def write_member(
             **options,
             encoder=datamodule.encoder.state(),
             class_counts=datamodule.class_counts(),
-            hair=datamodule.spec.hair,
+            **asdict(datamodule.spec.treatment),
         )
         _disturb(module.network)
     if backbone is not None:

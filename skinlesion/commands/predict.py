@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinlesion.config.inference import PredictConfig
-from skinlesion.errors import DataError, printable
+from skinlesion.errors import DataError, counted, printable
 
 if TYPE_CHECKING:
     from skinlesion.inference.members import Facts
@@ -39,7 +39,7 @@ def run(config: PredictConfig) -> None:
     for message in unreadable:
         log.warning("%s", message)
     if found is None:
-        raise DataError(f"{place}: none of {len(unreadable)} images can be read")
+        raise DataError(f"{place}: none of {counted(len(unreadable), 'image')} can be read")
     rows, kind = records(found), config.format
     if config.out and kind == "table":
         kind = "json" if config.out.endswith(".json") else "csv"

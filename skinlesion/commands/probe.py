@@ -24,6 +24,7 @@ def run(config: ProbeConfig) -> None:
         SkinlesionError: The data, the split, a network or its weights cannot be used.
     """
     from skinlesion.data.readers import NAMES, read_data
+    from skinlesion.data.treatment import Treatment
     from skinlesion.files import require_writable
     from skinlesion.inference.torch_members import device_of
     from skinlesion.studies.probe.cases import NAME, Cases
@@ -38,8 +39,9 @@ def run(config: ProbeConfig) -> None:
     taxonomy = given.found_in(frame["diagnosis"], frame.attrs.get(NAMES, {}))
     splits = splits_of(frame, config.split, taxonomy=taxonomy)
     device = device_of(config.accelerator)
-    options: dict[str, Any] = {"pretrained": config.pretrained, "image_size": config.image_size, "hair": config.hair}
-    embedders = Embedders.load(config.backbones, **options, device=device)
+    options: dict[str, Any] = {"pretrained": config.pretrained, "image_size": config.image_size}
+    treatment = Treatment(config.hair, config.colour_constancy)
+    embedders = Embedders.load(config.backbones, **options, treatment=treatment, device=device)
     refuse_leakage(embedders, splits)
     started = time.monotonic()
     vectors = embedders.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
@@ -55,7 +57,7 @@ def run(config: ProbeConfig) -> None:
         taxonomy=taxonomy,
     )
     log.info("Embedding took %.1f s, the classifiers %.1f s", embedded - started, time.monotonic() - embedded)
-    Cases.of(frame, vectors, embedders, {"sources": config.backbones, **options}).write(out / NAME)
+    Cases.of(frame, vectors, embedders, {"sources": config.backbones, **options, **asdict(treatment)}).write(out / NAME)
     _judge(tables, config, embedders, folds=len(splits), dimensions=vectors.shape[1])
     _list_errors(tables, frame, out)
     log.info("Tables, numbers and cases: %s", out)

@@ -106,6 +106,7 @@ class TrainingDataConfig(DataConfig):
 
     augment_on: Annotated[str, OneOf(("cpu", "device"))]  # where training images are augmented; device: the GPU
     hair: Annotated[str, OneOf(("keep", "remove"))]  # whether hairs are painted over, in training and in every use
+    colour_constancy: Annotated[str, OneOf(("none", "shades_of_gray"))]  # whether the light's colour is removed
 
 
 @dataclass

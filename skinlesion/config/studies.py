@@ -97,6 +97,7 @@ class ProbeConfig(BootstrapKeys):
     pretrained: bool | PathText  # true: timm's hub; false: random; a weight file; a folder of files NAME.safetensors
     image_size: list[int] | None  # height and width in pixels for networks of timm; null: each network's own
     hair: Annotated[str, OneOf(("keep", "remove"))]  # whether hairs are painted over; a checkpoint has its own
+    colour_constancy: Annotated[str, OneOf(("none", "shades_of_gray"))]  # whether the light's colour is removed
     facts: bool  # whether the facts about the patient stand beside the embedding
     classifiers: list[Annotated[str, OneOf(("logistic", "linear", "knn", "network"))]]  # which learn from it
     alpha: Annotated[float, Range(0)]  # exponent of the inverse class frequency that images weigh; 0: all alike

@@ -95,7 +95,8 @@ class PhaseConfig:
     epochs: Count  # largest number of epochs
     patience: Count  # epochs without a lower val/loss after which the phase ends
     lr: Positive  # learning rate of the head
-    backbone_lr: _NotNegative  # learning rate of the unfrozen stages
+    backbone_lr: _NotNegative  # learning rate of the unfrozen stages, of the top one
+    layer_decay: Annotated[float, Range(0, 1, above=True)]  # learning rate of a stage / that of the one above it
     warmup_epochs: _NotNegative  # epochs of linear warm-up to the learning rate
     final_lr_fraction: Annotated[float, Range(0, 1, above=True)]  # end of cosine decay / learning rate; 1: no decay
     ema_decay: Annotated[float, Range(0, 1, below=True)]  # decay per step of the weights' moving average; 0: none

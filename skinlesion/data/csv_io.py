@@ -95,7 +95,7 @@ def _numbered_lines(text: str) -> Iterator[tuple[int, list[str]]]:
     separator = "\t" if "\t" in header else max(",;|", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     for fields in reader:
-        if any(stripped := [field.strip() for field in fields]):
+        if any(stripped := [*map(str.strip, fields)]):
             yield reader.line_num, stripped
 
 

@@ -25,6 +25,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import NAMES, read_data
 from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.transforms import Augment, Augmentation
+from skinlesion.data.treatment import Treatment
 from skinlesion.errors import DataError
 from skinlesion.taxonomy import Taxonomy
 
@@ -62,6 +63,7 @@ class LesionDataModule(LightningDataModule):
         augment: Options of `AugmentConfig` that differ from the published ones.
         augment_on: "cpu" or "device": where training images are changed.
         hair: "keep", or "remove": hairs are painted over in every image.
+        colour_constancy: "none", or "shades_of_gray": the light's colour is taken out of every image.
         image_size: (height, width) in pixels.
         mean: Mean of red, green and blue, 0 to 1.
         std: Standard deviation of red, green and blue, 0 to 1.
@@ -99,6 +101,7 @@ class LesionDataModule(LightningDataModule):
         augment: Mapping[str, float] | None = None,
         augment_on: Literal["cpu", "device"] = "cpu",
         hair: Literal["keep", "remove"] = "keep",
+        colour_constancy: Literal["none", "shades_of_gray"] = "none",
         image_size: Sequence[int] = (224, 224),
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
@@ -120,7 +123,8 @@ class LesionDataModule(LightningDataModule):
         self._taxonomy = Taxonomy.load(taxonomy) if isinstance(taxonomy, str) else Taxonomy.configured(taxonomy)
         self.augment_on, self.batch_size, self.num_workers, self.seed = augment_on, batch_size, num_workers, seed
         self.cache_dir, self.first_epoch, self._next_epoch = Path(cache_dir), 0, 0
-        self.spec = ImageInput((int(image_size[0]), int(image_size[1])), tuple(mean), tuple(std), hair=hair)
+        size, treatment = (int(image_size[0]), int(image_size[1])), Treatment(hair, colour_constancy)
+        self.spec = ImageInput(size, tuple(mean), tuple(std), treatment=treatment)
         self._augmenters: dict[torch.device, GpuAugmenter] = {}
 
     @classmethod
@@ -172,7 +176,7 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def source(self) -> ImageSource:
         """The image files of the whole table."""
-        return ImageSource(self.frame, self.spec.size, self.cache_dir, self.spec.hair)
+        return ImageSource(self.frame, self.spec.size, self.cache_dir, self.spec.treatment)
 
     @cached_property
     def cache(self) -> ImageCache:

@@ -7,7 +7,7 @@ from typing import cast
 import pandas as pd
 
 from skinlesion.data.csv_io import is_known, named_by_file, read_rows, repeated_ids
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, counted
 from skinlesion.files import restore_formulas
 
 
@@ -56,12 +56,17 @@ def group_ids(frame: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
 
 def describe_groups(frame: pd.DataFrame) -> str:
     """Say by what images are kept together, with counts."""
-    images, lesions = len(frame), frame["lesion_id"].nunique()
-    patients, groups = frame.loc[frame["patient_id"] != "", "patient_id"].nunique(), frame["group_id"].nunique()
+    lesions, groups = frame["lesion_id"].nunique(), frame["group_id"].nunique()
+    patients = frame.loc[frame["patient_id"] != "", "patient_id"].nunique()
+    found = f"{counted(len(frame), 'image')} of {counted(lesions, 'lesion')}"
     if patients == 0 and groups == lesions:
-        return f"{images} images of {lesions} lesions; the table names no patients, so lesions are kept together."
-    kept = f" of {patients} patients, kept together by patient" if patients else ", kept together by data.groups"
-    return f"{images} images of {lesions} lesions{kept}: {groups} groups."
+        return f"{found}; the table names no patients, so lesions are kept together."
+    by = (
+        f" of {counted(patients, 'patient')}, kept together by patient"
+        if patients
+        else ", kept together by data.groups"
+    )
+    return f"{found}{by}: {counted(groups, 'group')}."
 
 
 def connected(sets: Sequence[Sequence[tuple[str, str]]]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -17,7 +17,8 @@ import pandas as pd
 from skinlesion.data.image_io import Image, decode
 from skinlesion.data.manifest import content_digests
 from skinlesion.data.shards import Keys, Rows, ShardStore
-from skinlesion.errors import DataError
+from skinlesion.data.treatment import UNTREATED, Treatment
+from skinlesion.errors import DataError, counted
 from skinlesion.terminal import track
 
 log = logging.getLogger(__name__)
@@ -62,13 +63,13 @@ class ImageSource:
         frame: Columns `image_id` and `path`.
         size: (height, width) in pixels.
         cache_dir: The folder of caches.
-        hair: "keep" or "remove", see `fit`; each has a folder of its own.
+        treatment: What is done to each image, see `fit`; each treatment has a folder of its own.
     """
 
     frame: pd.DataFrame
     size: tuple[int, int]
     cache_dir: Path
-    hair: str = "keep"
+    treatment: Treatment = UNTREATED
 
     @cached_property
     def contents(self) -> npt.NDArray[np.bytes_]:
@@ -77,8 +78,8 @@ class ImageSource:
 
     @cached_property
     def key(self) -> str:
-        """A digest of ids, size, the files' contents and removed hair, whether or not they are decoded."""
-        digest = hashlib.sha256(f"{_FORMAT} {self.size}{'' if self.hair == 'keep' else f' {self.hair}'}".encode())
+        """A digest of ids, size, the files' contents and the treatment, whether or not they are decoded."""
+        digest = hashlib.sha256(f"{_FORMAT} {self.size}{self.treatment.suffix}".encode())
         for image_id, content in zip(self.frame["image_id"].tolist(), self.contents.tolist(), strict=True):
             digest.update(b"%b %b\n" % (image_id.encode(), content))
         return digest.hexdigest()
@@ -110,8 +111,7 @@ class ImageSource:
 
     @property
     def _store(self) -> ShardStore:
-        removed = "" if self.hair == "keep" else f"-{self.hair}-hair"
-        folder = self.cache_dir / f"images-{self.size[0]}x{self.size[1]}{removed}-v{_FORMAT}"
+        folder = self.cache_dir / f"images-{self.size[0]}x{self.size[1]}{self.treatment.suffix}-v{_FORMAT}"
         return ShardStore(folder, (*self.size, 3), np.dtype(np.uint8), what="decoded images")
 
     def _decode(self) -> None:
@@ -125,8 +125,8 @@ class ImageSource:
         if broken:
             listed = "\n  ".join(sorted(broken))
             raise DataError(
-                f"{len(broken)} images cannot be read; restore them, or delete them and use data.missing_images=drop:"
-                f"\n  {listed}"
+                f"{counted(len(broken), 'image')} cannot be read; restore what is broken, or delete it and use "
+                f"data.missing_images=drop:\n  {listed}"
             )
 
     def _decoded(self, missing: npt.NDArray[np.int64], broken: list[str]) -> Iterator[tuple[Keys, npt.NDArray[Any]]]:
@@ -134,7 +134,7 @@ class ImageSource:
 
         def image(row: int) -> Image | None:
             try:
-                return decode(Path(paths[row]), self.size, hair=self.hair)
+                return decode(Path(paths[row]), self.size, self.treatment)
             except DataError as error:
                 broken.append(str(error))
                 return None
@@ -148,6 +148,8 @@ class ImageSource:
                     yield keys[[*found]], np.stack([*found.values()])
 
 
-def open_cache(frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, hair: str = "keep") -> ImageCache:
+def open_cache(
+    frame: pd.DataFrame, *, size: tuple[int, int], cache_dir: Path, treatment: Treatment = UNTREATED
+) -> ImageCache:
     """Open the decoded images of a checked frame, see `ImageSource`."""
-    return ImageSource(frame, size, cache_dir, hair).open()
+    return ImageSource(frame, size, cache_dir, treatment).open()

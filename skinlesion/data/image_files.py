@@ -71,7 +71,7 @@ def _listed(folders: Iterable[Path]) -> tuple[list[str], list[str]]:
             names = sorted(each.name for each in entries if not (each.name.startswith(".") or _is_folder(each)))
         start = os.path.join(folder, "")
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
+            suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else ""
             if suffix in SUFFIXES:
                 images.append(start + name)
             elif suffix not in _BESIDE:
@@ -132,7 +132,7 @@ def find_files(folders: Iterable[Path]) -> dict[str, list[str]]:
     """
     files: dict[str, list[str]] = {}
     for path in sorted(_listed(folders)[0]):
-        files.setdefault(os.path.splitext(os.path.basename(path))[0], []).append(path)
+        files.setdefault(path.rpartition(os.sep)[2].rpartition(".")[0], []).append(path)
     return dict(sorted(files.items()))
 
 

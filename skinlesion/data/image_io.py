@@ -35,7 +35,7 @@ from skinlesion.data.image_formats import (
 )
 from skinlesion.data.jpeg import EndedJpeg
 from skinlesion.data.skin import Image as Image
-from skinlesion.data.skin import remove_hair
+from skinlesion.data.treatment import UNTREATED, Treatment
 
 # OpenCV's threads do not survive the fork of a loader's worker (it would wait for ever), and images are small.
 cv2.setNumThreads(0)
@@ -67,14 +67,14 @@ _DECODER_ERRORS = (  # Pillow's decoders raise all of these for damaged files
 class ImageInput:
     """The images that a backbone expects; padded: predictions pad images of another aspect, as training does.
 
-    hair: "keep", or "remove" where hairs are painted over before anything else sees an image at this size.
+    treatment: What is done to an image at this size, before it is padded.
     """
 
     size: tuple[int, int]  # (height, width) in pixels
     mean: tuple[float, ...]  # of each channel in 0..1
     std: tuple[float, ...]  # of each channel in 0..1
     padded: bool = field(default=True, compare=False)
-    hair: str = "keep"
+    treatment: Treatment = UNTREATED
 
 
 class _Budget:
@@ -97,16 +97,15 @@ class _Budget:
 
 
 _budget = _Budget(MOST_PIXELS)
-_HAIR: dict[str, Callable[[Image], Image]] = {"keep": lambda image: image, "remove": remove_hair}
 
 
-def decode(path: Path, size: tuple[int, int], *, hair: str = "keep") -> Image:
-    """Read an image file, upright and RGB, and fit it into `size`, with or without its hairs.
+def decode(path: Path, size: tuple[int, int], treatment: Treatment = UNTREATED) -> Image:
+    """Read an image file, upright and RGB, and fit it into `size`.
 
     Raises:
         ImageError: The file is refused.
     """
-    return fit(read(path), size, hair=hair)
+    return fit(read(path), size, treatment)
 
 
 def read(path: Path) -> Image:
@@ -176,34 +175,33 @@ def dimensions(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def fit(image: Image, size: tuple[int, int], *, hair: str = "keep") -> Image:
+def fit(image: Image, size: tuple[int, int], treatment: Treatment = UNTREATED) -> Image:
     """Resize an image to fit into `size`, keeping its aspect, and pad it with black in equal parts.
 
     Args:
         image: RGB, (h, w, 3).
         size: (height, width) of the result, in pixels.
-        hair: "keep"; "remove": hairs are painted over, at the new size.
+        treatment: What is done to it at the new size, before it is padded.
     """
-    treat = _HAIR[hair]
     if image.shape[:2] == size:
-        return treat(image)
+        return treatment(image)
     rows, columns = unpadded_area(image.shape[:2], size)
     inner = (columns.stop - columns.start, rows.stop - rows.start)
     shrinks = inner[0] < image.shape[1] or inner[1] < image.shape[0]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     canvas = np.zeros((*size, 3), np.uint8)
-    canvas[rows, columns] = treat(np.asarray(cv2.resize(image, inner, interpolation=interpolation), np.uint8))
+    canvas[rows, columns] = treatment(np.asarray(cv2.resize(image, inner, interpolation=interpolation), np.uint8))
     return canvas
 
 
-def fit_area(image: Image, size: tuple[int, int], *, hair: str = "keep") -> Image:
-    """Resize an image to `area_shape` of it, without padding; `hair` as in `fit`."""
+def fit_area(image: Image, size: tuple[int, int], treatment: Treatment = UNTREATED) -> Image:
+    """Resize an image to `area_shape` of it, without padding; `treatment` as in `fit`."""
     shape = area_shape(image.shape, size)
     if shape == size:
-        return fit(image, size, hair=hair)
+        return fit(image, size, treatment)
     shrinks = shape[0] * shape[1] < image.shape[0] * image.shape[1]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return _HAIR[hair](np.asarray(cv2.resize(image, shape[::-1], interpolation=interpolation), np.uint8))
+    return treatment(np.asarray(cv2.resize(image, shape[::-1], interpolation=interpolation), np.uint8))
 
 
 def area_shape(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:

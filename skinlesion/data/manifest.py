@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,9 +42,10 @@ class _Files:
     @classmethod
     def of(cls, paths: Sequence[Path | str]) -> "_Files":
         """Files of which nothing is known but how they lie on the disk."""
-        names = np.array([os.fsencode(os.path.abspath(path)) for path in paths], dtype=np.bytes_)
-        stamps = np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 3)
-        count = len(names)
+        split, count = [os.path.split(path) for path in paths], len(paths)
+        whole = {folder: os.path.join(os.path.abspath(folder), "") for folder in {folder for folder, _ in split}}
+        names = np.array([os.fsencode(whole[folder] + name) for folder, name in split], dtype=np.bytes_)
+        stamps = np.fromiter(chain.from_iterable(map(_stamp, paths)), np.int64, 3 * count).reshape(-1, 3)
         return cls(names, stamps, np.zeros(count, np.bool_), np.zeros((count, 2), np.int32), np.zeros(count, "S64"))
 
     def recall(self, earlier: "_Files") -> None:

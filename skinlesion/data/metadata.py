@@ -53,7 +53,7 @@ def normalize_words(values: Iterable[object]) -> list[str]:
     words = _Words()
     if hasattr(values, "to_numpy"):  # pandas goes through a column of text twenty times as slowly
         values = values.to_numpy(dtype=object)
-    return [words[str(value)] for value in values]
+    return [*map(words.__getitem__, map(str, values))]
 
 
 @dataclass(frozen=True)

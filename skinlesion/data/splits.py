@@ -17,7 +17,7 @@ import pandas as pd
 from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
 from skinlesion.data.medmnist import split_rows
 from skinlesion.data.stratification import assign_evenly, images_by_lesion, kept_shares
-from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.errors import ConfigError, DataError, counted, first_five
 from skinlesion.files import restore_formulas, write_csv
 from skinlesion.taxonomy import HAM10000, Taxonomy
 
@@ -299,8 +299,9 @@ def _problems(frame: pd.DataFrame, split: pd.DataFrame) -> Iterator[str]:
         found = {*split.loc[split["diagnosis"] == code, "split"].unique()}
         if lacking := [name for name in SPLITS if name not in found]:
             yield (
-                f"diagnosis {code} ({lesions} lesions in all): none in {' and '.join(lacking)}; add lesions, "
-                f"take another split.policy or fewer split.folds, or leave it out with '~taxonomy.diagnoses.{code}' "
+                f"diagnosis {code} ({counted(lesions, 'lesion')} in all): none in {' and '.join(lacking)}; add "
+                f"lesions, take another split.policy or fewer split.folds, or leave it out with "
+                f"'~taxonomy.diagnoses.{code}' "
                 f"('+data.classes.{code}=drop' with taxonomy=infer)."
             )
 

@@ -59,14 +59,16 @@ def assign_evenly(lesions: Mapping[str, Mapping[str, int]], shares: Sequence[flo
         return assigned[code][part] / shares[part], lacking / shares[part], images[part] / shares[part]
 
     for code, found in lesions.items():
+        alone = [fullness(part, code, ()) for part in range(len(shares))]  # for groups of this diagnosis alone
         # big ones first, small ones even out
         for lesion in sorted(found, key=lambda name: (-found[name], -len(held[name]))):
             if lesion in part_of:  # a group, by a rarer diagnosis
                 continue
             others = [other for other in held[lesion] if other != code]
-            filled = [fullness(part, code, others) for part in range(len(shares))]
+            filled = [fullness(part, code, others) for part in range(len(shares))] if others else alone
             part_of[lesion] = part = filled.index(min(filled))
             for other, number in held[lesion].items():
                 assigned[other][part] += number
                 images[part] += number
+            alone[part] = fullness(part, code, ())
     return part_of

@@ -34,7 +34,9 @@ PREPROCESSING = {
     "2 fit": "scaled to fit into (height, width) with its aspect kept, by OpenCV's INTER_AREA where it shrinks and "
     "INTER_LINEAR where it grows, sides rounded to whole pixels; centred on black, an odd pixel to the lower right. "
     "Members that are not padded: scaled to height * width pixels with its aspect kept, without black. "
-    "Members with hair=remove: hairs painted over as by skinlesion.data.skin.remove_hair, before the black is added",
+    "Members with hair=remove: hairs painted over as by skinlesion.data.skin.remove_hair, and with "
+    "colour_constancy=shades_of_gray: colours balanced as by skinlesion.data.treatment.shades_of_gray, both before the "
+    "black is added",
     "3 normalise": "inside the graph, for each member: (pixel / 255 - mean) / std",
     "metadata": "a row of numbers, fact after fact: of a number (value - mean) / std in its unit, 0 where unknown; 1 "
     "where it is unknown, else 0; of a category one-hot in the order of categories; words in lower case, others than "
@@ -167,7 +169,7 @@ def _member(model: TrainedModel) -> Member:
         std=model.spec.std,
         sha256=file_digest(model.path),
         padded=model.spec.padded,
-        hair=model.spec.hair,
+        **asdict(model.spec.treatment),
     )
 
 

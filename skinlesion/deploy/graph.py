@@ -333,6 +333,6 @@ class _CalibrationBatches:
             rows = frame.iloc[start : start + _CALIBRATION_BATCH]
             inputs: dict[str, npt.NDArray[Any]] = {"metadata": models[0].encoder.encode(rows)}
             for size in {model.spec.size for model in models}:
-                pixels = [decode(Path(path), size, hair=models[0].spec.hair) for path in rows["path"]]
+                pixels = [decode(Path(path), size, models[0].spec.treatment) for path in rows["path"]]
                 inputs[image_input(size)] = np.stack(pixels)
             yield inputs

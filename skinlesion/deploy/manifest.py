@@ -48,6 +48,9 @@ class Member(_Part):
     sha256: Sha256  # SHA-256 of its checkpoint
     padded: bool = True  # whether images of another aspect are padded to that size, or keep their aspect
     hair: Annotated[str, OneOf(("keep", "remove"))] = "keep"  # whether hairs are painted over in the scaled image
+    colour_constancy: Annotated[str, OneOf(("none", "shades_of_gray"))] = (
+        "none"  # whether the light's colour is removed
+    )
 
 
 class Graph(_Part):

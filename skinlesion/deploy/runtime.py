@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from skinlesion.data.treatment import Treatment
 from skinlesion.deploy.manifest import FILE, Manifest, check_files
 from skinlesion.errors import BundleError, SkinlesionError
 from skinlesion.inference.members import Outputs, PostHoc, Prepared, Size
@@ -37,7 +38,7 @@ class OnnxMembers:
         self.names = [member.name for member in about.members]
         self.takes_any_shape = not any(member.padded for member in about.networks)
         self.has_specialist = about.specialist is not None
-        self.hair = about.members[0].hair
+        self.treatment = Treatment.of(about.members[0].model_dump())
         self._session = session
 
     def run(self, images: Sequence[Prepared], metadata: npt.NDArray[np.float32], *, embed: bool) -> Outputs:

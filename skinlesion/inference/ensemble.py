@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from skinlesion.config.schema import Range, Sha256, Tta
 from skinlesion.data.datamodule import Part
-from skinlesion.errors import CheckpointError, ConfigError, DataError
+from skinlesion.errors import CheckpointError, ConfigError, DataError, counted
 from skinlesion.files import file_digest, read_json
 from skinlesion.inference.fitted import MAKE_AGAIN, Fitted
 from skinlesion.inference.members import PostHoc
@@ -131,12 +131,13 @@ def check_count(found: Sequence[Path], expected: int | None) -> None:
     if expected is not None and len(found) != expected:
         names = ", ".join(path.parent.name for path in found)
         raise CheckpointError(
-            f"{len(found)} members ({names}), expected {expected}; train the others, or give expected={len(found)}"
+            f"{counted(len(found), 'member')} ({names}), expected {expected}; train the others, or give "
+            f"expected={len(found)}"
         )
 
 
 def check_together(models: Sequence[TrainedModel]) -> None:
-    """Refuse members that were trained on different classes, splits, values of the facts or treatments of hair.
+    """Refuse members that were trained on different classes, splits, values of the facts or treated images.
 
     Raises:
         CheckpointError: It names the first member that differs.
@@ -150,10 +151,11 @@ def check_together(models: Sequence[TrainedModel]) -> None:
                 f"{model.path}: trained on another split than {first.path} ({model.fingerprint[:12]}, not "
                 f"{first.fingerprint[:12]}); its test images may be the other's training images"
             )
-        if model.spec.hair != first.spec.hair:
+        own, wanted = model.spec.treatment, first.spec.treatment
+        for name in own.differing(wanted):
             raise CheckpointError(
-                f"{model.path}: trained with data.hair={model.spec.hair}, but {first.path} with {first.spec.hair}; "
-                "give members that were trained on the same images"
+                f"{model.path}: trained with data.{name}={getattr(own, name)}, but {first.path} with "
+                f"{getattr(wanted, name)}; give members that were trained on the same images"
             )
         if model.encoder != first.encoder:
             raise CheckpointError(

@@ -14,7 +14,7 @@ from skinlesion.data.image_files import Listing, list_tree
 from skinlesion.data.image_formats import SUFFIXES
 from skinlesion.data.image_io import Image, read, upright
 from skinlesion.data.metadata import NUMBER, UNKNOWN, FactSpec, MetadataEncoder
-from skinlesion.errors import ConfigError, DataError
+from skinlesion.errors import ConfigError, DataError, counted
 from skinlesion.inference.members import Fact, Facts
 
 if TYPE_CHECKING:
@@ -149,5 +149,7 @@ def facts_of_each(facts: Any, known: Facts, count: int) -> list[Facts]:
         return [known if facts is None else facts] * count
     rows = facts.to_dict("records") if hasattr(facts, "to_dict") else list(facts)
     if len(rows) != count:
-        raise DataError(f"{count} images and the facts of {len(rows)} patients; expected as many of each")
+        raise DataError(
+            f"{counted(count, 'image')} and the facts of {counted(len(rows), 'patient')}; expected as many of each"
+        )
     return rows

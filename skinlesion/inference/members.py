@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from skinlesion.data.image_io import Image
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.treatment import Treatment
 from skinlesion.inference.ood import OodStatistics
 
 Fact = float | str | None
@@ -68,8 +69,8 @@ class Members(Protocol):
         """Whether images may have another shape than `sizes`, so that they need no padding."""
 
     @property
-    def hair(self) -> str:
-        """Whether hairs in images are painted over: keep or remove, see `image_io.fit`."""
+    def treatment(self) -> Treatment:
+        """What is done to each image once it has its size, see `image_io.fit`."""
 
     @property
     def tta(self) -> str:

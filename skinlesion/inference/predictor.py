@@ -204,12 +204,12 @@ class Predictor:
         return self._finish(made, [str(name) for name in names], calibrated=calibrated)
 
     def prepare(self, image: Image) -> Prepared:
-        """Fit an RGB image (h, w, 3) to each of `sizes`, without hairs if so trained: what waits in a queue is small.
+        """Fit an RGB image (h, w, 3) to each of `sizes`, treated as in training: what waits in a queue is small.
 
         Networks that take any shape get the image's own, with as many pixels as in training, without padding.
         """
         resize = fit_area if self.members.takes_any_shape else fit
-        return tuple(resize(image, size, hair=self.members.hair) for size in self.sizes)
+        return tuple(resize(image, size, self.members.treatment) for size in self.sizes)
 
     def predict_prepared(
         self,

@@ -81,8 +81,9 @@ def check_specialist(specialist: "TrainedModel", members: "Sequence[TrainedModel
             f"{path}: {len(moved)} of its {len(given)} images are not in the same part of the members' split "
             f"({first_five(moved)}); train it with split.policy=file split.file={first.path.parent / 'split.csv'}"
         )
-    if specialist.spec.hair != first.spec.hair:
-        raise CheckpointError(f"{path}: data.hair={specialist.spec.hair}; its members have {first.spec.hair}")
+    own, theirs = specialist.spec.treatment, first.spec.treatment
+    for name in own.differing(theirs):
+        raise CheckpointError(f"{path}: data.{name}={getattr(own, name)}; its members have {getattr(theirs, name)}")
     kinds = {fact.name: (fact.kind, fact.unit) for fact in first.encoder.facts}
     facts = () if specialist.network.head.fusion == "none" else specialist.encoder.facts
     if others := [fact.name for fact in facts if kinds.get(fact.name) != (fact.kind, fact.unit)]:

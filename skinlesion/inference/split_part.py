@@ -11,7 +11,7 @@ from skinlesion.data.datamodule import Part
 from skinlesion.data.image_cache import ImageCache, open_cache
 from skinlesion.data.readers import read_data
 from skinlesion.data.splits import assign, fingerprint
-from skinlesion.errors import DataError, first_five
+from skinlesion.errors import DataError, counted, first_five
 from skinlesion.inference.members import Members, Size
 from skinlesion.training.checkpoint import TrainedModel
 
@@ -26,7 +26,7 @@ class PartImages:
     def caches(self, members: Members) -> dict[Size, ImageCache]:
         """Decode the images as the members take them, those that are not in the cache."""
         return {
-            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, hair=members.hair)
+            size: open_cache(self.frame, size=size, cache_dir=self.cache_dir, treatment=members.treatment)
             for size in members.sizes
         }
 
@@ -55,7 +55,7 @@ def read_part(
     missing = sorted(set(wanted) - set(frame["image_id"]))
     if missing:
         raise DataError(
-            f"{len(missing)} images of the {part} part of {model.path} are not there "
+            f"{counted(len(missing), 'image')} of the {part} part of {model.path} not found "
             f"({first_five(missing)}); give the data it was trained on as data.root=FOLDER"
         )
     return PartImages(frame, Path(data.cache_dir))

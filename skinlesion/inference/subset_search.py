@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, counted
 from skinlesion.metrics.classification import Floats, Integers, confusions, macro_f1
 
 _NUMBERS_AT_ONCE = 2**14  # mean probabilities held at a time: they stay in the processor's cache
@@ -97,4 +97,4 @@ def _check(values: Floats, actual: Integers, *, smallest: int, largest: int) -> 
         bad = sorted({int(member) for member in np.argwhere(~np.isfinite(values))[:, 0]})
         raise DataError(f"members {bad}: a probability is not finite; evaluate them again")
     if len(values) < smallest:
-        raise DataError(f"{len(values)} members, but a subset needs {smallest}; give more members")
+        raise DataError(f"{counted(len(values), 'member')}, but a subset needs {smallest}; give more members")

@@ -50,7 +50,7 @@ class TorchMembers:
         self.models, self.tta, self.device = list(models), tta, device or device_of(accelerator)
         self.sizes: list[Size] = list(dict.fromkeys(model.spec.size for model in everyone))
         self.takes_any_shape = not any(model.spec.padded for model in everyone)
-        self.hair = models[0].spec.hair
+        self.treatment = models[0].spec.treatment
         for model in everyone:
             model.network.to(self.device).eval()
         self.translated = None if specialist is None else translation(self.encoder, specialist).to(self.device)

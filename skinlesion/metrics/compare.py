@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, first_five
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
@@ -180,9 +180,7 @@ def read_pooled(pattern: str, *, like: Predictions | None = None) -> Predictions
     twice = [first for first, second in pairwise(pooled.image_id) if first == second]
     if twice:
         listed = ", ".join(map(str, paths))
-        raise DataError(
-            f"{len(twice)} images are in two of {listed} ({', '.join(twice[:5])}); expected different images"
-        )
+        raise DataError(f"images in two of {listed}: {first_five(twice)}; expected different images")
     return pooled
 
 

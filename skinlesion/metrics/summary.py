@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from skinlesion.data.columns import further_facts
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, counted
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.auroc import AurocStatistic
 from skinlesion.metrics.bootstrap import JointStatistic, Replicates, SumStatistic, bootstrap, sums_of
@@ -315,7 +315,7 @@ def subgroup_rows(found: Subgroups) -> pd.DataFrame:
 
 def few_lesions(lesions: int) -> str:
     """A note, where there are too few lesions to say much; else ""."""
-    return f"only {lesions} lesions: says little" if lesions < FEW_LESIONS else ""
+    return f"only {counted(lesions, 'lesion')}: says little" if lesions < FEW_LESIONS else ""
 
 
 def _labels(values: "pd.Series[Any]", fact: str, bands: Sequence[float]) -> list[str]:

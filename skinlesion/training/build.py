@@ -10,6 +10,7 @@ import torch
 from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.treatment import Treatment
 from skinlesion.errors import ConfigError
 from skinlesion.model.backbone import Backbone, check_name
 from skinlesion.model.network import Attention, Fusion, Head, Network
@@ -108,5 +109,5 @@ def image_input(hparams: Mapping[str, Any]) -> ImageInput:
         tuple(hparams.get("mean") or own["mean"]),
         tuple(hparams.get("std") or own["std"]),
         padded=bool(hparams.get("padding", True)),
-        hair=str(hparams.get("hair", "keep")),
+        treatment=Treatment.of(hparams),
     )

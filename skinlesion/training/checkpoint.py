@@ -20,6 +20,7 @@ from skinlesion.config.schema import Sha256
 from skinlesion.config.train import ModelConfig
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.treatment import Treatment
 from skinlesion.errors import CheckpointError
 from skinlesion.files import file_digest, read_json, replacing, write_json
 from skinlesion.inference.hub import ABOUT, WEIGHTS, local_path
@@ -252,15 +253,19 @@ def _trained_model(path: Path, checkpoint: dict[str, Any]) -> TrainedModel:
     hparams = {**hparams, "encoder": record["encoder"]}
     network = build_network(hparams, build_backbone(hparams), classes=len(record["classes"]))
     network.load_state_dict({name[len(_PREFIX) :]: weights[name] for name in weights if name.startswith(_PREFIX)})
-    image: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record["image_input"].items()
-    }
+    image = record["image_input"]
     return TrainedModel(
         name=record.get("name") or path.resolve().parent.name,
         path=path,
         network=network.eval(),
         encoder=MetadataEncoder.from_state(record["encoder"]),
-        spec=ImageInput(**image),
+        spec=ImageInput(
+            tuple(image["size"]),
+            tuple(image["mean"]),
+            tuple(image["std"]),
+            padded=image.get("padded", True),
+            treatment=Treatment.of(image),
+        ),
         config=record.get("config", {}),
         classes=tuple(record["classes"]),
         split=record.get("split") or {part: [] for part in record.get("images", {})},

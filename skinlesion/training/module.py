@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,7 @@ from skinlesion.config.train import PhaseConfig
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.dataset import Batch
 from skinlesion.data.image_io import ImageInput
-from skinlesion.errors import ConfigError, DataError, first_five
+from skinlesion.errors import ConfigError, DataError, counted, first_five
 from skinlesion.inference.hub import ABOUT
 from skinlesion.model.network import Head
 from skinlesion.model.pretrained import Missing, load_pretrained, read_weights
@@ -65,6 +66,7 @@ class LesionClassifier(LightningModule):
         unfreeze: None: the backbone stays frozen; stages to train, counted from the top; or the module to begin at.
         lr: Learning rate of the head.
         backbone_lr: Learning rate of the unfrozen stages.
+        layer_decay: Learning rate of a stage divided by that of the stage above it.
         weight_decay: Of AdamW; not on norms, biases and the gate's alpha.
         warmup_epochs: Epochs of linear warm-up.
         final_lr_fraction: Cosine decay ends at this fraction of the rate; 1: no decay.
@@ -97,12 +99,14 @@ class LesionClassifier(LightningModule):
         std: Sequence[float] | None = None,
         padding: bool = True,
         hair: str = "keep",
+        colour_constancy: str = "none",
         alpha: float = 0.5,
         gamma: float = 2.0,
         smoothing: float = 0.1,
         unfreeze: int | str | None = None,
         lr: float = 1e-3,
         backbone_lr: float = 0.0,
+        layer_decay: float = 1.0,
         weight_decay: float = 1e-4,
         warmup_epochs: float = 0.0,
         final_lr_fraction: float = 1.0,
@@ -162,7 +166,7 @@ class LesionClassifier(LightningModule):
                 "image_size": list(spec.size),
                 "mean": list(spec.mean),
                 "std": list(spec.std),
-                "hair": spec.hair,
+                **asdict(spec.treatment),
                 **options,
             },
         )
@@ -189,7 +193,7 @@ class LesionClassifier(LightningModule):
         Raises:
             ConfigError: The backbone has no such stage.
         """
-        keys = ("unfreeze", "lr", "backbone_lr", "warmup_epochs", "final_lr_fraction", "mixup")
+        keys = ("unfreeze", "lr", "backbone_lr", "layer_decay", "warmup_epochs", "final_lr_fraction", "mixup")
         self.hparams.update({key: getattr(phase, key) for key in keys})
         self.network.backbone.unfreeze(phase.unfreeze)
         self.network.to(memory_format=self._layout)
@@ -230,9 +234,8 @@ class LesionClassifier(LightningModule):
         if not math.isfinite(total):
             raise ConfigError("the learning rate needs the number of epochs; give Trainer(max_epochs=...)")
         hparams = self.hparams
-        groups = parameter_groups(
-            self.network, lr=hparams["lr"], backbone_lr=hparams["backbone_lr"], weight_decay=hparams["weight_decay"]
-        )
+        rates = {key: hparams[key] for key in ("lr", "backbone_lr", "weight_decay", "layer_decay")}
+        groups = parameter_groups(self.network, **rates)
         # the fused kernel takes over loss scaling, so that Lightning refuses to clip in mixed precision
         clips_mixed = self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val is not None
         optimizer = AdamW(groups, fused=hparams["fused_optimizer"] and not clips_mixed)
@@ -262,7 +265,7 @@ class LesionClassifier(LightningModule):
             "encoder": dict(self.hparams["encoder"]),
             "class_counts": self.hparams["class_counts"],
             "image_input": {"size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
-            | {"padded": spec.padded, "hair": spec.hair},
+            | {"padded": spec.padded, **asdict(spec.treatment)},
             "versions": versions,
             **(datamodule.record() if isinstance(datamodule, LesionDataModule) else {}),
             **checkpoint.get("skinlesion", {}),
@@ -319,6 +322,6 @@ def _refuse_leakage(path: Path, datamodule: LesionDataModule) -> None:
         leaked = sorted({*now.loc[now["split"] == part, "lesion_id"]} & learned)
         if leaked:
             raise DataError(
-                f"model.pretrained={path}: {len(leaked)} lesions of the {part} part helped to train it "
+                f"model.pretrained={path}: {counted(len(leaked), 'lesion')} of the {part} part helped to train it "
                 f"({first_five(leaked)}); give the split of that run, such as split.policy=file with its split.csv"
             )

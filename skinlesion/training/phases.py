@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from skinlesion.config.train import PhaseConfig, TrainConfig, TrainerConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.errors import CheckpointError, ConfigError, TimeLimitError
+from skinlesion.errors import CheckpointError, ConfigError, TimeLimitError, counted
 from skinlesion.files import replacing, write_json
 from skinlesion.training.callbacks import (
     EpochSeed,
@@ -175,14 +175,14 @@ def check_batches(datamodule: LesionDataModule, trainer: TrainerConfig) -> None:
         batches = math.ceil(images / datamodule.batch_size)
         if isinstance(share, float) and share and share * batches < 1:
             raise ConfigError(
-                f"trainer.{key}={share}: less than one of the {batches} batches of {part}; give a whole number of "
-                f"batches, or {1 / batches:.2g} or more"
+                f"trainer.{key}={share}: less than one batch ({part} has {counted(batches, 'batch')}); give a whole "
+                f"number of batches, or {1 / batches:.2g} or more"
             )
     interval, few = trainer.val_check_interval, trainer.overfit_batches or trainer.limit_train_batches
     batches = min(few, batches) if isinstance(few, int) else int(few * batches)
     if isinstance(interval, int) and interval > batches:
         raise ConfigError(
-            f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give as many or fewer"
+            f"trainer.val_check_interval={interval}: an epoch has {counted(batches, 'batch')}; give as many or fewer"
         )
 
 
@@ -201,7 +201,9 @@ def check_phases(module: LesionClassifier, config: TrainConfig, folder: Path) ->
             module.network.backbone.frozen_prefix()  # refuses a place from which the rest cannot run
         every = config.trainer.check_val_every_n_epoch or 1
         if every > phase.epochs:
-            raise ConfigError(f"trainer.check_val_every_n_epoch={every}: phase {name} ends after {phase.epochs} epochs")
+            raise ConfigError(
+                f"trainer.check_val_every_n_epoch={every}: phase {name} ends after {counted(phase.epochs, 'epoch')}"
+            )
         make_trainer(config, folder, name=name, phase=phase, callbacks=[])
 
 

@@ -201,9 +201,11 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     path = folder / "config.yaml"
     if not path.exists() or not any((folder / name).exists() for name in _PROGRESS):
         return {}
-    before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it and the next two were keys
-    there = {"data.hair": "keep", "model.padding": True, **_flat({**before, **read_config(folder)})}
+    before = {"taxonomy": read_taxonomy(HAM10000.name)}  # of runs of before it and the next ones were keys
+    added = {"data.hair": "keep", "data.colour_constancy": "none", "model.padding": True}
+    there = {**added, **_flat({**before, **read_config(folder)})}
     here = _flat(asdict(config))
+    there |= {key: 1.0 for key in here.keys() - there.keys() if key.endswith(".layer_decay")}
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
         for key in sorted(there.keys() | here.keys())

@@ -13,6 +13,7 @@ from PIL import Image
 
 from skinlesion.data.image_cache import ImageSource, open_cache
 from skinlesion.data.image_io import decode
+from skinlesion.data.treatment import Treatment
 from skinlesion.errors import ConfigError, DataError
 
 SIZE = (12, 16)
@@ -91,9 +92,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the images that are decoded from now on."""
     names: list[str] = []
 
-    def noting(path: Path, size: tuple[int, int], *, hair: str) -> np.ndarray:
+    def noting(path: Path, size: tuple[int, int], treatment: Treatment) -> np.ndarray:
         names.append(path.stem)
-        return decode(path, size, hair=hair)
+        return decode(path, size, treatment)
 
     monkeypatch.setattr("skinlesion.data.image_cache.decode", noting)
     return names
@@ -109,10 +110,10 @@ def test_one_more_image_costs_one(frame: pd.DataFrame, tmp_path: Path, monkeypat
 
 
 def test_a_build_that_was_stopped_goes_on(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopping(path: Path, size: tuple[int, int], *, hair: str) -> np.ndarray:
+    def stopping(path: Path, size: tuple[int, int], treatment: Treatment) -> np.ndarray:
         if path.stem == "ISIC_3":
             raise KeyboardInterrupt
-        return decode(path, size, hair=hair)
+        return decode(path, size, treatment)
 
     monkeypatch.setattr("skinlesion.data.image_cache._AT_ONCE", 2)
     monkeypatch.setattr("skinlesion.data.image_cache.decode", stopping)

@@ -1,15 +1,10 @@
 """Skin tones of known colours, and drawn hairs painted over."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from skinlesion.data.image_cache import open_cache
-from skinlesion.data.image_io import decode, fit, fit_area
+from skinlesion.data.image_io import fit
 from skinlesion.data.skin import BLUE_CAST, TONES, UNKNOWN, hair_mask, remove_hair, shift_skin, skin_tone
 
 
@@ -108,19 +103,3 @@ def test_an_image_without_hairs_stays_as_it_is() -> None:
     cv2.circle(image, (40, 40), 3, (60, 30, 20), -1)  # a dot is no hair
     np.testing.assert_array_equal(remove_hair(image), image)
     np.testing.assert_array_equal(remove_hair(np.zeros_like(image)), 0)
-
-
-def test_hair_is_removed_before_the_padding_and_has_a_cache_of_its_own(tmp_path: Path) -> None:
-    hairy, _ = with_hairs(picture((225, 172, 140)))
-    Image.fromarray(hairy).save(tmp_path / "a.png")
-    expected = np.zeros((200, 200, 3), np.uint8)
-    expected[25:175] = remove_hair(hairy)
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", (200, 200), hair="remove"), expected)
-    np.testing.assert_array_equal(fit_area(hairy, (150, 200), hair="remove"), expected[25:175])
-    frame = pd.DataFrame({"image_id": ["a"], "path": [str(tmp_path / "a.png")]})
-    kept, removed = (
-        open_cache(frame, size=(200, 200), cache_dir=tmp_path / "cache", hair=hair) for hair in ("keep", "remove")
-    )
-    assert kept.path != removed.path
-    np.testing.assert_array_equal(removed.image("a"), expected)
-    np.testing.assert_array_equal(kept.image("a")[25:175], hairy)

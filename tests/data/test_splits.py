@@ -207,7 +207,7 @@ def test_published_tells_how_many_it_left_out(caplog: pytest.LogCaptureFixture) 
 
 
 def test_published_refuses_a_diagnosis_without_enough_lesions() -> None:
-    with pytest.raises(DataError, match=r"diagnosis df \(1 lesions in all\): none in train and val"):
+    with pytest.raises(DataError, match=r"diagnosis df \(1 lesion in all\): none in train and val"):
         published(table({**SMALL, "df": [1]}), seed=0)
     with pytest.raises(DataError, match=r"diagnosis df \(3 lesions in all\): none in val and test"):
         published(table({**SMALL, "df": [2, 2, 3]}), seed=0)

@@ -28,7 +28,6 @@ from skinlesion.config.deploy import ExportConfig
 from skinlesion.config.inference import PredictConfig
 from skinlesion.data.image_io import decode
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.skin import remove_hair
 from skinlesion.deploy import export as building
 from skinlesion.deploy.export import Recipe, build, model_card, replacing_bundle, require_one_encoder
 from skinlesion.deploy.graph import VotingModule, quantize_int8, store_narrow, write_graph
@@ -427,22 +426,31 @@ def test_images_of_any_aspect_are_predicted_without_padding(synthetic_root: Path
         np.testing.assert_allclose(found.probabilities, torch.cat([*expected, expected[0]]).numpy(), atol=1e-5)
 
 
-def test_hair_is_removed_wherever_the_member_is_used(synthetic_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("treatment", "refused"),
+    [
+        ("hair=remove", r"data\.hair=keep, but .* with remove"),
+        ("colour_constancy=shades_of_gray", r"data\.colour_constancy=none, but .* with shades_of_gray"),
+    ],
+)
+def test_images_are_treated_wherever_the_member_is_used(
+    synthetic_root: Path, tmp_path: Path, treatment: str, refused: str
+) -> None:
     """From the data module through the checkpoint to the bundle: as the network sees an image cleaned beforehand."""
     small = ("model=tiny_resnet", "model.image_size=[64,96]")
-    path, _ = write_member(tmp_path / "run", *small, "data.hair=remove", root=synthetic_root, seed=1)
+    path, _ = write_member(tmp_path / "run", *small, f"data.{treatment}", root=synthetic_root, seed=1)
     plain, _ = write_member(tmp_path / "plain", *small, root=synthetic_root, seed=1)
     model, other = load_model(path), load_model(plain)
-    assert (model.spec.hair, other.spec.hair) == ("remove", "keep")
-    with pytest.raises(CheckpointError, match=r"data\.hair=keep, but .* with remove"):
+    with pytest.raises(CheckpointError, match=refused):
         check_together([model, other])
     part = read_part(model, "val", SourceConfig(None, str(tmp_path / "cache")), images=8, seed=1)
     (tmp_path / "bundle").mkdir()
     build(Recipe([model], "none", "fp32", PostHoc()), tmp_path / "bundle", val=part.frame, train=None)
     image = np.full((64, 96, 3), (220, 170, 150), np.uint8)
     image[:, 40:42] = image[20, :] = 20
-    cleaned = remove_hair(image)
-    assert np.abs(cleaned.astype(int) - (220, 170, 150)).max() < 5
+    cleaned = model.spec.treatment(image)
+    colour = (220, 170, 150) if treatment == "hair=remove" else (182, 182, 182)
+    assert np.abs(cleaned[30, 10].astype(int) - colour).max() < 5
     expected = Predictor.of([other]).predict([cleaned]).probabilities
     assert np.abs(Predictor.of([other]).predict([image]).probabilities - expected).max() > 1e-3
     for place in (path, tmp_path / "bundle"):

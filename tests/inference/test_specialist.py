@@ -21,6 +21,7 @@ from skinlesion.config.inference import EnsembleConfig
 from skinlesion.config.studies import ReportConfig
 from skinlesion.data.metadata import CATEGORY, FactSpec, MetadataEncoder
 from skinlesion.data.transforms import normalise
+from skinlesion.data.treatment import Treatment
 from skinlesion.deploy.graph import VotingModule
 from skinlesion.errors import CheckpointError, DataError
 from skinlesion.inference.ensemble import read_ensemble
@@ -192,7 +193,7 @@ def test_a_specialist_that_cannot_be_used_is_refused(sweep_folder: Path, special
     given = edited(specialist, config={"data": {"classes": {"bcc": "drop"}}})
     assert "bcc" not in roles(given, first.taxonomy), "data.classes counts too"
     with pytest.raises(CheckpointError, match=r"data.hair=remove; its members have keep"):
-        check_specialist(edited(specialist, spec=replace(model.spec, hair="remove")), [first])
+        check_specialist(edited(specialist, spec=replace(model.spec, treatment=Treatment("remove"))), [first])
 
 
 def test_a_specialist_encodes_facts_as_it_learned_them(sweep_folder: Path, specialist: Path) -> None:

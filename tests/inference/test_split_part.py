@@ -67,7 +67,7 @@ def test_images_that_are_not_there_are_named(model: TrainedModel, tmp_path: Path
     (tmp_path / part.name).mkdir()
     for path in [path for path in sorted(part.iterdir()) if path.stem in model.split["test"]][:3]:
         shutil.copy(path, tmp_path / part.name)
-    with pytest.raises(DataError, match=r"images of the test part of .* are not there \(ISIC_"):
+    with pytest.raises(DataError, match=r"images? of the test part of .* not found \(ISIC_"):
         read_part(model, "test", SourceConfig(str(tmp_path), None))
 
 

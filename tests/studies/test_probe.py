@@ -23,6 +23,7 @@ from skinlesion.config.studies import ExplainConfig, ProbeConfig
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.image_io import decode, read
 from skinlesion.data.readers import read_data
+from skinlesion.data.treatment import Treatment
 from skinlesion.errors import CheckpointError, ConfigError, DataError
 from skinlesion.inference.predictions import Predictions
 from skinlesion.studies.probe.cases import Cases
@@ -111,10 +112,10 @@ def test_embeddings_are_those_of_timm(config: ProbeConfig) -> None:
 def test_hairs_are_painted_over_before_images_are_embedded(config: ProbeConfig) -> None:
     frame = read_data(config.data).head(12)
     keep, remove = (
-        Embedders.load(NETWORKS[:1], pretrained=False, image_size=[64, 64], hair=hair, device=CPU)
+        Embedders.load(NETWORKS[:1], pretrained=False, image_size=[64, 64], treatment=Treatment(hair), device=CPU)
         for hair in ("keep", "remove")
     )
-    pixels = np.stack([decode(Path(path), (64, 64), hair="remove") for path in frame["path"]])
+    pixels = np.stack([decode(Path(path), (64, 64), Treatment("remove")) for path in frame["path"]])
     expected = keep.each[0].embed(pixels, CPU)
     found = remove.embed_frame(frame, cache_dir=Path(config.data.cache_dir))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -196,7 +197,7 @@ def test_a_checkpoint_is_judged_on_its_own_test_part_alone(
 ) -> None:
     places = (f"data.root={trained.data.root}", f"data.cache_dir={trained.data.cache_dir}", f"out={tmp_path}")
     given = (*places, f"backbones=[{trained.out}]", "classifiers=[logistic]", "resamples=100", "interval=percentile")
-    with pytest.raises(DataError, match=r"was trained on \d+ lesions of the test part.*split\.csv"):
+    with pytest.raises(DataError, match=r"was trained on \d+ lesions? of the test part.*split\.csv"):
         run(composed("probe", ProbeConfig, *given))
     run(composed("probe", ProbeConfig, *given, "split.policy=published"))
     table = Predictions.read(tmp_path / "logistic" / "predictions_test.csv")

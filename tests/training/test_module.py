@@ -178,7 +178,7 @@ def test_a_frozen_backbone_gets_no_gradient() -> None:
 
 def test_frozen_stages_get_no_gradient_and_keep_their_statistics() -> None:
     module = classifier()
-    module.start_phase(PhaseConfig("layer4", 1, 1, 1e-3, 1e-4, 0, 0.1, ema_decay=0, mixup=0, cached_views=0))
+    module.start_phase(PhaseConfig("layer4", 1, 1, 1e-3, 1e-4, 1, 0, 0.1, ema_decay=0, mixup=0, cached_views=0))
     module.train()
     before = {name: value.clone() for name, value in module.network.backbone.state_dict().items()}
     module(torch.randn(4, 3, 32, 32), metadata(4)).sum().backward()

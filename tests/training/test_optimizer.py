@@ -41,6 +41,19 @@ def test_norms_biases_and_alpha_do_not_decay() -> None:
             assert id(parameter) not in rates, name
 
 
+def test_lower_stages_learn_more_slowly() -> None:
+    network = classifier(unfreeze="layer2").network
+    groups = parameter_groups(network, lr=1e-3, backbone_lr=1e-4, weight_decay=1e-2, layer_decay=0.5)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    expected = {"head": 1e-3, "backbone.net.layer4": 1e-4, "backbone.net.layer3": 5e-5, "backbone.net.layer2": 2.5e-5}
+    for name, parameter in network.named_parameters():
+        (rate,) = [rate for start, rate in expected.items() if name.startswith(start)] or [None]
+        assert rates.get(id(parameter)) == (None if rate is None else pytest.approx(rate)), name
+    assert len(rates) == sum(len(group["params"]) for group in groups)
+    alike = parameter_groups(network, lr=1e-3, backbone_lr=1e-4, weight_decay=1e-2)
+    assert [group["name"] for group in alike] == ["head", "head_without_decay", "backbone", "backbone_without_decay"]
+
+
 class Rates(Callback):
     """Notes each group's rate at each step of the optimizer, before it is taken."""
 

@@ -252,9 +252,9 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
         ("trainer.overfit_batches=1.5", "trainer.overfit_batches=1.5: expected a number of batches, or a fraction"),
         (
             "trainer.overfit_batches=0.01",
-            "trainer.overfit_batches=0.01: less than one of the 5 batches of train; give a",
+            "trainer.overfit_batches=0.01: less than one batch (train has 5 batches); give a",
         ),
-        ("trainer.limit_val_batches=0.1", "trainer.limit_val_batches=0.1: less than one of the 1 batches of val; give"),
+        ("trainer.limit_val_batches=0.1", "trainer.limit_val_batches=0.1: less than one batch (val has 1 batch); give"),
         ("trainer.val_check_interval=6", "trainer.val_check_interval=6: an epoch has 5 batches; give as many or fewer"),
         ("trainer.max_time=90", "trainer.max_time=90: expected DD:HH:MM:SS"),
         ("trainer.check_val_every_n_epoch=5", "trainer.check_val_every_n_epoch=5: phase head ends after 2 epochs"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from skinlesion.data.image_io import Image, decode
 from skinlesion.data.transforms import normalise
+from skinlesion.data.treatment import Treatment
 from skinlesion.inference.predictor import BATCH, Predictor
 from skinlesion.inference.table_columns import group_index
 from skinlesion.metrics.classification import Floats
@@ -119,7 +120,7 @@ def check_maps(
             steps[part] = mean_estimates({name: correlation}, index, config=config)[name]
             if model is models[0]:
                 example_maps[part] = changed[0]
-    images = list(_read_images(frame, size, networks.hair))
+    images = list(_read_images(frame, size, networks.treatment))
     blurred = [blur(image) for image in images]
     orders = {"map": maps, "random": random_maps(len(maps), size, RANDOM_GRID, seed=config.seed)}
     deletion, insertion = (
@@ -151,7 +152,7 @@ def sample_maps(
     model: TrainedModel, network: Network, frame: pd.DataFrame, classes: Sequence[int], *, device: torch.device
 ) -> Maps:
     """Class map of each image at the model's input size, by the model's network or another: (N, H, W)."""
-    images, metadata = _read_images(frame, model.spec.size, model.spec.hair), model.encoder.encode(frame)
+    images, metadata = _read_images(frame, model.spec.size, model.spec.treatment), model.encoder.encode(frame)
     network.to(device).eval()
     maps = []
     for start in range(0, len(images), BATCH):
@@ -250,9 +251,9 @@ def _overlap(frame: pd.DataFrame, maps: Maps, masks: Mapping[str, Path], *, conf
     return LesionOverlap(len(rows), missing, **mean_estimates(columns, index, config=config))
 
 
-def _read_images(frame: pd.DataFrame, size: tuple[int, int], hair: str) -> npt.NDArray[np.uint8]:
-    """All images at one size, (N, height, width, 3), with or without their hairs."""
-    return np.stack([decode(Path(path), size, hair=hair) for path in frame["path"]])
+def _read_images(frame: pd.DataFrame, size: tuple[int, int], treatment: Treatment) -> npt.NDArray[np.uint8]:
+    """All images at one size, (N, height, width, 3)."""
+    return np.stack([decode(Path(path), size, treatment) for path in frame["path"]])
 
 
 def _resized(maps: Maps, size: tuple[int, int]) -> Maps:

@@ -110,7 +110,7 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     by_id = find_by_id(frame["image_id"].tolist(), parts)
     frame = _without_known(frame, by_id, config)
     caches = {
-        size: open_cache(frame, size=size, cache_dir=cache_dir, hair=predictor.members.hair)
+        size: open_cache(frame, size=size, cache_dir=cache_dir, treatment=predictor.members.treatment)
         for size in (first.spec.size, *predictor.sizes)
     }
     cache, training = caches[first.spec.size], _read_training(first, source, cache_dir)
@@ -281,7 +281,7 @@ def _read_training(model: TrainedModel, source: SourceConfig, cache_dir: Path) -
         missing = f"the training images are not in {data.root} ({problem}) give their folder as data.root=FOLDER"
         log.warning("Images are not compared with the training images by hash: %s.", missing)
         return _Training(None, Population("training", diagnoses, None, None), missing)
-    cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir, hair=model.spec.hair)
+    cache = open_cache(frame, size=model.spec.size, cache_dir=cache_dir, treatment=model.spec.treatment)
     descriptors = stored_descriptors(frame, cache, label="describing the training images")
     rows = frame["image_id"].isin(model.split["train"]).to_numpy()
     return _Training(descriptors, Population("training", diagnoses, frame[rows], descriptors.statistics[rows]))

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from skinlesion.data.image_io import Image
+from skinlesion.data.treatment import Treatment
 from skinlesion.errors import CheckpointError
 from skinlesion.files import replacing
 from skinlesion.studies.probe.embedding import Embedders, Vectors, directions
@@ -91,8 +92,8 @@ class Cases:
             CheckpointError: A network is another one by now.
         """
         options = {key: self.recipe[key] for key in ("pretrained", "image_size")}
-        hair = self.recipe.get("hair", "keep")
-        found = Embedders.load(self.recipe["sources"], **options, hair=hair, device=device)
+        treatment = Treatment.of(self.recipe)
+        found = Embedders.load(self.recipe["sources"], **options, treatment=treatment, device=device)
         for each, digest in zip(found.each, self.recipe["digests"], strict=True):
             if each.digest != digest:
                 raise CheckpointError(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from skinlesion.data.image_cache import ImageSource
 from skinlesion.data.image_io import Image, ImageInput, fit
 from skinlesion.data.shards import ShardStore
 from skinlesion.data.transforms import normalise
+from skinlesion.data.treatment import UNTREATED, Treatment
 from skinlesion.errors import CheckpointError, ConfigError
 from skinlesion.model.pretrained import load_pretrained, resolve_hub_name
 from skinlesion.terminal import track
@@ -60,7 +61,7 @@ class Embedder:
         *,
         pretrained: bool | str = True,
         image_size: Sequence[int] | None = None,
-        hair: str = "keep",
+        treatment: Treatment = UNTREATED,
         device: torch.device,
     ) -> Self:
         """Load a network of timm by its name, or a checkpoint by its path.
@@ -70,7 +71,7 @@ class Embedder:
             pretrained: Of a network of timm: True: timm's own weights; False: random ones; a weight file, or a folder
                 of files called NAME.safetensors.
             image_size: (height, width) in pixels; None: the network's own.
-            hair: "keep", or "remove" where hairs are painted over first; a checkpoint keeps to what trained it.
+            treatment: What is done to images first; a checkpoint keeps to what trained it.
             device: Where it runs.
 
         Raises:
@@ -81,12 +82,13 @@ class Embedder:
         if path.suffix == ".ckpt" or path.is_dir():
             return cls._of_checkpoint(path, device)
         name, kwargs = resolve_hub_name(source, {})
-        hparams = {"backbone": name, "backbone_kwargs": kwargs, "image_size": image_size, "hair": hair}
+        hparams = {"backbone": name, "backbone_kwargs": kwargs, "image_size": image_size}
         torch.manual_seed(0)  # of random weights
         backbone = build_backbone(hparams)
         load_pretrained(backbone, _weights(source, pretrained))
         net = backbone.eval().to(device).to(memory_format=torch.channels_last)
-        return cls(source, image_input(hparams), net.embed, weights_digest(net))
+        spec = replace(image_input(hparams), treatment=treatment)
+        return cls(source, spec, net.embed, weights_digest(net))
 
     @classmethod
     def _of_checkpoint(cls, path: Path, device: torch.device) -> Self:
@@ -121,7 +123,7 @@ class Embedder:
         Raises:
             DataError: Images cannot be decoded, or the disk is full.
         """
-        source = ImageSource(frame, self.spec.size, cache_dir, self.spec.hair)
+        source = ImageSource(frame, self.spec.size, cache_dir, self.spec.treatment)
         made_from = json.dumps((_FORMAT, self.digest, asdict(self.spec), device.type)).encode()
         folder = f"embedding-{self.name.replace('/', '_')}-{hashlib.sha256(made_from).hexdigest()[:16]}"
         store = ShardStore(cache_dir / folder, (self.width(device),), np.dtype(np.float32), what="embeddings")
@@ -160,7 +162,7 @@ class Embedders:
         *,
         pretrained: bool | str,
         image_size: Sequence[int] | None,
-        hair: str = "keep",
+        treatment: Treatment = UNTREATED,
         device: torch.device,
     ) -> Self:
         """Load each; see `Embedder.load`.
@@ -173,7 +175,7 @@ class Embedders:
                 f"pretrained={pretrained}: one file for {len(sources)} networks; give the folder that holds a "
                 "NAME.safetensors of each"
             )
-        load = partial(Embedder.load, pretrained=pretrained, image_size=image_size, hair=hair, device=device)
+        load = partial(Embedder.load, pretrained=pretrained, image_size=image_size, treatment=treatment, device=device)
         return cls([load(source) for source in sources], device)
 
     def embed_frame(self, frame: pd.DataFrame, *, cache_dir: Path) -> Vectors:
@@ -183,7 +185,7 @@ class Embedders:
 
     def directions(self, image: Image) -> Vectors:
         """The direction (D,) of an image (h, w, 3) of any size; see `directions`."""
-        found = [each.embed(fit(image, each.spec.size, hair=each.spec.hair)[None], self.device) for each in self.each]
+        found = [each.embed(fit(image, each.spec.size, each.spec.treatment)[None], self.device) for each in self.each]
         return np.asarray(directions(np.concatenate(found, axis=1), [each.shape[1] for each in found])[0])
 
 

@@ -13,7 +13,7 @@ from skinlesion.config.data import SplitConfig
 from skinlesion.data.csv_io import read_rows
 from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.splits import assign
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, counted
 from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import groups_of_frame
 from skinlesion.studies.probe.classifiers import CLASSIFIERS, Sample, Task
@@ -51,8 +51,8 @@ def refuse_leakage(embedders: Embedders, splits: Sequence[pd.DataFrame]) -> None
         for each in embedders.each:
             if leaked := tested & {lesion_of[image] for image in each.trained_on if image in lesion_of}:
                 raise DataError(
-                    f"backbones: {each.name} was trained on {len(leaked)} lesions of the test part; give the split of "
-                    "that run (split.policy=file split.file=RUN/split.csv), which has one fold"
+                    f"backbones: {each.name} was trained on {counted(len(leaked), 'lesion')} of the test part; give "
+                    "the split of that run (split.policy=file split.file=RUN/split.csv), which has one fold"
                 )
 
 

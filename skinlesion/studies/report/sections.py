@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from skinlesion.errors import DataError
+from skinlesion.errors import DataError, counted
 from skinlesion.inference.ledger import LedgerEntry
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
@@ -218,7 +218,7 @@ def external_section(folder: Path, test: Predictions) -> Section:
     for path, part in zip(paths, parts, strict=True):
         found = read_results(path, ("images", "lesions", "numbers"), command="evaluate")
         numbers = estimates(found["numbers"])
-        leads.append(f"{found['images']} images of {found['lesions']} lesions ({part}).")
+        leads.append(f"{counted(found['images'], 'image')} of {counted(found['lesions'], 'lesion')} ({part}).")
         tables += [*_metrics(found, f"external_{folder.name}_{part}", part, test.taxonomy), *_decisions(folder, part)]
         if about := found.get("external"):
             tables += filter(None, [populations_table(folder, about, test.taxonomy)])
