@@ -61,11 +61,8 @@ def describe_groups(frame: pd.DataFrame) -> str:
     found = f"{counted(len(frame), 'image')} of {counted(lesions, 'lesion')}"
     if patients == 0 and groups == lesions:
         return f"{found}; the table names no patients, so lesions are kept together."
-    by = (
-        f" of {counted(patients, 'patient')}, kept together by patient"
-        if patients
-        else ", kept together by data.groups"
-    )
+    named = f" of {counted(patients, 'patient')}, kept together by patient"
+    by = named if patients else ", kept together by data.groups"
     return f"{found}{by}: {counted(groups, 'group')}."
 
 

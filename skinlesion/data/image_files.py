@@ -46,7 +46,7 @@ class Listing:
     passed_over: list[Path]
 
 
-def archives(folders: Iterable[Path]) -> str:
+def archives(folders: Iterable[Path | str]) -> str:
     """Say which archives to unpack in place of folders that are not there; "" where there are none."""
     suffixes = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
     beside = (Path(f"{folder}{suffix}") for folder in folders for suffix in ("", *suffixes))

@@ -276,7 +276,7 @@ def _one_hot_columns(rows: pd.DataFrame, meanings: Meanings) -> list[str]:
 def _binary_values(columns: pd.DataFrame) -> pd.DataFrame:
     """Read 0 and 1, true and false as numbers; an empty cell is 0 if no 0 is written, anything else is NaN."""
     spelt = columns.apply(lambda column: pd.Series(normalize_words(column), column.index))
-    values = spelt.replace({"true": "1", "false": "0"}).apply(pd.to_numeric, errors="coerce")
+    values: pd.DataFrame = spelt.replace({"true": "1", "false": "0"}).apply(pd.to_numeric, errors="coerce")
     return values if (values == 0).any(axis=None) else values.mask(spelt == UNKNOWN, 0.0)
 
 

@@ -239,8 +239,7 @@ def read_labelled(
         labels, images = unpacked / LABELS, images and [unpacked / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
-    way = f"{key}.images names it{archives(map(Path, absent))}"
-    problems = [f"no image folder {', '.join(absent)}; {way}."] if absent else []
+    problems = [f"no image folder {', '.join(absent)}; {key}.images names it{archives(absent)}."] if absent else []
     table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
     meanings = Meanings(taxonomy, classes, f"{key}.classes")
     options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
