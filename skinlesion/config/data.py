@@ -109,13 +109,15 @@ class TrainingDataConfig(DataConfig):
     colour_constancy: Annotated[str, OneOf(("none", "shades_of_gray"))]  # whether the light's colour is removed
 
 
+Category = Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))]
+
+
 @dataclass
 class DiagnosisConfig:
     """One diagnosis."""
 
     name: str | None = None  # for people; null: the code
-    category: Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))] | None = None
-    # what it counts as; null: as conf/words/diagnoses.yaml says of its code or name, or unknown
+    category: Category | None = None  # what it counts as; null: that of its code or name in conf/words/diagnoses.yaml
 
 
 @dataclass

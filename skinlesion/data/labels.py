@@ -268,7 +268,7 @@ def _one_hot_columns(rows: pd.DataFrame, meanings: Meanings) -> list[str]:
     named = [str(name) for name in rows if meanings(str(name)) is not None]
     if not meanings.taxonomy.infer:
         return named
-    values = _binary_values(rows[named])
+    values = _binary_values(rows[named].mask(rows[named].isin(("True", "TRUE", "true")), "yes"))  # a fact, not a class
     binary = [name for name in named if values[name].isin((0, 1)).all()]
     return binary if binary and (values[binary].sum(axis=1) == 1).all() else []
 
