@@ -5,17 +5,19 @@ A taxonomy travels as plain data in every checkpoint, ensemble and bundle. Needs
 
 import logging
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
+from itertools import starmap
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
-from skinlesion.errors import ConfigError, DataError
+from skinlesion.errors import ConfigError, DataError, first_five
 from skinlesion.files import config_dir
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,13 @@ class Diagnosis:
     code: str  # as in the columns of predictions tables
     name: str  # for people
     category: str  # one of CATEGORIES, or "any" of several diagnoses together
+
+    @classmethod
+    def of(cls, code: str, about: Mapping[str, str | None]) -> Self:
+        """The diagnosis of a configuration, which need not say all: its category is that of its code or its name."""
+        name = about.get("name") or code
+        known = (found for word in (code, name) for found in _with_broader(word) if found in CATEGORIES)
+        return cls(code, name, about.get("category") or next(known, UNKNOWN))
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Taxonomy:
                 f"taxonomy {self.name}: expected at least two different codes, got {', '.join(codes) or 'none'}"
             )
         given = {*self.targets, *self.submission_order, *([self.majority] if self.majority else [])}
-        unknown = sorted(given - {*codes, *(each.category for each in self.diagnoses)})
+        unknown = sorted(given - {*codes} - _categories(self.diagnoses, self.premalignant_as))
         if unknown and not self.infer:
             raise ConfigError(f"taxonomy {self.name}: {', '.join(unknown)} is neither a code nor a category of it")
 
@@ -91,13 +100,9 @@ class Taxonomy:
             ConfigError: A key is missing or wrong.
         """
         try:
-            diagnoses = tuple(
-                Diagnosis(code, about.get("name") or code, about.get("category") or UNKNOWN)
-                for code, about in state["diagnoses"].items()
-            )
             return cls(
                 name=str(state["name"]),
-                diagnoses=diagnoses,
+                diagnoses=tuple(starmap(Diagnosis.of, state["diagnoses"].items())),
                 majority=state.get("majority"),
                 targets=tuple(state["targets"]),
                 submission_order=tuple(state.get("submission_order") or state["diagnoses"]),
@@ -117,9 +122,10 @@ class Taxonomy:
         Raises:
             ConfigError: A key is wrong.
         """
-        left = {*state["diagnoses"], *(about.get("category") or UNKNOWN for about in state["diagnoses"].values())}
+        diagnoses = tuple(starmap(Diagnosis.of, state["diagnoses"].items()))
+        left = {*state["diagnoses"]} | _categories(diagnoses, state.get("premalignant_as", MALIGNANT))
         file = read_taxonomy(state["name"]).get("diagnoses", {})
-        gone = {*file, *CATEGORIES} - left
+        gone = {*file} - left if state.get("infer") else {*file, *CATEGORIES} - left
         kept: dict[str, Any] = {key: [each for each in state.get(key) or () if each not in gone] for key in _LISTS}
         majority = None if state.get("majority") in gone else state.get("majority")
         dropped = {word: DROP for code, about in file.items() if code in gone for word in (code, about["name"])}
@@ -195,13 +201,8 @@ class Taxonomy:
 
     def meaning(self, word: str) -> str | None:
         """Give the code that a word of a table or its plural stands for, `DROP` or `REFUSE`; None: it is not known."""
-        for spelling in dict.fromkeys((plain(word), plain(word).removesuffix("s"))):
-            broader: str | None = spelling
-            while broader is not None:
-                if (found := self.known_words.get(broader)) is not None:
-                    return found
-                broader = _broader_words().get(broader)
-        return "_".join(plain(word).split()) if self.infer and plain(word) else None
+        found = next((self.known_words[each] for each in _with_broader(word) if each in self.known_words), None)
+        return found or ("_".join(plain(word).split()) if self.infer and plain(word) else None)
 
     def nearest(self, word: str) -> list[str]:
         """Name up to three codes whose words are spelled like one that is not known."""
@@ -211,8 +212,14 @@ class Taxonomy:
         alike = difflib.get_close_matches(plain(word), known, n=9, cutoff=0.5)
         return [code for code in dict.fromkeys(known[each] for each in alike) if code in self.codes][:3]
 
-    def found_in(self, codes: Iterable[str]) -> Self:
+    def found_in(self, codes: Iterable[str], names: Mapping[str, str]) -> Self:
         """The taxonomy of the diagnoses that a table has, where they are to be inferred: those of its own, then others.
+
+        The category of one is that of its word in `conf/words/diagnoses.yaml`, or unknown.
+
+        Args:
+            codes: Of each image.
+            names: Some of these codes as the table spells them.
 
         Raises:
             DataError: There are fewer than two.
@@ -224,10 +231,14 @@ class Taxonomy:
             raise DataError(
                 f"taxonomy={self.name}: expected two diagnoses or more in the table, got {', '.join(counts) or 'none'}"
             )
-        found = ", ".join(f"{code} ({images:,})" for code, images in sorted(counts.items()))
-        log.info("Diagnoses of the table: %s.", found)
-        new = [Diagnosis(code, code.replace("_", " "), UNKNOWN) for code in sorted({*counts} - {*self.codes})]
+        named = {code: {"name": names.get(code, code.replace("_", " "))} for code in {*counts} - {*self.codes}}
+        new = [*starmap(Diagnosis.of, sorted(named.items()))]
         kept = [each for each in self.diagnoses if each.code in counts] + new
+        found = ", ".join(f"{each.code} ({counts[each.code]:,}, {each.category})" for each in kept)
+        log.info("Diagnoses of the table, with images and category: %s.", found)
+        if unsaid := [each.code for each in kept if each.category == UNKNOWN]:
+            way = f"'+taxonomy.diagnoses={{{unsaid[0]}: {{category: malignant}}}}' (or premalignant, benign)"
+            log.warning("Not known as benign or malignant: %s; say so with %s.", first_five(unsaid), way)
         state = replace(self, diagnoses=(*self.diagnoses, *new)).to_dict()
         state["diagnoses"] = {each.code: {"name": each.name, "category": each.category} for each in kept}
         return self.configured({**state, "infer": False, "submission_order": None})
@@ -275,10 +286,29 @@ class Taxonomy:
 _LISTS = ("targets", "submission_order")
 
 
+def _categories(diagnoses: Iterable[Diagnosis], premalignant_as: str) -> set[str]:
+    """The categories that some diagnosis counts as."""
+    own = {each.category for each in diagnoses}
+    return own | ({premalignant_as} if PREMALIGNANT in own else set())
+
+
 def plain(word: str) -> str:
-    """Spell a word in lower case, with single blanks for all but letters and digits; apostrophes are left out."""
-    whole = re.sub(r"^([0-9]+)\.0+$", r"\1", word.strip().lower().replace("'", ""))
-    return " ".join(re.findall(r"[^\W_]+", whole))
+    """Spell a word in lower case, with single blanks for all but letters and digits; apostrophes are left out.
+
+    Latin letters lose their accents, which Hydra does not take in a key.
+    """
+    whole = re.sub(r"^([0-9]+)\.0+$", r"\1", word.strip().casefold().replace("'", ""))
+    letters = "".join(each for each in unicodedata.normalize("NFKD", whole) if not unicodedata.combining(each))
+    return " ".join(re.findall(r"[^\W_]+", letters if letters.isascii() else whole))
+
+
+def _with_broader(word: str) -> Iterator[str]:
+    """Yield a word as `plain` spells it and the ever broader words that it stands for, then those of its singular."""
+    for spelling in dict.fromkeys((plain(word), plain(word).removesuffix("s"))):
+        broader: str | None = spelling
+        while broader is not None:
+            yield broader
+            broader = _broader_words().get(broader)
 
 
 @cache

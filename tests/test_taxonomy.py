@@ -81,6 +81,14 @@ def test_words_of_the_public_sets_are_known(name: str, words: str) -> None:
         assert str(taxonomy.meaning(word)) == code, word
 
 
+def test_accents_do_not_count_and_other_scripts_stay() -> None:
+    infer = Taxonomy.load("infer")
+    assert [infer.meaning(word) for word in ("Nävus", "NÆVUS", "queratosis actínica", "黑色素瘤", "ไฝ")] == [
+        *("navus", "nævus", "queratosis_actinica", "黑色素瘤", "ไฝ")
+    ]
+    assert Taxonomy.load("ham10000").meaning("Mélanoma") == "mel"
+
+
 def test_the_broader_words_lead_to_no_circle() -> None:
     for word in _broader_words():
         passed = [word]
@@ -110,17 +118,45 @@ def test_a_diagnosis_that_is_taken_away_goes_with_its_words_and_targets() -> Non
 
 def test_diagnoses_are_inferred_from_a_table() -> None:
     given = {"diagnoses": {"b": {"name": "big", "category": "malignant"}, "z": {}}}
-    found = Taxonomy.configured({**read_taxonomy("infer"), **given}).found_in(["c_d", "b", "a", "b"])
+    found = Taxonomy.configured({**read_taxonomy("infer"), **given}).found_in(["c_d", "b", "a", "b"], {"c_d": "c-d"})
     assert [(each.code, each.name, each.category) for each in found.diagnoses] == [
         ("b", "big", "malignant"),
         ("a", "a", "unknown"),
-        ("c_d", "c d", "unknown"),
+        ("c_d", "c-d", "unknown"),
     ]
     assert found.targets == ("malignant",)
     assert found.meaning("C-D") == "c_d"
     assert found.meaning("other") is None
     with pytest.raises(DataError, match="two diagnoses or more in the table, got a"):
-        Taxonomy.load("infer").found_in(["a", "a"])
+        Taxonomy.load("infer").found_in(["a", "a"], {})
+
+
+@pytest.mark.parametrize(
+    ("category", "words"),
+    [
+        ("malignant", "Melanoma, mel, Melanomas, basal cell carcinoma, BCC, Squamous_Cell_Carcinoma, SCC, malignant"),
+        ("malignant", "Bowen's disease, Merkel cell carcinoma, superficial spreading melanoma, sccka, mal_oth"),
+        ("premalignant", "actinic keratosis, AK, ACK, Solar or actinic keratosis, akiec"),
+        ("benign", "nevus, Naevi, NV, seborrheic keratosis, SEK, solar lentigo, dermatofibroma, vasc, wart, benign"),
+        ("unknown", "non-melanoma, not melanoma, melanoma?suspected, psoriasis, indeterminate, 1"),
+    ],
+)
+def test_an_inferred_diagnosis_has_the_category_of_a_known_word_and_no_guess(category: str, words: str) -> None:
+    infer = Taxonomy.load("infer")
+    codes = [str(infer.meaning(word)) for word in words.split(", ")]
+    found = infer.found_in([*codes, "x"], {})
+    assert {code: found.diagnosis(code).category for code in codes} == dict.fromkeys(codes, category)
+    assert found.targets == (("malignant",) if "malignant" in category else ())
+
+
+def test_what_is_not_known_as_benign_or_malignant_is_said_with_the_way(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    Taxonomy.load("infer").found_in(["melanoma", "x", "x"], {})
+    assert "melanoma (1, malignant), x (2, unknown)" in caplog.text
+    assert "Not known as benign or malignant: x; say so" in caplog.text
+    assert "'+taxonomy.diagnoses={x: {category: malignant}}'" in caplog.text
+    said = Taxonomy.configured({**read_taxonomy("infer"), "diagnoses": {"x": {"category": "malignant"}, "mel": {}}})
+    assert [each.category for each in said.found_in(["mel", "x"], {}).diagnoses] == ["malignant", "malignant"]
 
 
 def test_a_checkpoint_of_before_words_travelled_keeps_its_diagnoses_and_learns_the_words() -> None:

@@ -74,6 +74,7 @@ def _evaluate_sets(predictor: "Predictor", config: EvaluateConfig) -> None:
     from skinlesion.commands.console import show_metrics
     from skinlesion.files import write_json
 
+    _check_sets(predictor, config)
     folder, rows, written = Path(config.out) if config.out else predictor.folder / "external", [], {}
     log_to(folder)
     for name, external in config.sets().items():
@@ -86,6 +87,25 @@ def _evaluate_sets(predictor: "Predictor", config: EvaluateConfig) -> None:
     write_json(folder / "external_sets.json", {"model": found.model, "level": config.level, "sets": written})
     over = f"{config.level:.0%} intervals over lesions, or patients where these are known ({config.interval})"
     show_metrics(f"{found.model}, {over}", rows, heading="external set")
+
+
+def _check_sets(predictor: "Predictor", config: EvaluateConfig) -> None:
+    """Refuse all sets that cannot be used at once, before the first is evaluated; what is read is said then."""
+    from skinlesion.errors import DataError
+    from skinlesion.studies.external.evaluation import check_external
+
+    problems, before = [], logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        for name, external in config.sets().items():
+            try:
+                check_external(predictor, external, source=config.data)
+            except DataError as error:
+                problems.append(f"external_sets.{name}: {error}")
+    finally:
+        logging.disable(before)
+    if problems:
+        raise DataError("\n".join(problems))
 
 
 def _interval(found: "Predictions", config: EvaluateConfig) -> str:

@@ -112,12 +112,15 @@ class TrainingDataConfig(DataConfig):
     colour_constancy: Annotated[str, OneOf(("none", "shades_of_gray"))]  # whether the light's colour is removed
 
 
+Category = Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))]
+
+
 @dataclass
 class DiagnosisConfig:
     """One diagnosis."""
 
     name: str | None = None  # for people; null: the code
-    category: Annotated[str, OneOf(("benign", "premalignant", "malignant", "unknown"))] = "unknown"  # what it counts as
+    category: Category | None = None  # what it counts as; null: that of its code or name in conf/words/diagnoses.yaml
 
 
 @dataclass

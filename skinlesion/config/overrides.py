@@ -145,11 +145,14 @@ def unknown_key(name: str, schema: type, *, value: str = "VALUE") -> str:
     usual = [key for words, targets in SYNONYMS.items() if {name, leaf} & {*words} for key in targets if key in known]
     same = [key for key in known if key.rpartition(".")[2] == leaf]
     if usual or len(same) == 1:
-        return f"{name}: unknown key; did you mean {_example((usual or same)[0], value)}?"
+        beside = [key for key in known if key.rpartition(".")[0] == name.rpartition(".")[0] != ""]
+        meant = usual[:1] or [*difflib.get_close_matches(name, beside, n=1, cutoff=0.9), *same]
+        return f"{name}: unknown key; did you mean {' or '.join(_example(key, value) for key in meant)}?"
     if close := difflib.get_close_matches(name, known, n=2, cutoff=0.75):
         return f"{name}: unknown key; did you mean {' or '.join(close)}?"
     beside = [key for key in known if key.rpartition(".")[0] == name.rpartition(".")[0]]
-    return f"{name}: unknown key" + (f"; known here: {', '.join(beside)}" if beside else "")
+    fact = f"; a further fact of the model is fact.{name}={value}" if "fact" in beside else ""
+    return f"{name}: unknown key" + (f"; known here: {', '.join(beside)}" if beside else "") + fact
 
 
 def _example(key: str, value: str) -> str:

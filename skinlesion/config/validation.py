@@ -148,6 +148,9 @@ def explain(error: Exception, schema: type) -> str:
         return f"{key}: expected a list, such as {key}=[1,2]"
     if "Incompatible value 'None'" in first:
         return f"{key}=null: a value is needed"
+    if re.fullmatch(r"Cannot assign \w+ to Dict.*", first):
+        alike = [name for name in keys(schema) if name.startswith(key) and name != key and "." not in name]
+        return " or ".join((f"{key}: expected {key}.NAME=VALUE", *(f"{name}=VALUE" for name in alike)))
     if isinstance(cause, InterpolationKeyError | InterpolationResolutionError | ValidationError):
         return f"{key}: {first}"
     if "Config group override must be" in first:

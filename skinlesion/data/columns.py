@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.config.data import ColumnsConfig, FactConfig
-from skinlesion.data.csv_io import by_line, is_known, named_by_file, read_rows, repeated_ids
+from skinlesion.data.csv_io import by_line, is_known, named_by_file, read_rows, repeated_ids, whole_ids
 from skinlesion.data.dicom import with_dicom_facts
 from skinlesion.data.groups import describe_groups, group_ids, read_groups
 from skinlesion.data.image_formats import SUFFIXES
@@ -97,7 +97,8 @@ class Layout:
     ) -> Self:
         """The layout of a configuration group `key`, which may name the columns of facts too."""
         named = {_ROLES[role]: (name, f"{key}.columns.{role}") for role, name in vars(columns).items()}
-        named |= {fact: (name, f"{key}.facts.{fact}") for fact, name in fact_columns.items()}
+        end = ".column" if key == "data" else ""
+        named |= {fact: (name, f"{key}.facts.{fact}{end}") for fact, name in fact_columns.items()}
         known = {held: (name.strip().lower(), where) for held, (name, where) in named.items() if name is not None}
         given, keys = ({held: pair[place] for held, pair in known.items()} for place in (0, 1))
         return cls(tuple(facts), given, keys, key)
@@ -159,7 +160,9 @@ def image_ids(rows: pd.DataFrame, layout: Layout) -> "pd.Series[str] | None":
     if column is None:
         return None
     suffixes = rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$"
-    paths = rows[column].str.replace("\\", "/", regex=False).str.replace(suffixes, "", case=False, regex=True)
+    paths = (
+        whole_ids(rows[column]).str.replace("\\", "/", regex=False).str.replace(suffixes, "", case=False, regex=True)
+    )
     names = paths.str.replace("^.*/", "", regex=True)
     return paths if names.duplicated().any() and not paths.duplicated().any() else names
 
@@ -191,8 +194,9 @@ def rows_by_image(
     for held in by:
         own, theirs = layout.find(rows, held), layout.find(others, held)
         if own is not None and theirs is not None:
-            images = pd.DataFrame({own: others[theirs], "image_id": others["image_id"]})
+            images = pd.DataFrame({own: whole_ids(others[theirs]), "image_id": others["image_id"]})
             log.info("%d rows are joined to images by %s.", len(rows), own)
+            rows = rows.assign(**{own: whole_ids(rows[own])})
             return rows.reset_index(names="line").merge(images, on=own).set_index("line")
     return None
 

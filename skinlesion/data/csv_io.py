@@ -18,7 +18,7 @@ def read_rows(
 
     Args:
         path: The file, in UTF-8 with or without a byte-order mark, with any line ends; fields may be quoted, lines
-            without any field are skipped.
+            without any field are skipped, and so are empty fields behind the last column.
         columns: Required columns, in lower case; the file may spell them with capitals.
         header: Names of the columns of a file that has none. None: its first line.
 
@@ -27,7 +27,7 @@ def read_rows(
         with too many or too few fields are not among the rows but among the problems.
     """
     try:
-        lines = list(_numbered_lines(path.read_bytes().decode("utf-8-sig")))
+        lines = list(_numbered_lines(_text(path)))
     except FileNotFoundError:
         reason = f"No such file in {path.parent}"
         return pd.DataFrame(), [f"cannot be read as text ({reason}); correct its name, or fetch it (docs/data.md)."]
@@ -37,7 +37,8 @@ def read_rows(
         return pd.DataFrame(), [f"the file is empty; expected a header with {', '.join(columns) or 'names'}."]
     (_, names), *body = [(0, [*header]), *lines] if header else lines
     header = [name.lower() for name in names]
-    complete = {number: fields for number, fields in body if len(fields) == len(header)}
+    ends = {number: len(header) if not any(fields[len(header) :]) else len(fields) for number, fields in body}
+    complete = {number: fields[: ends[number]] for number, fields in body if len(fields[: ends[number]]) == len(header)}
     rows = pd.DataFrame(list(complete.values()), columns=header, index=list(complete), dtype=object)
     problems = list(_header_problems(header, columns))
     if ragged := [number for number, _ in body if number not in complete]:
@@ -74,10 +75,17 @@ def conflicts(values: "pd.Series[str]", groups: "pd.Series[str]") -> list[str]:
 def column_names(path: Path) -> list[str]:
     """Names of the columns of a file, in lower case; none where it cannot be read."""
     try:
-        _, names = next(_numbered_lines(path.read_bytes().decode("utf-8-sig")), (0, []))
+        _, names = next(_numbered_lines(_text(path)), (0, []))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     return [name.lower() for name in names]
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith(b"PK"):
+        raise OSError("an Excel workbook or another archive")
+    return content.decode("utf-8-sig")
 
 
 def _numbered_lines(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -106,7 +114,17 @@ def id_problems(ids: "pd.Series[str]") -> Iterator[str]:
     known = is_known(ids)
     if not known.all():
         yield f"no image_id in line {first_five(ids.index[~known])}; every row needs one."
-    yield from repeated_ids(ids[known])
+    rounded = ids[ids.str.fullmatch(r"[0-9][.,]?[0-9]*e\+[0-9]+", case=False).astype(bool)]
+    if len(rounded):
+        yield f"image_id shortened by a spreadsheet: {by_line(rounded)}; save the column as text, with all its digits."
+    yield from repeated_ids(ids[known].drop(rounded.index))
+
+
+def whole_ids(ids: "pd.Series[str]") -> "pd.Series[str]":
+    """Leave off the `.0` of ids that are all whole numbers, as pandas writes those beside empty cells."""
+    known = ids[is_known(ids)]
+    is_number = len(known) > 0 and known.str.fullmatch(r"[0-9]+\.0").all()
+    return ids.str.removesuffix(".0") if is_number else ids
 
 
 def is_known(values: "pd.Series[str]") -> "pd.Series[bool]":

@@ -61,8 +61,9 @@ def describe_groups(frame: pd.DataFrame) -> str:
     found = f"{counted(len(frame), 'image')} of {counted(lesions, 'lesion')}"
     if patients == 0 and groups == lesions:
         return f"{found}; the table names no patients, so lesions are kept together."
-    kept = "kept together by patient" if patients else "kept together by data.groups"
-    return f"{found} of {counted(patients, 'patient')}, {kept}: {counted(groups, 'group')}."
+    named = f" of {counted(patients, 'patient')}, kept together by patient"
+    by = named if patients else ", kept together by data.groups"
+    return f"{found}{by}: {counted(groups, 'group')}."
 
 
 def connected(sets: Sequence[Sequence[tuple[str, str]]]) -> dict[tuple[str, str], tuple[str, str]]:

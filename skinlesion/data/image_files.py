@@ -46,6 +46,14 @@ class Listing:
     passed_over: list[Path]
 
 
+def archives(folders: Iterable[Path | str]) -> str:
+    """Say which archives to unpack in place of folders that are not there; "" where there are none."""
+    suffixes = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+    beside = (Path(f"{folder}{suffix}") for folder in folders for suffix in ("", *suffixes))
+    packed = [path.name for path in beside if path.name.lower().endswith(suffixes) and path.is_file()]
+    return f"; unpack {first_five(packed)}" if packed else ""
+
+
 def list_files(folders: Iterable[Path]) -> Listing:
     """List the image files of folders (not of folders inside them); others are named in a warning.
 

@@ -268,9 +268,16 @@ def _one_hot_columns(rows: pd.DataFrame, meanings: Meanings) -> list[str]:
     named = [str(name) for name in rows if meanings(str(name)) is not None]
     if not meanings.taxonomy.infer:
         return named
-    binary = [name for name in named if pd.to_numeric(rows[name], errors="coerce").isin((0, 1)).all()]
-    sums = rows[binary].apply(pd.to_numeric).sum(axis=1) if binary else pd.Series(0, rows.index)
-    return binary if (sums == 1).all() else []
+    values = _binary_values(rows[named].mask(rows[named].isin(("True", "TRUE", "true")), "yes"))  # a fact, not a class
+    binary = [name for name in named if values[name].isin((0, 1)).all()]
+    return binary if binary and (values[binary].sum(axis=1) == 1).all() else []
+
+
+def _binary_values(columns: pd.DataFrame) -> pd.DataFrame:
+    """Read 0 and 1, true and false as numbers; an empty cell is 0 if no 0 is written, anything else is NaN."""
+    spelt = columns.apply(lambda column: pd.Series(normalize_words(column), column.index))
+    values: pd.DataFrame = spelt.replace({"true": "1", "false": "0"}).apply(pd.to_numeric, errors="coerce")
+    return values if (values == 0).any(axis=None) else values.mask(spelt == UNKNOWN, 0.0)
 
 
 def _one_hot_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[pd.Series[str], list[str]]":
@@ -279,8 +286,7 @@ def _one_hot_words(rows: pd.DataFrame, meanings: Meanings) -> "tuple[pd.Series[s
     if not columns:
         return pd.Series("", index=rows.index), [_without_diagnoses(rows, meanings)]
     others = [str(name) for name in rows if name not in columns]
-    spelt = rows[columns].apply(lambda column: column.str.lower().replace({"true": "1", "false": "0"}))
-    values = pd.concat([spelt, rows[others]], axis=1).apply(pd.to_numeric, errors="coerce")
+    values = pd.concat([_binary_values(rows[columns]), rows[others].apply(pd.to_numeric, errors="coerce")], axis=1)
     is_binary = values.isin((0, 1))
     unknown = [name for name in others if is_binary[name].all()]
     problems = [f"unknown column {first_five(unknown)}; {meanings.advice(unknown[0])}."] if unknown else []
@@ -302,7 +308,7 @@ def _without_diagnoses(rows: pd.DataFrame, meanings: Meanings) -> str:
     """Say what a table without diagnoses was expected to have, and which of its columns may hold them."""
     known = [name for name in rows if all(meanings(word) for word in {*rows[name]})]
     named = f" ({first_five(map(repr, known))} holds known words)" if known and not meanings.taxonomy.infer else ""
-    header = "".join(f"{word}," for word in ("image", *(code.upper() for code in meanings.taxonomy.codes[:2])))
+    header = ",".join(("image", *map(str.upper, meanings.taxonomy.codes[:2] or ("mel", "nv")))) + ","
     key = meanings.key.removesuffix("classes")
     expected = f"expected {header}… or image,dx, or {key}columns.diagnosis=NAME{named}"
     binary = next((name for name in _BINARY_COLUMNS if name in rows), None)

@@ -128,6 +128,8 @@ class FactSpec:
         unit = _YEARS if self.unit == "years" else re.escape(self.unit.lower())
         if found := re.fullmatch(rf"{_LIMIT}*\s*{_DIGITS}\s*(?:{unit})?\s*{_OPEN}?\s*(?:{unit})?", word):
             return float(found[1].replace(",", "."))
+        if self.unit == "years" and (found := re.fullmatch(rf"{_DIGITS}\s*(?:months?|mos?)", word)):
+            return float(found[1].replace(",", ".")) / 12
         found = re.fullmatch(rf"[(\[]?\s*{_DIGITS}\s*(?:-|–|to|,\s)\s*{_DIGITS}\s*[)\]]?\s*(?:{unit})?", word)
         low, high = (float(end.replace(",", ".")) for end in found.groups()) if found else (1.0, 0.0)
         return (low + high) / 2 if low <= high else math.nan

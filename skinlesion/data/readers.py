@@ -24,7 +24,7 @@ from skinlesion.data.columns import (
     report_columns,
 )
 from skinlesion.data.csv_io import column_names, conflicts, id_problems, is_known, named_by_file, read_rows
-from skinlesion.data.image_files import find_folders, match_files
+from skinlesion.data.image_files import archives, find_folders, match_files
 from skinlesion.data.labels import (
     DIAGNOSIS_COLUMNS,
     FOLDERS,
@@ -41,6 +41,9 @@ from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.data.splits import LEFT_OUT
 from skinlesion.errors import DataError, first_five
 from skinlesion.taxonomy import HAM10000, Taxonomy
+
+NAMES = "names"
+"""Attribute of a frame: the most frequent word of the table for each code."""
 
 TABLE_SUFFIXES = ("", ".csv", ".tsv", ".tab", ".txt")
 
@@ -137,14 +140,15 @@ def read_ham10000(
     if len(tables) != 1:
         raise DataError.listing(title, problems)
     rows, form = read_rows(tables[0], columns=())
+    column = layout.given.get("diagnosis") or next((name for name in DIAGNOSIS_COLUMNS if name in rows), "dx")
     rows, absent_columns = _named_rows(rows, layout) if not form else (rows, [])
     form, meanings = [*form, *absent_columns], Meanings(taxonomy, {}, "data.classes")
-    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, meanings, layout)])
+    problems += named_by_file(tables[0], [*form, *_ham10000_problems(rows, meanings, layout, column=column)])
     if form or not folders:  # half a table or no images: comparing the two would only blame the wrong ones
         raise DataError.listing(title, problems)
     words = normalize_words(rows["dx"])
-    meanings.report("dx", words)
-    rows = rows.assign(diagnosis=meanings.codes(words))
+    meanings.report(column, words)
+    rows = rows.assign(word=words, diagnosis=meanings.codes(words))
     files, more = match_files(
         rows.loc[is_known(rows["image_id"]) & (rows["diagnosis"] != ""), "image_id"].tolist(),
         folders,
@@ -235,7 +239,7 @@ def read_labelled(
         labels, images = unpacked / LABELS, images and [unpacked / "images"]
     title = f"The data set in {', '.join(map(str, images or [labels]))} cannot be used:"
     absent = [str(folder) for folder in images or () if not folder.is_dir()]
-    problems = [f"no image folder {', '.join(absent)}; {key}.images names it."] if absent else []
+    problems = [f"no image folder {', '.join(absent)}; {key}.images names it{archives(absent)}."] if absent else []
     table, located = folder_labels(images or []) if labels.name == FOLDERS and not absent else (None, None)
     meanings = Meanings(taxonomy, classes, f"{key}.classes")
     options: dict[str, Any] = {"layout": layout, "metadata": metadata, "binary": binary, "table": table}
@@ -258,8 +262,8 @@ def read_labelled(
     dropped = [*rows.loc[rows["diagnosis"] == "", "image_id"], *torn_ids]
     if problems := [*problems, *more]:
         raise DataError.listing(title, problems)
-    unread = (name for path in tables for name in unread_columns(path, meanings, layout))
-    report_columns(frame, facts, columns, layout, [*unread])
+    unread = [name for path in tables for name in unread_columns(path, meanings, layout) if name not in {*rows["word"]}]
+    report_columns(frame, facts, columns, layout, unread)
     alone = int((frame["lesion_id"] == frame["image_id"]).sum())
     return LabelledData(_with_left_out(frame, rows, only), label_counts(rows), alone, tuple(dropped), columns)
 
@@ -269,6 +273,8 @@ def _with_left_out(frame: pd.DataFrame, rows: pd.DataFrame, only: Collection[str
         return frame
     found = frame.copy(deep=False)
     found.attrs[LEFT_OUT] = frozenset(rows["image_id"]) - frozenset(frame["image_id"])
+    pairs = rows.value_counts(["diagnosis", "word"]).index[::-1]  # the most frequent comes last
+    found.attrs[NAMES] = dict(pairs.to_list())
     return found
 
 
@@ -306,25 +312,24 @@ def _layout_problems(
         names = " and ".join(path.name for path in tables)
         yield f"{names} differ; remove or rename all but one, or name one, with its suffix, in data.table."
     if root.is_dir() and not folders:
-        yield f"no image folder {' or '.join(images)}; data.images names them."
-    if not (tables and folders):
+        way = f"data.images names them{archives(root / name for name in images)}"
+        yield f"no image folder {' or '.join(images)}; {way}."
+    if not (tables and folders) and table.startswith("HAM10000"):
         yield (
             "HAM10000 is at https://doi.org/10.7910/DVN/DBW86T; unpack it to "
             f"{', '.join(str(root / name) for name in (table, *images))} (see data/README.md)."
         )
 
 
-def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings, layout: Layout) -> Iterator[str]:
+def _ham10000_problems(rows: pd.DataFrame, meanings: Meanings, layout: Layout, *, column: str) -> Iterator[str]:
     """Yield the problems of the rows, as far as the columns are there."""
     if "image_id" in rows:
         yield from id_problems(rows["image_id"])
-    if "lesion_id" in rows and not (known := is_known(rows["lesion_id"])).all():
-        yield f"no lesion_id in line {first_five(rows.index[~known])}; every row needs one."
     codes = pd.Series(meanings.codes(normalize_words(rows["dx"])) if "dx" in rows else [], dtype=object)
     codes.index = rows.index[: len(codes)]
     codes = codes.where(codes != "")
     if "dx" in rows:
-        yield from meanings.problems(rows["dx"].mask(~is_known(rows["dx"]), UNKNOWN), "dx")
+        yield from meanings.problems(rows["dx"].mask(~is_known(rows["dx"]), UNKNOWN), column)
     yield from fact_problems(rows, layout)
     if "lesion_id" in rows and (several := conflicts(codes, rows["lesion_id"].where(is_known(rows["lesion_id"])))):
         yield f"more than one diagnosis of a lesion: {first_five(several)}; correct the diagnosis or the lesion_id."

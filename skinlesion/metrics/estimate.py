@@ -1,7 +1,8 @@
 """Numbers with intervals, and the settings of the intervals."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 Method = Literal["percentile", "bca"]
@@ -44,6 +45,12 @@ class Estimate:
     p: float | None = None
     few: int | None = None
 
+    def within(self, limits: tuple[float, float]) -> Self:
+        """The estimate, with the ends of its interval moved into the range of what it can be."""
+        if self.low is None or self.high is None:
+            return self
+        return replace(self, low=max(self.low, limits[0]), high=min(self.high, limits[1]))
+
     def ends(self, form: str = ".3f", *, scale: float = 1.0) -> str:
         """The interval in brackets as numbers of a format, with `MARK` or `FEW_MARK` behind it; `NONE` without one."""
         if self.low is None or self.high is None:
@@ -73,6 +80,13 @@ class Estimate:
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild an estimate from `to_dict`."""
         return cls(**state)
+
+
+def possible(metric: str, *, difference: bool) -> tuple[float, float]:
+    """Least and largest value of a metric of `metrics_with_ci`, mostly a share or area, or of a difference of two."""
+    first = metric.partition("_")[0]
+    largest = {"brier": 2.0, **dict.fromkeys(("nll", "intercept", "slope", "oe"), math.inf)}.get(first, 1.0)
+    return (-largest if difference or math.isinf(largest) else 0.0), largest
 
 
 def is_marked(cell: str) -> bool:

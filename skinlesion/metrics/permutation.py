@@ -10,11 +10,13 @@ McNemar's exact test (Psychometrika 12:153-157 (1947), doi:10.1007/BF02295996) w
 The interval is the test turned round. Where p is 1 - level or more, it holds the differences that swaps alone explain.
 Where p is smaller, it narrows towards the jackknife's error of the difference, since swaps of models that truly differ
 spread by the difference too. For a sum over lesions this is the interval of all shifts that sign flips do not refute;
-other metrics take the same formula. Zero is outside exactly where p is below 1 - level.
+other metrics take the same formula. Zero is outside exactly where p is below 1 - level. An end beyond any possible
+difference, such as 1 of two accuracies, is moved to it, which excludes no difference that could be the true one.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import object_array, refuse_other_images
 from skinlesion.metrics.bootstrap import FEW, NO_WIDTH, Difference, Statistic, at_once, joined
 from skinlesion.metrics.classification import Floats, Integers
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, possible
 
 _EXACT = "accuracy"  # the metric whose swaps are counted
 
@@ -44,6 +46,7 @@ def paired_differences(
     """
     pair = [each.sorted() for each in (first, second)]
     refuse_other_images(*pair)
+    pair[1] = replace(pair[1], group_id=pair[0].group_id)  # a table of another program may not know patients
     lesions, difference = pair[0].groups, Difference(*(statistic(each, 1) for each in pair))
     values, jackknife = difference.resampled(np.ones((1, lesions))), difference.jackknife()
     both, generator, blocks = statistic(_stacked(*pair), 2), np.random.default_rng(config.seed), []
@@ -56,7 +59,8 @@ def paired_differences(
         for name, swapped in joined(blocks).items()
     }
     right = [np.bincount(each.group, each.predicted_targets == each.targets).astype(np.int64) for each in pair]
-    return found | {_EXACT: mcnemar(right[0] - right[1], images=len(first), level=config.level)}
+    found[_EXACT] = mcnemar(right[0] - right[1], images=len(first), level=config.level)
+    return {name: each.within(possible(name, difference=True)) for name, each in found.items()}
 
 
 def mcnemar(differences: Integers, *, images: int, level: float) -> Estimate:
@@ -97,7 +101,7 @@ def rank_within(scores: npt.NDArray[np.floating], models: int) -> npt.NDArray[np
 
 
 def _stacked(*tables: Predictions) -> Predictions:
-    """The predictions of several models one after the other, each with lesions of its own in the same order."""
+    """The predictions of several models one after the other, each with its own lesions and groups in the same order."""
 
     def named(key: str) -> npt.NDArray[np.object_]:
         return object_array(each and f"{k}{each}" for k, table in enumerate(tables) for each in getattr(table, key))
@@ -108,6 +112,7 @@ def _stacked(*tables: Predictions) -> Predictions:
         named("lesion_id"),
         np.concatenate([each.actual for each in tables]),
         tables[0].taxonomy,
+        group_id=None if tables[0].group_id is None else named("group_id"),
         scores=np.eye(len(tables[0].taxonomy))[np.concatenate([each.predicted_targets for each in tables])],
     )
 

@@ -1,7 +1,7 @@
 """Recipes against one another, each trained with several seeds: means, and intervals over seeds and lesions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ from skinlesion.inference.predictions import Predictions
 from skinlesion.inference.table_columns import refuse_other_images
 from skinlesion.metrics.bootstrap import NO_WIDTH, Replicates, joined, lesion_draws
 from skinlesion.metrics.compare import paths_of
-from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict
+from skinlesion.metrics.estimate import BootstrapConfig, Estimate, Estimates, estimates_to_dict, possible
 from skinlesion.metrics.summary import metrics_statistic
 
-_UNBOUNDED = ("nll", "brier", "intercept", "slope", "oe")  # names of metrics begin so that are no shares
 FEWEST = 3  # training seeds with which a recipe has an interval
 
 
@@ -79,7 +78,8 @@ def compare_recipes(
     first = next(iter(recipes.values()))[0]
     for number, run in enumerate((run for runs in recipes.values() for run in runs), start=1):
         refuse_other_images(first, run, number=number)
-    measured = {name: [_measured(run, config, bins=bins) for run in runs] for name, runs in recipes.items()}
+    alike = {name: [replace(run, group_id=first.group_id) for run in runs] for name, runs in recipes.items()}
+    measured = {name: [_measured(run, config, bins=bins) for run in runs] for name, runs in alike.items()}
     reference, *others = measured
     return RecipeComparison(
         reference,
@@ -117,9 +117,7 @@ def _estimates(recipes: Sequence[Sequence[Replicates]], lesions: int, config: Bo
         degrees = float(variances.sum() ** 2 / (variances**2 / freedom).sum())
         half = float(stdtrit(degrees, (1 + config.level) / 2)) * error
         p = float(2 * stdtr(degrees, -abs(value) / error)) if len(runs) > 1 else None
-        low, high = value - half, value + half
-        if len(runs) == 1 and name.partition("_")[0] not in _UNBOUNDED:
-            low, high = max(low, 0.0), min(high, 1.0)
-        return Estimate(value, low, high, n=lesions, method="seeds", p=p)
+        found = Estimate(value, value - half, value + half, n=lesions, method="seeds", p=p)
+        return found.within(possible(name, difference=len(runs) > 1))
 
     return {name: estimate(name) for name in recipes[0][0]}

@@ -142,6 +142,22 @@ def test_images_and_models_exclude_each_other(overrides: list[str], said: str) -
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("command", "override", "said"),
+    [
+        ("evaluate", "+external.image=x", "did you mean external.images=VALUE or external.columns.image=VALUE?"),
+        ("evaluate", "+external.label=x", "did you mean external.labels"),
+        ("predict", "+diameter=7", "a further fact of the model is fact.diameter=VALUE"),
+        ("predict", "fact=facts.csv", "fact: expected fact.NAME=VALUE or facts=VALUE"),
+    ],
+)
+def test_a_key_beside_the_one_that_is_meant_is_named(command: str, override: str, said: str) -> None:
+    schema = {"evaluate": EvaluateConfig, "predict": PredictConfig}[command]
+    with pytest.raises(ConfigError) as caught:
+        composed(command, schema, "checkpoint=a.ckpt", override)
+    assert said in str(caught.value)
+
+
 def test_the_sweep_has_six_members() -> None:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", ["sweep=six"], return_hydra_config=True)

@@ -2,11 +2,12 @@ import csv
 import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinlesion.data.csv_io import by_line, conflicts, read_rows, repeated_ids
+from skinlesion.data.csv_io import by_line, conflicts, id_problems, read_rows, repeated_ids, whole_ids
 from skinlesion.errors import first_five
 
 COLUMNS = ("image_id", "dx")
@@ -67,6 +68,7 @@ def test_quoted_separators_belong_to_the_field(tmp_path: Path) -> None:
         (b'image_id,dx\nA,"mel\nB,nv\n', ["cannot be read as text"]),  # an open quote
         ("image_id,dx\nA,mel\n".encode("utf-16"), ["cannot be read as text", "UTF-8"]),
         ("image_id,dx\nÄ,mel\n".encode("latin-1"), ["cannot be read as text", "UTF-8"]),
+        (b"PK\x03\x04workbook", ["an Excel workbook", "save it again as CSV"]),
     ],
 )
 def test_faulty_files_are_described(tmp_path: Path, content: bytes, expected: list[str]) -> None:
@@ -81,6 +83,19 @@ def test_lines_with_wrong_field_counts_are_named_and_left_out(tmp_path: Path) ->
     assert len(problems) == 1
     assert "not 2 fields" in problems[0]
     assert "line 3, 4" in problems[0]
+
+
+def test_empty_fields_behind_the_last_column_do_not_count(tmp_path: Path) -> None:
+    rows, problems = read_rows(written(tmp_path, b"image_id,dx\nA,mel,,\nB,nv,\nC,,\n"), columns=COLUMNS)
+    assert (rows.to_numpy().tolist(), problems) == ([["A", "mel"], ["B", "nv"], ["C", ""]], [])
+
+
+def test_ids_that_a_spreadsheet_changed(tmp_path: Path) -> None:
+    whole, words = pd.Series(["12.0", "", "7.0"]), pd.Series(["12.0", "7.5"])
+    assert whole_ids(whole).tolist() == ["12", "", "7"]
+    assert whole_ids(words).tolist() == ["12.0", "7.5"]
+    (problem,) = id_problems(pd.Series(["1.23457E+11", "1.23457E+11", "2E+9", "12E5x"], index=[2, 3, 4, 5]))
+    assert problem.startswith("image_id shortened by a spreadsheet: '1.23457E+11' (line 2, 3), '2E+9' (line 4);")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

@@ -220,6 +220,31 @@ def test_no_one_in_a_row_may_stand_for_a_diagnosis(read: Callable[..., LabelledD
     assert found.frame["diagnosis"].tolist() == ["nv", "mel", "bkl"]
 
 
+def test_empty_cells_stand_for_0_where_no_0_is_written(
+    read: Callable[..., LabelledData], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for taxonomy in ("infer", "ham10000"):
+        options = {"taxonomy": Taxonomy.load(taxonomy)} | ({"classes": {}} if taxonomy == "infer" else {})
+        found = read("image,MEL,NV,BCC\na,1,,\nb,NaN,1.0,nan\nc,,,1\n", **options)
+        assert found.frame["diagnosis"].tolist() == ["mel", "nv", "bcc"]
+    assert "not read" not in caplog.text
+    for row, lines in {"b,,,": "3", "b,0.6,,0.4": "3", "b,1,1,": "3", "b,0,1,": "2, 3, 4"}.items():
+        with pytest.raises(DataError, match=f"in line {lines};"):
+            read(f"image,MEL,NV,BCC\na,1,,\n{row}\nc,,,1\n")
+
+
+def test_numbers_for_ids_match_however_a_program_wrote_them(read: Callable[..., LabelledData]) -> None:
+    """Beside empty cells pandas writes whole numbers with `.0`."""
+    found = read("lesion_id,dx\n7,mel\n8,nv\n", "image,lesion_id\n1.0,7.0\n2.0,8.0\n3.0,7.0\n", images="123")
+    assert dict(zip(found.frame["image_id"], found.frame["diagnosis"], strict=True)) == {
+        "1": "mel",
+        "2": "nv",
+        "3": "mel",
+    }
+    assert found.frame["lesion_id"].nunique() == 2
+
+
 def test_columns_that_are_not_0_or_1_are_passed_over(read: Callable[..., LabelledData]) -> None:
     labels = "image,MEL,NV,patient_id,age,clinic\na,1,0,P0,50,x\nb,0,1,P0,50,y\nc,0,1,P1,,z\n"
     frame = read(labels).frame

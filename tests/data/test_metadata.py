@@ -293,7 +293,16 @@ def test_a_number_out_of_its_range_is_refused() -> None:
         ),
         *(("[40, 45)", 42.5), ("(20-30]", 25), ("45,5", 45.5), ("45 yo", 45), ("45 y/o", 45), ("45 years old", 45)),
         *(("45 years", 45), ("45y", 45), ("UNK", np.nan), ("not reported", np.nan)),
-        *(("79-70", None), ("45 months", None), ("1e3-5", None), ("40s", None), ("1,234", None), ("-1", None)),
+        *(
+            ("79-70", None),
+            ("45 months", 3.75),
+            ("6 mo", 0.5),
+            ("45 weeks", None),
+            ("1e3-5", None),
+            ("40s", None),
+            ("1,234", None),
+            ("-1", None),
+        ),
     ],
 )
 def test_ages_as_tables_write_them(entry: str, years: float | None) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from skinlesion.config.train import TrainConfig
 from skinlesion.data.columns import COLUMNS
-from skinlesion.data.readers import read_data, read_ham10000, read_labelled
+from skinlesion.data.readers import NAMES, read_data, read_ham10000, read_labelled
 from skinlesion.errors import ConfigError, DataError
+from skinlesion.taxonomy import Taxonomy
 
 FOLDERS = ["HAM10000_images_part_1", "HAM10000_images_part_2"]
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
@@ -141,8 +142,6 @@ def test_the_home_folder_may_be_a_tilde(root: Path, monkeypatch: pytest.MonkeyPa
         ("HAM_3,ISIC_4,wart,histo,0,female,back,x", ["unknown dx 'wart' (line 5)", "akiec, bcc, bkl"]),
         ("HAM_3,ISIC_4,,histo,0,female,back,x", ["images of 'unknown' (line 5)"]),
         ("HAM_3,ISIC_4,mel,histo,0,q,back,x", ["unknown sex: 'q' (line 5)", "female, male, unknown"]),
-        (",ISIC_4,mel,histo,0,female,back,x", ["no lesion_id in line 5"]),
-        ("NA,ISIC_4,mel,histo,0,female,back,x", ["no lesion_id in line 5"]),
         ("HAM_2,ISIC_4,mel,histo,0,female,back,x", ["more than one diagnosis", "HAM_2 (bkl, mel)"]),
         ("HAM_3,ISIC_4,mel,histo,old,female,back,x", ["faulty age: 'old' (line 5)", "0 to 120"]),
         ('HAM_3,ISIC_4,mel,histo,"80,000",female,back,x', ["faulty age: '80,000' (line 5)", "55.0"]),
@@ -163,6 +162,25 @@ def test_a_bad_row_is_named_by_file_and_line(root: Path, row: str, expected: lis
 def test_ages_from_0_to_120_are_taken(root: Path, age: str) -> None:
     write(root, [HEADER, *ROWS[:3], f"HAM_3,ISIC_4,mel,histo,{age},female,back,x"])
     assert read(root)["age"][3] == float(age)
+
+
+@pytest.mark.parametrize("empty", ["", "NA"])
+def test_an_image_without_lesion_is_a_lesion_of_its_own(
+    root: Path, empty: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write(root, [HEADER, *ROWS[:3], f"{empty},ISIC_4,mel,histo,0,female,back,x"])
+    assert read(root)["lesion_id"].tolist() == ["HAM_2", "HAM_1", "HAM_2", "ISIC_4"]
+    assert "1 of 4 images have no lesion_id: each counts as a lesion of its own" in caplog.text
+
+
+def test_the_way_on_is_that_of_the_table_at_hand(root: Path) -> None:
+    """Neither HAM10000's address nor its names stand in the errors of another table."""
+    (root / "photos.zip").write_bytes(b"PK")
+    (root / "mine.csv").write_text("image,diagnosis\nISIC_1,wart\n")
+    folder, word = lines_of_error(root, table="mine", images=["photos"])
+    assert folder == "no image folder photos; data.images names them; unpack photos.zip."
+    assert "unknown diagnosis 'wart' (line 2)" in word
 
 
 def test_duplicate_image_ids(root: Path) -> None:
@@ -203,7 +221,6 @@ def test_everything_wrong_is_said_at_once(root: Path) -> None:
     expected = [
         "no image_id in line 6",
         "image_id in more than one row: 'ISIC_2' (line 3, 4)",
-        "no lesion_id in line 5, 6",
         "unknown dx 'wart' (line 4)",
         "faulty age: '200' (line 2), 'x' (line 3)",
         "unknown sex: 'q' (line 4)",
@@ -407,6 +424,15 @@ def test_a_table_of_0_and_1_or_without_header_is_read_without_a_key(root: Path) 
     config = composed("train", TrainConfig, f"data.root={root}", "data.table=none.csv").data
     with pytest.raises(DataError, match=r"or data\.columns\.diagnosis=NAME \('outcome' holds known words\)"):
         read_data(config)
+
+
+def test_inferred_diagnoses_keep_the_spelling_of_the_table(root: Path) -> None:
+    named = [row.replace(",mel,", ",Non-Melanoma,").replace(",nv,", ",Spitz/Reed nevus,") for row in ROWS]
+    write(root, [HEADER, *named])
+    frame = read(root, taxonomy=(infer := Taxonomy.load("infer")))
+    found = infer.found_in(frame["diagnosis"], frame.attrs[NAMES])
+    spelt = {"bkl": "bkl", "non_melanoma": "non-melanoma", "spitz_reed_nevus": "spitz/reed nevus"}
+    assert {each.code: each.name for each in found.diagnoses} == spelt
 
 
 def test_a_million_rows_take_seconds(tmp_path: Path) -> None:

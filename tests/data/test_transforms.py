@@ -1,11 +1,13 @@
 """Fitting, random changes and normalisation of images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import skinlesion
 from skinlesion.config.data import AugmentConfig
 from skinlesion.data.image_io import ImageInput, fit
 from skinlesion.data.transforms import Augmentation, normalise
@@ -125,3 +127,13 @@ def test_hue_and_saturation_turn_colours_alone() -> None:
     pale = changing(saturation=0.5)
     assert all(np.abs(pale(grey, draw).astype(int) - 90).max() <= 1 for draw in range(10))
     assert len({tuple(pale(picture(), draw)[0, 0]) for draw in range(10)}) > 5
+
+
+def test_importing_albumentations_asks_no_network() -> None:
+    """It looks for its newest version when it is imported, unless a variable of the environment says not to."""
+    texts = [path.read_text() for path in (Path(skinlesion.__file__).parent).rglob("*.py")]
+    importing = [text for text in texts if "import albumentations" in text]
+    assert len(importing) > 1
+    assert all(
+        text.index('"NO_ALBUMENTATIONS_UPDATE", "1"') < text.index("import albumentations") for text in importing
+    )

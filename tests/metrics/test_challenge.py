@@ -280,6 +280,21 @@ def test_ids_may_end_in_jpg(tmp_path: Path) -> None:
         read_submission(tmp_path / "none.csv", actual={"a": "mel"})
 
 
+def test_columns_of_a_submission_may_stand_in_any_order_and_diagnoses_may_be_absent(tmp_path: Path) -> None:
+    table = random_table(60, seed=4)
+    table = table.select((table.actual != "df") & (table.actual != "vasc"))
+    write_submission(table, tmp_path / "entry.csv")
+    entry = pd.read_csv(tmp_path / "entry.csv")
+    entry[["VASC", "image", "AKIEC", "MEL", "BCC", "DF", "NV", "BKL"]].to_csv(tmp_path / "other.csv", index=False)
+    read = [read_submission(tmp_path / name, actual=labels_of(table)) for name in ("entry.csv", "other.csv")]
+    pd.testing.assert_frame_equal(read[1].to_frame(), read[0].to_frame(), check_exact=True)
+    assert (read[1].predicted == entry.set_index("image").idxmax(axis=1).str.lower()[read[1].image_id]).all()
+    recalls = sk.recall_score(
+        read[1].actual, read[1].predicted, average=None, labels=["akiec", "bcc", "bkl", "mel", "nv"]
+    )
+    assert challenge_scores(read[1], FAST).balanced_accuracy.value == pytest.approx(recalls.mean(), abs=1e-12)
+
+
 def test_a_submission_is_scored_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skinlesion.plots.style.DOTS_PER_INCH", 30)
     table = random_table(40, seed=3)

@@ -1,5 +1,6 @@
 """The paired test against every swap of a few lesions, scipy's binomial test, and its errors on equal models."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_the_p_values_are_those_of_all_swaps() -> None:
         assert (np.abs(column) >= reach - 1e-6).mean() > 0.18
 
 
+@pytest.mark.parametrize("known_to", [2, 1])
+def test_all_lesions_of_a_patient_are_swapped_together(known_to: int) -> None:
+    """A table with patients gives what the same table gives whose lesions are the patients."""
+    made = models(30, rng=np.random.default_rng(4), skill=1.0)
+    patient = [f"P{int(each[1:]) // 3}" if int(each[1:]) < 24 else "" for each in made[0].lesion_id]
+    patients = np.array([own or lesion for own, lesion in zip(patient, made[0].lesion_id, strict=True)], dtype=object)
+    grouped = [replace(each, group_id=patients) if k < known_to else each for k, each in enumerate(made)]
+    whole = [replace(each, lesion_id=patients) for each in made]
+    found = metric_differences(*grouped, BootstrapConfig(99), bins=10)
+    assert found == metric_differences(*whole, BootstrapConfig(99), bins=10)
+    assert found["accuracy"].n == len(set(patients)) == 14
+
+
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 1), (5, 5), (12, 3), (3, 17), (40, 20)])
 def test_accuracy_has_mcnemars_exact_test(only_first: int, only_second: int) -> None:
     differences = np.array([1] * only_first + [-1] * only_second + [0] * 50)
@@ -109,6 +123,21 @@ def test_zero_is_outside_exactly_where_p_is_small(seed: int, gain: float, level:
     for name, each in known.items():
         assert back[name].p == pytest.approx(each.p)
         assert back[name].high == pytest.approx(-each.low, abs=1e-9)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), lesions=st.sampled_from([8, 14, 20]))
+def test_no_interval_leaves_what_a_difference_can_be(seed: int, lesions: int) -> None:
+    first, second = models(lesions, rng=np.random.default_rng(seed), skill=1.0, gain=1.0)
+    found = metric_differences(first, second, BootstrapConfig(199), bins=10)
+    free = {name for name in found if name.split("_")[0] in ("nll", "intercept", "slope", "oe")}
+    for name, each in found.items():
+        largest = 2 if name == "brier" else 1  # all but these are proportions, areas or mean errors of at most 1
+        assert each.value is None or name in free or abs(each.value) <= largest, name
+        assert each.low is None or name in free or -largest <= each.low <= each.high <= largest, (name, each)
+        assert each.low is None or each.low - 1e-9 <= each.value <= each.high + 1e-9, (name, each)
+    same = metric_differences(*models(12, rng=np.random.default_rng(1)), BootstrapConfig(199), bins=10)
+    assert (same["recall_akiec"].value, same["recall_akiec"].high) == (1, 1)  # of one lesion, half the swaps reach it
 
 
 def test_ranks_within_each_model_keep_the_areas() -> None:

@@ -1,6 +1,7 @@
 """Images of another source: predictions, known images, localizations, populations, and invalid sources."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,11 @@ def test_several_sets_at_once(
         f"+external_sets.flat={{images: {source / 'images'}, labels: {labels}, leakage: keep}}",
         f"+external_sets.sorted={{images: {tmp_path / 'sorted'}, labels: folders}}",
     )
+    (tmp_path / "bad.csv").write_text("image,dx\nISIC_1,wart\n")
+    bad = {name: {"images": str(source / "images"), "labels": str(tmp_path / "bad.csv")} for name in ("x", "y")}
+    with pytest.raises(DataError, match=r"(?s)external_sets\.x: .*'wart' \(line 2\).*external_sets\.y: .*'wart'"):
+        run(replace(whole, external_sets={**whole.external_sets, **bad}))
+    assert not (tmp_path / "sets").exists()  # refused before the sound ones are evaluated
     run(whole)
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "sets" / "external_sets.json").read_text())["sets"]

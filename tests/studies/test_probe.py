@@ -64,6 +64,20 @@ def test_every_image_is_judged_once_by_each_classifier(config: ProbeConfig) -> N
         assert fold.groupby("lesion_id")["split"].nunique().max() == 1
 
 
+def test_images_of_a_patient_are_judged_in_one_fold_and_resampled_together(config: ProbeConfig) -> None:
+    frame = read_data(config.data)
+    patients = [f"P{each // 3}" for each in frame["lesion_id"].astype("category").cat.codes]
+    frame = frame.assign(patient_id=patients, group_id=patients)
+    splits = splits_of(frame, config.split)
+    for fold in splits:
+        parts = fold.set_index("image_id")["split"]
+        assert parts.groupby(frame.set_index("image_id")["group_id"]).nunique().max() == 1
+    settings = {"classifiers": ["knn"], "facts": False, "alpha": 0.5, "seed": 1}
+    table = cross_validate(frame, np.random.default_rng(0).normal(size=(len(frame), 4)), splits, **settings)["knn"]
+    assert table.group_id.tolist() == frame.set_index("image_id").loc[table.image_id, "group_id"].tolist()
+    assert table.groups == len({*patients})
+
+
 def test_numbers_are_those_of_the_tables(config: ProbeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads((Path(config.out) / "probe.json").read_text())["metrics"]
     for name, table in tables(config).items():

@@ -144,6 +144,17 @@ def predict_external(predictor: Predictor, config: ExternalConfig, *, source: So
     )
 
 
+def check_external(predictor: Predictor, config: ExternalConfig, *, source: SourceConfig) -> None:
+    """Read the tables and check the image files as `predict_external` does.
+
+    Raises:
+        DataError: The images or their tables are invalid.
+    """
+    first = predictor.networks.models[0]
+    cache_dir = Path(source.cache_dir or first.config["data"]["cache_dir"])
+    _read_source(first, config, taxonomy=predictor.taxonomy, cache_dir=cache_dir)
+
+
 def _with_split(model: TrainedModel, source: SourceConfig) -> TrainedModel:
     """The model with the images of its parts, where they are known or can be found again; else a warning says so."""
     try:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.splits import assign
 from skinlesion.errors import DataError, counted
 from skinlesion.inference.predictions import Predictions
+from skinlesion.inference.table_columns import groups_of_frame
 from skinlesion.studies.probe.classifiers import CLASSIFIERS, Sample, Task
 from skinlesion.studies.probe.embedding import Embedders, Vectors
 from skinlesion.taxonomy import HAM10000, Taxonomy
@@ -81,6 +83,7 @@ def cross_validate(
         By name, the predictions of all test parts.
     """
     found: dict[str, list[Predictions]] = {name: [] for name in classifiers}
+    groups = groups_of_frame(frame)
     for split in splits:
         parts = _parts(frame, vectors, split, facts=facts)
         sample = {
@@ -90,9 +93,10 @@ def cross_validate(
         task = Task.of(sample["train"], sample["val"], classes=len(taxonomy), alpha=alpha, seed=seed)
         rows = frame.iloc[parts["test"][0]]
         ids, lesions, actual = (rows[name].tolist() for name in ("image_id", "lesion_id", "diagnosis"))
+        known: dict[str, Any] = {"actual": actual, "group_id": None if groups is None else groups[parts["test"][0]]}
         for name in classifiers:
             values = CLASSIFIERS[name](task, sample["test"].x)
-            table = Predictions.build(ids, lesions, probabilities=values, actual=actual, taxonomy=taxonomy)
+            table = Predictions.build(ids, lesions, probabilities=values, taxonomy=taxonomy, **known)
             found[name].append(table)
     return {name: Predictions.concatenate(tables).sorted() for name, tables in found.items()}
 

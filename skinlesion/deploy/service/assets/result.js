@@ -35,8 +35,9 @@ export function drawResult(answer, model) {
   byId("headline").replaceChildren(element("strong", {}, top.name), `, ${percent(image.probabilities[top.code])}`,
     ...category(top, ", "), most === image.probabilities[top.code] ? "" : element("small", {},
       `The models' vote decides; after calibration ${diagnoses[likeliest].name} is more probable (${percent(most)}).`));
-  byId("prediction-set").textContent = image.prediction_set
-    ? `Not ruled out, at an error rate of ${percent(image.risk)}: ${image.prediction_set.map((code) => diagnoses[code].name).join(", ")}.`
+  const names = image.prediction_set?.map((code) => diagnoses[code].name);
+  byId("prediction-set").textContent = names
+    ? `Not ruled out, at an error rate of ${percent(image.risk)}: ${names.join(names.some((name) => name.includes(",")) ? "; " : ", ")}.`
     : "This bundle has no prediction sets; only the probabilities tell how certain the result is.";
   drawBars(image, diagnoses);
   drawEffects(image, answer.facts, top);
