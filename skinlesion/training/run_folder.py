@@ -207,6 +207,8 @@ def _differing(folder: Path, config: TrainConfig) -> dict[str, str]:
     there = {**added, **_flat({**before, **read_config(folder)})}
     here = _flat(asdict(config))
     there |= {key: 1.0 for key in here.keys() - there.keys() if key.endswith(".layer_decay")}
+    for values in (there, here):  # a category that was not given was "unknown" before it could be that of known words
+        values |= {key: None for key, value in values.items() if key.endswith(".category") and value == "unknown"}
     return {
         key: f"holds a run with {key}={there.get(key)}, this one has {here.get(key)}"
         for key in sorted(there.keys() | here.keys())
