@@ -124,3 +124,10 @@ def test_the_tree_of_the_guide_names_what_is_there() -> None:
     assert {"data", "model", "training", "inference", "metrics", "deploy"} <= named.keys()
     for folder, names in named.items():
         assert names <= {path.stem for path in (PACKAGE / folder).iterdir()}, folder
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_no_file_knows_a_diagnosis(path: Path) -> None:
+    """Diagnoses are data: their codes stand in conf/, and in no string of the package."""
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    assert "mel" not in texts

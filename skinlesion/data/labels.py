@@ -19,7 +19,7 @@ from skinlesion.data.csv_io import by_line, column_names, id_problems, read_rows
 from skinlesion.data.image_files import class_folders, folders_inside, stems
 from skinlesion.data.metadata import UNKNOWN, normalize_words
 from skinlesion.errors import first_five
-from skinlesion.taxonomy import BENIGN, DROP, MALIGNANT, REFUSE, Taxonomy, plain
+from skinlesion.taxonomy import BENIGN, DROP, HAM10000, MALIGNANT, REFUSE, Taxonomy, plain
 
 DIAGNOSIS_COLUMNS = (
     *("dx", "diagnosis", "diagnostic", "disease", "label", "class", "category", "diagnosis_name", "dx_name"),
@@ -308,7 +308,7 @@ def _without_diagnoses(rows: pd.DataFrame, meanings: Meanings) -> str:
     """Say what a table without diagnoses was expected to have, and which of its columns may hold them."""
     known = [name for name in rows if all(meanings(word) for word in {*rows[name]})]
     named = f" ({first_five(map(repr, known))} holds known words)" if known and not meanings.taxonomy.infer else ""
-    header = ",".join(("image", *map(str.upper, meanings.taxonomy.codes[:2] or ("mel", "nv")))) + ","
+    header = ",".join(("image", *map(str.upper, meanings.taxonomy.codes[:2] or HAM10000.codes[:2]))) + ","
     key = meanings.key.removesuffix("classes")
     expected = f"expected {header}… or image,dx, or {key}columns.diagnosis=NAME{named}"
     binary = next((name for name in _BINARY_COLUMNS if name in rows), None)
