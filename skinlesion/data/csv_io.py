@@ -83,7 +83,7 @@ def column_names(path: Path) -> list[str]:
 
 def _text(path: Path) -> str:
     content = path.read_bytes()
-    if content.startswith(b"PK"):
+    if content.startswith(b"PK\x03\x04"):
         raise OSError("an Excel workbook or another archive")
     return content.decode("utf-8-sig")
 

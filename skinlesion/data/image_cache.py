@@ -134,7 +134,7 @@ class ImageSource:
             listed = "\n  ".join(sorted(broken))
             raise DataError(
                 f"{counted(len(broken), 'image')} cannot be read; restore what is broken, or delete it and use "
-                f"data.missing_images=drop:\n  {listed}"
+                f"missing_images=drop (data. or external.):\n  {listed}"
             )
 
     def _decoded(self, missing: npt.NDArray[np.int64], broken: list[str]) -> Iterator[tuple[Keys, npt.NDArray[Any]]]:
