@@ -53,7 +53,7 @@ def run(config: PredictConfig) -> None:
         print(text, end="")
     else:
         write_text(Path(config.out), text)
-        log.info("%d images: %s", len(rows), config.out)
+        log.info("%s: %s", counted(len(rows), "image"), config.out)
 
 
 def _read_table(

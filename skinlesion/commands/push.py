@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinlesion.config.deploy import PushConfig
-from skinlesion.errors import ConfigError
+from skinlesion.errors import ConfigError, counted
 from skinlesion.terminal import next_command
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(config: PushConfig) -> None:
         licence, datasets = _origin(source, config)
         write_card(predictor, folder, repo=repo, licence=licence, datasets=datasets, judged=judged)
         files = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
-        log.info("%d files, %.1f MB: %s", len(files), _size(folder) / 1e6, ", ".join(files))
+        log.info("%s, %.1f MB: %s", counted(len(files), "file"), _size(folder) / 1e6, ", ".join(files))
         if out is not None:
             with replacing_folder(out) as beside:
                 shutil.copytree(folder, beside, dirs_exist_ok=True)

@@ -107,7 +107,7 @@ def run_phases(
             write_results(results, folder)
         epochs = len(results[-1].rows) - (len(results[-2].rows) if len(results) > 1 else 0)
         best = results[-1].macro_f1
-        log.info("%s: phase %s, %d epochs, best val macro-F1 %.3f", folder.name, name, epochs, best)
+        log.info("%s: phase %s, %s, best val macro-F1 %.3f", folder.name, name, counted(epochs, "epoch"), best)
     best_path = best_checkpoint(results, folder)
     _load(module, best_path)
     if fabric.is_global_zero:
