@@ -39,7 +39,7 @@ def run(config: PredictConfig) -> None:
     for message in unreadable:
         log.warning("%s", message)
     if found is None:
-        raise DataError(f"{place}: none of {counted(len(unreadable), 'image')} can be read")
+        raise DataError(f"{place}: no image can be read ({len(unreadable):,} tried)")
     rows, kind = records(found), config.format
     if config.out and kind == "table":
         kind = "json" if config.out.endswith(".json") else "csv"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import DataError, first_five
+from skinlesion.errors import DataError, counted, first_five
 from skinlesion.inference.predictions import Predictions
 from skinlesion.metrics.classification import headline
 from skinlesion.metrics.estimate import BootstrapConfig, Estimates, estimates_to_dict
@@ -179,8 +179,8 @@ def read_pooled(pattern: str, *, like: Predictions | None = None) -> Predictions
     pooled = Predictions.concatenate([Predictions.read(path, like=like) for path in paths]).sorted()
     twice = [first for first, second in pairwise(pooled.image_id) if first == second]
     if twice:
-        listed = ", ".join(map(str, paths))
-        raise DataError(f"images in two of {listed}: {first_five(twice)}; expected different images")
+        found = f"{counted(len(twice), 'image')} in two of {', '.join(map(str, paths))}"
+        raise DataError(f"{found} ({first_five(twice)}); expected different images")
     return pooled
 
 

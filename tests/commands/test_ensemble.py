@@ -453,7 +453,7 @@ def test_evaluate_names_missing_images(sweep: Path, small_config: Callable[..., 
     write_synthetic(tmp_path / "other", n=100, image_size=(40, 30), seed=3)
     config = composed("evaluate", EvaluateConfig, f"checkpoint={sweep / 'first'}", "split=test")
     source = replace(config.data, root=str(tmp_path / "other"), cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(DataError, match=r"not there .*data\.root"):
+    with pytest.raises(DataError, match=r"not found .*data\.root"):
         evaluate(replace(config, data=source))
 
 

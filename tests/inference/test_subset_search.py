@@ -115,7 +115,7 @@ def test_larger_subsets_than_members_do_not_matter() -> None:
 
 def test_too_few_members_are_refused() -> None:
     values, actual = random_members(1, 20, seed=6)
-    with pytest.raises(DataError, match="1 members, but a subset needs 2"):
+    with pytest.raises(DataError, match="1 member, but a subset needs 2"):
         search(values, actual, smallest=2, largest=6)
 
 

@@ -41,7 +41,7 @@ def test_a_pattern_pools_its_files(tmp_path: Path) -> None:
     pooled = read_pooled(str(tmp_path / "*" / "predictions_test.csv"))
     pd.testing.assert_frame_equal(pooled.to_frame(), whole.to_frame())
     whole.select(np.arange(5)).write(tmp_path / "fold3" / "predictions_test.csv")
-    with pytest.raises(DataError, match="5 images are in two"):
+    with pytest.raises(DataError, match="5 images in two"):
         read_pooled(str(tmp_path / "*" / "predictions_test.csv"))
     with pytest.raises(DataError, match=r"nothing\.csv"):
         read_pooled(str(tmp_path / "nothing.csv"))
