@@ -215,7 +215,7 @@ def test_a_trial_keeps_nothing(small_config: Config, caplog: pytest.LogCaptureFi
     assert not [*Path(config.out).parent.glob("run*")]
     assert "trainer.fast_dev_run=1: all phases run; nothing is kept" in caplog.text
     assert "Next: " not in caplog.text, "there is nothing to go on with"
-    assert "phase middle, 1 epochs" in caplog.text
+    assert "phase middle, 1 epoch," in caplog.text
 
 
 @pytest.mark.parametrize(
