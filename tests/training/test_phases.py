@@ -16,6 +16,7 @@ import pytest
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from skinlesion.commands.train import run
 from skinlesion.config.train import TrainConfig
@@ -155,6 +156,8 @@ def test_trackers_are_told_each_step_once_by_a_run_that_was_killed(
 
     monkeypatch.setitem(loggers._BUILDERS, "mlflow", opened)
     monkeypatch.setattr(loggers, "find_spec", lambda name: True)
+    # files of one second are read in the order of their names, where number 10 comes before 9
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     words = ("logger=[csv,tensorboard,mlflow]", "schedule=head_only")
     run(small_config(*words, f"out={tmp_path / 'whole'}"))
     killed = small_config(*words, f"out={tmp_path / 'killed'}")
