@@ -51,8 +51,8 @@ def printable(text: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Spell a number of things for a message: "1 image", "1,200 images"."""
-    plural = noun.replace("batch", "batches") if noun.endswith("batch") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
+    ending = "" if number == 1 else "es" if noun.endswith("tch") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def first_five(items: Iterable[object]) -> str:

@@ -30,7 +30,7 @@ def run(config: AuditConfig) -> None:
     from skinlesion.data.image_cache import open_cache
     from skinlesion.data.image_statistics import skin_tones
     from skinlesion.data.near_duplicates import duplicate_pairs, hash_images
-    from skinlesion.data.readers import NAMES, read_data
+    from skinlesion.data.readers import read_data, taxonomy_of
     from skinlesion.data.splits import assign, fingerprint, write_split
     from skinlesion.data.stream import Stream
     from skinlesion.files import write_csv, write_json
@@ -44,7 +44,7 @@ def run(config: AuditConfig) -> None:
     out = Path(config.out)
     given = Taxonomy.configured(asdict(config.taxonomy))
     frame = read_data(config.data, taxonomy=given)
-    taxonomy = given.found_in(frame["diagnosis"], frame.attrs.get(NAMES, {}))
+    taxonomy = taxonomy_of(frame, given)
     split = assign(frame, taxonomy=taxonomy, **asdict(config.split))
     height, width = config.image_size
     stream = Stream.of(config.data.stream, config.data.stream_gb)

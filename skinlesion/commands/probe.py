@@ -23,7 +23,7 @@ def run(config: ProbeConfig) -> None:
     Raises:
         SkinlesionError: The data, the split, a network or its weights cannot be used.
     """
-    from skinlesion.data.readers import NAMES, read_data
+    from skinlesion.data.readers import read_data, taxonomy_of
     from skinlesion.data.stream import Stream
     from skinlesion.data.treatment import Treatment
     from skinlesion.files import require_writable
@@ -37,7 +37,7 @@ def run(config: ProbeConfig) -> None:
     require_writable(out, "out")
     given = Taxonomy.configured(asdict(config.taxonomy))
     frame = read_data(config.data, taxonomy=given)
-    taxonomy = given.found_in(frame["diagnosis"], frame.attrs.get(NAMES, {}))
+    taxonomy = taxonomy_of(frame, given)
     splits = splits_of(frame, config.split, taxonomy=taxonomy)
     device = device_of(config.accelerator)
     options: dict[str, Any] = {"pretrained": config.pretrained, "image_size": config.image_size}

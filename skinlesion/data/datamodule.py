@@ -23,7 +23,7 @@ from skinlesion.data.gpu_augmenter import GpuAugmenter, RawDataset, upload
 from skinlesion.data.image_cache import ImageCache, ImageSource
 from skinlesion.data.image_io import ImageInput
 from skinlesion.data.metadata import MetadataEncoder
-from skinlesion.data.readers import NAMES, read_data
+from skinlesion.data.readers import read_data, taxonomy_of
 from skinlesion.data.splits import assign, fingerprint
 from skinlesion.data.stream import Stream, images_per_chunk
 from skinlesion.data.transforms import Augment, Augmentation
@@ -167,7 +167,7 @@ class LesionDataModule(LightningDataModule):
     @cached_property
     def taxonomy(self) -> Taxonomy:
         """The diagnoses in class order; inferred ones are those of the table."""
-        return self._taxonomy.found_in(self.frame["diagnosis"], self.frame.attrs.get(NAMES, {}))
+        return taxonomy_of(self.frame, self._taxonomy)
 
     @cached_property
     def split(self) -> pd.DataFrame:

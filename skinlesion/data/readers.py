@@ -97,6 +97,11 @@ def read_data(
     ).frame
 
 
+def taxonomy_of(frame: pd.DataFrame, given: Taxonomy) -> Taxonomy:
+    """The diagnoses of a frame of `read_data`; inferred ones are those of the table, as it spells them."""
+    return given.found_in(frame["diagnosis"], frame.attrs.get(NAMES, {}))
+
+
 def read_ham10000(
     root: Path,
     *,
