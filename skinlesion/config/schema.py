@@ -96,7 +96,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Count = Annotated[int, Range(1)]
 FileName = Annotated[str, Matching(r"(?!\.{1,2}$)[^/\\:\0-\x1f]+", "the name of a file in the same folder")]
 Sha256 = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
-Tta = Annotated[str, OneOf(("none", "flips", "dihedral"))]
+Tta = Annotated[str, OneOf(("none", "flips", "dihedral", "scales"))]
 
 
 @dataclass

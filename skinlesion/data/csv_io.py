@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.data.metadata import PLACEHOLDERS, UNKNOWN, normalize_words
+from skinlesion.data.metadata import BLANKS, PLACEHOLDERS
 from skinlesion.errors import first_five
 
 
@@ -37,11 +37,18 @@ def read_rows(
         return pd.DataFrame(), [f"the file is empty; expected a header with {', '.join(columns) or 'names'}."]
     (_, names), *body = [(0, [*header]), *lines] if header else lines
     header = [name.lower() for name in names]
-    ends = {number: len(header) if not any(fields[len(header) :]) else len(fields) for number, fields in body}
-    complete = {number: fields[: ends[number]] for number, fields in body if len(fields[: ends[number]]) == len(header)}
+    complete: dict[int, list[str]] = {}
+    ragged: list[int] = []
+    for number, fields in body:
+        if len(fields) > len(header) and not any(fields[len(header) :]):
+            del fields[len(header) :]
+        if len(fields) == len(header):
+            complete[number] = fields
+        else:
+            ragged.append(number)
     rows = pd.DataFrame(list(complete.values()), columns=header, index=list(complete), dtype=object)
     problems = list(_header_problems(header, columns))
-    if ragged := [number for number, _ in body if number not in complete]:
+    if ragged:
         problems.append(
             f"not {len(header)} fields, as the header has, in line {first_five(ragged)}; correct the separators."
         )
@@ -129,8 +136,9 @@ def whole_ids(ids: "pd.Series[str]") -> "pd.Series[str]":
 
 def is_known(values: "pd.Series[str]") -> "pd.Series[bool]":
     """Tell values from "", "NA", "-", "unknown" and their like."""
-    absent = {UNKNOWN, *PLACEHOLDERS}
-    return pd.Series([word not in absent for word in normalize_words(values)], index=values.index, dtype=bool)
+    absent = {*BLANKS, *PLACEHOLDERS}  # ids are all different: none is worth keeping in lower case
+    known = [str(value).strip().lower() not in absent for value in values.tolist()]
+    return pd.Series(known, index=values.index, dtype=bool)
 
 
 def named_by_file(path: Path, problems: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning import LightningDataModule
@@ -175,6 +176,12 @@ class LesionDataModule(LightningDataModule):
         return assign(self.frame, taxonomy=self.taxonomy, **asdict(self._split))
 
     @cached_property
+    def _parts(self) -> npt.NDArray[np.object_]:
+        """The part of each row of the table; NaN where the split leaves it out."""
+        part_of = self.split.set_index("image_id")["split"].astype(object)
+        return part_of.reindex(self.frame["image_id"]).to_numpy()
+
+    @cached_property
     def encoder(self) -> MetadataEncoder:
         """The encoder of metadata, fitted on the training part."""
         return MetadataEncoder.fit(self.part_frame("train"), fact_specs(self._data.facts))
@@ -209,8 +216,8 @@ class LesionDataModule(LightningDataModule):
 
     def part_frame(self, part: Part) -> pd.DataFrame:
         """The rows of one part, sorted by image id."""
-        image_ids = self.split.loc[self.split["split"] == part, "image_id"]
-        return self.frame[self.frame["image_id"].isin(image_ids)].reset_index(drop=True)
+        rows: pd.DataFrame = self.frame.loc[self._parts == part]
+        return rows.reset_index(drop=True)
 
     def class_counts(self) -> list[int]:
         """Training images of each diagnosis, in class order.
@@ -278,7 +285,7 @@ class LesionDataModule(LightningDataModule):
         """The order of training items, or of this process's share of them."""
         chunks = None
         if self.stream is not None:
-            rows = np.flatnonzero(self.frame["image_id"].isin(self.part_frame("train")["image_id"]))
+            rows = np.flatnonzero(self._parts == "train")
             chunks = rows // images_per_chunk((*self.spec.size, 3))
         options: dict[str, Any] = {"share": Share.current(), "chunks": chunks}
         sampler = Shuffled(length, seed=self.seed, first_draw=self.first_epoch, **options)

@@ -133,7 +133,7 @@ def find_files(folders: Iterable[Path]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for path in sorted(_listed(folders)[0]):
         files.setdefault(path.rpartition(os.sep)[2].rpartition(".")[0], []).append(path)
-    return dict(sorted(files.items()))
+    return {image_id: files[image_id] for image_id in sorted(files)}
 
 
 def match_files(

@@ -42,9 +42,10 @@ class _Files:
     @classmethod
     def of(cls, paths: Sequence[Path | str]) -> "_Files":
         """Files of which nothing is known but how they lie on the disk."""
-        split, count = [os.path.split(path) for path in paths], len(paths)
-        whole = {folder: os.path.join(os.path.abspath(folder), "") for folder in {folder for folder, _ in split}}
-        names = np.array([os.fsencode(whole[folder] + name) for folder, name in split], dtype=np.bytes_)
+        split, count = [str(path).rpartition(os.sep) for path in paths], len(paths)  # a tenth of os.path.split's time
+        folders = {(folder, end) for folder, end, _ in split}
+        whole = {each: os.path.join(os.path.abspath("".join(each)), "") for each in folders}
+        names = np.array([os.fsencode(whole[folder, end] + name) for folder, end, name in split], dtype=np.bytes_)
         stamps = np.fromiter(chain.from_iterable(map(_stamp, paths)), np.int64, 3 * count).reshape(-1, 3)
         return cls(names, stamps, np.zeros(count, np.bool_), np.zeros((count, 2), np.int32), np.zeros(count, "S64"))
 
@@ -122,7 +123,7 @@ def _known(paths: Sequence[Path | str], folder: Path | None) -> Iterator[_Files]
     if folder is None:
         yield files
         return
-    parents = sorted({os.path.dirname(name) for name in files.names.tolist()})
+    parents = sorted({name.rpartition(os.fsencode(os.sep))[0] for name in files.names.tolist()})
     memo = folder / f"files-{zlib.crc32(repr(parents).encode()):08x}.npz"
     earlier = _read(memo)
     files.recall(earlier)

@@ -21,7 +21,7 @@ _Columns: TypeAlias = "pd.DataFrame | Mapping[str, Sequence[object]]"
 
 NUMBER, CATEGORY = "number", "category"
 UNKNOWN = "unknown"
-_BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
+BLANKS = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "none", "null", "?", UNKNOWN})
 PLACEHOLDERS = frozenset({"unk", "-", "missing", "not known", "not specified", "not reported", "unspecified"})
 """Words that stand where a fact or an id is not known, beside those of `normalize_words`."""
 _ANSWERS = {"true": "yes", "false": "no"}
@@ -40,7 +40,7 @@ class _Words(dict[str, str]):
 
     def __missing__(self, entry: str) -> str:
         word = entry.strip().lower()
-        self[entry] = UNKNOWN if word in _BLANKS else word
+        self[entry] = UNKNOWN if word in BLANKS else word
         return self[entry]
 
 
@@ -107,7 +107,8 @@ class FactSpec:
         words = normalize_words(values)
         plain = {word: re.sub(r"^(\d+)\.0+$", r"\1", _ANSWERS.get(word, word)) for word in {*words}}
         named = {entry: word for entry, word in _SYNONYMS.get(self.name, {}).items() if entry not in self.categories}
-        return [UNKNOWN if word in PLACEHOLDERS else named.get(plain[word], plain[word]) for word in words]
+        meant = {word: UNKNOWN if word in PLACEHOLDERS else named.get(plain[word], plain[word]) for word in plain}
+        return [*map(meant.__getitem__, words)]
 
     def numbers(self, values: Iterable[object]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Read numbers, given as such or as text: 55, "55.0", "85+" as 85, "70-79" as 74.5, "45,5 y" as 45.5.
@@ -165,8 +166,9 @@ class FactSpec:
         """Encode N entries: shape (N, 2) of a number, (N, V) of a category."""
         found = self.checked(values)
         if isinstance(found, list):
-            known = np.array([word if word in self.categories else UNKNOWN for word in found], dtype=object)
-            return np.asarray(known.reshape(-1, 1) == np.array(self.categories, dtype=object))
+            place = {word: number for number, word in enumerate(self.categories)}
+            places = [place.get(word, place[UNKNOWN]) for word in found]
+            return np.eye(len(place), dtype=np.bool_)[places].reshape(-1, len(place))
         unknown = np.isnan(found)
         return np.column_stack([np.where(unknown, 0.0, (found - self.mean) / self.std), unknown])
 

@@ -14,7 +14,7 @@ def images_by_lesion(frame: pd.DataFrame, *, seed: int) -> dict[str, dict[str, i
     Where groups have several diagnoses, the rarest diagnosis comes first, as in iterative stratification (Sechidis et
     al., doi:10.1007/978-3-642-23808-6_10).
     """
-    counted = frame.groupby(["diagnosis", "lesion_id"])["image_id"].nunique()
+    counted = frame.groupby(["diagnosis", "lesion_id"]).size()
     sizes = cast("dict[tuple[str, str], int]", counted.to_dict())
     images = frame["diagnosis"].value_counts()
     has_one = len({lesion for _, lesion in sizes}) == len(sizes)

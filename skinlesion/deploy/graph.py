@@ -59,10 +59,11 @@ class MemberModule(nn.Module):
         """
         image = pixels.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)  # (B, 3, H, W)
         voting = list(views(image, self.tta))
-        logits, pooled = self.network.embed(torch.cat(voting), metadata.repeat(len(voting), 1))  # (V * B, ...)
-        by_view = logits.reshape(len(voting), -1, logits.shape[1])  # (V, B, K)
-        features = pooled.reshape(len(voting), -1, pooled.shape[1])[0]  # (B, C)
-        return by_view.softmax(dim=2).mean(dim=0), by_view[0], features
+        batches = voting if self.tta == "scales" else [torch.cat(voting)]  # views of several sizes are no one batch
+        facts = metadata.repeat(len(voting) // len(batches), 1)
+        made = zip(*(self.network.embed(batch, facts) for batch in batches), strict=True)
+        logits, pooled = (torch.cat(each).reshape(len(voting), -1, each[0].shape[1]) for each in made)  # (V, B, ...)
+        return logits.softmax(dim=2).mean(dim=0), logits[0], pooled[0]
 
 
 class VotingModule(nn.Module):

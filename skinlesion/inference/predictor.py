@@ -65,7 +65,7 @@ class Predictor:
 
         Args:
             path: A checkpoint, an ensemble.json, the folder of either or of a bundle, or hf://user/name[@revision].
-            tta: Views of an image that vote: none, flips or dihedral; None: those of the ensemble, or none.
+            tta: Views of an image that vote: none, flips, dihedral or scales; None: those of the ensemble, or none.
             accelerator: Where a checkpoint or an ensemble runs, as Lightning names it: auto, cpu, gpu. A bundle runs
                 on the CPU.
             threads: That work on one call of a bundle; None: one for each core that this process may use.

@@ -13,7 +13,7 @@ from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.transforms import normalise
 from skinlesion.errors import ConfigError
 from skinlesion.inference.members import Outputs, Prepared, Size
-from skinlesion.inference.tta import views
+from skinlesion.inference.tta import check_views, views
 from skinlesion.training.checkpoint import TrainedModel
 from skinlesion.training.feature_cache import backbone_maps
 
@@ -32,7 +32,7 @@ class TorchMembers:
         device: Instead of the first one of the accelerator.
 
     Raises:
-        ConfigError: There is no such accelerator.
+        ConfigError: There is no such accelerator, or a network does not take those views.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class TorchMembers:
     ) -> None:
         self.specialist, self.target = specialist, target
         everyone = [*models, *([] if specialist is None else [specialist])]
+        check_views(tta, (model.network.backbone for model in everyone))
         self.models, self.tta, self.device = list(models), tta, device or device_of(accelerator)
         self.sizes: list[Size] = list(dict.fromkeys(model.spec.size for model in everyone))
         self.takes_any_shape = not any(model.spec.padded for model in everyone)

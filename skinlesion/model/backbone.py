@@ -94,6 +94,12 @@ class Backbone(nn.Module):
             prefix_map = prefix_map[..., 0].transpose(1, 2)  # tokens again
         return self._as_map(self._split().upper(prefix_map), self._grid)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile both ways to the feature map, `forward` and `forward_suffix`; see `torch.nn.Module.compile`."""
+        super().compile(*args, **kwargs)
+        if not self.is_frozen and self.has_frozen_prefix:
+            self._split().upper.compile(*args, **kwargs)
+
     @property
     def has_frozen_prefix(self) -> bool:
         """Whether something frozen can run apart from, and before, all that is trained."""
@@ -103,6 +109,11 @@ class Backbone(nn.Module):
             return bool(self._split())
         except ConfigError:
             return False
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether its images may have another height and width than those it was made for."""
+        return self._grid == (0, 0) and not self.pretrained_cfg.get("fixed_input_size")
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:

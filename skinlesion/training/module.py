@@ -139,8 +139,8 @@ class LesionClassifier(LightningModule):
         self.network.backbone.unfreeze(self.hparams["unfreeze"])
         self.network.to(memory_format=self._layout)
         if self.hparams["compile"] != "none":
-            self.network.compile(mode=self.hparams["compile"])
-            self.network.head.compile(mode=self.hparams["compile"])  # cached maps go through the head alone
+            for half in (self.network.backbone, self.network.head):  # the network is never called as a whole
+                half.compile(mode=self.hparams["compile"])
 
     @classmethod
     def for_data(cls, datamodule: LesionDataModule, backbone: str = "efficientnet_b1", **options: Any) -> Self:

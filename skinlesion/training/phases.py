@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 from skinlesion.config.train import PhaseConfig, TrainConfig, TrainerConfig
 from skinlesion.data.datamodule import LesionDataModule, Part
 from skinlesion.data.metadata import MetadataEncoder
+from skinlesion.data.splits import fingerprint
 from skinlesion.errors import CheckpointError, ConfigError, TimeLimitError, counted
 from skinlesion.files import replacing, write_json
 from skinlesion.training.callbacks import (
@@ -128,13 +129,14 @@ def run_inputs(module: LesionClassifier, datamodule: LesionDataModule) -> dict[s
     frame = datamodule.frame
 
     def digest(*columns: str) -> str:
-        return hashlib.sha256(repr(frame[["image_id", *columns]].to_numpy().tolist()).encode()).hexdigest()
+        rows = zip(*(frame[column].tolist() for column in ("image_id", *columns)), strict=True)
+        return hashlib.sha256(repr([*map(list, rows)]).encode()).hexdigest()
 
     return {
         "images": datamodule.source.key,
         "diagnoses": digest("diagnosis"),
         "facts": digest(*datamodule.encoder.names),
-        "fingerprint": datamodule.record()["fingerprint"],
+        "fingerprint": fingerprint(datamodule.split),
         "class_counts": module.hparams["class_counts"],
         "encoder": module.hparams["encoder"],
         "weights": weights_digest(module.network.backbone),

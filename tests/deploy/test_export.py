@@ -424,6 +424,11 @@ def test_images_of_any_aspect_are_predicted_without_padding(synthetic_root: Path
     for place in (path, tmp_path / "bundle"):
         found = Predictor.load(place).predict([*images, images[0]])
         np.testing.assert_allclose(found.probabilities, torch.cat([*expected, expected[0]]).numpy(), atol=1e-5)
+    (tmp_path / "scaled").mkdir()
+    build(Recipe(models, "scales", "fp32", PostHoc()), tmp_path / "scaled", val=val, train=None)
+    voted = Predictor.of(models, tta="scales").predict(images).probabilities
+    assert np.abs(voted - torch.cat(expected).numpy()).max() > 1e-4
+    np.testing.assert_allclose(Predictor.load(tmp_path / "scaled").predict(images).probabilities, voted, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool
         (lambda about: about["graph"].update(colour=1), "graph.colour: unknown key"),
         (lambda about: about.pop("tta"), "tta: field required"),
         (lambda about: about.update(tta=3), "tta: input should be a valid string"),
-        (lambda about: about.update(tta="spins"), "tta: 'spins': expected one of none, flips, dihedral"),
+        (lambda about: about.update(tta="spins"), "tta: 'spins': expected one of none, flips, dihedral, scales"),
         (lambda about: about.update(precision="fp8"), "precision: 'fp8': expected one of fp32"),
         (lambda about: about["members"][0].update(std=[0.5, 0, 0.5]), "members.0.std.1: 0.0: expected more than 0"),
         (lambda about: about["members"][0].update(size=["4", 6]), "members.0.size.0: input should be a valid integer"),

@@ -46,7 +46,7 @@ def edited(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
         (lambda about: about.update(members=[]), "members: list should have at least 1 item"),
         (lambda about: about["members"][0].update(sha256="0"), "members.0.sha256: '0': expected 64 hexadecimal"),
         (lambda about: about["members"][0].pop("checkpoint"), "members.0.checkpoint: field required"),
-        (lambda about: about.update(tta="spins"), "tta: 'spins': expected one of none, flips, dihedral"),
+        (lambda about: about.update(tta="spins"), "tta: 'spins': expected one of none, flips, dihedral, scales"),
         (lambda about: about.update(taxonomy={}), "taxonomy: KeyError"),
         (lambda about: about.update(calibration={"method": "platt"}), "calibration.method: 'platt': expected one of"),
         (lambda about: about.update(calibration={"method": "vector"}), "calibration: does not fit"),

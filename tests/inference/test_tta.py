@@ -11,7 +11,8 @@ from skinlesion.config.train import TrainConfig
 from skinlesion.data.transforms import ImageInput
 from skinlesion.errors import ConfigError
 from skinlesion.inference.predictor import Predictor
-from skinlesion.inference.tta import views
+from skinlesion.inference.tta import check_views, views
+from skinlesion.model.backbone import Backbone
 from skinlesion.training.checkpoint import load_model
 
 CPU = torch.device("cpu")
@@ -46,8 +47,28 @@ def test_a_wide_image_keeps_its_shape() -> None:
     assert torch.equal(images[3], torch.rot90(image, 2, (2, 3)))
 
 
+def test_larger_scales_are_mirrored_and_keep_what_is_seen() -> None:
+    """A ramp from left to right and one from top to bottom: enlarged, each keeps its direction unless mirrored."""
+    rows, columns = torch.meshgrid(torch.arange(10.0), torch.arange(15.0), indexing="ij")
+    image = torch.stack((rows, columns))[None]
+    whole, wider, widest = views(image, "scales")
+    assert torch.equal(whole, image)
+    assert (wider.shape, widest.shape) == ((1, 2, 12, 18), (1, 2, 14, 21))
+    for view, across, down in ((wider, -1, 1), (widest, 1, -1)):
+        assert ((view[0, 1].diff(dim=1) * across) >= 0).all()
+        assert ((view[0, 0].diff(dim=0) * down) >= 0).all()
+        torch.testing.assert_close(view.mean(dim=(2, 3)), image.mean(dim=(2, 3)))
+
+
+def test_a_network_of_one_size_refuses_scales() -> None:
+    check_views("flips", [Backbone("vit_tiny_patch16_224", kwargs={"depth": 1})])
+    check_views("scales", [Backbone("resnet10t")])
+    with pytest.raises(ConfigError, match=r"tta=scales: vit_tiny_patch16_224 takes images of one size only; give none"):
+        check_views("scales", [Backbone("vit_tiny_patch16_224", kwargs={"depth": 1})])
+
+
 def test_an_unknown_word_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"tta=spin: expected one of none, flips, dihedral"):
+    with pytest.raises(ConfigError, match=r"tta=spin: expected one of none, flips, dihedral, scales"):
         list(views(torch.zeros(1, 3, 2, 2), "spin"))
 
 
