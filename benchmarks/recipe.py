@@ -32,6 +32,7 @@ from benchmarks.measuring import machine
 from benchmarks.source_shortcut import LOSS_EPOCHS, SEEDS, Images, compared, descend, embed, pair_counts, predictions
 from skinlesion.config.studies import AuditConfig
 from skinlesion.config.validation import configuration
+from skinlesion.data.metadata import MetadataEncoder
 from skinlesion.data.readers import read_data
 from skinlesion.files import write_json
 from skinlesion.inference.predictions import Predictions
@@ -39,7 +40,8 @@ from skinlesion.metrics.estimate import Estimate
 from skinlesion.metrics.summary import metrics_statistic
 from skinlesion.model.network import Head
 from skinlesion.studies.verify.pages import markdown
-from skinlesion.training.checkpoint import TrainedModel, load_model
+from skinlesion.taxonomy import HAM10000
+from skinlesion.training.checkpoint import load_model
 from skinlesion.training.losses import focal_loss, inverse_frequency_weights, mixup_loss
 
 RESULT = Path(__file__).parent / "results" / "recipe.json"
@@ -116,7 +118,7 @@ def fitted(trials: Mapping[str, Trial], arguments: argparse.Namespace, *, part: 
         for name, trial in trials.items():
             for seed, tables in zip(SEEDS, found[name], strict=True):
                 torch.manual_seed(seed)
-                tables.append(fit(trial, train, judged, model))
+                tables.append(fit(trial, train, judged, model.encoder))
             print(fold.name, name, file=sys.stderr, flush=True)
     pooled = {name: [Predictions.concatenate(each).sorted() for each in seeds] for name, seeds in found.items()}
     statistic, (first, *_) = partial(metrics_statistic, bins=15), trials
@@ -129,11 +131,11 @@ def fitted(trials: Mapping[str, Trial], arguments: argparse.Namespace, *, part: 
     return dict(kept)
 
 
-def fit(trial: Trial, train: Images, judged: Images, model: TrainedModel) -> Predictions:
+def fit(trial: Trial, train: Images, judged: Images, encoder: MetadataEncoder) -> Predictions:
     """Predictions by the package's head, fitted on maps of one position; attention has no place there."""
-    missing, facts = torch.from_numpy(model.encoder.missing()), torch.tensor(model.encoder.fact_of_column)
+    missing, facts = torch.from_numpy(encoder.missing()), torch.tensor(encoder.fact_of_column)
     options: Any = {"fusion": trial.fusion, "attention": "none", "fact_dropout": trial.fact_dropout}
-    counts = torch.bincount(train.target, minlength=len(model.classes))
+    counts = torch.bincount(train.target, minlength=len(HAM10000.codes))
     head = Head(train.features.shape[1], len(counts), missing=missing, fact_of_column=facts, **options)
     average: Any = get_ema_multi_avg_fn  # torch leaves it untyped
     averaged = AveragedModel(head, multi_avg_fn=average(trial.ema_decay)) if trial.ema_decay else None
