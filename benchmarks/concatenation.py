@@ -81,8 +81,8 @@ def on_fold(fold: int, arguments: argparse.Namespace) -> dict[str, list[Predicti
         columns = torch.split(torch.arange(features.shape[1]), embedders.widths)
         for name, used in ((TOGETHER, torch.arange(features.shape[1])), *zip(NETWORKS, columns, strict=True)):
             torch.manual_seed(seed)
-            given = (part.with_features(part.features[:, used]) for part in (train, judged))
-            found[name].append(fit(Trial(), *given, encoder))
+            seen, unseen = (part.with_features(part.features[:, used]) for part in (train, judged))
+            found[name].append(fit(Trial(), seen, unseen, encoder))
         found[VOTE].append(Predictions.soft_vote([found[name][-1] for name in NETWORKS]))
     return found
 
