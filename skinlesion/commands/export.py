@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinlesion.config.deploy import ExportConfig
+from skinlesion.errors import counted
 from skinlesion.terminal import next_command
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(config: ExportConfig) -> None:
     if config.precision == "int8":
         train = read_part(first, "train", config.data, images=config.calibration_images, seed=config.seed).frame
     with replacing_bundle(Path(config.out)) as beside:
-        log.info("Translating %d models to ONNX, which takes some seconds each", len(recipe.models))
+        log.info("Translating %s to ONNX, which takes some seconds each", counted(len(recipe.models), "model"))
         about = build(recipe, beside, val=val, train=train)
     _report(about, Path(config.out))
 
@@ -44,7 +45,8 @@ def _report(about: "Manifest", folder: Path) -> None:
     from skinlesion.deploy.export import sentence
 
     size = sum(path.stat().st_size for path in folder.iterdir())
-    log.info("%s: bundle %s, %d members, %.1f MB", folder, about.version, len(about.members), size / 1e6)
+    members = counted(len(about.members), "member")
+    log.info("%s: bundle %s, %s, %.1f MB", folder, about.version, members, size / 1e6)
     for precision, found in about.parity.items():
         log.info("%s", sentence(precision, found))
         if found["same_diagnosis"] < _ALIKE:
