@@ -8,26 +8,24 @@ lesions; differences are paired. No fold is read.
 """
 
 import argparse
-import json
 import os
 import sys
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from benchmarks.measuring import machine
-from benchmarks.recipe import SHOWN, Trial, fit, table
-from benchmarks.source_shortcut import LOSS_EPOCHS, SEEDS, compared, images_of
+from benchmarks.recipe import SHOWN, Trial, compared_with_first, fit, table
+from benchmarks.source_shortcut import LOSS_EPOCHS, SEEDS, images_of
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.datamodule import LesionDataModule
-from skinlesion.files import write_json
 from skinlesion.inference.predictions import Predictions
-from skinlesion.metrics.summary import metrics_statistic
 from skinlesion.studies.probe.embedding import Embedders
 from skinlesion.training.build import architecture, image_input
 
@@ -46,45 +44,49 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, list[list[Predictions]]] = {}
+    found: dict[str, list[list[Predictions]]] = {name: [[] for _ in SEEDS] for name in (VOTE, TOGETHER, *NETWORKS)}
+    device = torch.device("cpu")
+    networks = Embedders.load(NETWORKS, pretrained=arguments.weights, image_size=(150, 200), device=device)
+    features: Tensor | None = None
     for fold in FOLDS:
-        for name, tables in on_fold(fold, arguments).items():
-            for of_seed, made in zip(found.setdefault(name, [[] for _ in SEEDS]), tables, strict=True):
-                of_seed.append(made)
+        keys = (f"data.root={arguments.data}", f"split.file={arguments.folds}", f"split.fold={fold}")
+        config = configuration("train", TrainConfig, "experiment=ham10000_public_folds", *keys)
+        data = LesionDataModule.from_config(config, image_input(architecture(config.model)))
+        if features is None:
+            features = torch.from_numpy(networks.embed_frame(data.frame, cache_dir=arguments.cache))
+        fit_fold(data, features, networks.widths, found)
         print(f"fold {fold}", file=sys.stderr, flush=True)
     pooled = {name: [Predictions.concatenate(each).sorted() for each in seeds] for name, seeds in found.items()}
-    statistic = partial(metrics_statistic, bins=15)
-    trials = {name: compared(statistic, each, () if name == VOTE else pooled[VOTE]) for name, each in pooled.items()}
-    result = {"part": "val", "folds": len(FOLDS), "seeds": SEEDS, "epochs": LOSS_EPOCHS, "machine": machine()}
-    kept = json.loads(json.dumps(result | {"trials": trials}), parse_float=lambda text: round(float(text), 5))
-    write_json(arguments.out, kept)
+    about = {"part": "val", "folds": len(FOLDS), "seeds": SEEDS, "epochs": LOSS_EPOCHS}
+    kept = compared_with_first(pooled, about, arguments.out)
     print(table(kept["trials"], "frozen networks", VOTE, SHOWN))
 
 
-def on_fold(fold: int, arguments: argparse.Namespace) -> dict[str, list[Predictions]]:
-    """Predictions of a fold's validation part with each seed, by each way of using the networks."""
-    keys = (f"data.root={arguments.data}", f"split.file={arguments.folds}", f"split.fold={fold}")
-    config = configuration("train", TrainConfig, "experiment=ham10000_public_folds", *keys)
-    datamodule = LesionDataModule.from_config(config, image_input(architecture(config.model)))
-    frame, encoder = datamodule.frame, datamodule.encoder
-    embedders = Embedders.load(
-        NETWORKS, pretrained=arguments.weights, image_size=config.model.image_size, device=torch.device("cpu")
-    )
-    features = torch.from_numpy(embedders.embed_frame(frame, cache_dir=arguments.cache))
+def fit_fold(
+    data: LesionDataModule, features: Tensor, widths: Sequence[int], found: Mapping[str, Sequence[list[Predictions]]]
+) -> None:
+    """Add the predictions of a fold's validation part with each seed, by each way of using the networks.
+
+    Args:
+        data: The fold.
+        features: Of all images, (N, D), a part for each network.
+        widths: Lengths of the parts.
+        found: A list for each seed of each way.
+    """
+    frame, encoder = data.frame, data.encoder
     images = images_of(frame, features, torch.from_numpy(encoder.encode(frame)))
     train, judged = (
-        images.rows(np.flatnonzero(frame["image_id"].isin(datamodule.part_frame(part)["image_id"])))
+        images.rows(np.flatnonzero(frame["image_id"].isin(data.part_frame(part)["image_id"])))
         for part in ("train", "val")
     )
-    found: dict[str, list[Predictions]] = {VOTE: [], TOGETHER: [], **{name: [] for name in NETWORKS}}
-    for seed in SEEDS:
-        columns = torch.split(torch.arange(features.shape[1]), embedders.widths)
-        for name, used in ((TOGETHER, torch.arange(features.shape[1])), *zip(NETWORKS, columns, strict=True)):
+    every = torch.arange(sum(widths))
+    ways = {TOGETHER: every, **dict(zip(NETWORKS, torch.split(every, list(widths)), strict=True))}
+    for place, seed in enumerate(SEEDS):
+        for name, used in ways.items():
             torch.manual_seed(seed)
-            seen, unseen = (part.with_features(part.features[:, used]) for part in (train, judged))
-            found[name].append(fit(Trial(), seen, unseen, encoder))
-        found[VOTE].append(Predictions.soft_vote([found[name][-1] for name in NETWORKS]))
-    return found
+            seen, unseen = (replace(part, features=part.features[:, used]) for part in (train, judged))
+            found[name][place].append(fit(Trial(), seen, unseen, encoder))
+        found[VOTE][place].append(Predictions.soft_vote([found[name][place][-1] for name in NETWORKS]))
 
 
 if __name__ == "__main__":

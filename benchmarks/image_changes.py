@@ -12,13 +12,11 @@ the rate of the stage above it.
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +28,14 @@ from lightning import Trainer, seed_everything
 from torch import Tensor
 from torchvision.transforms.v2 import RandAugment
 
-from benchmarks.measuring import machine
-from benchmarks.recipe import SHOWN, table
-from benchmarks.source_shortcut import SEEDS, compared, predictions
+from benchmarks.recipe import SHOWN, compared_with_first, table
+from benchmarks.source_shortcut import SEEDS, predictions
 from skinlesion.config.train import TrainConfig
 from skinlesion.config.validation import configuration
 from skinlesion.data.datamodule import LesionDataModule
 from skinlesion.data.image_io import Image
 from skinlesion.data.transforms import Augment
-from skinlesion.files import write_json
 from skinlesion.inference.predictions import Predictions
-from skinlesion.metrics.summary import metrics_statistic
 from skinlesion.training.build import architecture, image_input
 from skinlesion.training.callbacks import EpochSeed, ExponentialMovingAverage
 from skinlesion.training.module import LesionClassifier
@@ -93,12 +88,9 @@ def main() -> None:
                 train(trial, configuration("train", TrainConfig, *given, cache)).write(kept)
                 print(name, seed, file=sys.stderr, flush=True)
             found.setdefault(name, []).append(Predictions.read(kept))
-    statistic, (first, *_) = partial(metrics_statistic, bins=15), TRIALS
-    measured = {name: compared(statistic, each, () if name == first else found[first]) for name, each in found.items()}
-    images = {"validation_images": len(found[first][0].image_id), "seeds": SEEDS, "machine": machine()}
-    kept_digits = json.loads(json.dumps(images | {"trials": measured}), parse_float=lambda text: round(float(text), 5))
-    write_json(arguments.out, kept_digits)
-    print(table(measured, "trial", first, SHOWN))
+    first = next(iter(TRIALS))
+    about = {"validation_images": len(found[first][0].image_id), "seeds": SEEDS}
+    print(table(compared_with_first(found, about, arguments.out)["trials"], "trial", first, SHOWN))
 
 
 def train(trial: Trial, config: TrainConfig) -> Predictions:

@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -121,13 +121,21 @@ def fitted(trials: Mapping[str, Trial], arguments: argparse.Namespace, *, part: 
                 tables.append(fit(trial, train, judged, model.encoder))
             print(fold.name, name, file=sys.stderr, flush=True)
     pooled = {name: [Predictions.concatenate(each).sorted() for each in seeds] for name, seeds in found.items()}
+    about = {"part": part, "folds": len(folds), "seeds": SEEDS, "epochs": LOSS_EPOCHS}
+    return compared_with_first(pooled, about, arguments.out)
+
+
+def compared_with_first(
+    trials: Mapping[str, Sequence[Predictions]], about: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """Compare each trial's tables, one a seed, with the first trial's; write all as JSON, with five digits."""
     statistic, (first, *_) = partial(metrics_statistic, bins=15), trials
     measured = {
-        name: compared(statistic, tables, () if name == first else pooled[first]) for name, tables in pooled.items()
+        name: compared(statistic, tables, () if name == first else trials[first]) for name, tables in trials.items()
     }
-    result = {"part": part, "folds": len(folds), "seeds": SEEDS, "epochs": LOSS_EPOCHS, "machine": machine()}
-    kept = json.loads(json.dumps(result | {"trials": measured}), parse_float=lambda text: round(float(text), 5))
-    write_json(arguments.out, kept)
+    result = {**about, "machine": machine(), "trials": measured}
+    kept = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 5))
+    write_json(path, kept)
     return dict(kept)
 
 

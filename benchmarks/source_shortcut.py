@@ -127,10 +127,6 @@ class Images:
         """The images at some positions."""
         return Images(self.frame.iloc[where], *(each[where] for each in list(vars(self).values())[1:]))
 
-    def with_features(self, features: Tensor) -> "Images":
-        """The same images with other features (N, D)."""
-        return replace(self, features=features)
-
 
 @dataclass(frozen=True)
 class Mean:
